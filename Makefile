@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a person types: make, make demo, make test, make install, make clean. Natives build with a C compiler alone.
+CC ?= gcc
+BUILD := build
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wmissing-prototypes -Wstrict-prototypes
+CFLAGS_ALL := -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-omit-frame-pointer $(WARNINGS) -Idriver/include -Ishim/include $(CFLAGS)
+LDFLAGS_ALL := -Wl,-z,relro,-z,now -Wl,-z,defs $(LDFLAGS)
+PREFIX ?= /usr/local
+
+.PHONY: all natives js demo test install uninstall clean
+all: natives js
+
+NATIVES :=
+-include shim/shim.mk
+-include driver/sim/sim.mk
+-include driver/executor/executor.mk
+-include test/c/test.mk
+
+natives: $(NATIVES)
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+TS_SOURCES := $(shell find proto security driver feeder host tui -name '*.ts' 2>/dev/null)
+js: $(BUILD)/js/.stamp
+$(BUILD)/js/.stamp: node_modules/.package-lock.json tsconfig.json tsconfig.build.json $(TS_SOURCES)
+	node_modules/.bin/tsc -p tsconfig.build.json
+	@chmod +x $(BUILD)/js/tui/cli/main.js 2>/dev/null || true
+	@touch $@
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every limit and period of the control plane in one place. Names carry their unit.
+import { GIB, KIB, MIB } from './units.js';
+
+export const PROTOCOL_MAJOR = 1;
+export const PROTOCOL_MINOR = 0;
+export const DEFAULT_PORT = 9740;
+
+// Before authentication (security/): what a stranger may cost us.
+export const HANDSHAKE_TIMEOUT_MS = 5_000;
+export const HANDSHAKE_BYTES_MAX = 16 * KIB;
+export const HANDSHAKES_PER_ADDRESS_MAX = 8;
+export const HANDSHAKES_TOTAL_MAX = 64;
+export const SESSIONS_MAX = 64;
+
+// gRPC.
+export const MESSAGE_BYTES_MAX = 4 * MIB;
+export const FRAME_BYTES_MAX = 1 * MIB;
+export const TRANSFER_BYTES_MAX = 64 * MIB;
+export const PROBE_BYTES_MAX = 256 * MIB;
+export const PING_PAYLOAD_BYTES_MAX = 64 * KIB;
+
+// Leases: only Release frees at once; a lost control connection starts the TTL.
+export const LEASE_TTL_MS = 30_000;
+export const LEASE_RENEW_INTERVAL_MS = 5_000;
+export const LEASE_SWEEP_INTERVAL_MS = 500;
+export const LEASES_PER_SESSION_MAX = 256;
+export const RANGES_PER_LEASE_MAX = 65_536;
+export const RANGE_ALIGN_BYTES = 2 * MIB;
+
+// Links.
+export const HEARTBEAT_INTERVAL_MS = 500;
+export const SILENCE_MAX_MS = 2_000;
+export const RECONNECT_DELAY_MS_MIN = 200;
+export const RECONNECT_DELAY_MS_MAX = 5_000;
+export const CALL_TIMEOUT_MS = 10_000;
+export const CONNECT_TIMEOUT_MS = 10_000;
+
+// Agent.
+export const ATTACHMENTS_MAX = 256;
+export const EVENTS_KEPT_MAX = 1_000;
+export const SNAPSHOT_EVENTS_MAX = 50;
+export const WATCHERS_MAX = 32;
+export const DEAD_ATTACHMENT_RELEASE_MS = 5_000;
+/** How long a reconnecting shim may take to come back after the agent restarted. */
+export const READOPT_WINDOW_MS = 25_000;
+
+/** RAM left to the machine's own user: the larger of this and a tenth of MemTotal. */
+export const RAM_RESERVE_BYTES_MIN = 1 * GIB;
+export const RAM_RESERVE_FRACTION = 0.1;
+/** Growth of T2 stops above this share of stalled time (PSI memory some, avg10, percent). */
+export const MEMORY_PRESSURE_PERCENT_MAX = 20;
+export const STAGING_BYTES = 64 * MIB;

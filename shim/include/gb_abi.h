@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gb_abi.h: the one contract between the shim (C, inside a user's process) and the host agent (TypeScript).
+ *
+ * Transport: one SOCK_STREAM Unix socket per attachment (default $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message
+ * is a gb_frame followed by exactly the payload of its type; all integers are little-endian; no implicit padding.
+ * Bulk bytes never cross the socket: they lie in the attachment's staging memory, a sealed memfd of the shim which
+ * the agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
+ *
+ * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent before. A different
+ * abi_major is refused with status GB_STATUS_VERSION; a peer with a larger abi_minor may send longer payloads of known
+ * types (the excess is ignored) and unknown types with GB_FRAME_OPTIONAL set (ignored). Unknown types without it are
+ * a protocol error and close the connection.
+ *
+ * Every request carries a request_id chosen by the shim (never 0) and is answered by one frame of the same type with
+ * GB_FRAME_REPLY set and the same id. Several requests may be outstanding; replies may come in any order.
+ * Frames with request_id 0 are notices and are not answered.
+ *
+ * host/shim/abi.ts mirrors this file; test/arch compares every offset and size of the two.
+ */
+#ifndef GB_ABI_H
+#define GB_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GB_ABI_MAJOR 1u
+#define GB_ABI_MINOR 0u
+#define GB_ABI_MAGIC 0x48534247u /* "GBSH" */
+
+/* Largest payload either side accepts; checked before anything is allocated. */
+#define GB_ABI_PAYLOAD_BYTES_MAX 4096u
+/* Requests outstanding per attachment; one more is a protocol error. */
+#define GB_ABI_REQUESTS_MAX 16u
+/* Staging memory: the shim chooses a size in this range, a multiple of 2 MiB. */
+#define GB_ABI_STAGING_BYTES_MIN (2ull << 20)
+#define GB_ABI_STAGING_BYTES_MAX (1ull << 30)
+/* Addresses and lengths of ranges that are placed on feeders are multiples of this. */
+#define GB_ABI_RANGE_ALIGN (2ull << 20)
+
+/* The window in which every arena lies; see docs/architecture.md. */
+#define GB_ARENA_WINDOW_BASE 0x500000000000ull
+#define GB_ARENA_WINDOW_END 0x555500000000ull
+#define GB_ARENA_BYTES_DEFAULT (1ull << 40)
+
+enum gb_frame_flag {
+  GB_FRAME_REPLY = 1u << 0,
+  GB_FRAME_OPTIONAL = 1u << 1,
+};
+
+enum gb_msg_type {
+  GB_MSG_HELLO = 1,    /* shim: gb_hello; reply gb_hello_ack */
+  GB_MSG_GRANT = 2,    /* shim: gb_budget; reply gb_budget_reply. Ask before memory of that tier is created. */
+  GB_MSG_RETURN = 3,   /* shim: gb_budget; reply gb_budget_reply. Memory of that tier was destroyed. */
+  GB_MSG_PLACE = 4,    /* shim: gb_range; reply gb_status_reply. Reserve room for the range on feeders (Allocate). */
+  GB_MSG_STORE = 5,    /* shim: gb_transfer; reply gb_status_reply. staging -> feeder. Range was placed before. */
+  GB_MSG_FETCH = 6,    /* shim: gb_transfer; reply gb_status_reply. feeder -> staging. */
+  GB_MSG_DROP = 7,     /* shim: gb_range; reply gb_status_reply. Free the range on its feeders. */
+  GB_MSG_REPORT = 8,   /* shim: gb_report; notice, at least every GB_REPORT_INTERVAL_MS while something changed */
+  GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
+  GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
+  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what the attachment may hold has changed */
+};
+
+#define GB_REPORT_INTERVAL_MS 500u
+
+/* Status of a reply; the CUDA error each becomes is in docs/protocol.md. */
+enum gb_status {
+  GB_STATUS_OK = 0,
+  GB_STATUS_INVALID = 1,     /* malformed request: a bug of the shim */
+  GB_STATUS_VERSION = 2,     /* abi_major differs */
+  GB_STATUS_CAPACITY = 3,    /* no room: CUDA_ERROR_OUT_OF_MEMORY */
+  GB_STATUS_NOT_FOUND = 4,   /* range was never placed */
+  GB_STATUS_UNREACHABLE = 5, /* feeder away for the moment, bytes may come back: retry until a deadline */
+  GB_STATUS_DATA_LOSS = 6,   /* feeder is gone with the bytes: sticky CUDA_ERROR_EXTERNAL_DEVICE for the owner */
+  GB_STATUS_INTERNAL = 7,
+  GB_STATUS_REFUSED = 8,     /* another user, another arena, too many attachments */
+};
+
+/* Tiers, as in docs/architecture.md; also the order of the arrays below. */
+enum gb_tier {
+  GB_TIER_T1 = 0,  /* local VRAM */
+  GB_TIER_T2 = 1,  /* local RAM, mapped at the same address */
+  GB_TIER_T1R = 2, /* feeder VRAM */
+  GB_TIER_T2R = 3, /* feeder RAM */
+  GB_TIER_COUNT = 4,
+};
+
+enum gb_feature {
+  GB_FEATURE_GATED = 1ull << 0, /* --overcommit gated: ranges beyond T1+T2 may live unmapped on feeders */
+};
+
+struct gb_frame {
+  uint32_t payload_bytes;
+  uint16_t type;  /* enum gb_msg_type */
+  uint16_t flags; /* enum gb_frame_flag */
+  uint64_t request_id;
+};
+
+struct gb_hello {
+  uint32_t magic;
+  uint16_t abi_major;
+  uint16_t abi_minor;
+  uint64_t features;          /* enum gb_feature the shim asks for */
+  uint8_t attachment_id[16];  /* random; the same after a reconnect, so that the agent can re-adopt its leases */
+  uint32_t pid;
+  int32_t staging_fd;         /* descriptor number inside the process */
+  uint64_t staging_bytes;
+  uint64_t arena_base;
+  uint64_t arena_bytes;
+  uint64_t vram_budget_bytes; /* T1 limit; UINT64_MAX: what the device has */
+  uint64_t ram_budget_bytes;  /* T2 limit; UINT64_MAX: what the agent grants */
+  uint64_t held_bytes[GB_TIER_COUNT]; /* granted amounts the shim still holds (after a reconnect), else 0 */
+  uint64_t device_total_bytes;
+  char device_name[64];       /* NUL-terminated UTF-8 */
+  uint8_t device_uuid[16];
+  char command[128];          /* NUL-terminated; from /proc/self/cmdline, NULs as spaces */
+};
+
+struct gb_hello_ack {
+  uint32_t status;
+  uint16_t abi_major;
+  uint16_t abi_minor;
+  uint64_t features;          /* subset of what was asked that is in force */
+  uint32_t agent_pid;
+  uint32_t reserved;
+  uint64_t limit_bytes[GB_TIER_COUNT]; /* what the agent would grant in all, per tier, at this moment */
+};
+
+struct gb_budget {
+  uint32_t tier;     /* GB_TIER_T1 (accounting only), GB_TIER_T2, or GB_TIER_T2R for feeder bytes of either kind */
+  uint32_t reserved;
+  uint64_t bytes;
+};
+
+struct gb_budget_reply {
+  uint32_t status;
+  uint32_t tier;
+  uint64_t held_bytes;  /* total granted to this attachment in this tier after the call */
+  uint64_t limit_bytes; /* what could be held in all */
+};
+
+struct gb_range {
+  uint64_t offset; /* from the arena base, multiple of GB_ABI_RANGE_ALIGN */
+  uint64_t length; /* multiple of GB_ABI_RANGE_ALIGN, not 0 */
+};
+
+struct gb_transfer {
+  uint64_t offset;         /* inside one placed range */
+  uint64_t length;         /* at most staging_bytes */
+  uint64_t staging_offset;
+};
+
+struct gb_status_reply {
+  uint32_t status;
+  uint32_t tier;     /* PLACE: tier of the first byte (T1R or T2R); else 0 */
+  char feeder[64];   /* name of the feeder concerned, or empty */
+};
+
+struct gb_report {
+  uint64_t used_bytes[GB_TIER_COUNT];
+  uint64_t peak_bytes[GB_TIER_COUNT];
+  uint64_t allocation_count;
+  uint64_t allocated_bytes; /* sum of live requests as the program made them */
+  uint64_t launch_count;
+  uint64_t copy_count;
+  uint64_t fetch_bytes;     /* feeder -> local since start */
+  uint64_t evict_bytes;     /* local -> feeder since start */
+  uint64_t clean_drop_bytes; /* evictions that moved nothing because the feeder's copy was equal */
+  uint64_t unaccounted_launch_count;
+  uint64_t refused_launch_count;
+  uint64_t stall_micros;    /* time application calls waited behind the gate */
+  uint32_t phase;           /* enum gb_phase */
+  uint32_t sticky_error;    /* CUresult given to the program for good, or 0 */
+};
+
+enum gb_phase { GB_PHASE_INIT = 0, GB_PHASE_MODEL_LOAD = 1, GB_PHASE_INFERENCE = 2, GB_PHASE_STEADY = 3, GB_PHASE_IDLE = 4 };
+
+struct gb_event {
+  uint32_t severity;  /* 0 info, 1 warning, 2 error */
+  uint32_t cuda_error; /* CUresult involved, or 0 */
+  char name[48];      /* stable, e.g. "launch_refused" */
+  char text[200];
+};
+
+struct gb_lost {
+  uint64_t offset;
+  uint64_t length;
+  char feeder[64];
+};
+
+struct gb_limits {
+  uint64_t limit_bytes[GB_TIER_COUNT];
+};
+
+_Static_assert(sizeof(struct gb_frame) == 16, "gb_frame");
+_Static_assert(sizeof(struct gb_hello) == 328, "gb_hello");
+_Static_assert(offsetof(struct gb_hello, held_bytes) == 80, "gb_hello.held_bytes");
+_Static_assert(offsetof(struct gb_hello, device_name) == 120, "gb_hello.device_name");
+_Static_assert(offsetof(struct gb_hello, command) == 200, "gb_hello.command");
+_Static_assert(sizeof(struct gb_hello_ack) == 56, "gb_hello_ack");
+_Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
+_Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
+_Static_assert(sizeof(struct gb_range) == 16, "gb_range");
+_Static_assert(sizeof(struct gb_transfer) == 24, "gb_transfer");
+_Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
+_Static_assert(sizeof(struct gb_report) == 152, "gb_report");
+_Static_assert(sizeof(struct gb_event) == 256, "gb_event");
+_Static_assert(sizeof(struct gb_lost) == 80, "gb_lost");
+_Static_assert(sizeof(struct gb_limits) == 32, "gb_limits");
+
+#endif
