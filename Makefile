@@ -19,7 +19,7 @@ NATIVES :=
 natives: $(NATIVES)
 
 node_modules/.package-lock.json: package.json package-lock.json
-	npm ci --no-audit --no-fund --loglevel=error
+	npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 TS_SOURCES := $(shell find proto security driver feeder host tui -name '*.ts' 2>/dev/null)
