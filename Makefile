@@ -25,7 +25,7 @@ node_modules/.package-lock.json: package.json package-lock.json
 TS_SOURCES := $(shell find proto security driver feeder host tui -name '*.ts' 2>/dev/null)
 js: $(BUILD)/js/.stamp
 $(BUILD)/js/.stamp: node_modules/.package-lock.json tsconfig.json $(TS_SOURCES)
-	node_modules/.bin/tsc -p
+	node_modules/.bin/tsc -p tsconfig.json
 	@chmod +x $(BUILD)/js/tui/cli/main.js 2>/dev/null || true
 	@touch $@
 
