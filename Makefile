@@ -31,3 +31,10 @@ $(BUILD)/js/.stamp: node_modules/.package-lock.json tsconfig.json $(TS_SOURCES)
 
 clean:
 	rm -rf $(BUILD)
+
+# One suite: make test SUITES="unit arch".
+.PHONY: test-tools
+test-tools:
+	@test/tools.sh
+test: test-tools all
+	@node test/run.mjs $(SUITES)
