@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// Network namespaces for end-to-end tests: each "machine" is a namespace held open by one sleeping process, joined to the
+// host's namespace by a veth pair. Works as root, and without root inside a user namespace. Nothing is named, so nothing
+// is left behind: when the holders end, the kernel removes interfaces and namespaces.
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { readlinkSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const AS_ROOT = process.getuid?.() === 0;
+
+export interface Namespace {
+  /** Address of this machine on its link to the host; for the host itself its first one. */
+  readonly address: string;
+  /** Command and arguments that run `command` inside. */
+  wrap(command: readonly string[]): [string, string[]];
+}
+
+export interface Network {
+  readonly host: Namespace;
+  readonly feeders: readonly Namespace[];
+  /** Cuts (false) or restores (true) the link between the host and feeder `index`. */
+  setLink(index: number, up: boolean): void;
+  close(): void;
+}
+
+function enterArguments(pid: number): string[] {
+  const user = AS_ROOT ? [] : ['--user', '--preserve-credentials'];
+  return ['-t', String(pid), ...user, '--net', '--'];
+}
+
+function inside(pid: number, ...command: string[]): void {
+  execFileSync('nsenter', [...enterArguments(pid), ...command], { stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+async function holder(within: number | undefined): Promise<ChildProcess & { pid: number }> {
+  const enter = within === undefined ? [] : ['nsenter', ...enterArguments(within)];
+  const user = within === undefined && !AS_ROOT ? ['--user', '--map-root-user'] : [];
+  const [command, ...args] = [...enter, 'unshare', ...user, '--net', 'sleep', 'infinity'];
+  const child = spawn(command as string, args, { stdio: 'ignore' });
+  const outside = readlinkSync(`/proc/${within ?? 'self'}/ns/net`);
+  for (let attempt = 0; attempt < 200; attempt++) {
+    await sleep(10);
+    try {
+      if (readlinkSync(`/proc/${child.pid}/ns/net`) !== outside) return child as ChildProcess & { pid: number };
+    } catch {
+      break; // The holder has ended: unshare said why on stderr.
+    }
+  }
+  throw new Error('network namespaces are not available here (needs root, or unprivileged user namespaces)');
+}
+
+/** A host and `count` feeders, feeder i at 10.77.(i+1).2 and the host at 10.77.(i+1).1. */
+export async function createNetwork(count: number): Promise<Network> {
+  const host = await holder(undefined);
+  const holders = [host];
+  inside(host.pid, 'ip', 'link', 'set', 'lo', 'up');
+  for (let index = 0; index < count; index++) {
+    const feeder = await holder(host.pid);
+    holders.push(feeder);
+    const net = `10.77.${index + 1}`;
+    const link = `gbh${index}`;
+    inside(host.pid, 'ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'gb0', 'netns', String(feeder.pid));
+    inside(host.pid, 'ip', 'addr', 'add', `${net}.1/24`, 'dev', link);
+    inside(host.pid, 'ip', 'link', 'set', link, 'up');
+    inside(feeder.pid, 'ip', 'link', 'set', 'lo', 'up');
+    inside(feeder.pid, 'ip', 'addr', 'add', `${net}.2/24`, 'dev', 'gb0');
+    inside(feeder.pid, 'ip', 'link', 'set', 'gb0', 'up');
+  }
+  const namespace = (pid: number, address: string): Namespace => ({
+    address,
+    wrap: (command) => ['nsenter', [...enterArguments(pid), ...command]],
+  });
+  return {
+    host: namespace(host.pid, '10.77.1.1'),
+    feeders: holders.slice(1).map((child, index) => namespace(child.pid, `10.77.${index + 1}.2`)),
+    setLink: (index, up) => inside(host.pid, 'ip', 'link', 'set', `gbh${index}`, up ? 'up' : 'down'),
+    close() {
+      for (const child of holders.reverse()) child.kill('SIGKILL');
+    },
+  };
+}
