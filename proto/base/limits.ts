@@ -12,6 +12,20 @@ export const HANDSHAKE_BYTES_MAX = 16 * KIB;
 export const HANDSHAKES_PER_ADDRESS_MAX = 8;
 export const HANDSHAKES_TOTAL_MAX = 64;
 export const SESSIONS_MAX = 64;
+/** A peer address that keeps failing is named in the log at most this often. */
+export const AUTH_FAILURE_LOG_INTERVAL_MS = 60_000;
+export const AUTH_FAILURE_ADDRESSES_MAX = 1_024;
+/** First messages of handshakes remembered, so that a copy of one is refused. */
+export const REPLAY_RECORDS_MAX = 4_096;
+/** Sessions of a removed key end within this time. */
+export const KEY_SWEEP_INTERVAL_MS = 1_000;
+
+// Files with secrets (security/private-file.ts).
+export const PRIVATE_FILE_BYTES_MAX = 256 * KIB;
+export const PRIVATE_FILE_LOCK_WAIT_MS = 2_000;
+export const PRIVATE_FILE_LOCK_STALE_MS = 10_000;
+export const FEEDER_KEYS_MAX = 16;
+export const KEYRING_ENTRIES_MAX = 256;
 
 // gRPC.
 export const MESSAGE_BYTES_MAX = 4 * MIB;
