@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* aliases.h: the names programs are written with, mapped to the current ABI's symbols (of CUDA 13.0), and to the
+ * per-thread ones where CUDA_API_PER_THREAD_DEFAULT_STREAM or CUDA_ENABLE_PER_THREAD_DEFAULT_STREAM is defined. */
+#ifndef GB_CUDA_ALIASES_H
+#define GB_CUDA_ALIASES_H
+
+#if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM) || defined(CUDA_ENABLE_PER_THREAD_DEFAULT_STREAM)
+#define GB_CU_PER_THREAD_STREAM 1
+#define GB_CU_PTDS(name) name##_ptds
+#define GB_CU_PTSZ(name) name##_ptsz
+#else
+#define GB_CU_PTDS(name) name
+#define GB_CU_PTSZ(name) name
+#endif
+
+#define cuArray3DCreate cuArray3DCreate_v2
+#define cuArray3DGetDescriptor cuArray3DGetDescriptor_v2
+#define cuArrayCreate cuArrayCreate_v2
+#define cuArrayGetDescriptor cuArrayGetDescriptor_v2
+#define cuCtxCreate cuCtxCreate_v4
+#define cuCtxDestroy cuCtxDestroy_v2
+#define cuCtxPopCurrent cuCtxPopCurrent_v2
+#define cuCtxPushCurrent cuCtxPushCurrent_v2
+#define cuDeviceGetUuid cuDeviceGetUuid_v2
+#define cuDevicePrimaryCtxRelease cuDevicePrimaryCtxRelease_v2
+#define cuDevicePrimaryCtxReset cuDevicePrimaryCtxReset_v2
+#define cuDevicePrimaryCtxSetFlags cuDevicePrimaryCtxSetFlags_v2
+#define cuDeviceTotalMem cuDeviceTotalMem_v2
+#define cuEventDestroy cuEventDestroy_v2
+#define cuEventElapsedTime cuEventElapsedTime_v2
+#define cuGetProcAddress cuGetProcAddress_v2
+#define cuGraphAddDependencies cuGraphAddDependencies_v2
+#define cuGraphAddKernelNode cuGraphAddKernelNode_v2
+#define cuGraphAddNode cuGraphAddNode_v2
+#define cuGraphExecKernelNodeSetParams cuGraphExecKernelNodeSetParams_v2
+#define cuGraphExecUpdate cuGraphExecUpdate_v2
+#define cuGraphGetEdges cuGraphGetEdges_v2
+#define cuGraphInstantiate cuGraphInstantiateWithFlags
+#define cuGraphKernelNodeGetParams cuGraphKernelNodeGetParams_v2
+#define cuGraphKernelNodeSetParams cuGraphKernelNodeSetParams_v2
+#define cuGraphNodeGetDependencies cuGraphNodeGetDependencies_v2
+#define cuGraphNodeGetDependentNodes cuGraphNodeGetDependentNodes_v2
+#define cuGraphRemoveDependencies cuGraphRemoveDependencies_v2
+#define cuIpcOpenMemHandle cuIpcOpenMemHandle_v2
+#define cuLinkAddData cuLinkAddData_v2
+#define cuLinkAddFile cuLinkAddFile_v2
+#define cuLinkCreate cuLinkCreate_v2
+#define cuMemAdvise cuMemAdvise_v2
+#define cuMemAlloc cuMemAlloc_v2
+#define cuMemAllocHost cuMemAllocHost_v2
+#define cuMemAllocPitch cuMemAllocPitch_v2
+#define cuMemFree cuMemFree_v2
+#define cuMemGetAddressRange cuMemGetAddressRange_v2
+#define cuMemGetInfo cuMemGetInfo_v2
+#define cuMemHostGetDevicePointer cuMemHostGetDevicePointer_v2
+#define cuMemHostRegister cuMemHostRegister_v2
+#define cuMemPrefetchAsync GB_CU_PTSZ(cuMemPrefetchAsync_v2)
+#define cuMemcpy2D GB_CU_PTDS(cuMemcpy2D_v2)
+#define cuMemcpy2DAsync GB_CU_PTSZ(cuMemcpy2DAsync_v2)
+#define cuMemcpy2DUnaligned GB_CU_PTDS(cuMemcpy2DUnaligned_v2)
+#define cuMemcpy3D GB_CU_PTDS(cuMemcpy3D_v2)
+#define cuMemcpy3DAsync GB_CU_PTSZ(cuMemcpy3DAsync_v2)
+#define cuMemcpy3DBatchAsync GB_CU_PTSZ(cuMemcpy3DBatchAsync_v2)
+#define cuMemcpyAtoA GB_CU_PTDS(cuMemcpyAtoA_v2)
+#define cuMemcpyAtoD GB_CU_PTDS(cuMemcpyAtoD_v2)
+#define cuMemcpyAtoH GB_CU_PTDS(cuMemcpyAtoH_v2)
+#define cuMemcpyAtoHAsync GB_CU_PTSZ(cuMemcpyAtoHAsync_v2)
+#define cuMemcpyBatchAsync GB_CU_PTSZ(cuMemcpyBatchAsync_v2)
+#define cuMemcpyDtoA GB_CU_PTDS(cuMemcpyDtoA_v2)
+#define cuMemcpyDtoD GB_CU_PTDS(cuMemcpyDtoD_v2)
+#define cuMemcpyDtoDAsync GB_CU_PTSZ(cuMemcpyDtoDAsync_v2)
+#define cuMemcpyDtoH GB_CU_PTDS(cuMemcpyDtoH_v2)
+#define cuMemcpyDtoHAsync GB_CU_PTSZ(cuMemcpyDtoHAsync_v2)
+#define cuMemcpyHtoA GB_CU_PTDS(cuMemcpyHtoA_v2)
+#define cuMemcpyHtoAAsync GB_CU_PTSZ(cuMemcpyHtoAAsync_v2)
+#define cuMemcpyHtoD GB_CU_PTDS(cuMemcpyHtoD_v2)
+#define cuMemcpyHtoDAsync GB_CU_PTSZ(cuMemcpyHtoDAsync_v2)
+#define cuMemsetD16 GB_CU_PTDS(cuMemsetD16_v2)
+#define cuMemsetD2D16 GB_CU_PTDS(cuMemsetD2D16_v2)
+#define cuMemsetD2D32 GB_CU_PTDS(cuMemsetD2D32_v2)
+#define cuMemsetD2D8 GB_CU_PTDS(cuMemsetD2D8_v2)
+#define cuMemsetD32 GB_CU_PTDS(cuMemsetD32_v2)
+#define cuMemsetD8 GB_CU_PTDS(cuMemsetD8_v2)
+#define cuModuleGetGlobal cuModuleGetGlobal_v2
+#define cuStreamBatchMemOp GB_CU_PTSZ(cuStreamBatchMemOp_v2)
+#define cuStreamBeginCapture GB_CU_PTSZ(cuStreamBeginCapture_v2)
+#define cuStreamDestroy cuStreamDestroy_v2
+#define cuStreamGetCaptureInfo GB_CU_PTSZ(cuStreamGetCaptureInfo_v3)
+#define cuStreamUpdateCaptureDependencies GB_CU_PTSZ(cuStreamUpdateCaptureDependencies_v2)
+#define cuStreamWaitValue32 GB_CU_PTSZ(cuStreamWaitValue32_v2)
+#define cuStreamWaitValue64 GB_CU_PTSZ(cuStreamWaitValue64_v2)
+#define cuStreamWriteValue32 GB_CU_PTSZ(cuStreamWriteValue32_v2)
+#define cuStreamWriteValue64 GB_CU_PTSZ(cuStreamWriteValue64_v2)
+
+#ifdef GB_CU_PER_THREAD_STREAM
+#define cuEventRecord cuEventRecord_ptsz
+#define cuEventRecordWithFlags cuEventRecordWithFlags_ptsz
+#define cuGraphInstantiateWithParams cuGraphInstantiateWithParams_ptsz
+#define cuGraphLaunch cuGraphLaunch_ptsz
+#define cuGraphUpload cuGraphUpload_ptsz
+#define cuLaunchCooperativeKernel cuLaunchCooperativeKernel_ptsz
+#define cuLaunchHostFunc cuLaunchHostFunc_ptsz
+#define cuLaunchKernel cuLaunchKernel_ptsz
+#define cuLaunchKernelEx cuLaunchKernelEx_ptsz
+#define cuMemAllocAsync cuMemAllocAsync_ptsz
+#define cuMemAllocFromPoolAsync cuMemAllocFromPoolAsync_ptsz
+#define cuMemDiscardAndPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync_ptsz
+#define cuMemDiscardBatchAsync cuMemDiscardBatchAsync_ptsz
+#define cuMemFreeAsync cuMemFreeAsync_ptsz
+#define cuMemPrefetchBatchAsync cuMemPrefetchBatchAsync_ptsz
+#define cuMemcpy cuMemcpy_ptds
+#define cuMemcpy3DPeer cuMemcpy3DPeer_ptds
+#define cuMemcpy3DPeerAsync cuMemcpy3DPeerAsync_ptsz
+#define cuMemcpyAsync cuMemcpyAsync_ptsz
+#define cuMemcpyPeer cuMemcpyPeer_ptds
+#define cuMemcpyPeerAsync cuMemcpyPeerAsync_ptsz
+#define cuMemsetD16Async cuMemsetD16Async_ptsz
+#define cuMemsetD2D16Async cuMemsetD2D16Async_ptsz
+#define cuMemsetD2D32Async cuMemsetD2D32Async_ptsz
+#define cuMemsetD2D8Async cuMemsetD2D8Async_ptsz
+#define cuMemsetD32Async cuMemsetD32Async_ptsz
+#define cuMemsetD8Async cuMemsetD8Async_ptsz
+#define cuStreamAddCallback cuStreamAddCallback_ptsz
+#define cuStreamAttachMemAsync cuStreamAttachMemAsync_ptsz
+#define cuStreamBeginCaptureToGraph cuStreamBeginCaptureToGraph_ptsz
+#define cuStreamCopyAttributes cuStreamCopyAttributes_ptsz
+#define cuStreamEndCapture cuStreamEndCapture_ptsz
+#define cuStreamGetAttribute cuStreamGetAttribute_ptsz
+#define cuStreamGetCtx cuStreamGetCtx_ptsz
+#define cuStreamGetDevice cuStreamGetDevice_ptsz
+#define cuStreamGetFlags cuStreamGetFlags_ptsz
+#define cuStreamGetId cuStreamGetId_ptsz
+#define cuStreamGetPriority cuStreamGetPriority_ptsz
+#define cuStreamIsCapturing cuStreamIsCapturing_ptsz
+#define cuStreamQuery cuStreamQuery_ptsz
+#define cuStreamSetAttribute cuStreamSetAttribute_ptsz
+#define cuStreamSynchronize cuStreamSynchronize_ptsz
+#define cuStreamWaitEvent cuStreamWaitEvent_ptsz
+#endif
+
+#endif
