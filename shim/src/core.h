@@ -26,6 +26,12 @@ void gb_core_start(void);
  * context's allocations after a drain, as the driver does. pre: the real call has not been made yet when going. */
 void gb_core_context_created(CUcontext context, CUdevice device);
 void gb_core_context_going(CUcontext context);
+/* Streams of the program, so that a drain knows whom to ask (drivers without cuCtxRecordEvent). created: after the real
+ * call; going: before it. blocking: false for CU_STREAM_NON_BLOCKING. Unknown streams are ignored. */
+void gb_core_stream_created(CUstream stream, bool blocking);
+void gb_core_stream_going(CUstream stream);
+/* A module or library is about to be unloaded: function handles may be reused, what is cached about them is dropped. */
+void gb_core_functions_unloaded(void);
 
 /* ---- ranges of the arena ---- */
 
@@ -36,11 +42,21 @@ static inline bool gb_owns(CUdeviceptr pointer) {
   return (uint64_t)pointer - gb_arena_base_address < gb_arena_size_bytes;
 }
 
+/* True for every pointer gb_alloc gave: in the arena, or (where HOST_NUMA or the arena does not work) a whole allocation
+ * of pinned host memory or of the real driver kept in a table. gb_free, gb_pointer_attribute and gb_address_range take
+ * any managed pointer; launches and copies need only gb_owns. */
+extern _Atomic uint32_t gb_plain_count;
+bool gb_plain_find(CUdeviceptr pointer);
+static inline bool gb_manages(CUdeviceptr pointer) {
+  return gb_owns(pointer) ||
+         (__atomic_load_n(&gb_plain_count, __ATOMIC_ACQUIRE) != 0 && gb_plain_find(pointer));
+}
+
 /* cuMemAlloc on the current context. returns: the driver's codes; CUDA_ERROR_OUT_OF_MEMORY when no tier may hold it. */
 CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes);
 /* Same with a row pitch as the driver would choose. */
 CUresult gb_alloc_pitch(CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height, unsigned element_bytes);
-/* pre: gb_owns(pointer). Implies synchronisation like cuMemFree. Interior pointers: CUDA_ERROR_INVALID_VALUE. */
+/* pre: gb_manages(pointer). Implies synchronisation like cuMemFree. Interior pointers: CUDA_ERROR_INVALID_VALUE. */
 CUresult gb_free(CUdeviceptr pointer);
 
 /* ---- what cannot live in the arena: counted against T1 (or T2), refused beyond the budget ---- */
@@ -85,24 +101,35 @@ CUresult gb_begin_unknown_slow(enum gb_unknown what);
 void gb_end_slow(void);
 
 extern _Atomic uint32_t gb_slow_path;      /* not 0: gated, or a sticky error, or a drain is under way */
-extern _Thread_local uint64_t gb_launches; /* flushed into the report by the core */
-extern _Thread_local uint64_t gb_copies;
+/* Counters of this thread, summed by the core for the report; the first count of a thread registers it. */
+struct gb_counters {
+  uint64_t launches;
+  uint64_t copies;
+  bool registered;
+};
+extern _Thread_local struct gb_counters gb_counters;
+void gb_counters_register(void);
+static inline void gb_count(uint64_t *counter) {
+  if (__builtin_expect(!gb_counters.registered, 0)) gb_counters_register();
+  __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
+}
 
 #define GB_SLOW() __builtin_expect(__atomic_load_n(&gb_slow_path, __ATOMIC_ACQUIRE) != 0, 0)
 
-/* Wrappers use these. The flag at *slow remembers which way was taken, for gb_end. */
+/* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it does not run, and the
+ * graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way was taken, for gb_end. */
 static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra, bool *slow) {
-  gb_launches++;
+  gb_count(&gb_counters.launches);
   *slow = GB_SLOW();
   return *slow ? gb_begin_launch_slow(function, params, extra) : CUDA_SUCCESS;
 }
 static inline CUresult gb_begin_copy(const struct gb_operand *operands, size_t count, bool *slow) {
-  gb_copies++;
+  gb_count(&gb_counters.copies);
   *slow = GB_SLOW();
   return *slow ? gb_begin_copy_slow(operands, count) : CUDA_SUCCESS;
 }
 static inline CUresult gb_begin_unknown(enum gb_unknown what, bool *slow) {
-  gb_launches++;
+  gb_count(&gb_counters.launches);
   *slow = GB_SLOW();
   return *slow ? gb_begin_unknown_slow(what) : CUDA_SUCCESS;
 }
@@ -114,6 +141,7 @@ static inline void gb_end(bool slow) {
  * arena address, hidden pointers exist and every later launch counts as unaccounted. No-op unless gated. */
 void gb_note_copy_outside(const void *host_source, uint64_t bytes);
 /* Live stream captures in the process; while not 0 nothing is remapped. */
+extern _Atomic uint32_t gb_live_captures;
 void gb_capture_began(void);
 void gb_capture_ended(void);
 /* The error every call of this process must return from now on, or CUDA_SUCCESS. */
@@ -123,9 +151,9 @@ CUresult gb_sticky_error(void);
 
 /* Rewrites what the driver said: free and total of the virtual device. Either pointer may be NULL. */
 void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total, uint64_t *free_bytes, uint64_t *total_bytes);
-/* pre: gb_owns(pointer). Same prototype and errors as cuPointerGetAttribute. */
+/* pre: gb_manages(pointer). Same prototype and errors as cuPointerGetAttribute. */
 CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer);
-/* pre: gb_owns(pointer). Base and size of the allocation; either out-pointer may be NULL. */
+/* pre: gb_manages(pointer). Base and size of the allocation; either out-pointer may be NULL. */
 CUresult gb_address_range(CUdeviceptr *base, size_t *size, CUdeviceptr pointer);
 
 /* ---- log: GREENBOOST_LOG=error|warn|info|debug to stderr or GREENBOOST_LOG_FILE; silent by default ---- */
