@@ -175,7 +175,10 @@ class Listener implements PskListener {
     this.#sweep.cancel();
     const closed = this.#tcp.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
     for (const pending of this.#pending.values()) pending.socket.destroy();
-    for (const { session } of this.#secured.values()) session.close();
+    for (const { session, socket } of this.#secured.values()) {
+      closed.push(new Promise((resolve) => socket.once('close', () => resolve()))); // After onSessionEnd.
+      session.close();
+    }
     await Promise.all(closed); // A TCP server is closed when its last connection is.
     this.#injector.destroy();
   }
