@@ -57,7 +57,10 @@ function inspectHello(record: Cursor): HelloVerdict {
   if (!offersPskWithExchange(extensions)) return refused('no_psk');
   if (!offersHttp2(extensions)) return refused('no_h2');
   const identity = readSinglePsk(extensions);
-  return identity ? { t: 'accepted', random, identity } : refused('malformed');
+  if (!identity) return refused('malformed');
+  // A ticket is binary. Node would not show it to our callback, and OpenSSL would look for a session to resume.
+  if (!identity.every((byte) => byte > 0x20 && byte < 0x7f)) return refused('no_psk');
+  return { t: 'accepted', random, identity };
 }
 
 /** Extensions by type in the order they came, or undefined when one is cut or comes twice. */

@@ -122,9 +122,9 @@ class Listener implements PskListener {
     this.#tls = createTlsServer({
       ...TLS_PARAMETERS,
       handshakeTimeout: this.#limits.handshakeTimeoutMs * 2, // Ours fires first; this is the second wall.
-      // Tickets: OpenSSL still sends one after a PSK handshake and Node cannot stop it. With this option it is 32
-      // random bytes that name a stored session, and none is stored. Nor is a ticket ever looked up: whatever identity
-      // a peer presents goes to #pskFor, which answers every unknown one with a random key.
+      // Tickets: OpenSSL sends one after a PSK handshake and Node cannot stop it. With this option it is 32 random
+      // bytes that name a stored session, and none is stored. Nor is one ever looked up: inspectClientHello refuses
+      // binary identities, and #pskFor answers every other one, the unknown ones with a random key.
       secureOptions: cryptoConstants.SSL_OP_NO_TICKET,
       pskCallback: (socket, identity) => this.#pskFor(socket, identity),
     });
