@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two daemons in the foreground. They are loaded here and nowhere else in tui/.
+import type { FeedSettings } from './feed.js';
+
+interface FeederMain {
+  runFeeder(settings: FeedSettings): Promise<void>;
+}
+
+interface AgentMain {
+  runAgent(): Promise<void>;
+}
+
+/** Runs the feeder until it was stopped. @throws GbError when it cannot start. */
+export async function feedForeground(settings: FeedSettings): Promise<void> {
+  const { runFeeder } = (await import(new URL('../../../feeder/main.js', import.meta.url).href)) as FeederMain;
+  await runFeeder(settings);
+}
+
+/** Runs the host agent until it was stopped. @throws GbError when it cannot start. */
+export async function agentForeground(): Promise<void> {
+  const { runAgent } = (await import(new URL('../../../host/main.js', import.meta.url).href)) as AgentMain;
+  await runAgent();
+}

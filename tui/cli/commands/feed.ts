@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// `greenboost feed start|stop|status`: lending this machine's memory.
+import { GbError } from '../../../proto/base/errors.js';
+import { DEFAULT_PORT } from '../../../proto/base/limits.js';
+import { formatAge, formatBytes, parseBytes } from '../../../proto/base/units.js';
+import { withFeed } from '../../control/client.js';
+import { feedStatusJson, type FeedStatusJson } from '../../model/snapshot.js';
+import { feedDeviceTable, feedLeaseTable } from '../../view/plain.js';
+import { cleanText } from '../../view/text.js';
+import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';
+import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
+
+/** As commander gives them. */
+export interface FeedStartOptions {
+  readonly ram?: string;
+  readonly vram: readonly string[];
+  readonly port?: string;
+  readonly bind: readonly string[];
+  readonly allowWan?: boolean;
+  readonly name?: string;
+  readonly gpu?: 'none' | 'cuda' | 'sim';
+  readonly foreground?: boolean;
+}
+
+/** Checked: what the feeder daemon is told. Sizes in bytes. */
+export interface FeedSettings {
+  readonly ramBytes?: number;
+  readonly vramBytes: ReadonlyMap<number, number>;
+  readonly port: number;
+  readonly bind: readonly string[];
+  readonly allowWan: boolean;
+  readonly name?: string;
+  readonly gpu?: 'none' | 'cuda' | 'sim';
+}
+
+const CALL_TIMEOUT_MS = 5_000;
+const GRACE_SECONDS_MAX = 3_600;
+const STOP_MARGIN_MS = 10_000;
+const GPUS_MAX = 64;
+
+function parsePort(text: string | undefined): number {
+  if (text === undefined) return DEFAULT_PORT;
+  const port = Number(text);
+  if (!/^\d{1,5}$/.test(text) || port > 65_535) throw new GbError('INVALID_ARGUMENT', `--port ${text} is not a port`);
+  return port;
+}
+
+function parseVram(values: readonly string[]): Map<number, number> {
+  const lent = new Map<number, number>();
+  for (const value of values) {
+    const match = /^(\d{1,2})=(.+)$/.exec(value);
+    const index = Number(match?.[1]);
+    if (!match || index >= GPUS_MAX) {
+      throw new GbError('INVALID_ARGUMENT', `--vram ${value} is not GPU=SIZE`, {
+        details: { hint: 'example: --vram 0=8GiB lends 8 GiB of the first GPU' },
+      });
+    }
+    if (lent.has(index)) throw new GbError('INVALID_ARGUMENT', `--vram names GPU ${index} twice`);
+    lent.set(index, parseBytes(match[2] ?? ''));
+  }
+  return lent;
+}
+
+/** Checks what the user wrote before anything is started. @throws GbError INVALID_ARGUMENT. */
+export function feedSettings(options: FeedStartOptions): FeedSettings {
+  return {
+    ...(options.ram === undefined ? {} : { ramBytes: parseBytes(options.ram) }),
+    vramBytes: parseVram(options.vram),
+    port: parsePort(options.port),
+    bind: options.bind,
+    allowWan: options.allowWan === true,
+    ...(options.name === undefined ? {} : { name: options.name }),
+    ...(options.gpu === undefined ? {} : { gpu: options.gpu }),
+  };
+}
+
+function daemonArgs(options: FeedStartOptions): string[] {
+  const one = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
+  return [
+    ...one('--ram', options.ram),
+    ...options.vram.flatMap((value) => ['--vram', value]),
+    ...one('--port', options.port),
+    ...options.bind.flatMap((value) => ['--bind', value]),
+    ...(options.allowWan ? ['--allow-wan'] : []),
+    ...one('--name', options.name),
+    ...one('--gpu', options.gpu),
+  ];
+}
+
+function lentWords(status: FeedStatusJson): string {
+  const words = status.devices
+    .filter((device) => device.capacityBytes > 0)
+    .map((device) => {
+      const what = device.kind === 'gpu' ? `VRAM of ${cleanText(device.name)}` : 'RAM';
+      return `${formatBytes(device.capacityBytes)} of ${what}${device.simulated ? ' (simulated)' : ''}`;
+    });
+  return words.join(' and ') || 'nothing';
+}
+
+/** The address a host should use: the first that is not loopback, else the first. */
+function bestAddress(addresses: readonly string[]): string {
+  const outside = addresses.find((address) => !/^(127\.|\[::1\]|\[fe80:)/.test(address));
+  return outside ?? addresses[0] ?? `THIS-MACHINE:${DEFAULT_PORT}`;
+}
+
+function writeStarted(status: FeedStatusJson): void {
+  const paint = painters(process.stdout);
+  writeLine(`${paint.green('lending')} ${lentWords(status)} as "${cleanText(status.feederName)}" (pid ${status.pid})`);
+  writeLine(`listening on ${status.addresses.join(', ')}`);
+  if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
+  writeLine();
+  writeLine('On the host, once:');
+  writeLine(`  ${paint.bold(`greenboost connect ${bestAddress(status.addresses)}`)}`);
+  writeLine('It asks for the pairing key, which this prints:');
+  writeLine(`  ${paint.bold('greenboost key show')}    (fingerprint ${status.keyFingerprint})`);
+}
+
+/** Starts lending. In the background it returns when the daemon is ready; in the foreground when it was stopped.
+ *  @throws GbError ALREADY_EXISTS when a feeder of this user runs already; what the daemon said when it does not start. */
+export async function feedStart(options: FeedStartOptions): Promise<void> {
+  const settings = feedSettings(options);
+  if (options.foreground) {
+    await (await import('./daemons.js')).feedForeground(settings);
+    return;
+  }
+  const running = await readStatus().catch(() => undefined);
+  if (running) {
+    throw new GbError('ALREADY_EXISTS', `a feeder is running here already (pid ${running.pid})`, {
+      details: { hint: 'see it: greenboost feed status; stop it: greenboost feed stop' },
+    });
+  }
+  writeStarted(feedStatusJson(await startFeedDaemon(daemonArgs(options))));
+  note(`log: ${daemonLogPath('feeder')}`);
+}
+
+async function readStatus(): Promise<FeedStatusJson> {
+  return feedStatusJson(await withFeed((client) => client.getFeedStatus({}, { timeoutMs: CALL_TIMEOUT_MS })));
+}
+
+/** Stops lending and waits until the daemon is gone. @throws GbError FEEDER_UNREACHABLE when none runs. */
+export async function feedStop(options: { grace: string }): Promise<void> {
+  const seconds = Number(options.grace);
+  if (!(seconds >= 0) || seconds > GRACE_SECONDS_MAX) {
+    throw new GbError('INVALID_ARGUMENT', `--grace takes seconds between 0 and ${GRACE_SECONDS_MAX}`);
+  }
+  const graceMs = Math.round(seconds * 1000);
+  const { pid } = await readStatus();
+  await withFeed((client) => client.stopFeed({ graceMs }, { timeoutMs: graceMs + CALL_TIMEOUT_MS }));
+  if (!(await waitForExit(pid, graceMs + STOP_MARGIN_MS))) {
+    throw new GbError('DEADLINE_EXCEEDED', `the feeder (pid ${pid}) is still stopping`, {
+      details: { hint: `its log: ${daemonLogPath('feeder')}` },
+    });
+  }
+  writeLine('feeder stopped; everything lent is scrubbed and free');
+}
+
+/** What is lent to whom. @throws GbError FEEDER_UNREACHABLE (exit 3) when none runs. */
+export async function feedStatus(options: { json?: boolean }): Promise<void> {
+  const status = await readStatus();
+  if (options.json) {
+    writeJson(status);
+    return;
+  }
+  const paint = painters(process.stdout);
+  const uptime = formatAge(Date.now() - status.startedUnixMs);
+  writeLine(`${paint.bold(cleanText(status.feederName))} ${status.feederId} ${status.state}, up ${uptime}, pid ${status.pid}`);
+  writeLine(`listening on ${status.addresses.join(', ')}, key ${status.keyFingerprint}`);
+  if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
+  writeLine(
+    `served ${formatBytes(status.readBytes)} to hosts and took ${formatBytes(status.writeBytes)} from them; ` +
+      `${status.sessionCount} sessions, ${status.authFailureCount} failed authentications`,
+  );
+  writeLine();
+  tableLines(feedDeviceTable(status)).forEach((line) => writeLine(line));
+  if (status.leases.length > 0) {
+    writeLine();
+    tableLines(feedLeaseTable(status)).forEach((line) => writeLine(line));
+  }
+}

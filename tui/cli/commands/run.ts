@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// `greenboost run -- CMD`: an ordinary child process with the shim preloaded. Signals go through, the exit code comes
+// back, and while the program lives its agent is kept alive.
+import { spawn, type ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { delimiter, join, resolve } from 'node:path';
+import { systemClock, type Timer } from '../../../proto/base/clock.js';
+import { GbError } from '../../../proto/base/errors.js';
+import { nativePath, shimSocketPath } from '../../../proto/base/paths.js';
+import { parseBytes } from '../../../proto/base/units.js';
+import { ensureAgent, isAlive } from '../daemon.js';
+import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
+import { note } from '../output.js';
+
+export interface RunOptions {
+  readonly vramBudget?: string;
+  readonly ramBudget?: string;
+  readonly overcommit?: 'gated';
+  readonly report?: 'honest' | 'extend';
+  readonly gpu?: 'cuda' | 'sim';
+  readonly statsFile?: string;
+}
+
+const AGENT_CHECK_INTERVAL_MS = 500;
+/** After a failed restart the next try waits this long, so that a broken agent costs nothing. */
+const AGENT_RETRY_INTERVAL_MS = 10_000;
+const FORWARDED: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR2', 'SIGINT', 'SIGQUIT', 'SIGUSR1'];
+/** These the terminal itself sends to every process in the foreground, the program included. */
+const FROM_TERMINAL: ReadonlySet<NodeJS.Signals> = new Set(['SIGINT', 'SIGQUIT']);
+
+function checkedSize(value: string, option: string): string {
+  try {
+    parseBytes(value);
+  } catch (reason) {
+    throw new GbError('INVALID_ARGUMENT', `${option}: ${GbError.from(reason).rawMessage}`);
+  }
+  return value;
+}
+
+function prependPath(first: string, rest: string | undefined): string {
+  return rest ? `${first}${delimiter}${rest}` : first;
+}
+
+/** The environment of the program: what the user has, plus the shim and its settings.
+ *  @throws GbError NOT_FOUND when natives are not built, INVALID_ARGUMENT on a size that is none. */
+export function runEnvironment(options: RunOptions, base: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const shim = nativePath('lib', 'libgreenboost_cuda.so');
+  if (/[\s:]/.test(shim)) {
+    throw new GbError('UNSUPPORTED', `the loader cannot preload from a path with a space or colon: ${shim}`, {
+      details: { hint: 'move greenboost to a folder without them' },
+    });
+  }
+  const env: NodeJS.ProcessEnv = { ...base };
+  env['LD_PRELOAD'] = prependPath(shim, base['LD_PRELOAD']);
+  env['GREENBOOST_SOCKET'] = shimSocketPath(base);
+  if (options.vramBudget) env['GREENBOOST_VRAM_BUDGET'] = checkedSize(options.vramBudget, '--vram-budget');
+  if (options.ramBudget) env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
+  if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
+  if (options.report) env['GREENBOOST_REPORT'] = options.report;
+  if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
+  const gpu = options.gpu ?? base['GREENBOOST_GPU'];
+  if (gpu === 'sim') {
+    const driver = nativePath('lib', 'sim', 'libcuda.so.1');
+    env['LD_LIBRARY_PATH'] = prependPath(join(driver, '..'), base['LD_LIBRARY_PATH']);
+  }
+  if (options.gpu) env['GREENBOOST_GPU'] = options.gpu;
+  return env;
+}
+
+/** True when Ctrl-C in the terminal reaches the program without us: we share the terminal's foreground group. */
+function inForegroundGroup(): boolean {
+  try {
+    const stat = readFileSync('/proc/self/stat', 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // After the command name: state, ppid, pgrp, session, tty_nr, tpgid.
+    return fields[2] !== undefined && fields[2] === fields[5];
+  } catch {
+    return false;
+  }
+}
+
+function forwardSignals(child: ChildProcess): () => void {
+  const handlers = FORWARDED.map((signal) => {
+    const handler = (): void => {
+      if (FROM_TERMINAL.has(signal) && inForegroundGroup()) return;
+      child.kill(signal);
+    };
+    process.on(signal, handler);
+    return [signal, handler] as const;
+  });
+  return () => {
+    for (const [signal, handler] of handlers) process.off(signal, handler);
+  };
+}
+
+/** Starts the agent again when it dies under a running program; says so once each time. */
+function keepAgentAlive(firstPid: number): () => void {
+  let pid = firstPid;
+  let busy = false;
+  let nextTryMs = 0;
+  const check = async (): Promise<void> => {
+    if (busy || isAlive(pid) || systemClock.nowMs() < nextTryMs) return;
+    busy = true;
+    try {
+      const agent = await ensureAgent();
+      pid = agent.snapshot.agentPid;
+      note(`greenboost: the agent had ended; ${agent.started ? 'started it again' : 'found a new one'} (pid ${pid})`);
+    } catch (reason) {
+      nextTryMs = systemClock.nowMs() + AGENT_RETRY_INTERVAL_MS;
+      note(`greenboost: the agent had ended and does not start: ${GbError.from(reason).rawMessage}`);
+    } finally {
+      busy = false;
+    }
+  };
+  const timer: Timer = systemClock.every(AGENT_CHECK_INTERVAL_MS, () => void check());
+  return () => timer.cancel();
+}
+
+function exitCodeOfSignal(signal: NodeJS.Signals): number {
+  return EXIT_SIGNAL_BASE + constants.signals[signal];
+}
+
+function launch(command: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  return new Promise((done) => {
+    const child = spawn(command, [...args], { stdio: 'inherit', env });
+    const stopForwarding = forwardSignals(child);
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      stopForwarding();
+      const missing = error.code === 'ENOENT' || error.code === 'ENOTDIR';
+      note(`greenboost: ${command}: ${missing ? 'no such program' : `cannot be run (${error.code ?? error.message})`}`);
+      done(missing ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
+    });
+    child.once('exit', (code, signal) => {
+      stopForwarding();
+      done(signal ? exitCodeOfSignal(signal) : (code ?? 1));
+    });
+  });
+}
+
+/** Runs the program. Returns the exit code to end with: the program's own, 128 + signal, 126 or 127. */
+export async function runCommand(argv: readonly string[], options: RunOptions): Promise<number> {
+  const [command, ...args] = argv;
+  if (command === undefined) {
+    throw new GbError('INVALID_ARGUMENT', 'no program to run', {
+      details: { hint: 'example: greenboost run -- python serve.py' },
+    });
+  }
+  const env = runEnvironment(options, process.env);
+  if (options.gpu) process.env['GREENBOOST_GPU'] = options.gpu;
+  let stopKeeping: () => void = () => undefined;
+  try {
+    const agent = await ensureAgent();
+    stopKeeping = keepAgentAlive(agent.snapshot.agentPid);
+  } catch (reason) {
+    const why = GbError.from(reason).rawMessage.replaceAll('\n', ': ');
+    note(`greenboost: ${why}; this program gets local memory only`);
+  }
+  try {
+    return await launch(command, args, env);
+  } finally {
+    stopKeeping();
+  }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// `greenboost status` and `greenboost events`: what the agent knows, once or as it happens.
+import { withAgent, messagesOf } from '../../control/client.js';
+import { eventJson, snapshotJson, type SnapshotJson } from '../../model/snapshot.js';
+import {
+  attachmentTable,
+  eventLine,
+  linkTable,
+  statusHeadline,
+  tierTable,
+} from '../../view/plain.js';
+import { cleanText } from '../../view/text.js';
+import { painters, tableLines, writeJson, writeJsonLine, writeLine } from '../output.js';
+
+const CALL_TIMEOUT_MS = 5_000;
+/** A probe measures every tier and link again; slow links take their time. */
+const PROBE_TIMEOUT_MS = 60_000;
+
+/** The whole state as plain tables; also `cluster --once`. */
+export function writeStatus(snapshot: SnapshotJson): void {
+  const paint = painters(process.stdout);
+  const section = (title: string, lines: readonly string[]): void => {
+    writeLine();
+    writeLine(paint.bold(title));
+    for (const line of lines) writeLine(line);
+  };
+  writeLine(cleanText(statusHeadline(snapshot)));
+  section('Tiers, by measured read bandwidth', tableLines(tierTable(snapshot.tiers)));
+  section(
+    `Feeders (${snapshot.links.length})`,
+    snapshot.links.length > 0
+      ? tableLines(linkTable(snapshot))
+      : ['none; on another machine: greenboost feed start, then here: greenboost connect HOST'],
+  );
+  for (const link of snapshot.links) {
+    if (link.state !== 'ready' && link.detail) writeLine(cleanText(`  ${link.feederName}: ${link.detail}`));
+  }
+  section(
+    `Programs (${snapshot.attachments.length})`,
+    snapshot.attachments.length > 0
+      ? tableLines(attachmentTable(snapshot.attachments, snapshot.unixMs))
+      : ['none; start one: greenboost run -- CMD'],
+  );
+}
+
+/** Prints the state once. @throws GbError AGENT_UNREACHABLE (exit 3) when no agent runs. */
+export async function showStatus(options: { json?: boolean; probe?: boolean }): Promise<void> {
+  const message = await withAgent((client) =>
+    options.probe
+      ? client.probe({}, { timeoutMs: PROBE_TIMEOUT_MS })
+      : client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }),
+  );
+  const snapshot = snapshotJson(message);
+  if (options.json) writeJson(snapshot);
+  else writeStatus(snapshot);
+}
+
+/** Prints past events, oldest first; `follow` goes on until the agent ends or Ctrl-C. One JSON document a line. */
+export async function showEvents(options: { json?: boolean; follow?: boolean }): Promise<void> {
+  const paint = painters(process.stdout);
+  const colors = { info: (text: string) => text, warning: paint.yellow, error: paint.red };
+  await withAgent(async (client) => {
+    const follow = options.follow === true;
+    const stream = client.events({ follow }, follow ? {} : { timeoutMs: CALL_TIMEOUT_MS });
+    for await (const message of messagesOf(stream)) {
+      const event = eventJson(message);
+      if (options.json) writeJsonLine(event);
+      else writeLine(colors[event.severity](cleanText(eventLine(event))));
+    }
+  });
+}

@@ -1,0 +1,35 @@
+#!/usr/bin/env node
+// SPDX-License-Identifier: Apache-2.0
+// The `greenboost` command. Only the argument tree is loaded here; each command loads what it needs when it runs.
+import { CommanderError } from 'commander';
+import { createProgram } from './program.js';
+
+function isPipeClosed(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | undefined)?.code === 'EPIPE';
+}
+
+async function main(): Promise<void> {
+  // `greenboost events | head` ends when head does, without a trace.
+  process.stdout.on('error', (error) => {
+    if (isPipeClosed(error)) process.exit(0);
+    throw error;
+  });
+  try {
+    await createProgram().parseAsync(process.argv);
+  } catch (reason) {
+    if (reason instanceof CommanderError) {
+      process.exitCode = reason.exitCode === 0 ? 0 : 2;
+      return;
+    }
+    const [{ GbError }, { describeError, exitCodeOf }] = await Promise.all([
+      import('../../proto/base/errors.js'),
+      import('./exit.js'),
+    ]);
+    const error = GbError.from(reason);
+    process.stderr.write(describeError(error));
+    if (!(reason instanceof GbError) && process.env['GREENBOOST_LOG'] === 'debug') process.stderr.write(`${String((reason as Error).stack)}\n`);
+    process.exitCode = exitCodeOf(error);
+  }
+}
+
+await main();

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// The argument tree of `greenboost`: names, options, help. No work is done here; actions import their command.
+import { Argument, Command, Option } from 'commander';
+
+const QUICK_START = `
+Three lines to start:
+  lender$  greenboost feed start --ram 16GiB          lend memory; prints the line for the host
+  host$    greenboost connect lender                  asks for the lender's key once
+  host$    greenboost run -- python serve.py          the program sees one bigger GPU
+
+Exit codes: 0 ok, 2 usage, 3 unreachable, 4 key or permission, 5 not found, 6 no room, 7 wrong state, 8 timeout,
+9 data lost, 10 driver or system. Every command that reads takes --json. Manual: docs/operating.md`;
+
+const GROUPS = {
+  lend: 'Lend memory (on every spare machine):',
+  use: 'Use it (on the machine that runs the program):',
+  look: 'Look:',
+  keys: 'Keys and services:',
+  other: 'More:',
+} as const;
+
+function example(command: Command, ...lines: string[]): Command {
+  const text = lines.map((line) => `  ${line}`).join('\n');
+  return command.addHelpText('after', `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${text}`);
+}
+
+function collect(value: string, previous: string[]): string[] {
+  return [...previous, value];
+}
+
+const jsonOption = (): Option => new Option('--json', 'machine-readable: numbers with their unit in the key');
+
+function addFeed(program: Command): void {
+  const feed = program.command('feed').helpGroup(GROUPS.lend).description('lend RAM and VRAM of this machine');
+  const start = feed
+    .command('start')
+    .description('start lending (in the background, unless --foreground)')
+    .option('--ram <size>', 'RAM to lend, e.g. 16GiB (default: what leaves this machine its reserve)')
+    .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect, [])
+    .option('--port <port>', 'TCP port (default: 9740)')
+    .option('--bind <address>', 'address to listen on; repeatable (default: the LAN addresses)', collect, [])
+    .option('--allow-wan', 'also listen on public addresses')
+    .option('--name <name>', 'what hosts call this feeder (default: the host name)')
+    .addOption(new Option('--gpu <driver>', 'whose VRAM').choices(['none', 'cuda', 'sim']))
+    .option('--foreground', 'stay here and log to stderr (systemd)')
+    .action(async (options) => (await import('./commands/feed.js')).feedStart(options));
+  example(start, 'greenboost feed start --ram 16GiB', 'greenboost feed start --ram 8GiB --vram 0=12GiB --port 9750');
+  const stop = feed
+    .command('stop')
+    .description('stop lending: says goodbye to hosts, scrubs and frees everything')
+    .option('--grace <seconds>', 'how long hosts may take to fetch their bytes', '10')
+    .action(async (options) => (await import('./commands/feed.js')).feedStop(options));
+  example(stop, 'greenboost feed stop --grace 30');
+  const status = feed
+    .command('status')
+    .description('what is lent, to whom')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/feed.js')).feedStatus(options));
+  example(status, 'greenboost feed status --json');
+}
+
+function addUse(program: Command): void {
+  const connect = program
+    .command('connect')
+    .helpGroup(GROUPS.use)
+    .description('add a feeder; asks for its key once (never an argument)')
+    .argument('<address>', 'host or host:port of the feeder')
+    .option('--key-file <path>', 'read the key from a file that only you can read')
+    .option('--feeder <id>', 'which key of the keyring, when several fit')
+    .option('--timeout <seconds>', 'give up after', '20')
+    .addOption(jsonOption())
+    .action(async (address, options) => (await import('./commands/connect.js')).connectFeeder(address, options));
+  example(
+    connect,
+    'greenboost connect 192.168.1.21',
+    'GREENBOOST_KEY=$(ssh lender greenboost key show) greenboost connect lender:9750',
+  );
+  const disconnect = program
+    .command('disconnect')
+    .helpGroup(GROUPS.use)
+    .description('bring back what a feeder holds, then leave it')
+    .argument('<feeder>', 'name, id or address')
+    .option('--force', 'leave at once, even though bytes are lost')
+    .addOption(jsonOption())
+    .action(async (feeder, options) => (await import('./commands/connect.js')).disconnectFeeder(feeder, options));
+  example(disconnect, 'greenboost disconnect lender');
+  const run = program
+    .command('run')
+    .helpGroup(GROUPS.use)
+    .description('run a program with the enlarged GPU; signals and exit code pass through')
+    .usage('[options] -- CMD [ARGS...]')
+    .argument('<cmd...>', 'the program and its arguments')
+    .option('--vram-budget <size>', 'use at most this much VRAM (default: what the GPU has)')
+    .option('--ram-budget <size>', 'use at most this much local RAM (default: what the agent grants)')
+    .addOption(new Option('--overcommit <how>', 'let ranges live on feeders, fetched before launches that need them').choices(['gated']))
+    .addOption(new Option('--report <size>', 'GPU memory size the program is told: the real one or the enlarged one').choices(['honest', 'extend']))
+    .addOption(new Option('--gpu <driver>', 'real or simulated GPU').choices(['cuda', 'sim']))
+    .option('--stats-file <path>', 'write peaks and counters as JSON when the program ends')
+    .passThroughOptions()
+    .action(async (cmd, options) => {
+      process.exitCode = await (await import('./commands/run.js')).runCommand(cmd, options);
+    });
+  example(
+    run,
+    'greenboost run -- python serve.py',
+    'greenboost run --vram-budget 8GiB --overcommit gated -- ./train --epochs 3',
+  );
+}
+
+function addLook(program: Command): void {
+  const status = program
+    .command('status')
+    .helpGroup(GROUPS.look)
+    .description('tiers, feeders and programs, once')
+    .option('--probe', 'measure every tier and link again first')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/status.js')).showStatus(options));
+  example(status, 'greenboost status --json | jq .tiers');
+  const cluster = program
+    .command('cluster')
+    .helpGroup(GROUPS.look)
+    .description('the same, live and full-screen (q quits)')
+    .option('--once', 'plain tables, then end (also when the output is no terminal)')
+    .option('--watch', 'with --json: one document a line, as things change')
+    .option('--interval <seconds>', 'time between pictures, 0.25 to 10', '1')
+    .option('--ascii', 'draw with ASCII only')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/cluster.js')).showCluster(options));
+  example(cluster, 'greenboost cluster', 'greenboost cluster --watch --json | jq -c .attachments');
+  const events = program
+    .command('events')
+    .helpGroup(GROUPS.look)
+    .description('what happened, oldest first')
+    .option('-f, --follow', 'go on as things happen')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/status.js')).showEvents(options));
+  example(events, 'greenboost events --follow');
+}
+
+function addKeys(program: Command): void {
+  const key = program.command('key').helpGroup(GROUPS.keys).description('pairing keys: this feeder\'s own, and the keyring of a host');
+  const load = () => import('./commands/key.js');
+  key
+    .command('generate')
+    .description("make this feeder's key (does nothing when there is one)")
+    .action(async () => (await load()).keyGenerate());
+  key
+    .command('show')
+    .description("print this feeder's key, to be typed or copied into connect")
+    .addOption(jsonOption())
+    .action(async (options) => (await load()).keyShow(options));
+  const bringIn = key
+    .command('import')
+    .description('put a key into the keyring (prompt, --key-file, standard input or GREENBOOST_KEY)')
+    .option('--key-file <path>', 'read it from a file that only you can read')
+    .option('--as-own', "use it as this feeder's own key: several feeders then share one key (weaker)")
+    .action(async (options) => (await load()).keyImport(options));
+  example(bringIn, 'ssh lender greenboost key show | greenboost key import');
+  key
+    .command('rotate')
+    .description("make a new key for this feeder; the old ones work until they are revoked")
+    .action(async () => (await load()).keyRotate());
+  key
+    .command('list')
+    .description('the keyring: feeder ids and fingerprints, never keys')
+    .addOption(jsonOption())
+    .action(async (options) => (await load()).keyList(options));
+  key
+    .command('revoke')
+    .description("end one of this feeder's keys; its sessions close within seconds")
+    .argument('<fingerprint>', 'or its beginning')
+    .action(async (fingerprint) => (await load()).keyRevoke(fingerprint));
+  key.command('remove').description('forget the key of a feeder').argument('<feeder>', 'feeder id').action(async (id) => (await load()).keyRemove(id));
+}
+
+function addServices(program: Command): void {
+  const agent = program
+    .command('agent')
+    .helpGroup(GROUPS.keys)
+    .description('the host agent in the foreground (connect and run start it by themselves)')
+    .action(async () => (await import('./commands/daemons.js')).agentForeground());
+  agent
+    .command('status')
+    .description('is it running')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/agent.js')).agentStatus(options));
+  agent
+    .command('stop')
+    .description('stop it (refused while programs run)')
+    .option('--force', 'stop although programs run; they keep their local memory, and `run` starts it again')
+    .action(async (options) => (await import('./commands/agent.js')).agentStop(options));
+}
+
+function addOther(program: Command): void {
+  program
+    .command('demo')
+    .helpGroup(GROUPS.other)
+    .description('everything on this machine alone: two feeders, a program three times its GPU, verified')
+    .option('--vram <size>', 'VRAM budget of the program (its working set is three times this)')
+    .option('--keep', 'keep the temporary folder with all logs')
+    .addOption(jsonOption())
+    .action(async (options) => {
+      process.exitCode = await (await import('./demo/demo.js')).runDemo(options);
+    });
+  program
+    .command('version')
+    .helpGroup(GROUPS.other)
+    .description('versions of the command, the protocol and the agent')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/version.js')).showVersion(options));
+  const completion = program
+    .command('completion')
+    .helpGroup(GROUPS.other)
+    .description('a completion script for your shell')
+    .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']))
+    .action(async (shell) => (await import('./completion.js')).writeCompletion(program, shell));
+  example(completion, 'greenboost completion bash > ~/.local/share/bash-completion/completions/greenboost');
+}
+
+/** The whole tree. Parsing throws CommanderError instead of ending the process. */
+export function createProgram(): Command {
+  const program = new Command('greenboost');
+  program
+    .description('The memory of this GPU machine and of its neighbours, as one CUDA device for unmodified programs.')
+    .enablePositionalOptions()
+    .exitOverride()
+    .showSuggestionAfterError(true)
+    .configureOutput({
+      outputError: (text, write) => write(text.replace(/^error: /, 'greenboost: ')),
+    })
+    .option('-V, --version', 'the version of this command')
+    .addHelpText('after', QUICK_START)
+    .helpCommand(true);
+  addFeed(program);
+  addUse(program);
+  addLook(program);
+  addKeys(program);
+  addServices(program);
+  addOther(program);
+  for (const command of allCommands(program)) {
+    command.showHelpAfterError(`  see: ${pathOf(command)} --help`);
+  }
+  program.action(async (options: { version?: boolean }) => {
+    if (options.version) await (await import('./commands/version.js')).showVersion({});
+    else program.outputHelp();
+  });
+  return program;
+}
+
+/** `command` and everything below it. */
+export function allCommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(allCommands)];
+}
+
+function pathOf(command: Command): string {
+  return command.parent ? `${pathOf(command.parent)} ${command.name()}` : command.name();
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place where messages of control.proto become the plain objects that people's scripts (`--json`) and our own
+// screens read: bigint becomes a checked number, 0 for "not measured" becomes null, enums become words.
+// The shapes are documented in docs/operating.md; a change of a field is a change of `schemaVersion`.
+import { bytesFromWire } from '../../proto/base/units.js';
+import {
+  LinkState,
+  TierKind,
+  type Attachment,
+  type Event,
+  type FeedStatus,
+  type Link,
+  type Snapshot,
+  type Tier,
+} from '../../proto/gen/greenboost/v1/control_pb.js';
+import { DeviceKind, FeederState, type LentDevice } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+
+export const SCHEMA_VERSION = 1;
+
+export type TierKindJson = 'local_vram' | 'local_ram' | 'feeder_vram' | 'feeder_ram' | 'unknown';
+export type LinkStateJson =
+  | 'connecting'
+  | 'handshaking'
+  | 'ready'
+  | 'draining'
+  | 'stale'
+  | 'lost'
+  | 'closed'
+  | 'unknown';
+
+const TIER_KINDS: Readonly<Record<TierKind, TierKindJson>> = {
+  [TierKind.UNSPECIFIED]: 'unknown',
+  [TierKind.LOCAL_VRAM]: 'local_vram',
+  [TierKind.LOCAL_RAM]: 'local_ram',
+  [TierKind.FEEDER_VRAM]: 'feeder_vram',
+  [TierKind.FEEDER_RAM]: 'feeder_ram',
+};
+
+const LINK_STATES: Readonly<Record<LinkState, LinkStateJson>> = {
+  [LinkState.UNSPECIFIED]: 'unknown',
+  [LinkState.CONNECTING]: 'connecting',
+  [LinkState.HANDSHAKING]: 'handshaking',
+  [LinkState.READY]: 'ready',
+  [LinkState.DRAINING]: 'draining',
+  [LinkState.STALE]: 'stale',
+  [LinkState.LOST]: 'lost',
+  [LinkState.CLOSED]: 'closed',
+};
+
+const FEEDER_STATES: Readonly<Record<FeederState, string>> = {
+  [FeederState.UNSPECIFIED]: 'unknown',
+  [FeederState.LENDING]: 'lending',
+  [FeederState.PAUSED]: 'paused',
+  [FeederState.STOPPING]: 'stopping',
+};
+
+const SEVERITIES = ['info', 'warning', 'error'] as const;
+
+export interface DeviceJson {
+  kind: 'ram' | 'gpu' | 'unknown';
+  index: number;
+  name: string;
+  uuid: string | null;
+  capacityBytes: number;
+  leasedBytes: number;
+  usedBytes: number;
+  lockedBytes: number;
+  computeCapability: number | null;
+  simulated: boolean;
+}
+
+export interface TierJson {
+  kind: TierKindJson;
+  name: string;
+  feederId: string | null;
+  capacityBytes: number;
+  grantedBytes: number;
+  usedBytes: number;
+  readBytesPerSecond: number | null;
+  writeBytesPerSecond: number | null;
+  latencyMicros: number | null;
+  simulated: boolean;
+  note: string;
+}
+
+export interface LinkJson {
+  feederId: string;
+  feederName: string;
+  address: string;
+  state: LinkStateJson;
+  detail: string;
+  rttMicros: number | null;
+  uploadBytesPerSecond: number | null;
+  downloadBytesPerSecond: number | null;
+  cipher: string;
+  sessionId: string;
+  sentBytes: number;
+  receivedBytes: number;
+  errorCount: number;
+  lastSeenUnixMs: number | null;
+  leaseCount: number;
+  keyFingerprint: string;
+  devices: DeviceJson[];
+}
+
+export interface AttachmentJson {
+  attachmentId: string;
+  pid: number;
+  command: string;
+  deviceName: string;
+  vramUsedBytes: number;
+  ramUsedBytes: number;
+  feederVramUsedBytes: number;
+  feederRamUsedBytes: number;
+  vramPeakBytes: number;
+  ramPeakBytes: number;
+  feederVramPeakBytes: number;
+  feederRamPeakBytes: number;
+  vramBudgetBytes: number | null;
+  ramGrantedBytes: number;
+  feederGrantedBytes: number;
+  allocationCount: number;
+  allocatedBytes: number;
+  launchCount: number;
+  copyCount: number;
+  fetchBytes: number;
+  evictBytes: number;
+  cleanDropBytes: number;
+  unaccountedLaunchCount: number;
+  refusedLaunchCount: number;
+  stallMicros: number;
+  phase: string;
+  stickyCudaError: number;
+  startedUnixMs: number;
+  connected: boolean;
+  gated: boolean;
+}
+
+export interface EventJson {
+  sequence: number;
+  unixMs: number;
+  severity: 'info' | 'warning' | 'error';
+  name: string;
+  subject: string;
+  text: string;
+}
+
+export interface SnapshotJson {
+  schemaVersion: number;
+  software: string;
+  agentPid: number;
+  startedUnixMs: number;
+  unixMs: number;
+  epoch: number;
+  hostId: string;
+  hostName: string;
+  memoryAvailableBytes: number;
+  memoryReserveBytes: number;
+  memoryPressurePercent: number | null;
+  tiers: TierJson[];
+  links: LinkJson[];
+  attachments: AttachmentJson[];
+  events: EventJson[];
+}
+
+export interface FeedLeaseJson {
+  leaseId: string;
+  hostName: string;
+  attachmentId: string;
+  grantedBytes: number;
+  usedBytes: number;
+  ttlRemainingMs: number;
+  adopted: boolean;
+}
+
+export interface FeedStatusJson {
+  schemaVersion: number;
+  software: string;
+  pid: number;
+  startedUnixMs: number;
+  feederId: string;
+  feederName: string;
+  addresses: string[];
+  keyFingerprint: string;
+  state: string;
+  lockNote: string;
+  sessionCount: number;
+  leaseCount: number;
+  readBytes: number;
+  writeBytes: number;
+  authFailureCount: number;
+  devices: DeviceJson[];
+  leases: FeedLeaseJson[];
+}
+
+function measured(value: number): number | null {
+  return Number.isFinite(value) && value > 0 ? value : null;
+}
+
+function deviceJson(device: LentDevice): DeviceJson {
+  const kind = device.id?.kind;
+  return {
+    kind: kind === DeviceKind.RAM ? 'ram' : kind === DeviceKind.GPU ? 'gpu' : 'unknown',
+    index: device.id?.index ?? 0,
+    name: device.name,
+    uuid: device.uuid === '' ? null : device.uuid,
+    capacityBytes: bytesFromWire(device.capacityBytes),
+    leasedBytes: bytesFromWire(device.leasedBytes),
+    usedBytes: bytesFromWire(device.usedBytes),
+    lockedBytes: bytesFromWire(device.lockedBytes),
+    computeCapability: device.computeCapability === 0 ? null : device.computeCapability,
+    simulated: device.simulated,
+  };
+}
+
+function tierJson(tier: Tier): TierJson {
+  return {
+    kind: TIER_KINDS[tier.kind] ?? 'unknown',
+    name: tier.name,
+    feederId: tier.feederId === '' ? null : tier.feederId,
+    capacityBytes: bytesFromWire(tier.capacityBytes),
+    grantedBytes: bytesFromWire(tier.grantedBytes),
+    usedBytes: bytesFromWire(tier.usedBytes),
+    readBytesPerSecond: measured(tier.readBytesPerSecond),
+    writeBytesPerSecond: measured(tier.writeBytesPerSecond),
+    latencyMicros: measured(tier.latencyMicros),
+    simulated: tier.simulated,
+    note: tier.note,
+  };
+}
+
+/** One link. @throws GbError PROTOCOL_VIOLATION on a counter above 2^53, as all functions here. */
+export function linkJson(link: Link): LinkJson {
+  return {
+    feederId: link.feederId,
+    feederName: link.feederName,
+    address: link.address,
+    state: LINK_STATES[link.state] ?? 'unknown',
+    detail: link.detail,
+    rttMicros: measured(link.rttMicros),
+    uploadBytesPerSecond: measured(link.uploadBytesPerSecond),
+    downloadBytesPerSecond: measured(link.downloadBytesPerSecond),
+    cipher: link.cipher,
+    sessionId: link.sessionId,
+    sentBytes: bytesFromWire(link.sentBytes),
+    receivedBytes: bytesFromWire(link.receivedBytes),
+    errorCount: link.errorCount,
+    lastSeenUnixMs: link.lastSeenUnixMs === 0n ? null : Number(link.lastSeenUnixMs),
+    leaseCount: link.leaseCount,
+    keyFingerprint: link.keyFingerprint,
+    devices: link.devices.map(deviceJson),
+  };
+}
+
+function attachmentJson(from: Attachment): AttachmentJson {
+  return {
+    attachmentId: from.attachmentId,
+    pid: from.pid,
+    command: from.command,
+    deviceName: from.deviceName,
+    vramUsedBytes: bytesFromWire(from.vramUsedBytes),
+    ramUsedBytes: bytesFromWire(from.ramUsedBytes),
+    feederVramUsedBytes: bytesFromWire(from.feederVramUsedBytes),
+    feederRamUsedBytes: bytesFromWire(from.feederRamUsedBytes),
+    vramPeakBytes: bytesFromWire(from.vramPeakBytes),
+    ramPeakBytes: bytesFromWire(from.ramPeakBytes),
+    feederVramPeakBytes: bytesFromWire(from.feederVramPeakBytes),
+    feederRamPeakBytes: bytesFromWire(from.feederRamPeakBytes),
+    vramBudgetBytes: from.vramBudgetBytes === 0n ? null : bytesFromWire(from.vramBudgetBytes),
+    ramGrantedBytes: bytesFromWire(from.ramGrantedBytes),
+    feederGrantedBytes: bytesFromWire(from.feederGrantedBytes),
+    allocationCount: bytesFromWire(from.allocationCount),
+    allocatedBytes: bytesFromWire(from.allocatedBytes),
+    launchCount: bytesFromWire(from.launchCount),
+    copyCount: bytesFromWire(from.copyCount),
+    fetchBytes: bytesFromWire(from.fetchBytes),
+    evictBytes: bytesFromWire(from.evictBytes),
+    cleanDropBytes: bytesFromWire(from.cleanDropBytes),
+    unaccountedLaunchCount: bytesFromWire(from.unaccountedLaunchCount),
+    refusedLaunchCount: bytesFromWire(from.refusedLaunchCount),
+    stallMicros: bytesFromWire(from.stallMicros),
+    phase: from.phase,
+    stickyCudaError: from.stickyCudaError,
+    startedUnixMs: Number(from.startedUnixMs),
+    connected: from.connected,
+    gated: from.gated,
+  };
+}
+
+/** One event of the agent. */
+export function eventJson(event: Event): EventJson {
+  return {
+    sequence: bytesFromWire(event.sequence),
+    unixMs: Number(event.unixMs),
+    severity: SEVERITIES[event.severity] ?? 'error',
+    name: event.name,
+    subject: event.subject,
+    text: event.text,
+  };
+}
+
+/** The agent's whole state. Ownership: nothing of `snapshot` is shared with the result. */
+export function snapshotJson(snapshot: Snapshot): SnapshotJson {
+  return {
+    schemaVersion: SCHEMA_VERSION,
+    software: snapshot.software,
+    agentPid: snapshot.agentPid,
+    startedUnixMs: Number(snapshot.startedUnixMs),
+    unixMs: Number(snapshot.unixMs),
+    epoch: bytesFromWire(snapshot.epoch),
+    hostId: snapshot.hostId,
+    hostName: snapshot.hostName,
+    memoryAvailableBytes: bytesFromWire(snapshot.memoryAvailableBytes),
+    memoryReserveBytes: bytesFromWire(snapshot.memoryReserveBytes),
+    memoryPressurePercent: snapshot.memoryPressureSomeAvg10 < 0 ? null : snapshot.memoryPressureSomeAvg10,
+    tiers: snapshot.tiers.map(tierJson),
+    links: snapshot.links.map(linkJson),
+    attachments: snapshot.attachments.map(attachmentJson),
+    events: snapshot.recentEvents.map(eventJson),
+  };
+}
+
+/** The tiers a connect call answered with. */
+export function tiersJson(tiers: readonly Tier[]): TierJson[] {
+  return tiers.map(tierJson);
+}
+
+/** What a feeder daemon says of itself to its own user. */
+export function feedStatusJson(status: FeedStatus): FeedStatusJson {
+  const stats = status.stats;
+  return {
+    schemaVersion: SCHEMA_VERSION,
+    software: status.software,
+    pid: status.pid,
+    startedUnixMs: Number(status.startedUnixMs),
+    feederId: status.feederId,
+    feederName: status.feederName,
+    addresses: [...status.addresses],
+    keyFingerprint: status.keyFingerprint,
+    state: FEEDER_STATES[stats?.state ?? FeederState.UNSPECIFIED] ?? 'unknown',
+    lockNote: status.lockNote,
+    sessionCount: stats?.sessionCount ?? 0,
+    leaseCount: stats?.leaseCount ?? 0,
+    readBytes: bytesFromWire(stats?.readBytes ?? 0n),
+    writeBytes: bytesFromWire(stats?.writeBytes ?? 0n),
+    authFailureCount: bytesFromWire(stats?.authFailureCount ?? 0n),
+    devices: (stats?.devices ?? []).map(deviceJson),
+    leases: status.leases.map((lease) => ({
+      leaseId: lease.leaseId,
+      hostName: lease.hostName,
+      attachmentId: lease.attachmentId,
+      grantedBytes: bytesFromWire(lease.grantedBytes),
+      usedBytes: bytesFromWire(lease.usedBytes),
+      ttlRemainingMs: bytesFromWire(lease.ttlRemainingMs),
+      adopted: lease.adopted,
+    })),
+  };
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// The cluster as plain tables for `status`, `cluster --once` and `feed status`: no escapes, one fact per cell.
+import { formatAge, formatBytes, formatMicros, formatRate } from '../../proto/base/units.js';
+import type {
+  AttachmentJson,
+  EventJson,
+  FeedStatusJson,
+  LinkJson,
+  SnapshotJson,
+  TierJson,
+} from '../model/snapshot.js';
+
+export interface TableColumn {
+  readonly title: string;
+  readonly align?: 'left' | 'right';
+  readonly shrinks?: boolean;
+}
+
+export interface Table {
+  readonly columns: readonly TableColumn[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+const left = (title: string): TableColumn => ({ title });
+const right = (title: string): TableColumn => ({ title, align: 'right' });
+const shrinking = (title: string): TableColumn => ({ title, shrinks: true });
+
+const TIER_WORDS: Readonly<Record<TierJson['kind'], string>> = {
+  local_vram: 'vram local',
+  local_ram: 'ram local',
+  feeder_vram: 'vram feeder',
+  feeder_ram: 'ram feeder',
+  unknown: 'unknown',
+};
+
+/** The word for a tier's kind, as on every screen. */
+export function tierWord(kind: TierJson['kind']): string {
+  return TIER_WORDS[kind];
+}
+
+/** Fastest measured tier first; what was not measured keeps the order local VRAM, local RAM, feeders. */
+export function sortedTiers(tiers: readonly TierJson[]): TierJson[] {
+  const kinds = Object.keys(TIER_WORDS);
+  return [...tiers].sort(
+    (a, b) =>
+      (b.readBytesPerSecond ?? 0) - (a.readBytesPerSecond ?? 0) ||
+      kinds.indexOf(a.kind) - kinds.indexOf(b.kind) ||
+      a.name.localeCompare(b.name),
+  );
+}
+
+export function tierTable(tiers: readonly TierJson[]): Table {
+  return {
+    columns: [left('TIER'), shrinking('NAME'), right('USED'), right('CAPACITY'), right('READ'), right('WRITE'), right('LATENCY'), left('NOTE')],
+    rows: sortedTiers(tiers).map((tier) => [
+      tierWord(tier.kind),
+      tier.name,
+      formatBytes(tier.usedBytes),
+      formatBytes(tier.capacityBytes),
+      formatRate(tier.readBytesPerSecond ?? 0),
+      formatRate(tier.writeBytesPerSecond ?? 0),
+      formatMicros(tier.latencyMicros ?? 0),
+      [tier.simulated ? 'simulated' : '', tier.note].filter(Boolean).join('; '),
+    ]),
+  };
+}
+
+function sumOf(link: LinkJson, kind: 'ram' | 'gpu', field: 'usedBytes' | 'capacityBytes'): number {
+  return link.devices.filter((device) => device.kind === kind).reduce((sum, device) => sum + device[field], 0);
+}
+
+/** `1.20 / 24.0 GiB`, or `-` when the feeder lends none of it. */
+export function usedOfLent(link: LinkJson, kind: 'ram' | 'gpu'): string {
+  const capacity = sumOf(link, kind, 'capacityBytes');
+  if (capacity === 0) return '-';
+  return `${formatBytes(sumOf(link, kind, 'usedBytes'))} / ${formatBytes(capacity)}`;
+}
+
+export function linkTable(snapshot: SnapshotJson): Table {
+  return {
+    columns: [shrinking('FEEDER'), left('ADDRESS'), left('STATE'), right('RTT'), right('UP'), right('DOWN'), right('VRAM'), right('RAM'), right('SENT'), right('RECEIVED'), right('ERRORS'), right('SEEN')],
+    rows: snapshot.links.map((link) => [
+      link.feederName || link.feederId,
+      link.address,
+      link.state,
+      formatMicros(link.rttMicros ?? 0),
+      formatRate(link.uploadBytesPerSecond ?? 0),
+      formatRate(link.downloadBytesPerSecond ?? 0),
+      usedOfLent(link, 'gpu'),
+      usedOfLent(link, 'ram'),
+      formatBytes(link.sentBytes),
+      formatBytes(link.receivedBytes),
+      String(link.errorCount),
+      link.lastSeenUnixMs === null ? '-' : `${formatAge(snapshot.unixMs - link.lastSeenUnixMs)} ago`,
+    ]),
+  };
+}
+
+export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: number): Table {
+  return {
+    columns: [right('PID'), shrinking('COMMAND'), right('ALLOC'), right('VRAM'), right('RAM'), right('F-VRAM'), right('F-RAM'), right('FETCHED'), right('EVICTED'), left('PHASE'), right('AGE')],
+    rows: attachments.map((from) => [
+      String(from.pid),
+      from.command,
+      formatBytes(from.allocatedBytes),
+      formatBytes(from.vramUsedBytes),
+      formatBytes(from.ramUsedBytes),
+      formatBytes(from.feederVramUsedBytes),
+      formatBytes(from.feederRamUsedBytes),
+      formatBytes(from.fetchBytes),
+      formatBytes(from.evictBytes),
+      from.connected ? from.phase : 'gone',
+      formatAge(unixMs - from.startedUnixMs),
+    ]),
+  };
+}
+
+/** `14:22:06 W kiln  heartbeat missed` */
+export function eventLine(event: EventJson): string {
+  const time = clockText(event.unixMs);
+  const letter = event.severity === 'info' ? 'I' : event.severity === 'warning' ? 'W' : 'E';
+  return `${time} ${letter} ${event.subject ? `${event.subject}  ` : ''}${event.text}`;
+}
+
+/** Local time of day, `14:22:06`. */
+export function clockText(unixMs: number): string {
+  const date = new Date(unixMs);
+  return [date.getHours(), date.getMinutes(), date.getSeconds()]
+    .map((part) => String(part).padStart(2, '0'))
+    .join(':');
+}
+
+export interface Totals {
+  readonly usedBytes: number;
+  readonly capacityBytes: number;
+  readonly feederBytes: number;
+}
+
+/** What the tiers hold together; a tier of a feeder that is away is not counted. */
+export function totalsOf(snapshot: SnapshotJson): Totals {
+  const away = new Set(
+    snapshot.links.filter((link) => link.state !== 'ready' && link.state !== 'draining').map((link) => link.feederId),
+  );
+  let usedBytes = 0;
+  let capacityBytes = 0;
+  let feederBytes = 0;
+  for (const tier of snapshot.tiers) {
+    if (tier.feederId !== null && away.has(tier.feederId)) continue;
+    usedBytes += tier.usedBytes;
+    capacityBytes += tier.capacityBytes;
+    if (tier.feederId !== null) feederBytes += tier.capacityBytes;
+  }
+  return { usedBytes, capacityBytes, feederBytes };
+}
+
+/** The first line of `status`. */
+export function statusHeadline(snapshot: SnapshotJson): string {
+  const totals = totalsOf(snapshot);
+  return (
+    `${snapshot.hostName}: ${formatBytes(totals.capacityBytes)} in all, ${formatBytes(totals.usedBytes)} used; ` +
+    `${formatBytes(totals.feederBytes)} of it from feeders (agent pid ${snapshot.agentPid}, ` +
+    `up ${formatAge(snapshot.unixMs - snapshot.startedUnixMs)}, epoch ${snapshot.epoch})`
+  );
+}
+
+export function feedDeviceTable(status: FeedStatusJson): Table {
+  return {
+    columns: [left('LENT'), shrinking('NAME'), right('CAPACITY'), right('LEASED'), right('USED'), right('LOCKED'), left('NOTE')],
+    rows: status.devices.map((device) => [
+      device.kind === 'gpu' ? `vram ${device.index}` : 'ram',
+      device.name,
+      formatBytes(device.capacityBytes),
+      formatBytes(device.leasedBytes),
+      formatBytes(device.usedBytes),
+      device.kind === 'ram' ? formatBytes(device.lockedBytes) : '-',
+      device.simulated ? 'simulated' : '',
+    ]),
+  };
+}
+
+export function feedLeaseTable(status: FeedStatusJson): Table {
+  return {
+    columns: [left('LEASE'), shrinking('HOST'), right('GRANTED'), right('USED'), left('STATE')],
+    rows: status.leases.map((lease) => [
+      lease.leaseId,
+      lease.hostName,
+      formatBytes(lease.grantedBytes),
+      formatBytes(lease.usedBytes),
+      lease.adopted ? 'held' : `host away, ends in ${Math.ceil(lease.ttlRemainingMs / 1000)} s`,
+    ]),
+  };
+}
