@@ -9,7 +9,8 @@ import { idFromBytes, type FeederId } from '../proto/base/ids.js';
 import { decodeBase32, encodeBase32 } from './base32.js';
 import { deriveFingerprint } from './derive.js';
 
-/** One secret of one feeder. The secret never leaves through JSON, a log or inspect: they show the fingerprint. */
+/** One secret of one feeder. The secret leaves neither through JSON nor a log nor inspect; for the same reason a copy
+ *  by spreading has none, and whoever uses it fails: make copies with createPairingKey. */
 export interface PairingKey {
   readonly feederId: FeederId;
   /** 32 random bytes. Ownership: shared, nobody changes it. */
@@ -40,30 +41,12 @@ const GROUP_CHARACTERS = 8;
 const INPUT_CHARACTERS_MAX = 512;
 const CHECKSUM_CONTEXT = new TextEncoder().encode('greenboost pairing string 1');
 
-class Pairing implements PairingKey {
-  readonly #secret: Uint8Array;
-
-  constructor(
-    readonly feederId: FeederId,
-    secret: Uint8Array,
-    readonly createdUnixMs: number,
-    readonly shared: boolean,
-  ) {
-    this.#secret = secret;
-  }
-
-  get secret(): Uint8Array {
-    return this.#secret;
-  }
-
-  toJSON(): Record<string, unknown> {
-    const { feederId, createdUnixMs, shared } = this;
-    return { feederId, fingerprint: keyFingerprint(this), createdUnixMs, shared };
-  }
-
-  [inspect.custom](): string {
-    return `PairingKey(${this.feederId} ${keyFingerprint(this)})`;
-  }
+/** The secret is a hidden property: JSON, log serializers and copies by spreading do not see it, inspect shows this. */
+function makeKey(feederId: FeederId, secret: Uint8Array, createdUnixMs: number, shared: boolean): PairingKey {
+  const key = { feederId, createdUnixMs, shared };
+  Object.defineProperty(key, 'secret', { value: secret });
+  Object.defineProperty(key, inspect.custom, { value: () => `PairingKey(${feederId})` });
+  return Object.freeze(key) as PairingKey;
 }
 
 /** A new key, or one from a known secret. @throws GbError INVALID_ARGUMENT when `secret` is not 32 bytes. */
@@ -72,7 +55,7 @@ export function createPairingKey(feederId: FeederId, options: PairingKeyOptions 
   if (secret.length !== SECRET_BYTES) {
     throw new GbError('INVALID_ARGUMENT', `a pairing secret has ${SECRET_BYTES} bytes, not ${secret.length}`);
   }
-  return new Pairing(feederId, secret, options.createdUnixMs ?? 0, options.shared ?? false);
+  return makeKey(feederId, secret, options.createdUnixMs ?? 0, options.shared ?? false);
 }
 
 /** The string to show to the user and to no log. */
@@ -110,7 +93,7 @@ export function parsePairingKey(text: string, createdUnixMs = 0): PairingKey {
   if ((flags & ~FLAG_SHARED) !== 0) throw invalid('uses a feature this greenboost does not know; update it');
   const feederId = idFromBytes('feeder', packed.subarray(ID_OFFSET, SECRET_OFFSET));
   const secret = Uint8Array.from(packed.subarray(SECRET_OFFSET, CHECKSUM_OFFSET));
-  return new Pairing(feederId, secret, createdUnixMs, (flags & FLAG_SHARED) !== 0);
+  return makeKey(feederId, secret, createdUnixMs, (flags & FLAG_SHARED) !== 0);
 }
 
 /** A public name for the key: the same on every machine that holds it, useless to whoever does not. */

@@ -3,7 +3,7 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { createServer } from 'node:net';
 import * as grpc from '@grpc/grpc-js';
-import { GbError } from '../../../proto/base/errors.js';
+import type { GbError } from '../../../proto/base/errors.js';
 import { createId } from '../../../proto/base/ids.js';
 import type { SecureInfo } from '../../../security/channel.js';
 import { EXPORTER_LABELS } from '../../../security/derive.js';
