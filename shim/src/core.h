@@ -9,6 +9,9 @@
 #ifndef GB_CORE_H
 #define GB_CORE_H
 
+#ifndef GB_CUDA_NO_ALIASES
+#define GB_CUDA_NO_ALIASES /* names are concrete symbols here */
+#endif
 #include <cuda.h>
 #include <stdbool.h>
 #include <stddef.h>

@@ -10,7 +10,9 @@
 #define GB_REAL_H
 
 /* cuda.h maps cuMemAlloc to cuMemAlloc_v2 and so on; here every name means exactly itself. */
-#define GB_CUDA_NO_ALIASES 1
+#ifndef GB_CUDA_NO_ALIASES
+#define GB_CUDA_NO_ALIASES
+#endif
 #include <cuda.h>
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hooks_context.c: contexts come and go (their allocations with them), device sizes, and the calls that wait, which must
+ * return the sticky error of a process that has lost bytes.
+ */
+#include <pthread.h>
+
+#include "hooks.h"
+
+#define GB_DEVICES_MAX 64
+
+/* Primary contexts are counted: the last release destroys one. The lock is held over the driver's call so that count and
+ * context cannot part; the driver calls nobody back from there. */
+static struct primary {
+  CUcontext context; /* NULL: the core does not know it */
+  unsigned retained;
+} primaries[GB_DEVICES_MAX];
+static pthread_mutex_t primaries_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static struct primary *primary_of(CUdevice device) {
+  return device >= 0 && device < GB_DEVICES_MAX ? &primaries[device] : NULL;
+}
+
+static CUresult created(CUresult result, const CUcontext *context, CUdevice device) {
+  if (result == CUDA_SUCCESS && context != NULL) gb_core_context_created(*context, device);
+  return result;
+}
+
+/* A call that waits or asks whether work is done: a process that lost bytes must hear of it here. */
+static inline CUresult waited(CUresult result) {
+  CUresult sticky = gb_sticky_error();
+  return __builtin_expect(sticky != CUDA_SUCCESS, 0) ? sticky : result;
+}
+
+GB_WRAP(cuDeviceTotalMem_v2, size_t *bytes, CUdevice device) {
+  CUresult result = real(bytes, device);
+  if (result != CUDA_SUCCESS || bytes == NULL) return result;
+  uint64_t total = *bytes;
+  gb_identity_memory(device, *bytes, *bytes, NULL, &total);
+  *bytes = total;
+  return result;
+}
+
+/* Arena memory may move, so a network card must not be given its physical place. */
+GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice device) {
+  CUresult result = real(value, attribute, device);
+  if (result == CUDA_SUCCESS && value != NULL &&
+      (attribute == CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED ||
+       attribute == CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED))
+    *value = 0;
+  return result;
+}
+
+GB_WRAP(cuCtxCreate_v2, CUcontext *context, unsigned flags, CUdevice device) {
+  return created(real(context, flags, device), context, device);
+}
+GB_WRAP(cuCtxCreate_v3, CUcontext *context, void *affinity, int affinity_count, unsigned flags, CUdevice device) {
+  return created(real(context, affinity, affinity_count, flags, device), context, device);
+}
+GB_WRAP(cuCtxCreate_v4, CUcontext *context, CUctxCreateParams *create_params, unsigned flags, CUdevice device) {
+  return created(real(context, create_params, flags, device), context, device);
+}
+
+/* NULL destroys nothing: the driver says which error that is. */
+GB_WRAP(cuCtxDestroy, CUcontext context) {
+  if (context != NULL) gb_core_context_going(context);
+  return real(context);
+}
+GB_WRAP(cuCtxDestroy_v2, CUcontext context) {
+  if (context != NULL) gb_core_context_going(context);
+  return real(context);
+}
+
+GB_WRAP(cuDevicePrimaryCtxRetain, CUcontext *context, CUdevice device) {
+  struct primary *primary = primary_of(device);
+  if (primary == NULL) return real(context, device);
+  pthread_mutex_lock(&primaries_lock);
+  CUresult result = real(context, device);
+  if (result == CUDA_SUCCESS && context != NULL) {
+    primary->retained++;
+    if (primary->context != *context) {
+      primary->context = *context;
+      gb_core_context_created(*context, device);
+    }
+  }
+  pthread_mutex_unlock(&primaries_lock);
+  return result;
+}
+
+static CUresult primary_release(CUresult (*real)(CUdevice), CUdevice device) {
+  struct primary *primary = primary_of(device);
+  if (primary == NULL) return real(device);
+  pthread_mutex_lock(&primaries_lock);
+  if (primary->retained == 1 && primary->context != NULL) {
+    gb_core_context_going(primary->context);
+    primary->context = NULL;
+  }
+  CUresult result = real(device);
+  if (result == CUDA_SUCCESS && primary->retained > 0) primary->retained--;
+  pthread_mutex_unlock(&primaries_lock);
+  return result;
+}
+GB_WRAP(cuDevicePrimaryCtxRelease, CUdevice device) { return primary_release(real, device); }
+GB_WRAP(cuDevicePrimaryCtxRelease_v2, CUdevice device) { return primary_release(real, device); }
+
+/* A reset destroys what the context holds but keeps it retained; the driver builds it anew at its next use, perhaps at
+ * the same address, so it is announced again at once. */
+static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice device) {
+  struct primary *primary = primary_of(device);
+  if (primary == NULL) return real(device);
+  pthread_mutex_lock(&primaries_lock);
+  if (primary->context != NULL) gb_core_context_going(primary->context);
+  CUresult result = real(device);
+  if (primary->context != NULL) {
+    if (primary->retained > 0)
+      gb_core_context_created(primary->context, device);
+    else
+      primary->context = NULL;
+  }
+  pthread_mutex_unlock(&primaries_lock);
+  return result;
+}
+GB_WRAP(cuDevicePrimaryCtxReset, CUdevice device) { return primary_reset(real, device); }
+GB_WRAP(cuDevicePrimaryCtxReset_v2, CUdevice device) { return primary_reset(real, device); }
+
+/* Peer access as the driver grants it does not reach memory that is mapped in the arena; said once. */
+GB_WRAP(cuCtxEnablePeerAccess, CUcontext peer, unsigned flags) {
+  static uint32_t told;
+  CUresult result = real(peer, flags);
+  if (result == CUDA_SUCCESS && __atomic_exchange_n(&told, 1, __ATOMIC_RELAXED) == 0)
+    gb_log(GB_LOG_WARN, "peer access was enabled; memory of the arena is reachable by copies only, not by peer kernels");
+  return result;
+}
+
+GB_WRAP(cuCtxSynchronize) { return waited(real()); }
+GB_WRAP(cuCtxSynchronize_v2, CUcontext context) { return waited(real(context)); }
+/* A drain asks the program's streams whether they are idle. */
+static CUresult stream_created(CUresult result, const CUstream *stream, unsigned flags) {
+  if (result == CUDA_SUCCESS && stream != NULL) gb_core_stream_created(*stream, (flags & CU_STREAM_NON_BLOCKING) == 0);
+  return result;
+}
+GB_WRAP(cuStreamCreate, CUstream *stream, unsigned flags) { return stream_created(real(stream, flags), stream, flags); }
+GB_WRAP(cuStreamCreateWithPriority, CUstream *stream, unsigned flags, int priority) {
+  return stream_created(real(stream, flags, priority), stream, flags);
+}
+GB_WRAP(cuGreenCtxStreamCreate, CUstream *stream, CUgreenCtx context, unsigned flags, int priority) {
+  return stream_created(real(stream, context, flags, priority), stream, flags);
+}
+GB_WRAP(cuStreamDestroy, CUstream stream) {
+  gb_core_stream_going(stream);
+  return real(stream);
+}
+GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
+  gb_core_stream_going(stream);
+  return real(stream);
+}
+
+GB_WRAP(cuStreamSynchronize, CUstream stream) { return waited(real(stream)); }
+GB_WRAP(cuStreamQuery, CUstream stream) { return waited(real(stream)); }
+GB_WRAP(cuEventSynchronize, CUevent event) { return waited(real(event)); }
+GB_WRAP(cuEventQuery, CUevent event) { return waited(real(event)); }
+
+#define GB_SECTIONS GB_SECTION_CONTEXT
+#include "hooks_define.h"

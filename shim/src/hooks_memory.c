@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hooks_memory.c: the allocations the arena serves, and every question about a pointer. Arena pointers are answered by
+ * the core; everything else is the driver's, with two exceptions: memory sizes are those of the virtual device, and host
+ * memory that stands in for VRAM says it is VRAM.
+ */
+#include "hooks.h"
+
+GB_WRAP(cuMemAlloc_v2, CUdeviceptr *pointer, size_t bytes) {
+  (void)real;
+  return pointer == NULL ? CUDA_ERROR_INVALID_VALUE : gb_alloc(pointer, bytes);
+}
+
+GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height,
+        unsigned element_bytes) {
+  (void)real;
+  if (pointer == NULL || pitch == NULL) return CUDA_ERROR_INVALID_VALUE;
+  return gb_alloc_pitch(pointer, pitch, width_bytes, height, element_bytes);
+}
+
+/* cuMemFree also ends managed and stream-ordered allocations. Their account is settled after the driver has let go. */
+GB_WRAP(cuMemFree_v2, CUdeviceptr pointer) {
+  if (gb_manages(pointer)) return gb_free(pointer);
+  CUresult result = real(pointer);
+  if (result == CUDA_SUCCESS && pointer != 0 && gb_side_remove(GB_SIDE_MANAGED, pointer) == 0)
+    gb_side_remove(GB_SIDE_POOL, pointer);
+  return result;
+}
+
+GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
+  size_t real_free = 0, real_total = 0;
+  CUresult result = real(&real_free, &real_total);
+  if (result != CUDA_SUCCESS) return result;
+  uint64_t virtual_free = real_free, virtual_total = real_total;
+  CUdevice device;
+  if (gb_real.cuCtxGetDevice != NULL && gb_real.cuCtxGetDevice(&device) == CUDA_SUCCESS)
+    gb_identity_memory(device, real_free, real_total, &virtual_free, &virtual_total);
+  if (free_bytes != NULL) *free_bytes = virtual_free;
+  if (total_bytes != NULL) *total_bytes = virtual_total;
+  return CUDA_SUCCESS;
+}
+
+GB_WRAP(cuMemGetAddressRange_v2, CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer) {
+  return gb_manages(pointer) ? gb_address_range(base, bytes, pointer) : real(base, bytes, pointer);
+}
+
+/* Triton asks for DEVICE_POINTER once per argument and launch: the arena test comes first. */
+GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
+  if (gb_manages(pointer)) return gb_pointer_attribute(data, attribute, pointer);
+  if (data != NULL && gb_appvmm_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
+  return real(data, attribute, pointer);
+}
+
+/* The list form never fails for attributes a pointer does not have: those are zero. */
+static CUresult arena_attributes(unsigned count, const CUpointer_attribute *attributes, void **data,
+                                 CUdeviceptr pointer) {
+  if (count == 0 || attributes == NULL || data == NULL) return CUDA_ERROR_INVALID_VALUE;
+  for (unsigned i = 0; i < count; i++) {
+    if (data[i] == NULL) return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = gb_pointer_attribute(data[i], attributes[i], pointer);
+    if (result == CUDA_ERROR_INVALID_VALUE && attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER)
+      *(void **)data[i] = NULL;
+    else if (result != CUDA_SUCCESS)
+      return result;
+  }
+  return CUDA_SUCCESS;
+}
+
+GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes, void **data, CUdeviceptr pointer) {
+  if (gb_manages(pointer)) return arena_attributes(count, attributes, data, pointer);
+  CUresult result = real(count, attributes, data, pointer);
+  if (result != CUDA_SUCCESS || !gb_appvmm_substituted(pointer)) return result;
+  for (unsigned i = 0; i < count; i++) (void)gb_appvmm_attribute(data[i], attributes[i], pointer);
+  return result;
+}
+
+/* SYNC_MEMOPS is the only attribute that can be set; copies of the arena are ordered by their streams already. */
+GB_WRAP(cuPointerSetAttribute, const void *value, CUpointer_attribute attribute, CUdeviceptr pointer) {
+  if (!gb_manages(pointer)) return real(value, attribute, pointer);
+  return value != NULL && attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+/* Managed memory only: for anything else the driver says INVALID_VALUE, and so do we for ours. */
+GB_WRAP(cuMemRangeGetAttribute, void *data, size_t data_bytes, CUmem_range_attribute attribute, CUdeviceptr pointer,
+        size_t bytes) {
+  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE : real(data, data_bytes, attribute, pointer, bytes);
+}
+GB_WRAP(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_attribute *attributes, size_t count,
+        CUdeviceptr pointer, size_t bytes) {
+  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE : real(data, data_bytes, attributes, count, pointer, bytes);
+}
+
+/* A legacy handle names memory of cuMemAlloc inside the driver; there is none behind a mapped address. */
+GB_WRAP(cuIpcGetMemHandle, CUipcMemHandle *handle, CUdeviceptr pointer) {
+  return gb_manages(pointer) ? CUDA_ERROR_NOT_SUPPORTED : real(handle, pointer);
+}
+
+/* Function handles die with their code and may be used again for other functions. */
+GB_WRAP(cuModuleUnload, CUmodule module) {
+  gb_core_functions_unloaded();
+  return real(module);
+}
+GB_WRAP(cuLibraryUnload, CUlibrary library) {
+  gb_core_functions_unloaded();
+  return real(library);
+}
+
+#define GB_SECTIONS GB_SECTION_MEMORY
+#include "hooks_define.h"
