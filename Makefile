@@ -38,3 +38,24 @@ test-tools:
 	@test/tools.sh
 test: test-tools all
 	@node test/run.mjs $(SUITES)
+
+# The command: see it work, install it, take it away again.
+.PHONY: tools completions
+tools:
+	@command -v node >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' \
+	  || { echo "greenboost needs Node 20.19 or newer with npm: https://nodejs.org/en/download" >&2; exit 1; }
+	@command -v $(CC) >/dev/null || { echo "greenboost needs a C compiler: sudo apt-get install gcc libc6-dev" >&2; exit 1; }
+
+demo: tools all
+	@node $(BUILD)/js/tui/cli/main.js demo
+
+install: tools all
+	@tui/cli/install.sh install "$(PREFIX)" "$(DESTDIR)"
+
+uninstall:
+	@tui/cli/install.sh uninstall "$(PREFIX)" "$(DESTDIR)"
+
+completions: js
+	@mkdir -p $(BUILD)/completions
+	@for shell in bash zsh fish; do node $(BUILD)/js/tui/cli/main.js completion $$shell >$(BUILD)/completions/greenboost.$$shell; done
+	@echo "completions are in $(BUILD)/completions"

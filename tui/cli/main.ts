@@ -8,6 +8,16 @@ function isPipeClosed(error: unknown): boolean {
   return (error as NodeJS.ErrnoException | undefined)?.code === 'EPIPE';
 }
 
+/** `--version` is the command `version`; no argument at all is a question for help, not a mistake. */
+async function run(args: readonly string[]): Promise<void> {
+  const program = createProgram();
+  if (args.length === 0) program.outputHelp();
+  else {
+    const isVersion = args[0] === '--version' || args[0] === '-V';
+    await program.parseAsync(isVersion ? ['version'] : args, { from: 'user' });
+  }
+}
+
 async function main(): Promise<void> {
   // `greenboost events | head` ends when head does, without a trace.
   process.stdout.on('error', (error) => {
@@ -15,7 +25,7 @@ async function main(): Promise<void> {
     throw error;
   });
   try {
-    await createProgram().parseAsync(process.argv);
+    await run(process.argv.slice(2));
   } catch (reason) {
     if (reason instanceof CommanderError) {
       process.exitCode = reason.exitCode === 0 ? 0 : 2;

@@ -24,21 +24,21 @@ function example(command: Command, ...lines: string[]): Command {
   return command.addHelpText('after', `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${text}`);
 }
 
-function collect(value: string, previous: string[]): string[] {
-  return [...previous, value];
+function collect(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), value];
 }
 
 const jsonOption = (): Option => new Option('--json', 'machine-readable: numbers with their unit in the key');
 
 function addFeed(program: Command): void {
-  const feed = program.command('feed').helpGroup(GROUPS.lend).description('lend RAM and VRAM of this machine');
+  const feed = program.command('feed').helpGroup(GROUPS.lend).description('lend RAM and VRAM of this machine: start, stop, status');
   const start = feed
     .command('start')
     .description('start lending (in the background, unless --foreground)')
     .option('--ram <size>', 'RAM to lend, e.g. 16GiB (default: what leaves this machine its reserve)')
-    .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect, [])
+    .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect)
     .option('--port <port>', 'TCP port (default: 9740)')
-    .option('--bind <address>', 'address to listen on; repeatable (default: the LAN addresses)', collect, [])
+    .option('--bind <address>', 'address to listen on; repeatable (default: the LAN addresses)', collect)
     .option('--allow-wan', 'also listen on public addresses')
     .option('--name <name>', 'what hosts call this feeder (default: the host name)')
     .addOption(new Option('--gpu <driver>', 'whose VRAM').choices(['none', 'cuda', 'sim']))
@@ -63,7 +63,7 @@ function addUse(program: Command): void {
   const connect = program
     .command('connect')
     .helpGroup(GROUPS.use)
-    .description('add a feeder; asks for its key once (never an argument)')
+    .description('add a feeder; asks for its key once')
     .argument('<address>', 'host or host:port of the feeder')
     .option('--key-file <path>', 'read the key from a file that only you can read')
     .option('--feeder <id>', 'which key of the keyring, when several fit')
@@ -87,7 +87,7 @@ function addUse(program: Command): void {
   const run = program
     .command('run')
     .helpGroup(GROUPS.use)
-    .description('run a program with the enlarged GPU; signals and exit code pass through')
+    .description('run a program with the enlarged GPU')
     .usage('[options] -- CMD [ARGS...]')
     .argument('<cmd...>', 'the program and its arguments')
     .option('--vram-budget <size>', 'use at most this much VRAM (default: what the GPU has)')
@@ -138,7 +138,7 @@ function addLook(program: Command): void {
 }
 
 function addKeys(program: Command): void {
-  const key = program.command('key').helpGroup(GROUPS.keys).description('pairing keys: this feeder\'s own, and the keyring of a host');
+  const key = program.command('key').helpGroup(GROUPS.keys).description('pairing keys: show, import, rotate, revoke, list, remove');
   const load = () => import('./commands/key.js');
   key
     .command('generate')
@@ -177,7 +177,7 @@ function addServices(program: Command): void {
   const agent = program
     .command('agent')
     .helpGroup(GROUPS.keys)
-    .description('the host agent in the foreground (connect and run start it by themselves)')
+    .description('the host agent in the foreground; stop, status (connect and run start it)')
     .action(async () => (await import('./commands/daemons.js')).agentForeground());
   agent
     .command('status')
@@ -195,7 +195,7 @@ function addOther(program: Command): void {
   program
     .command('demo')
     .helpGroup(GROUPS.other)
-    .description('everything on this machine alone: two feeders, a program three times its GPU, verified')
+    .description('see it work on this machine alone: two feeders, a program three times its GPU')
     .option('--vram <size>', 'VRAM budget of the program (its working set is three times this)')
     .option('--keep', 'keep the temporary folder with all logs')
     .addOption(jsonOption())
@@ -205,7 +205,7 @@ function addOther(program: Command): void {
   program
     .command('version')
     .helpGroup(GROUPS.other)
-    .description('versions of the command, the protocol and the agent')
+    .description('versions of the command and the protocol')
     .addOption(jsonOption())
     .action(async (options) => (await import('./commands/version.js')).showVersion(options));
   const completion = program
@@ -228,9 +228,16 @@ export function createProgram(): Command {
     .configureOutput({
       outputError: (text, write) => write(text.replace(/^error: /, 'greenboost: ')),
     })
-    .option('-V, --version', 'the version of this command')
+    .configureHelp({
+      // The list of commands names them; each command's own help has the options.
+      subcommandTerm: (command) => {
+        const argument = command.registeredArguments[0];
+        return argument ? `${command.name()} ${argument.variadic ? '-- CMD' : `<${argument.name()}>`}` : command.name();
+      },
+    })
     .addHelpText('after', QUICK_START)
-    .helpCommand(true);
+    .commandsGroup(GROUPS.other)
+    .helpCommand('help [command]', 'help for a command');
   addFeed(program);
   addUse(program);
   addLook(program);
@@ -240,10 +247,6 @@ export function createProgram(): Command {
   for (const command of allCommands(program)) {
     command.showHelpAfterError(`  see: ${pathOf(command)} --help`);
   }
-  program.action(async (options: { version?: boolean }) => {
-    if (options.version) await (await import('./commands/version.js')).showVersion({});
-    else program.outputHelp();
-  });
   return program;
 }
 

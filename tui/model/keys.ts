@@ -63,8 +63,8 @@ function escape(state: UiState): UiState {
 
 const focusBindings: KeyBinding[] = PANELS.map((panel, index) => ({
   keys: [String(index + 1)],
-  label: String(index + 1),
-  help: `focus ${panel}`,
+  label: '1-5',
+  help: 'focus a panel',
   run: (state) => ({ ...state, focus: panel }),
 }));
 

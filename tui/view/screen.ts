@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The whole screen as lines: (state, glyphs) -> exactly `rows` lines of exactly `cols` cells. Pure.
 import { KEY_BINDINGS } from '../model/keys.js';
-import { feederRows, processRows } from '../model/rows.js';
-import { FEEDER_SORTS, PROCESS_SORTS } from '../model/rows.js';
+import { FEEDER_SORTS, PROCESS_SORTS, feederRows, processRows } from '../model/rows.js';
 import { PANELS, isStale, pictureAgeMs, shownPicture, type PanelName, type UiState } from '../model/state.js';
 import { boxLines, fitLine, restyled, span, splitLine, type Glyphs, type Line } from './lines.js';
 import { FOOTER_LINES, HEADER_LINES, layoutKind, panelRects, type Rect } from './layout.js';
@@ -170,7 +169,9 @@ function lineScreen(state: UiState): Line[] {
 }
 
 function helpScreen(state: UiState, glyphs: Glyphs): Line[] {
-  const body: Line[] = KEY_BINDINGS.map((binding) => [span(binding.label.padEnd(10), 'bold'), span(binding.help)]);
+  // The five focus keys share one line.
+  const labels = [...new Map(KEY_BINDINGS.map((binding) => [binding.label, binding])).values()];
+  const body: Line[] = labels.map((binding) => [span(binding.label.padEnd(10), 'bold'), span(binding.help)]);
   const states: Line = [span('feeders: + ready  . connecting  ~ draining  ! stale  x lost  o closed', 'stale')];
   const strip: Line = [span('residency: V local vram  r local ram  F feeder vram  f feeder ram', 'stale')];
   const box = { title: 'Keys', hint: 'any key closes', focused: true, width: state.cols, height: state.rows };

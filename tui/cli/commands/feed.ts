@@ -13,9 +13,9 @@ import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
 /** As commander gives them. */
 export interface FeedStartOptions {
   readonly ram?: string;
-  readonly vram: readonly string[];
+  readonly vram?: readonly string[];
   readonly port?: string;
-  readonly bind: readonly string[];
+  readonly bind?: readonly string[];
   readonly allowWan?: boolean;
   readonly name?: string;
   readonly gpu?: 'none' | 'cuda' | 'sim';
@@ -65,9 +65,9 @@ function parseVram(values: readonly string[]): Map<number, number> {
 export function feedSettings(options: FeedStartOptions): FeedSettings {
   return {
     ...(options.ram === undefined ? {} : { ramBytes: parseBytes(options.ram) }),
-    vramBytes: parseVram(options.vram),
+    vramBytes: parseVram(options.vram ?? []),
     port: parsePort(options.port),
-    bind: options.bind,
+    bind: options.bind ?? [],
     allowWan: options.allowWan === true,
     ...(options.name === undefined ? {} : { name: options.name }),
     ...(options.gpu === undefined ? {} : { gpu: options.gpu }),
@@ -78,9 +78,9 @@ function daemonArgs(options: FeedStartOptions): string[] {
   const one = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
   return [
     ...one('--ram', options.ram),
-    ...options.vram.flatMap((value) => ['--vram', value]),
+    ...(options.vram ?? []).flatMap((value) => ['--vram', value]),
     ...one('--port', options.port),
-    ...options.bind.flatMap((value) => ['--bind', value]),
+    ...(options.bind ?? []).flatMap((value) => ['--bind', value]),
     ...(options.allowWan ? ['--allow-wan'] : []),
     ...one('--name', options.name),
     ...one('--gpu', options.gpu),

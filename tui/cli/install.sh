@@ -1,0 +1,89 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# make install and make uninstall: `install.sh install|uninstall PREFIX [DESTDIR]`, from the root of a built checkout.
+# Everything lies in PREFIX/lib/greenboost; the command, completions, manual and systemd unit point there. Folders that
+# install had to make are remembered, so that uninstall takes them away again and no others.
+set -eu
+action=$1
+prefix=$2
+root=${3:-}$2
+home=$root/lib/greenboost
+created=$home/created-folders
+
+folder() { # makes $1 with its parents, notes the new ones
+  [ -d "$1" ] && return 0
+  folder "$(dirname "$1")"
+  mkdir "$1"
+  echo "${1#"$root"}" >>"$notes"
+}
+
+put() { # copies file $1 to $2 with mode $3
+  folder "$(dirname "$2")"
+  install -m "$3" "$1" "$2"
+}
+
+install_all() {
+  notes=$(mktemp)
+  trap 'rm -f "$notes"' EXIT
+  # A reinstall replaces the old one and keeps what it noted about folders.
+  [ -f "$created" ] && cat "$created" >"$notes"
+  rm -rf "$home"
+  folder "$home"
+  folder "$home/build/bin"
+  install -m 644 package.json LICENSE "$home/"
+  [ -f README.md ] && install -m 644 README.md "$home/"
+  cp -R build/js build/lib "$home/build/"
+  find "$home/build/js" -name '*.map' -delete
+  chmod 755 "$home/build/js/tui/cli/main.js"
+  for program in build/bin/gb-executor build/bin/programs; do
+    [ -e "$program" ] && cp -R "$program" "$home/build/bin/"
+  done
+  npm ls --omit=dev --all --parseable 2>/dev/null | tail -n +2 | while read -r package; do
+    name=${package#"$PWD"/}
+    mkdir -p "$home/$name"
+    cp -R "$package/." "$home/$name/"
+  done
+  folder "$root/bin"
+  ln -sf ../lib/greenboost/build/js/tui/cli/main.js "$root/bin/greenboost"
+  for shell in bash zsh fish; do
+    node build/js/tui/cli/main.js completion $shell >"$home/completion.$shell"
+  done
+  put "$home/completion.bash" "$root/share/bash-completion/completions/greenboost" 644
+  put "$home/completion.zsh" "$root/share/zsh/site-functions/_greenboost" 644
+  put "$home/completion.fish" "$root/share/fish/vendor_completions.d/greenboost.fish" 644
+  rm -f "$home"/completion.*
+  for unit in feeder/systemd/*.service; do
+    [ -f "$unit" ] || continue
+    put "$unit" "$root/lib/systemd/user/$(basename "$unit")" 644
+    sed -i "s|^ExecStart=[^ ]*greenboost|ExecStart=$prefix/bin/greenboost|" "$root/lib/systemd/user/$(basename "$unit")"
+  done
+  for page in docs/*.md; do
+    [ -f "$page" ] && put "$page" "$root/share/doc/greenboost/$(basename "$page")" 644
+  done
+  cp "$notes" "$created"
+  echo "installed $root/bin/greenboost; try: greenboost demo"
+}
+
+uninstall_all() {
+  if [ ! -d "$home" ]; then
+    echo "nothing is installed in $root"
+    return 0
+  fi
+  notes=$(mktemp)
+  trap 'rm -f "$notes"' EXIT
+  [ -f "$created" ] && sort -r "$created" >"$notes"
+  for unit in "$root"/lib/systemd/user/greenboost-*.service; do rm -f "$unit"; done
+  rm -f "$root/bin/greenboost" "$root/share/bash-completion/completions/greenboost" \
+    "$root/share/zsh/site-functions/_greenboost" "$root/share/fish/vendor_completions.d/greenboost.fish"
+  rm -rf "$home" "$root/share/doc/greenboost"
+  while read -r path; do
+    [ -d "$root$path" ] && rmdir --ignore-fail-on-non-empty "$root$path"
+  done <"$notes"
+  echo "uninstalled from $root; keys and logs of users stay in their own folders (docs/operating.md)"
+}
+
+case $action in
+install) install_all ;;
+uninstall) uninstall_all ;;
+*) echo "usage: install.sh install|uninstall PREFIX [DESTDIR]" >&2; exit 2 ;;
+esac
