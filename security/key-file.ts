@@ -96,10 +96,10 @@ export function openFeederKeys(configDir: string, log: Logger, clock: Clock = sy
   let version = privateFileVersion(path);
   let lookedAtMs = clock.nowMs();
   const refresh = (): void => {
-    const now = privateFileVersion(path);
-    if (now === version) return;
-    version = now;
     try {
+      const now = privateFileVersion(path);
+      if (now === version) return;
+      version = now;
       keys = loadFeederKeys(configDir) ?? { feederId: keys.feederId, keys: [] };
       log.info({ event: 'feeder_keys_loaded', keyCount: keys.keys.length }, 'the feeder keys have changed');
     } catch (err) {

@@ -254,7 +254,7 @@ class Listener implements PskListener {
    *  at the same check, with the same alert, as a known identity with a wrong key. */
   #pskFor(socket: TLSSocket, identity: string): Uint8Array {
     const pending = this.#pending.get(connectionName(socket) ?? '');
-    const match = this.options.keys().find((key) => this.#derive(key).identity === identity);
+    const match = this.#keys()?.find((key) => this.#derive(key).identity === identity);
     if (pending && match) pending.match = match;
     const derived = match && this.#derive(match);
     return pending && derived ? derived.psk : randomBytes(32);
@@ -310,12 +310,24 @@ class Listener implements PskListener {
 
   #closeRevoked(): void {
     if (this.#secured.size === 0) return;
-    const valid = new Set(this.options.keys().map((key) => this.#derive(key).fingerprint));
+    const keys = this.#keys();
+    if (!keys) return;
+    const valid = new Set(keys.map((key) => this.#derive(key).fingerprint));
     for (const { session } of this.#secured.values()) {
       if (valid.has(session.keyFingerprint)) continue;
       const { sessionId, peer } = session;
       this.options.log.info({ event: 'session_revoked', session: sessionId, peer }, 'its pairing key was removed');
       session.close();
+    }
+  }
+
+  /** Undefined when they cannot be had: then nobody new is let in, and nobody is thrown out. */
+  #keys(): readonly PairingKey[] | undefined {
+    try {
+      return this.options.keys();
+    } catch (err) {
+      this.options.log.error({ event: 'feeder_keys_unreadable', err }, 'the pairing keys cannot be read');
+      return undefined;
     }
   }
 

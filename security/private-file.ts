@@ -84,7 +84,7 @@ export function withPrivateFileLock<T>(path: string, change: () => T): T {
   }
 }
 
-/** A word that changes whenever the file is replaced; undefined when there is none. */
+/** A word that changes whenever the file is replaced; undefined when there is none. @throws when its folder is closed. */
 export function privateFileVersion(path: string): string | undefined {
   const stat = statSync(path, { throwIfNoEntry: false, bigint: true });
   return stat && `${stat.dev}.${stat.ino}.${stat.mtimeNs}.${stat.size}.${stat.mode}.${stat.uid}`;
