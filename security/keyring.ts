@@ -42,7 +42,7 @@ export function importKey(configDir: string, key: PairingKey, clock: Clock = sys
   return withPrivateFileLock(keyringPath(configDir), () => {
     const keys = listKeyring(configDir);
     const present = keys.find(({ feederId }) => feederId === key.feederId);
-    if (present && samePairingKey(present, key)) return 'unchanged';
+    if (present && samePairingKey(present, key) && present.shared === key.shared) return 'unchanged';
     const others = keys.filter((other) => other !== present);
     if (others.length >= KEYRING_ENTRIES_MAX) {
       throw new GbError('CAPACITY_EXHAUSTED', `the keyring holds ${others.length} keys; remove those no longer used`);

@@ -152,6 +152,14 @@ describe('the keyring', () => {
     expect(findKey(folder(), key.feederId)).toBeUndefined();
   });
 
+  test('learns that a key it has is shared', () => {
+    const key = createPairingKey(createId('feeder'));
+    importKey(folder(), key);
+    const shared = createPairingKey(key.feederId, { secret: key.secret, shared: true });
+    expect(importKey(folder(), shared)).toBe('replaced');
+    expect(findKey(folder(), key.feederId)).toMatchObject({ shared: true });
+  });
+
   test('is limited in size', () => {
     const keys = Array.from({ length: KEYRING_ENTRIES_MAX }, () => createPairingKey(createId('feeder')));
     importKey(folder(), keys[0] as PairingKey);

@@ -137,7 +137,9 @@ describe('a pairing key', () => {
     expect(text).toContain(key.feederId);
     expect(text).toContain('[redacted]');
     const secret = Buffer.from(key.secret);
-    for (const form of [secret.toString('hex'), secret.toString('base64'), [...secret].join(',')]) {
+    expect(Object.keys(key)).toEqual(['feederId', 'createdUnixMs', 'shared']);
+    const asObject = JSON.stringify(Object.fromEntries([...secret].entries())).slice(1); // How JSON shows bytes.
+    for (const form of [secret.toString('hex'), secret.toString('base64'), [...secret].join(','), asObject]) {
       expect(text).not.toContain(form.slice(0, 14));
     }
     expect(text).not.toContain(formatPairingKey(key).slice(22, 60));
