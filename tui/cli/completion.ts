@@ -16,13 +16,19 @@ function entriesOf(command: Command, path: string): Entry[] {
   const options = command.options
     .filter((option) => !option.hidden && option.long)
     .map((option) => ({ word: option.long as string, help: option.description }));
-  const children = command.commands.map((child) => ({ word: child.name(), help: child.description() }));
+  const children = command.commands.map((child) => ({
+    word: child.name(),
+    help: child.description(),
+  }));
   const choices = command.registeredArguments.flatMap((argument) =>
     (argument.argChoices ?? []).map((word) => ({ word, help: '' })),
   );
   const help = [{ word: '--help', help: 'help for this command' }];
   const own = { path, words: [...children, ...choices, ...options, ...help] };
-  return [own, ...command.commands.flatMap((child) => entriesOf(child, `${path} ${child.name()}`.trim()))];
+  return [
+    own,
+    ...command.commands.flatMap((child) => entriesOf(child, `${path} ${child.name()}`.trim())),
+  ];
 }
 
 function quote(text: string): string {
@@ -33,7 +39,10 @@ function bashScript(entries: readonly Entry[]): string {
   const cases = entries.map(({ path, words }) => {
     return `    ${quote(path)}) words=${quote(words.map(({ word }) => word).join(' '))} ;;`;
   });
-  const paths = entries.filter(({ path }) => path !== '').map(({ path }) => quote(path)).join('|');
+  const paths = entries
+    .filter(({ path }) => path !== '')
+    .map(({ path }) => quote(path))
+    .join('|');
   return `# bash completion for greenboost
 _greenboost() {
   local current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}" path='' words='' index word
@@ -62,10 +71,15 @@ complete -F _greenboost greenboost
 
 function zshScript(entries: readonly Entry[]): string {
   const cases = entries.map(({ path, words }) => {
-    const described = words.map(({ word, help }) => quote(`${word.replaceAll(':', '\\:')}:${help}`)).join(' ');
+    const described = words
+      .map(({ word, help }) => quote(`${word.replaceAll(':', '\\:')}:${help}`))
+      .join(' ');
     return `    ${quote(path)}) described=(${described}) ;;`;
   });
-  const paths = entries.filter(({ path }) => path !== '').map(({ path }) => quote(path)).join('|');
+  const paths = entries
+    .filter(({ path }) => path !== '')
+    .map(({ path }) => quote(path))
+    .join('|');
   return `#compdef greenboost
 _greenboost() {
   local path_so_far='' word index
@@ -101,7 +115,10 @@ function fishScript(entries: readonly Entry[]): string {
       return `complete -c greenboost ${when} ${what}${files} -d ${quote(help)}`;
     }),
   );
-  const paths = entries.filter(({ path }) => path !== '').map(({ path }) => quote(path)).join(' ');
+  const paths = entries
+    .filter(({ path }) => path !== '')
+    .map(({ path }) => quote(path))
+    .join(' ');
   return `# fish completion for greenboost
 function __greenboost_at
   set -l path ''
@@ -126,5 +143,9 @@ export function writeCompletion(program: Command, shell: 'bash' | 'zsh' | 'fish'
 /** The script as text; ends with a line end. */
 export function completionScript(program: Command, shell: 'bash' | 'zsh' | 'fish'): string {
   const entries = entriesOf(program, '');
-  return shell === 'bash' ? bashScript(entries) : shell === 'zsh' ? zshScript(entries) : fishScript(entries);
+  return shell === 'bash'
+    ? bashScript(entries)
+    : shell === 'zsh'
+      ? zshScript(entries)
+      : fishScript(entries);
 }

@@ -1,12 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Starting a daemon in the background and knowing that it is ready, or why it is not. Logs go to the state folder.
 import { spawn } from 'node:child_process';
-import { closeSync, existsSync, fstatSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sleep, systemClock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { agentSocketPath, ensurePrivateDir, feedSocketPath, stateDir } from '../../proto/base/paths.js';
+import {
+  agentSocketPath,
+  ensurePrivateDir,
+  feedSocketPath,
+  stateDir,
+} from '../../proto/base/paths.js';
 import type { Snapshot } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { cleanText } from '../view/text.js';
 
@@ -75,24 +88,35 @@ export async function startDaemon<T>(start: DaemonStart<T>): Promise<T> {
   child.once('exit', (code, signal) => (ended = { code, signal }));
   const deadline = systemClock.nowMs() + START_TIMEOUT_MS;
   while (systemClock.nowMs() < deadline) {
-    if (failure) throw new GbError('DRIVER_ERROR', `cannot start the ${start.name}: ${failure.message}`);
-    const answer = existsSync(start.socketPath) ? await start.probe().catch(() => undefined) : undefined;
+    if (failure)
+      throw new GbError('DRIVER_ERROR', `cannot start the ${start.name}: ${failure.message}`);
+    const answer = existsSync(start.socketPath)
+      ? await start.probe().catch(() => undefined)
+      : undefined;
     if (answer !== undefined) {
       child.unref();
       return answer;
     }
     if (ended) {
-      throw new GbError('DRIVER_ERROR', `the ${start.name} did not start\n${reasonFromLog(logPath, log.startBytes)}`, {
-        details: { hint: `its log: ${logPath}`, exitCode: ended.code || 10 },
-      });
+      throw new GbError(
+        'DRIVER_ERROR',
+        `the ${start.name} did not start\n${reasonFromLog(logPath, log.startBytes)}`,
+        {
+          details: { hint: `its log: ${logPath}`, exitCode: ended.code || 10 },
+        },
+      );
     }
     await sleep(POLL_INTERVAL_MS);
   }
   child.kill('SIGTERM');
   child.unref();
-  throw new GbError('DEADLINE_EXCEEDED', `the ${start.name} was not ready within ${START_TIMEOUT_MS / 1000} s`, {
-    details: { hint: `its log: ${logPath}` },
-  });
+  throw new GbError(
+    'DEADLINE_EXCEEDED',
+    `the ${start.name} was not ready within ${START_TIMEOUT_MS / 1000} s`,
+    {
+      details: { hint: `its log: ${logPath}` },
+    },
+  );
 }
 
 async function probeAgent(): Promise<Snapshot> {
@@ -115,7 +139,12 @@ export async function ensureAgent(): Promise<RunningAgent> {
     if (running) return { snapshot: running, started: false };
   }
   try {
-    const snapshot = await startDaemon({ name: 'agent', args: ['agent'], socketPath, probe: probeAgent });
+    const snapshot = await startDaemon({
+      name: 'agent',
+      args: ['agent'],
+      socketPath,
+      probe: probeAgent,
+    });
     return { snapshot, started: true };
   } catch (reason) {
     const other = await probeAgent().catch(() => undefined);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line's edge: what an error becomes on stderr, and which exit code it has (docs/operating.md lists them).
-import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
+import type { GbError, GbErrorCode } from '../../proto/base/errors.js';
 import { cleanText } from '../view/text.js';
 
 export const EXIT_USAGE = 2;
@@ -30,9 +30,11 @@ const EXIT_CODES: Readonly<Record<GbErrorCode, number>> = {
 
 const HINTS: Readonly<Partial<Record<GbErrorCode, string>>> = {
   INVALID_ARGUMENT: 'see: greenboost help',
-  FEEDER_UNREACHABLE: 'is the feeder running (greenboost feed status) and its port open in the firewall?',
+  FEEDER_UNREACHABLE:
+    'is the feeder running (greenboost feed status) and its port open in the firewall?',
   AGENT_UNREACHABLE: 'start one: greenboost connect HOST, or: greenboost agent',
-  UNAUTHENTICATED: 'the keys differ: on the feeder run `greenboost key show`, here `greenboost key import`',
+  UNAUTHENTICATED:
+    'the keys differ: on the feeder run `greenboost key show`, here `greenboost key import`',
   CAPACITY_EXHAUSTED: 'see what holds the memory: greenboost status',
   WRONG_STATE: 'see the state: greenboost status',
   DEADLINE_EXCEEDED: 'try again; if it stays, see: greenboost events',

@@ -37,7 +37,8 @@ async function main(): Promise<void> {
     ]);
     const error = GbError.from(reason);
     process.stderr.write(describeError(error));
-    if (!(reason instanceof GbError) && process.env['GREENBOOST_LOG'] === 'debug') process.stderr.write(`${String((reason as Error).stack)}\n`);
+    if (!(reason instanceof GbError) && process.env['GREENBOOST_LOG'] === 'debug')
+      process.stderr.write(`${String((reason as Error).stack)}\n`);
     process.exitCode = exitCodeOf(error);
   }
 }

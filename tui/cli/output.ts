@@ -40,7 +40,9 @@ export function painters(stream: NodeJS.WriteStream): Readonly<Record<PaintName,
 
 /** Columns people can see; 100 where there is no terminal, so that piped tables are not cut. */
 export function outputWidth(): number {
-  return process.stdout.isTTY ? Math.max(20, process.stdout.columns || 80) : Number.POSITIVE_INFINITY;
+  return process.stdout.isTTY
+    ? Math.max(20, process.stdout.columns || 80)
+    : Number.POSITIVE_INFINITY;
 }
 
 export function writeOut(text: string): void {
@@ -66,11 +68,9 @@ export function writeJsonLine(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
-/** A table as lines, two spaces between columns. Cells are cleaned here; numbers are never cut, the shrinking column is. */
-export function tableLines(
-  { columns, rows }: Table,
-  width = outputWidth(),
-): string[] {
+/** A table as lines, two spaces between columns. Cells are cleaned here; numbers are never cut, the
+ *  shrinking column is. */
+export function tableLines({ columns, rows }: Table, width = outputWidth()): string[] {
   const cells = [columns.map((column) => column.title), ...rows.map((row) => row.map(cleanText))];
   const widths = columns.map((_, index) =>
     Math.max(...cells.map((row) => textWidth(row[index] ?? ''))),
@@ -85,7 +85,9 @@ export function tableLines(
       .map((column, index) => {
         const cell = row[index] ?? '';
         const cellWidth = widths[index] ?? 0;
-        return column.align === 'right' ? padStartCells(cell, cellWidth) : padEndCells(cell, cellWidth);
+        return column.align === 'right'
+          ? padStartCells(cell, cellWidth)
+          : padEndCells(cell, cellWidth);
       })
       .join('  ')
       .trimEnd();

@@ -4,12 +4,13 @@ import { Argument, Command, Option } from 'commander';
 
 const QUICK_START = `
 Three lines to start:
-  lender$  greenboost feed start --ram 16GiB          lend memory; prints the line for the host
-  host$    greenboost connect lender                  asks for the lender's key once
-  host$    greenboost run -- python serve.py          the program sees one bigger GPU
+  lender$  greenboost feed start --ram 16GiB     prints the line for the host
+  host$    greenboost connect lender             asks for the lender's key once
+  host$    greenboost run -- python serve.py     the program sees a bigger GPU
 
-Exit codes: 0 ok, 2 usage, 3 unreachable, 4 key or permission, 5 not found, 6 no room, 7 wrong state, 8 timeout,
-9 data lost, 10 driver or system. Every command that reads takes --json. Manual: docs/operating.md`;
+Exit codes: 0 ok, 2 usage, 3 unreachable, 4 key or permission, 5 not found,
+6 no room, 7 wrong state, 8 timeout, 9 data lost, 10 driver or system.
+Every command that reads takes --json. Manual: docs/operating.md`;
 
 const GROUPS = {
   lend: 'Lend memory (on every spare machine):',
@@ -28,23 +29,38 @@ function collect(value: string, previous: string[] | undefined): string[] {
   return [...(previous ?? []), value];
 }
 
-const jsonOption = (): Option => new Option('--json', 'machine-readable: numbers with their unit in the key');
+const jsonOption = (): Option =>
+  new Option('--json', 'machine-readable: numbers with their unit in the key');
 
 function addFeed(program: Command): void {
-  const feed = program.command('feed').helpGroup(GROUPS.lend).description('lend RAM and VRAM of this machine: start, stop, status');
+  const feed = program
+    .command('feed')
+    .helpGroup(GROUPS.lend)
+    .description('lend RAM and VRAM of this machine: start, stop, status');
   const start = feed
     .command('start')
     .description('start lending (in the background, unless --foreground)')
-    .option('--ram <size>', 'RAM to lend, e.g. 16GiB (default: what leaves this machine its reserve)')
+    .option(
+      '--ram <size>',
+      'RAM to lend, e.g. 16GiB (default: what leaves this machine its reserve)',
+    )
     .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect)
     .option('--port <port>', 'TCP port (default: 9740)')
-    .option('--bind <address>', 'address to listen on; repeatable (default: the LAN addresses)', collect)
+    .option(
+      '--bind <address>',
+      'address to listen on; repeatable (default: the LAN addresses)',
+      collect,
+    )
     .option('--allow-wan', 'also listen on public addresses')
     .option('--name <name>', 'what hosts call this feeder (default: the host name)')
     .addOption(new Option('--gpu <driver>', 'whose VRAM').choices(['none', 'cuda', 'sim']))
     .option('--foreground', 'stay here and log to stderr (systemd)')
     .action(async (options) => (await import('./commands/feed.js')).feedStart(options));
-  example(start, 'greenboost feed start --ram 16GiB', 'greenboost feed start --ram 8GiB --vram 0=12GiB --port 9750');
+  example(
+    start,
+    'greenboost feed start --ram 16GiB',
+    'greenboost feed start --ram 8GiB --vram 0=12GiB --port 9750',
+  );
   const stop = feed
     .command('stop')
     .description('stop lending: says goodbye to hosts, scrubs and frees everything')
@@ -69,7 +85,9 @@ function addUse(program: Command): void {
     .option('--feeder <id>', 'which key of the keyring, when several fit')
     .option('--timeout <seconds>', 'give up after', '20')
     .addOption(jsonOption())
-    .action(async (address, options) => (await import('./commands/connect.js')).connectFeeder(address, options));
+    .action(async (address, options) =>
+      (await import('./commands/connect.js')).connectFeeder(address, options),
+    );
   example(
     connect,
     'greenboost connect 192.168.1.21',
@@ -82,7 +100,9 @@ function addUse(program: Command): void {
     .argument('<feeder>', 'name, id or address')
     .option('--force', 'leave at once, even though bytes are lost')
     .addOption(jsonOption())
-    .action(async (feeder, options) => (await import('./commands/connect.js')).disconnectFeeder(feeder, options));
+    .action(async (feeder, options) =>
+      (await import('./commands/connect.js')).disconnectFeeder(feeder, options),
+    );
   example(disconnect, 'greenboost disconnect lender');
   const run = program
     .command('run')
@@ -91,9 +111,22 @@ function addUse(program: Command): void {
     .usage('[options] -- CMD [ARGS...]')
     .argument('<cmd...>', 'the program and its arguments')
     .option('--vram-budget <size>', 'use at most this much VRAM (default: what the GPU has)')
-    .option('--ram-budget <size>', 'use at most this much local RAM (default: what the agent grants)')
-    .addOption(new Option('--overcommit <how>', 'let ranges live on feeders, fetched before launches that need them').choices(['gated']))
-    .addOption(new Option('--report <size>', 'GPU memory size the program is told: the real one or the enlarged one').choices(['honest', 'extend']))
+    .option(
+      '--ram-budget <size>',
+      'use at most this much local RAM (default: what the agent grants)',
+    )
+    .addOption(
+      new Option(
+        '--overcommit <how>',
+        'let ranges live on feeders, fetched before launches that need them',
+      ).choices(['gated']),
+    )
+    .addOption(
+      new Option(
+        '--report <size>',
+        'GPU memory size the program is told: the real one or the enlarged one',
+      ).choices(['honest', 'extend']),
+    )
     .addOption(new Option('--gpu <driver>', 'real or simulated GPU').choices(['cuda', 'sim']))
     .option('--stats-file <path>', 'write peaks and counters as JSON when the program ends')
     .passThroughOptions()
@@ -138,7 +171,10 @@ function addLook(program: Command): void {
 }
 
 function addKeys(program: Command): void {
-  const key = program.command('key').helpGroup(GROUPS.keys).description('pairing keys: show, import, rotate, revoke, list, remove');
+  const key = program
+    .command('key')
+    .helpGroup(GROUPS.keys)
+    .description('pairing keys: show, import, rotate, revoke, list, remove');
   const load = () => import('./commands/key.js');
   key
     .command('generate')
@@ -151,14 +187,19 @@ function addKeys(program: Command): void {
     .action(async (options) => (await load()).keyShow(options));
   const bringIn = key
     .command('import')
-    .description('put a key into the keyring (prompt, --key-file, standard input or GREENBOOST_KEY)')
+    .description(
+      'put a key into the keyring (prompt, --key-file, standard input or GREENBOOST_KEY)',
+    )
     .option('--key-file <path>', 'read it from a file that only you can read')
-    .option('--as-own', "use it as this feeder's own key: several feeders then share one key (weaker)")
+    .option(
+      '--as-own',
+      "use it as this feeder's own key: several feeders then share one key (weaker)",
+    )
     .action(async (options) => (await load()).keyImport(options));
   example(bringIn, 'ssh lender greenboost key show | greenboost key import');
   key
     .command('rotate')
-    .description("make a new key for this feeder; the old ones work until they are revoked")
+    .description('make a new key for this feeder; the old ones work until they are revoked')
     .action(async () => (await load()).keyRotate());
   key
     .command('list')
@@ -170,7 +211,11 @@ function addKeys(program: Command): void {
     .description("end one of this feeder's keys; its sessions close within seconds")
     .argument('<fingerprint>', 'or its beginning')
     .action(async (fingerprint) => (await load()).keyRevoke(fingerprint));
-  key.command('remove').description('forget the key of a feeder').argument('<feeder>', 'feeder id').action(async (id) => (await load()).keyRemove(id));
+  key
+    .command('remove')
+    .description('forget the key of a feeder')
+    .argument('<feeder>', 'feeder id')
+    .action(async (id) => (await load()).keyRemove(id));
 }
 
 function addServices(program: Command): void {
@@ -187,7 +232,10 @@ function addServices(program: Command): void {
   agent
     .command('stop')
     .description('stop it (refused while programs run)')
-    .option('--force', 'stop although programs run; they keep their local memory, and `run` starts it again')
+    .option(
+      '--force',
+      'stop although programs run; they keep their local memory, and `run` starts it again',
+    )
     .action(async (options) => (await import('./commands/agent.js')).agentStop(options));
 }
 
@@ -214,14 +262,19 @@ function addOther(program: Command): void {
     .description('a completion script for your shell')
     .addArgument(new Argument('<shell>').choices(['bash', 'zsh', 'fish']))
     .action(async (shell) => (await import('./completion.js')).writeCompletion(program, shell));
-  example(completion, 'greenboost completion bash > ~/.local/share/bash-completion/completions/greenboost');
+  example(
+    completion,
+    'greenboost completion bash > ~/.local/share/bash-completion/completions/greenboost',
+  );
 }
 
 /** The whole tree. Parsing throws CommanderError instead of ending the process. */
 export function createProgram(): Command {
   const program = new Command('greenboost');
   program
-    .description('The memory of this GPU machine and of its neighbours, as one CUDA device for unmodified programs.')
+    .description(
+      'The memory of this GPU machine and of its neighbours, as one CUDA device for unmodified programs.',
+    )
     .enablePositionalOptions()
     .exitOverride()
     .showSuggestionAfterError(true)
@@ -232,7 +285,9 @@ export function createProgram(): Command {
       // The list of commands names them; each command's own help has the options.
       subcommandTerm: (command) => {
         const argument = command.registeredArguments[0];
-        return argument ? `${command.name()} ${argument.variadic ? '-- CMD' : `<${argument.name()}>`}` : command.name();
+        return argument
+          ? `${command.name()} ${argument.variadic ? '-- CMD' : `<${argument.name()}>`}`
+          : command.name();
       },
     })
     .addHelpText('after', QUICK_START)

@@ -25,10 +25,12 @@ export function canPrompt(): boolean {
 }
 
 /** Asks `question` on stderr and reads one line without echo; Enter ends it, backspace works, Ctrl-C gives up.
- *  @throws GbError CANCELED on Ctrl-C and Ctrl-D, INVALID_ARGUMENT without a terminal or for more than 512 characters. */
+ *  @throws GbError CANCELED on Ctrl-C and Ctrl-D, INVALID_ARGUMENT without a terminal or for more
+ *  than 512 characters. */
 export function promptSecret(question: string): Promise<string> {
   const fd = openTerminal();
-  if (fd === undefined) return Promise.reject(new GbError('INVALID_ARGUMENT', 'there is no terminal to ask on'));
+  if (fd === undefined)
+    return Promise.reject(new GbError('INVALID_ARGUMENT', 'there is no terminal to ask on'));
   const input = new ReadStream(fd);
   input.setRawMode(true);
   process.stderr.write(question);
@@ -49,7 +51,9 @@ export function promptSecret(question: string): Promise<string> {
         if (character === '\u007f' || character === '\b') typed = typed.slice(0, -1);
         else if (character >= ' ') typed += character;
         if (typed.length > SECRET_CHARACTERS_MAX) {
-          return finish(() => reject(new GbError('INVALID_ARGUMENT', 'that is far too long for a pairing key')));
+          return finish(() =>
+            reject(new GbError('INVALID_ARGUMENT', 'that is far too long for a pairing key')),
+          );
         }
       }
     });

@@ -24,30 +24,50 @@ type Env = Readonly<Record<string, string | undefined>>;
 /** A client of this user's agent. Ownership: the caller closes it. Nothing is sent before the first call. */
 export function openAgent(env: Env = process.env): AgentClient {
   const address = `unix:${agentSocketPath(env)}`;
-  return createClient(AgentService, address, grpc.credentials.createInsecure(), CHANNEL_OPTIONS, 'AGENT_UNREACHABLE');
+  return createClient(
+    AgentService,
+    address,
+    grpc.credentials.createInsecure(),
+    CHANNEL_OPTIONS,
+    'AGENT_UNREACHABLE',
+  );
 }
 
 /** A client of this user's feeder daemon. Ownership: the caller closes it. */
 export function openFeed(env: Env = process.env): FeedClient {
   const address = `unix:${feedSocketPath(env)}`;
-  return createClient(FeedService, address, grpc.credentials.createInsecure(), CHANNEL_OPTIONS, 'FEEDER_UNREACHABLE');
+  return createClient(
+    FeedService,
+    address,
+    grpc.credentials.createInsecure(),
+    CHANNEL_OPTIONS,
+    'FEEDER_UNREACHABLE',
+  );
 }
 
 function notRunning(reason: unknown, what: string, hint: string): GbError {
   const error = GbError.from(reason);
   if (error.code !== 'AGENT_UNREACHABLE' && error.code !== 'FEEDER_UNREACHABLE') return error;
   // A daemon may itself answer that somebody else is unreachable; only our own socket's failure is rewritten.
-  if (!/No connection established|ENOENT|ECONNREFUSED|Connection dropped/.test(error.rawMessage)) return error;
+  if (!/No connection established|ENOENT|ECONNREFUSED|Connection dropped/.test(error.rawMessage))
+    return error;
   return new GbError(error.code, what, { cause: error, details: { hint } });
 }
 
 /** Runs `use` with an agent client and closes it. @throws GbError AGENT_UNREACHABLE in plain words when none runs. */
-export async function withAgent<T>(use: (client: AgentClient) => Promise<T>, env?: Env): Promise<T> {
+export async function withAgent<T>(
+  use: (client: AgentClient) => Promise<T>,
+  env?: Env,
+): Promise<T> {
   const client = openAgent(env);
   try {
     return await use(client);
   } catch (reason) {
-    throw notRunning(reason, 'no agent is running here', 'start one: greenboost connect HOST, or: greenboost agent');
+    throw notRunning(
+      reason,
+      'no agent is running here',
+      'start one: greenboost connect HOST, or: greenboost agent',
+    );
   } finally {
     client.close();
   }
@@ -66,7 +86,9 @@ export async function withFeed<T>(use: (client: FeedClient) => Promise<T>, env?:
 }
 
 /** Reads a server stream until it ends. Cancel: the signal given to the call. @throws GbError as the server said. */
-export async function* messagesOf<T>(stream: grpc.ClientReadableStream<T>): AsyncGenerator<T, void, void> {
+export async function* messagesOf<T>(
+  stream: grpc.ClientReadableStream<T>,
+): AsyncGenerator<T, void, void> {
   try {
     for await (const message of stream) yield message as T;
   } catch (reason) {

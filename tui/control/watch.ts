@@ -21,8 +21,15 @@ export interface WatchOptions {
 
 async function answers(client: AgentClient, options: WatchOptions): Promise<boolean> {
   try {
-    const snapshot = await client.getStatus({}, { timeoutMs: PING_TIMEOUT_MS, signal: options.signal });
-    options.onMessage({ t: 'snapshot', snapshot: snapshotJson(snapshot), atMs: systemClock.nowMs() });
+    const snapshot = await client.getStatus(
+      {},
+      { timeoutMs: PING_TIMEOUT_MS, signal: options.signal },
+    );
+    options.onMessage({
+      t: 'snapshot',
+      snapshot: snapshotJson(snapshot),
+      atMs: systemClock.nowMs(),
+    });
     return true;
   } catch {
     return false;
@@ -50,7 +57,9 @@ async function watchOnce(options: WatchOptions, onAlive: () => void): Promise<vo
     });
   });
   try {
-    for await (const message of messagesOf(client.watch({ intervalMs: options.intervalMs }, { signal }))) {
+    for await (const message of messagesOf(
+      client.watch({ intervalMs: options.intervalMs }, { signal }),
+    )) {
       heard();
       options.onMessage({ t: 'snapshot', snapshot: snapshotJson(message), atMs: heardAtMs });
     }

@@ -31,7 +31,9 @@ function moveSelection(state: UiState, step: number): UiState {
   const rows = rowIdentities(state, state.focus);
   if (rows.length === 0) return state;
   const current = rows.indexOf(state.selected[state.focus] ?? '');
-  const index = current < 0 ? (step > 0 ? 0 : rows.length - 1) : current + step;
+  // Without a selection, down begins above the first row and up below the last.
+  const from = current >= 0 ? current : step > 0 ? -1 : rows.length;
+  const index = from + step;
   const bounded = Math.min(rows.length - 1, Math.max(0, index));
   return { ...state, selected: { ...state.selected, [state.focus]: rows[bounded] ?? null } };
 }
@@ -45,7 +47,10 @@ function moveSort(state: UiState, step: number): UiState {
   if (!list) return state;
   const count = (list === 'feeders' ? FEEDER_SORTS : PROCESS_SORTS).length;
   const column = (state.sort[list].column + step + count) % count;
-  return { ...state, sort: { ...state.sort, [list]: { column, reverse: state.sort[list].reverse } } };
+  return {
+    ...state,
+    sort: { ...state.sort, [list]: { column, reverse: state.sort[list].reverse } },
+  };
 }
 
 function reverseSort(state: UiState): UiState {
@@ -72,16 +77,61 @@ export const KEY_BINDINGS: readonly KeyBinding[] = [
   ...focusBindings,
   { keys: ['tab'], label: 'Tab', help: 'next panel', run: (state) => moveFocus(state, 1) },
   { keys: ['S-tab'], label: 'S-Tab', help: 'panel before', run: (state) => moveFocus(state, -1) },
-  { keys: ['down', 'j'], label: 'down j', help: 'next row', run: (state) => moveSelection(state, 1) },
-  { keys: ['up', 'k'], label: 'up k', help: 'row before', run: (state) => moveSelection(state, -1) },
-  { keys: ['pagedown'], label: 'PgDn', help: 'ten rows on', run: (state) => moveSelection(state, 10) },
-  { keys: ['pageup'], label: 'PgUp', help: 'ten rows back', run: (state) => moveSelection(state, -10) },
-  { keys: ['g', 'home'], label: 'g', help: 'first row', run: (state) => moveSelection(state, -1e6) },
-  { keys: ['S-g', 'G', 'end'], label: 'G', help: 'last row', run: (state) => moveSelection(state, 1e6) },
-  { keys: ['s', '>'], label: 's >', help: 'sort by the next column', run: (state) => moveSort(state, 1) },
-  { keys: ['<'], label: '<', help: 'sort by the column before', run: (state) => moveSort(state, -1) },
+  {
+    keys: ['down', 'j'],
+    label: 'down j',
+    help: 'next row',
+    run: (state) => moveSelection(state, 1),
+  },
+  {
+    keys: ['up', 'k'],
+    label: 'up k',
+    help: 'row before',
+    run: (state) => moveSelection(state, -1),
+  },
+  {
+    keys: ['pagedown'],
+    label: 'PgDn',
+    help: 'ten rows on',
+    run: (state) => moveSelection(state, 10),
+  },
+  {
+    keys: ['pageup'],
+    label: 'PgUp',
+    help: 'ten rows back',
+    run: (state) => moveSelection(state, -10),
+  },
+  {
+    keys: ['g', 'home'],
+    label: 'g',
+    help: 'first row',
+    run: (state) => moveSelection(state, -1e6),
+  },
+  {
+    keys: ['S-g', 'G', 'end'],
+    label: 'G',
+    help: 'last row',
+    run: (state) => moveSelection(state, 1e6),
+  },
+  {
+    keys: ['s', '>'],
+    label: 's >',
+    help: 'sort by the next column',
+    run: (state) => moveSort(state, 1),
+  },
+  {
+    keys: ['<'],
+    label: '<',
+    help: 'sort by the column before',
+    run: (state) => moveSort(state, -1),
+  },
   { keys: ['-'], label: '-', help: 'reverse the order', run: reverseSort },
-  { keys: ['/'], label: '/', help: 'filter: words, !word, state:ready', run: (state) => ({ ...state, prompt: state.filter }) },
+  {
+    keys: ['/'],
+    label: '/',
+    help: 'filter: words, !word, state:ready',
+    run: (state) => ({ ...state, prompt: state.filter }),
+  },
   {
     keys: ['f', 'z'],
     label: 'f',
@@ -89,8 +139,18 @@ export const KEY_BINDINGS: readonly KeyBinding[] = [
     run: (state) => ({ ...state, frozen: state.frozen ? null : state.latest }),
   },
   { keys: ['escape'], label: 'Esc', help: 'clear filter, unfreeze; never quits', run: escape },
-  { keys: ['?', 'h', 'f1'], label: '?', help: 'this help', run: (state) => ({ ...state, help: true }) },
-  { keys: ['q', 'C-c', 'f10'], label: 'q', help: 'quit', run: (state) => ({ ...state, quit: true }) },
+  {
+    keys: ['?', 'h', 'f1'],
+    label: '?',
+    help: 'this help',
+    run: (state) => ({ ...state, help: true }),
+  },
+  {
+    keys: ['q', 'C-c', 'f10'],
+    label: 'q',
+    help: 'quit',
+    run: (state) => ({ ...state, quit: true }),
+  },
 ];
 
 const BY_KEY: ReadonlyMap<string, KeyBinding> = new Map(
@@ -111,6 +171,7 @@ function onPromptKey(state: UiState, prompt: string, key: string): UiState {
 export function onKey(state: UiState, key: string): UiState {
   if (state.prompt !== null) return onPromptKey(state, state.prompt, key);
   const binding = BY_KEY.get(key);
-  if (state.help) return binding?.keys.includes('q') ? { ...state, quit: true } : { ...state, help: false };
+  if (state.help)
+    return binding?.keys.includes('q') ? { ...state, quit: true } : { ...state, help: false };
   return binding ? binding.run(state) : state;
 }

@@ -16,7 +16,12 @@ import {
 
 export type Message =
   | { readonly t: 'snapshot'; readonly snapshot: SnapshotJson; readonly atMs: number }
-  | { readonly t: 'away'; readonly cause: string; readonly atMs: number; readonly retryAtMs: number }
+  | {
+      readonly t: 'away';
+      readonly cause: string;
+      readonly atMs: number;
+      readonly retryAtMs: number;
+    }
   | { readonly t: 'tick'; readonly nowMs: number; readonly unixMs: number }
   | { readonly t: 'resize'; readonly cols: number; readonly rows: number }
   | { readonly t: 'key'; readonly key: string };
@@ -69,7 +74,10 @@ function nextPicture(before: Picture | null, snapshot: SnapshotJson, atMs: numbe
   const rates = ratesBetween(before.rateBase.snapshot, snapshot, elapsedMs / 1000);
   const sum = (field: keyof ProcessRate): number =>
     [...rates.processes.values()].reduce((total, rate) => total + rate[field], 0);
-  const stall = [...rates.processes.values()].reduce((worst, rate) => Math.max(worst, rate.stallPercent), 0);
+  const stall = [...rates.processes.values()].reduce(
+    (worst, rate) => Math.max(worst, rate.stallPercent),
+    0,
+  );
   const history: History = {
     fetch: pushed(before.history.fetch, sum('fetchBytesPerSecond')),
     evict: pushed(before.history.evict, sum('evictBytesPerSecond')),

@@ -18,7 +18,9 @@ export interface SortColumn<Row> {
 }
 
 function deviceBytes(link: LinkJson, kind: 'ram' | 'gpu'): number {
-  return link.devices.filter((device) => device.kind === kind).reduce((sum, device) => sum + device.usedBytes, 0);
+  return link.devices
+    .filter((device) => device.kind === kind)
+    .reduce((sum, device) => sum + device.usedBytes, 0);
 }
 
 export const FEEDER_SORTS: readonly SortColumn<LinkJson>[] = [
@@ -27,8 +29,14 @@ export const FEEDER_SORTS: readonly SortColumn<LinkJson>[] = [
   { title: 'VRAM', value: (link) => deviceBytes(link, 'gpu') },
   { title: 'RAM', value: (link) => deviceBytes(link, 'ram') },
   { title: 'RTT', value: (link) => link.rttMicros ?? Number.POSITIVE_INFINITY },
-  { title: 'IN', value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.inBytesPerSecond ?? -1 },
-  { title: 'OUT', value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.outBytesPerSecond ?? -1 },
+  {
+    title: 'IN',
+    value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.inBytesPerSecond ?? -1,
+  },
+  {
+    title: 'OUT',
+    value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.outBytesPerSecond ?? -1,
+  },
   { title: 'ERR', value: (link) => link.errorCount },
 ];
 
@@ -36,9 +44,20 @@ export const PROCESS_SORTS: readonly SortColumn<AttachmentJson>[] = [
   { title: 'PID', value: (from) => from.pid },
   { title: 'COMMAND', value: (from) => from.command },
   { title: 'ALLOC', value: (from) => from.allocatedBytes },
-  { title: 'FETCH', value: (from, picture) => picture.rates?.processes.get(from.attachmentId)?.fetchBytesPerSecond ?? -1 },
-  { title: 'EVICT', value: (from, picture) => picture.rates?.processes.get(from.attachmentId)?.evictBytesPerSecond ?? -1 },
-  { title: 'STALL', value: (from, picture) => picture.rates?.processes.get(from.attachmentId)?.stallPercent ?? -1 },
+  {
+    title: 'FETCH',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.fetchBytesPerSecond ?? -1,
+  },
+  {
+    title: 'EVICT',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.evictBytesPerSecond ?? -1,
+  },
+  {
+    title: 'STALL',
+    value: (from, picture) => picture.rates?.processes.get(from.attachmentId)?.stallPercent ?? -1,
+  },
   { title: 'AGE', value: (from) => -from.startedUnixMs },
 ];
 
@@ -86,7 +105,11 @@ export function feederRows(state: UiState): LinkJson[] {
   const { column, reverse } = state.sort.feeders;
   const filter = activeFilter(state);
   const rows = picture.snapshot.links.filter((link) =>
-    matchesFilter(filter, `${link.feederName} ${link.feederId} ${link.address} ${link.state}`, link.state),
+    matchesFilter(
+      filter,
+      `${link.feederName} ${link.feederId} ${link.address} ${link.state}`,
+      link.state,
+    ),
   );
   return sorted(rows, FEEDER_SORTS[column], reverse, picture, linkIdentity);
 }
@@ -97,7 +120,11 @@ export function processRows(state: UiState): AttachmentJson[] {
   const { column, reverse } = state.sort.processes;
   const filter = activeFilter(state);
   const rows = picture.snapshot.attachments.filter((from) =>
-    matchesFilter(filter, `${from.pid} ${from.command} ${from.deviceName} ${from.phase}`, from.phase),
+    matchesFilter(
+      filter,
+      `${from.pid} ${from.command} ${from.deviceName} ${from.phase}`,
+      from.phase,
+    ),
   );
   return sorted(rows, PROCESS_SORTS[column], reverse, picture, attachmentIdentity);
 }
@@ -108,7 +135,13 @@ export function eventRows(state: UiState): EventJson[] {
   if (!picture) return [];
   const filter = activeFilter(state);
   return picture.snapshot.events
-    .filter((event) => matchesFilter(filter, `${event.severity} ${event.name} ${event.subject} ${event.text}`, event.severity))
+    .filter((event) =>
+      matchesFilter(
+        filter,
+        `${event.severity} ${event.name} ${event.subject} ${event.text}`,
+        event.severity,
+      ),
+    )
     .reverse();
 }
 

@@ -13,20 +13,17 @@ import {
   type Snapshot,
   type Tier,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
-import { DeviceKind, FeederState, type LentDevice } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  DeviceKind,
+  FeederState,
+  type LentDevice,
+} from '../../proto/gen/greenboost/v1/feeder_pb.js';
 
 export const SCHEMA_VERSION = 1;
 
 export type TierKindJson = 'local_vram' | 'local_ram' | 'feeder_vram' | 'feeder_ram' | 'unknown';
 export type LinkStateJson =
-  | 'connecting'
-  | 'handshaking'
-  | 'ready'
-  | 'draining'
-  | 'stale'
-  | 'lost'
-  | 'closed'
-  | 'unknown';
+  'connecting' | 'handshaking' | 'ready' | 'draining' | 'stale' | 'lost' | 'closed' | 'unknown';
 
 const TIER_KINDS: Readonly<Record<TierKind, TierKindJson>> = {
   [TierKind.UNSPECIFIED]: 'unknown',
@@ -312,7 +309,8 @@ export function snapshotJson(snapshot: Snapshot): SnapshotJson {
     hostName: snapshot.hostName,
     memoryAvailableBytes: bytesFromWire(snapshot.memoryAvailableBytes),
     memoryReserveBytes: bytesFromWire(snapshot.memoryReserveBytes),
-    memoryPressurePercent: snapshot.memoryPressureSomeAvg10 < 0 ? null : snapshot.memoryPressureSomeAvg10,
+    memoryPressurePercent:
+      snapshot.memoryPressureSomeAvg10 < 0 ? null : snapshot.memoryPressureSomeAvg10,
     tiers: snapshot.tiers.map(tierJson),
     links: snapshot.links.map(linkJson),
     attachments: snapshot.attachments.map(attachmentJson),

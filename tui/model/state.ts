@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the full-screen view knows. Plain data: the reducer makes the next state, the view draws it, nothing else holds any.
+// What the full-screen view knows. Plain data: the reducer makes the next state, the view draws it,
+// nothing else holds any.
 import type { AttachmentJson, LinkJson, SnapshotJson } from './snapshot.js';
 
 export const PANELS = ['tiers', 'throughput', 'feeders', 'processes', 'events'] as const;
@@ -84,7 +85,11 @@ export interface UiState {
 }
 
 /** The state before anything was heard. */
-export function initialState(size: { cols: number; rows: number }, nowMs: number, unixMs: number): UiState {
+export function initialState(
+  size: { cols: number; rows: number },
+  nowMs: number,
+  unixMs: number,
+): UiState {
   return {
     cols: size.cols,
     rows: size.rows,
@@ -116,7 +121,9 @@ export function pictureAgeMs(state: UiState): number {
 
 /** True when the data is too old to be taken for the present. */
 export function isStale(state: UiState): boolean {
-  return state.connection.t === 'away' || (state.frozen === null && pictureAgeMs(state) > STALE_AFTER_MS);
+  return (
+    state.connection.t === 'away' || (state.frozen === null && pictureAgeMs(state) > STALE_AFTER_MS)
+  );
 }
 
 export function linkIdentity(link: LinkJson): string {

@@ -10,7 +10,11 @@ import { renderScreen } from '../view/screen.js';
 import { hasUtf8Locale, openTerminal, type Terminal } from './screen.js';
 
 const FRAME_INTERVAL_MS = 250;
-const SIGNALS: Readonly<Partial<Record<NodeJS.Signals, number>>> = { SIGTERM: 143, SIGHUP: 129, SIGINT: 130 };
+const SIGNALS: Readonly<Partial<Record<NodeJS.Signals, number>>> = {
+  SIGTERM: 143,
+  SIGHUP: 129,
+  SIGINT: 130,
+};
 
 export interface AppOptions {
   readonly intervalMs: number;

@@ -30,7 +30,7 @@ const STYLES: Readonly<Record<StyleName, readonly [string, string]>> = {
   selected: ['7', '7'],
 };
 
-/** Descriptions of these terminals are misread by blessed's parser (8 colours, error text); all are xterm's children. */
+/** Descriptions of these are misread by blessed's parser (8 colours, error text); all speak xterm. */
 const MODERN_TERMINALS = /256color|kitty|alacritty|ghostty|foot|wezterm|direct/;
 
 /** True when the terminal can show the box and bar characters. */
@@ -48,11 +48,15 @@ function encode(line: Line, color: boolean): string {
     .join('');
 }
 
-function keyName(character: string | undefined, key: { full?: string; name?: string } | undefined): string | undefined {
+function keyName(
+  character: string | undefined,
+  key: { full?: string; name?: string } | undefined,
+): string | undefined {
   const full = key?.full;
   // Enter arrives twice, as `enter` and as `return`; one of them counts.
   if (full === 'return') return undefined;
-  if (full !== undefined && full.length > 1 && !/^S-[a-z]$/.test(full)) return full === 'linefeed' ? 'enter' : full;
+  if (full !== undefined && full.length > 1 && !/^S-[a-z]$/.test(full))
+    return full === 'linefeed' ? 'enter' : full;
   return character && character >= ' ' ? character : full;
 }
 
@@ -71,14 +75,28 @@ export function openTerminal(handlers: TerminalHandlers): Terminal {
     title: 'greenboost cluster',
     ...(MODERN_TERMINALS.test(term) ? { terminal: 'xterm-256color' } : {}),
   });
-  const box = blessed.box({ parent: screen, top: 0, left: 0, width: '100%', height: '100%', tags: false, wrap: false });
+  const box = blessed.box({
+    parent: screen,
+    top: 0,
+    left: 0,
+    width: '100%',
+    height: '100%',
+    tags: false,
+    wrap: false,
+  });
   let open = true;
   let drawn = '';
-  screen.on('keypress', (character: string | undefined, key: { full?: string; name?: string } | undefined) => {
-    const name = keyName(character, key);
-    if (open && name !== undefined) handlers.onKey(name);
+  screen.on(
+    'keypress',
+    (character: string | undefined, key: { full?: string; name?: string } | undefined) => {
+      const name = keyName(character, key);
+      if (open && name !== undefined) handlers.onKey(name);
+    },
+  );
+  const size = (): { cols: number; rows: number } => ({
+    cols: screen.width as number,
+    rows: screen.height as number,
   });
-  const size = (): { cols: number; rows: number } => ({ cols: screen.width as number, rows: screen.height as number });
   screen.on('resize', () => {
     drawn = '';
     if (open) handlers.onResize(size());
@@ -87,7 +105,9 @@ export function openTerminal(handlers: TerminalHandlers): Terminal {
     size,
     draw(lines) {
       if (!open) return;
-      const text = lines.map((line) => (line.length === 0 ? lineText(line) : encode(line, color))).join('\n');
+      const text = lines
+        .map((line) => (line.length === 0 ? lineText(line) : encode(line, color)))
+        .join('\n');
       if (text === drawn) return;
       drawn = text;
       box.setContent(text);

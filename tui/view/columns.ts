@@ -28,16 +28,23 @@ export function fittingColumns<Row>(
   const kept = [...columns];
   const total = (): number => kept.reduce((sum, column) => sum + column.width + 1, -1);
   while (kept.length > 1 && total() > width) {
-    const lowest = kept.reduce((least, column) => (column.priority < least.priority ? column : least));
+    const lowest = kept.reduce((least, column) =>
+      column.priority < least.priority ? column : least,
+    );
     kept.splice(kept.indexOf(lowest), 1);
   }
   const spare = Math.max(0, width - total());
   const growing = kept.findIndex((column) => column.grows);
-  return kept.map((column, index) => ({ column, width: column.width + (index === growing ? spare : 0) }));
+  return kept.map((column, index) => ({
+    column,
+    width: column.width + (index === growing ? spare : 0),
+  }));
 }
 
 function padded(text: string, width: number, align: 'left' | 'right', glyphs: Glyphs): string {
-  return align === 'right' ? padStartCells(text, width, glyphs.cut) : padEndCells(text, width, glyphs.cut);
+  return align === 'right'
+    ? padStartCells(text, width, glyphs.cut)
+    : padEndCells(text, width, glyphs.cut);
 }
 
 /** The header and one line a row. `sortTitle` gets an arrow; the selected row is marked by a letter and by style. */

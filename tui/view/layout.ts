@@ -43,7 +43,8 @@ export function panelRects(cols: number, rows: number, wants: Wants): Rect[] {
   const room = rows - HEADER_LINES - FOOTER_LINES;
   const minimum = { tiers: 2, feeders: 2, processes: 2, events: 1 };
   const frames = 4 * FRAME_LINES;
-  let spare = room - frames - (minimum.tiers + minimum.feeders + minimum.processes + minimum.events);
+  let spare =
+    room - frames - (minimum.tiers + minimum.feeders + minimum.processes + minimum.events);
   const grow = (least: number, want: number): number => {
     const extra = Math.max(0, Math.min(spare, want - least));
     spare -= extra;
@@ -58,9 +59,20 @@ export function panelRects(cols: number, rows: number, wants: Wants): Rect[] {
   const rects: Rect[] = [];
   let y = HEADER_LINES;
   rects.push({ panel: 'tiers', x: 0, y, width: left, height: tiers + FRAME_LINES });
-  if (side) rects.push({ panel: 'throughput', x: left, y, width: cols - left, height: tiers + FRAME_LINES });
+  if (side)
+    rects.push({
+      panel: 'throughput',
+      x: left,
+      y,
+      width: cols - left,
+      height: tiers + FRAME_LINES,
+    });
   y += tiers + FRAME_LINES;
-  for (const [panel, body] of [['feeders', feeders], ['processes', processes], ['events', events]] as const) {
+  for (const [panel, body] of [
+    ['feeders', feeders],
+    ['processes', processes],
+    ['events', events],
+  ] as const) {
     rects.push({ panel, x: 0, y, width: cols, height: body + FRAME_LINES });
     y += body + FRAME_LINES;
   }

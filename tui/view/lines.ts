@@ -2,7 +2,8 @@
 // The language between view and terminal: a line is a list of spans, a span is cleaned text in one named style.
 import { cutText, textWidth } from './text.js';
 
-export type StyleName = 'plain' | 'bold' | 'good' | 'warn' | 'bad' | 'stale' | 'focus' | 'selected' | 'frame';
+export type StyleName =
+  'plain' | 'bold' | 'good' | 'warn' | 'bad' | 'stale' | 'focus' | 'selected' | 'frame';
 
 export interface Span {
   readonly text: string;
@@ -29,14 +30,32 @@ export interface Glyphs {
 }
 
 export const UNICODE_GLYPHS: Glyphs = {
-  topLeft: '┌', topRight: '┐', bottomLeft: '└', bottomRight: '┘', horizontal: '─', vertical: '│',
-  full: '█', empty: '░', cut: '…', up: '↑', down: '↓',
+  topLeft: '┌',
+  topRight: '┐',
+  bottomLeft: '└',
+  bottomRight: '┘',
+  horizontal: '─',
+  vertical: '│',
+  full: '█',
+  empty: '░',
+  cut: '…',
+  up: '↑',
+  down: '↓',
   spark: ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'],
 };
 
 export const ASCII_GLYPHS: Glyphs = {
-  topLeft: '+', topRight: '+', bottomLeft: '+', bottomRight: '+', horizontal: '-', vertical: '|',
-  full: '#', empty: '.', cut: '~', up: '^', down: 'v',
+  topLeft: '+',
+  topRight: '+',
+  bottomLeft: '+',
+  bottomRight: '+',
+  horizontal: '-',
+  vertical: '|',
+  full: '#',
+  empty: '.',
+  cut: '~',
+  up: '^',
+  down: 'v',
   spark: ['_', '.', ':', '-', '=', '+', '*', '#'],
 };
 
@@ -82,7 +101,13 @@ export function restyled(line: Line, style: StyleName): Line {
 
 /** A frame of `height` lines with a title in its upper edge; the body is cut or filled up. */
 export function boxLines(
-  box: { readonly title: string; readonly hint: string; readonly focused: boolean; readonly width: number; readonly height: number },
+  box: {
+    readonly title: string;
+    readonly hint: string;
+    readonly focused: boolean;
+    readonly width: number;
+    readonly height: number;
+  },
   body: readonly Line[],
   glyphs: Glyphs,
 ): Line[] {
@@ -91,7 +116,9 @@ export function boxLines(
   const title = cutText(` ${box.title} `, Math.max(0, width - 4), glyphs.cut);
   const hintRoom = width - 4 - textWidth(title) - 3;
   const hint = box.hint !== '' && textWidth(box.hint) + 2 <= hintRoom ? ` ${box.hint} ` : '';
-  const rule = glyphs.horizontal.repeat(Math.max(0, width - 4 - textWidth(title) - textWidth(hint)));
+  const rule = glyphs.horizontal.repeat(
+    Math.max(0, width - 4 - textWidth(title) - textWidth(hint)),
+  );
   const top: Line = [
     span(glyphs.topLeft + glyphs.horizontal, 'frame'),
     span(title, focused ? 'focus' : 'bold'),
@@ -102,9 +129,14 @@ export function boxLines(
   const lines: Line[] = [top];
   for (let index = 0; index < height - 2; index += 1) {
     const content = fitLine(body[index] ?? [], inner, glyphs);
-    lines.push([span(`${glyphs.vertical} `, 'frame'), ...content, span(` ${glyphs.vertical}`, 'frame')]);
+    lines.push([
+      span(`${glyphs.vertical} `, 'frame'),
+      ...content,
+      span(` ${glyphs.vertical}`, 'frame'),
+    ]);
   }
-  const bottom = glyphs.bottomLeft + glyphs.horizontal.repeat(Math.max(0, width - 2)) + glyphs.bottomRight;
+  const bottom =
+    glyphs.bottomLeft + glyphs.horizontal.repeat(Math.max(0, width - 2)) + glyphs.bottomRight;
   lines.push([span(bottom, 'frame')]);
   return lines.slice(0, height);
 }
@@ -116,13 +148,23 @@ export function barText(share: number, width: number, glyphs: Glyphs): string {
   return glyphs.full.repeat(full) + glyphs.empty.repeat(Math.max(0, width - full));
 }
 
-/** The newest `width` samples, newest at the right; `scale` is the top, never below `floor` so that noise stays flat. */
-export function sparkText(samples: readonly number[], width: number, floor: number, glyphs: Glyphs): string {
+/** The newest `width` samples, newest at the right, scaled to the highest of them, but never below
+ *  `floor`, so that noise stays flat. */
+export function sparkText(
+  samples: readonly number[],
+  width: number,
+  floor: number,
+  glyphs: Glyphs,
+): string {
   const shown = samples.slice(-Math.max(0, width));
   const top = Math.max(floor, ...shown);
   const steps = glyphs.spark.length;
   const text = shown
-    .map((value) => (value <= 0 ? ' ' : (glyphs.spark[Math.min(steps - 1, Math.floor((value / top) * steps))] ?? ' ')))
+    .map((value) =>
+      value <= 0
+        ? ' '
+        : (glyphs.spark[Math.min(steps - 1, Math.floor((value / top) * steps))] ?? ' '),
+    )
     .join('');
   return ' '.repeat(Math.max(0, width - shown.length)) + text;
 }

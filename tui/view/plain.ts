@@ -51,7 +51,16 @@ export function sortedTiers(tiers: readonly TierJson[]): TierJson[] {
 
 export function tierTable(tiers: readonly TierJson[]): Table {
   return {
-    columns: [left('TIER'), shrinking('NAME'), right('USED'), right('CAPACITY'), right('READ'), right('WRITE'), right('LATENCY'), left('NOTE')],
+    columns: [
+      left('TIER'),
+      shrinking('NAME'),
+      right('USED'),
+      right('CAPACITY'),
+      right('READ'),
+      right('WRITE'),
+      right('LATENCY'),
+      left('NOTE'),
+    ],
     rows: sortedTiers(tiers).map((tier) => [
       tierWord(tier.kind),
       tier.name,
@@ -66,7 +75,9 @@ export function tierTable(tiers: readonly TierJson[]): Table {
 }
 
 function sumOf(link: LinkJson, kind: 'ram' | 'gpu', field: 'usedBytes' | 'capacityBytes'): number {
-  return link.devices.filter((device) => device.kind === kind).reduce((sum, device) => sum + device[field], 0);
+  return link.devices
+    .filter((device) => device.kind === kind)
+    .reduce((sum, device) => sum + device[field], 0);
 }
 
 /** `1.20 / 24.0 GiB`, or `-` when the feeder lends none of it. */
@@ -78,7 +89,20 @@ export function usedOfLent(link: LinkJson, kind: 'ram' | 'gpu'): string {
 
 export function linkTable(snapshot: SnapshotJson): Table {
   return {
-    columns: [shrinking('FEEDER'), left('ADDRESS'), left('STATE'), right('RTT'), right('UP'), right('DOWN'), right('VRAM'), right('RAM'), right('SENT'), right('RECEIVED'), right('ERRORS'), right('SEEN')],
+    columns: [
+      shrinking('FEEDER'),
+      left('ADDRESS'),
+      left('STATE'),
+      right('RTT'),
+      right('UP'),
+      right('DOWN'),
+      right('VRAM'),
+      right('RAM'),
+      right('SENT'),
+      right('RECEIVED'),
+      right('ERRORS'),
+      right('SEEN'),
+    ],
     rows: snapshot.links.map((link) => [
       link.feederName || link.feederId,
       link.address,
@@ -91,14 +115,28 @@ export function linkTable(snapshot: SnapshotJson): Table {
       formatBytes(link.sentBytes),
       formatBytes(link.receivedBytes),
       String(link.errorCount),
-      link.lastSeenUnixMs === null ? '-' : `${formatAge(snapshot.unixMs - link.lastSeenUnixMs)} ago`,
+      link.lastSeenUnixMs === null
+        ? '-'
+        : `${formatAge(snapshot.unixMs - link.lastSeenUnixMs)} ago`,
     ]),
   };
 }
 
 export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: number): Table {
   return {
-    columns: [right('PID'), shrinking('COMMAND'), right('ALLOC'), right('VRAM'), right('RAM'), right('F-VRAM'), right('F-RAM'), right('FETCHED'), right('EVICTED'), left('PHASE'), right('AGE')],
+    columns: [
+      right('PID'),
+      shrinking('COMMAND'),
+      right('ALLOC'),
+      right('VRAM'),
+      right('RAM'),
+      right('F-VRAM'),
+      right('F-RAM'),
+      right('FETCHED'),
+      right('EVICTED'),
+      left('PHASE'),
+      right('AGE'),
+    ],
     rows: attachments.map((from) => [
       String(from.pid),
       from.command,
@@ -139,7 +177,9 @@ export interface Totals {
 /** What the tiers hold together; a tier of a feeder that is away is not counted. */
 export function totalsOf(snapshot: SnapshotJson): Totals {
   const away = new Set(
-    snapshot.links.filter((link) => link.state !== 'ready' && link.state !== 'draining').map((link) => link.feederId),
+    snapshot.links
+      .filter((link) => link.state !== 'ready' && link.state !== 'draining')
+      .map((link) => link.feederId),
   );
   let usedBytes = 0;
   let capacityBytes = 0;
@@ -165,7 +205,15 @@ export function statusHeadline(snapshot: SnapshotJson): string {
 
 export function feedDeviceTable(status: FeedStatusJson): Table {
   return {
-    columns: [left('LENT'), shrinking('NAME'), right('CAPACITY'), right('LEASED'), right('USED'), right('LOCKED'), left('NOTE')],
+    columns: [
+      left('LENT'),
+      shrinking('NAME'),
+      right('CAPACITY'),
+      right('LEASED'),
+      right('USED'),
+      right('LOCKED'),
+      left('NOTE'),
+    ],
     rows: status.devices.map((device) => [
       device.kind === 'gpu' ? `vram ${device.index}` : 'ram',
       device.name,

@@ -18,9 +18,13 @@ export async function agentStop(options: { force?: boolean }): Promise<void> {
     return snapshot.agentPid;
   });
   if (!(await waitForExit(pid, STOP_TIMEOUT_MS))) {
-    throw new GbError('DEADLINE_EXCEEDED', `the agent (pid ${pid}) is still stopping after ${STOP_TIMEOUT_MS / 1000} s`, {
-      details: { hint: `its log: ${daemonLogPath('agent')}` },
-    });
+    throw new GbError(
+      'DEADLINE_EXCEEDED',
+      `the agent (pid ${pid}) is still stopping after ${STOP_TIMEOUT_MS / 1000} s`,
+      {
+        details: { hint: `its log: ${daemonLogPath('agent')}` },
+      },
+    );
   }
   writeLine('agent stopped');
 }
@@ -33,8 +37,21 @@ export async function agentStatus(options: { json?: boolean }): Promise<void> {
   const uptimeMs = snapshot.unixMs - snapshot.startedUnixMs;
   if (options.json) {
     const { schemaVersion, software, agentPid, startedUnixMs, epoch, hostId, hostName } = snapshot;
-    const counts = { linkCount: snapshot.links.length, attachmentCount: snapshot.attachments.length };
-    writeJson({ schemaVersion, software, agentPid, startedUnixMs, uptimeMs, epoch, hostId, hostName, ...counts });
+    const counts = {
+      linkCount: snapshot.links.length,
+      attachmentCount: snapshot.attachments.length,
+    };
+    writeJson({
+      schemaVersion,
+      software,
+      agentPid,
+      startedUnixMs,
+      uptimeMs,
+      epoch,
+      hostId,
+      hostName,
+      ...counts,
+    });
     return;
   }
   writeLine(

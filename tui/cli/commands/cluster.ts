@@ -21,14 +21,18 @@ const INTERVAL_SECONDS_MAX = 10;
 function parseInterval(text: string): number {
   const seconds = Number(text);
   if (!(seconds >= INTERVAL_SECONDS_MIN && seconds <= INTERVAL_SECONDS_MAX)) {
-    throw new GbError('INVALID_ARGUMENT', `--interval takes ${INTERVAL_SECONDS_MIN} to ${INTERVAL_SECONDS_MAX} seconds`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `--interval takes ${INTERVAL_SECONDS_MIN} to ${INTERVAL_SECONDS_MAX} seconds`,
+    );
   }
   return Math.round(seconds * 1000);
 }
 
 async function watchJson(intervalMs: number): Promise<void> {
   await withAgent(async (client) => {
-    for await (const message of messagesOf(client.watch({ intervalMs }))) writeJsonLine(snapshotJson(message));
+    for await (const message of messagesOf(client.watch({ intervalMs })))
+      writeJsonLine(snapshotJson(message));
   });
 }
 
@@ -41,9 +45,12 @@ export async function showCluster(options: ClusterOptions): Promise<void> {
     });
   }
   if (options.watch && options.json) return watchJson(intervalMs);
-  const screenless = process.stdout.isTTY !== true || process.stdin.isTTY !== true || process.env['TERM'] === 'dumb';
+  const screenless =
+    process.stdout.isTTY !== true || process.stdin.isTTY !== true || process.env['TERM'] === 'dumb';
   if (options.json || options.once || screenless) {
-    const snapshot = snapshotJson(await withAgent((client) => client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS })));
+    const snapshot = snapshotJson(
+      await withAgent((client) => client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS })),
+    );
     if (options.json) writeJson(snapshot);
     else writeStatus(snapshot);
     return;

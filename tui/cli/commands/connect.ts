@@ -9,7 +9,13 @@ import type { ConnectResponse } from '../../../proto/gen/greenboost/v1/control_p
 import { findKey, importKey, listKeyring, removeKey } from '../../../security/keyring.js';
 import { keyFingerprint, type PairingKey } from '../../../security/pairing.js';
 import { withAgent } from '../../control/client.js';
-import { linkJson, SCHEMA_VERSION, snapshotJson, tiersJson, type SnapshotJson } from '../../model/snapshot.js';
+import {
+  linkJson,
+  SCHEMA_VERSION,
+  snapshotJson,
+  tiersJson,
+  type SnapshotJson,
+} from '../../model/snapshot.js';
 import { totalsOf } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { ensureAgent } from '../daemon.js';
@@ -34,7 +40,8 @@ export function normalizeAddress(text: string): string {
   const bracketed = /^\[([0-9a-fA-F:.%\w]+)\](?::(\d{1,5}))?$/.exec(trimmed);
   const bareIpv6 = bracketed === null && trimmed.split(':').length > 2;
   const plain = bareIpv6 ? null : /^([A-Za-z0-9._-]+)(?::(\d{1,5}))?$/.exec(trimmed);
-  const host = bracketed?.[1] ?? (bareIpv6 && /^[0-9a-fA-F:.]+(%\w+)?$/.test(trimmed) ? trimmed : plain?.[1]);
+  const host =
+    bracketed?.[1] ?? (bareIpv6 && /^[0-9a-fA-F:.]+(%\w+)?$/.test(trimmed) ? trimmed : plain?.[1]);
   const port = Number(bracketed?.[2] ?? plain?.[2] ?? DEFAULT_PORT);
   if (host === undefined || port < 1 || port > 65535) {
     throw new GbError('INVALID_ARGUMENT', `"${trimmed.slice(0, 80)}" is not an address`, {
@@ -64,36 +71,56 @@ function keep(key: PairingKey): ChosenKey {
 
 /** The key for `address`: the one given now; else the one this link used before; else the only one of the keyring that
  *  no link uses; else a person is asked. */
-async function chooseKey(address: string, options: ConnectOptions, snapshot: SnapshotJson): Promise<ChosenKey> {
+async function chooseKey(
+  address: string,
+  options: ConnectOptions,
+  snapshot: SnapshotJson,
+): Promise<ChosenKey> {
   const nothing = { undo: () => undefined };
   const given = options.keyFile !== undefined || (process.env['GREENBOOST_KEY'] ?? '') !== '';
   if (!given) {
-    if (options.feeder !== undefined) return { feederId: parseId('feeder', options.feeder), ...nothing };
+    if (options.feeder !== undefined)
+      return { feederId: parseId('feeder', options.feeder), ...nothing };
     const keyring = listKeyring(configDir());
     const known = snapshot.links.find((link) => link.address === address);
-    const same = keyring.find((key) => key.feederId === known?.feederId || keyFingerprint(key) === known?.keyFingerprint);
+    const same = keyring.find(
+      (key) => key.feederId === known?.feederId || keyFingerprint(key) === known?.keyFingerprint,
+    );
     if (same) return { feederId: same.feederId, ...nothing };
     const used = new Set(snapshot.links.map((link) => link.feederId));
     const free = keyring.filter((key) => key.shared || !used.has(key.feederId));
     const [only] = free;
     if (only && free.length === 1) return { feederId: only.feederId, ...nothing };
     if (free.length > 1) {
-      note(`the keyring holds ${free.length} keys that fit; name one with --feeder, or give this feeder's key now`);
+      note(
+        `the keyring holds ${free.length} keys that fit; name one with --feeder, or give this feeder's key now`,
+      );
     }
   }
   const question = `Pairing key of ${address} (on it: greenboost key show): `;
-  return keep(await readKey({ ...(options.keyFile === undefined ? {} : { keyFile: options.keyFile }), question }));
+  return keep(
+    await readKey({
+      ...(options.keyFile === undefined ? {} : { keyFile: options.keyFile }),
+      question,
+    }),
+  );
 }
 
-function describeLink(response: ConnectResponse, before: SnapshotJson, after: SnapshotJson): string[] {
+function describeLink(
+  response: ConnectResponse,
+  before: SnapshotJson,
+  after: SnapshotJson,
+): string[] {
   const paint = painters(process.stdout);
   const link = response.link ? linkJson(response.link) : undefined;
   const added = tiersJson(response.tiers);
+  const peer = `${link?.feederName ?? ''} ${link?.address ?? ''}  ${link?.cipher ?? ''}`;
   const lines = [
-    `${paint.green('connected')} ${cleanText(`${link?.feederName ?? ''} ${link?.address ?? ''}  ${link?.cipher ?? ''}`)}`,
+    `${paint.green('connected')} ${cleanText(peer)}`,
     ...added.map((tier) => {
       const kind = tier.kind === 'feeder_vram' ? 'VRAM' : 'RAM';
-      return `  adds ${formatBytes(tier.capacityBytes)} of ${kind}  (${cleanText(tier.name)}${tier.simulated ? ', simulated' : ''})`;
+      const name = `${cleanText(tier.name)}${tier.simulated ? ', simulated' : ''}`;
+      return `  adds ${formatBytes(tier.capacityBytes)} of ${kind}  (${name})`;
     }),
   ];
   if (link) {
@@ -129,7 +156,10 @@ export async function connectFeeder(addressText: string, options: ConnectOptions
     const request = { address, feederId: key.feederId, timeoutMs };
     try {
       const answer = await client.connect(request, { timeoutMs: timeoutMs + STATUS_TIMEOUT_MS });
-      return { response: answer, after: snapshotJson(await client.getStatus({}, { timeoutMs: STATUS_TIMEOUT_MS })) };
+      return {
+        response: answer,
+        after: snapshotJson(await client.getStatus({}, { timeoutMs: STATUS_TIMEOUT_MS })),
+      };
     } catch (reason) {
       if (GbError.from(reason).code === 'UNAUTHENTICATED') key.undo();
       throw reason;
@@ -137,22 +167,34 @@ export async function connectFeeder(addressText: string, options: ConnectOptions
   });
   if (options.json) {
     const link = response.link ? linkJson(response.link) : null;
-    writeJson({ schemaVersion: SCHEMA_VERSION, link, tiers: tiersJson(response.tiers), totals: totalsOf(after) });
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      link,
+      tiers: tiersJson(response.tiers),
+      totals: totalsOf(after),
+    });
     return;
   }
   for (const line of describeLink(response, before, after)) writeLine(line);
 }
 
 /** Leaves a feeder after its bytes are back. @throws GbError NOT_FOUND, WRONG_STATE when they have no room here. */
-export async function disconnectFeeder(feeder: string, options: { force?: boolean; json?: boolean }): Promise<void> {
+export async function disconnectFeeder(
+  feeder: string,
+  options: { force?: boolean; json?: boolean },
+): Promise<void> {
   const response = await withAgent((client) =>
-    client.disconnect({ feeder, force: options.force === true }, { timeoutMs: DISCONNECT_TIMEOUT_MS }),
+    client.disconnect(
+      { feeder, force: options.force === true },
+      { timeoutMs: DISCONNECT_TIMEOUT_MS },
+    ),
   );
   const movedBytes = Number(response.movedBytes);
   const lostBytes = Number(response.lostBytes);
   if (options.json) writeJson({ schemaVersion: SCHEMA_VERSION, feeder, movedBytes, lostBytes });
   else {
     writeLine(`disconnected ${cleanText(feeder)}; brought back ${formatBytes(movedBytes)}`);
-    if (lostBytes > 0) note(`greenboost: ${formatBytes(lostBytes)} were lost; their programs get CUDA error 911`);
+    if (lostBytes > 0)
+      note(`greenboost: ${formatBytes(lostBytes)} were lost; their programs get CUDA error 911`);
   }
 }

@@ -12,12 +12,16 @@ interface AgentMain {
 
 /** Runs the feeder until it was stopped. @throws GbError when it cannot start. */
 export async function feedForeground(settings: FeedSettings): Promise<void> {
-  const { runFeeder } = (await import(new URL('../../../feeder/main.js', import.meta.url).href)) as FeederMain;
+  const { runFeeder } = (await import(
+    new URL('../../../feeder/main.js', import.meta.url).href
+  )) as FeederMain;
   await runFeeder(settings);
 }
 
 /** Runs the host agent until it was stopped. @throws GbError when it cannot start. */
 export async function agentForeground(): Promise<void> {
-  const { runAgent } = (await import(new URL('../../../host/main.js', import.meta.url).href)) as AgentMain;
+  const { runAgent } = (await import(
+    new URL('../../../host/main.js', import.meta.url).href
+  )) as AgentMain;
   await runAgent();
 }

@@ -41,7 +41,8 @@ const GPUS_MAX = 64;
 function parsePort(text: string | undefined): number {
   if (text === undefined) return DEFAULT_PORT;
   const port = Number(text);
-  if (!/^\d{1,5}$/.test(text) || port > 65_535) throw new GbError('INVALID_ARGUMENT', `--port ${text} is not a port`);
+  if (!/^\d{1,5}$/.test(text) || port > 65_535)
+    throw new GbError('INVALID_ARGUMENT', `--port ${text} is not a port`);
   return port;
 }
 
@@ -75,7 +76,8 @@ export function feedSettings(options: FeedStartOptions): FeedSettings {
 }
 
 function daemonArgs(options: FeedStartOptions): string[] {
-  const one = (name: string, value: string | undefined): string[] => (value === undefined ? [] : [name, value]);
+  const one = (name: string, value: string | undefined): string[] =>
+    value === undefined ? [] : [name, value];
   return [
     ...one('--ram', options.ram),
     ...(options.vram ?? []).flatMap((value) => ['--vram', value]),
@@ -105,7 +107,9 @@ function bestAddress(addresses: readonly string[]): string {
 
 function writeStarted(status: FeedStatusJson): void {
   const paint = painters(process.stdout);
-  writeLine(`${paint.green('lending')} ${lentWords(status)} as "${cleanText(status.feederName)}" (pid ${status.pid})`);
+  writeLine(
+    `${paint.green('lending')} ${lentWords(status)} as "${cleanText(status.feederName)}" (pid ${status.pid})`,
+  );
   writeLine(`listening on ${status.addresses.join(', ')}`);
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
   writeLine();
@@ -115,8 +119,9 @@ function writeStarted(status: FeedStatusJson): void {
   writeLine(`  ${paint.bold('greenboost key show')}    (fingerprint ${status.keyFingerprint})`);
 }
 
-/** Starts lending. In the background it returns when the daemon is ready; in the foreground when it was stopped.
- *  @throws GbError ALREADY_EXISTS when a feeder of this user runs already; what the daemon said when it does not start. */
+/** Starts lending. In the background it returns when the daemon is ready; in the foreground when it
+ *  was stopped. @throws GbError ALREADY_EXISTS when a feeder of this user runs already; what the
+ *  daemon said when it does not start. */
 export async function feedStart(options: FeedStartOptions): Promise<void> {
   const settings = feedSettings(options);
   if (options.foreground) {
@@ -134,18 +139,25 @@ export async function feedStart(options: FeedStartOptions): Promise<void> {
 }
 
 async function readStatus(): Promise<FeedStatusJson> {
-  return feedStatusJson(await withFeed((client) => client.getFeedStatus({}, { timeoutMs: CALL_TIMEOUT_MS })));
+  return feedStatusJson(
+    await withFeed((client) => client.getFeedStatus({}, { timeoutMs: CALL_TIMEOUT_MS })),
+  );
 }
 
 /** Stops lending and waits until the daemon is gone. @throws GbError FEEDER_UNREACHABLE when none runs. */
 export async function feedStop(options: { grace: string }): Promise<void> {
   const seconds = Number(options.grace);
   if (!(seconds >= 0) || seconds > GRACE_SECONDS_MAX) {
-    throw new GbError('INVALID_ARGUMENT', `--grace takes seconds between 0 and ${GRACE_SECONDS_MAX}`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `--grace takes seconds between 0 and ${GRACE_SECONDS_MAX}`,
+    );
   }
   const graceMs = Math.round(seconds * 1000);
   const { pid } = await readStatus();
-  await withFeed((client) => client.stopFeed({ graceMs }, { timeoutMs: graceMs + CALL_TIMEOUT_MS }));
+  await withFeed((client) =>
+    client.stopFeed({ graceMs }, { timeoutMs: graceMs + CALL_TIMEOUT_MS }),
+  );
   if (!(await waitForExit(pid, graceMs + STOP_MARGIN_MS))) {
     throw new GbError('DEADLINE_EXCEEDED', `the feeder (pid ${pid}) is still stopping`, {
       details: { hint: `its log: ${daemonLogPath('feeder')}` },
@@ -163,7 +175,9 @@ export async function feedStatus(options: { json?: boolean }): Promise<void> {
   }
   const paint = painters(process.stdout);
   const uptime = formatAge(Date.now() - status.startedUnixMs);
-  writeLine(`${paint.bold(cleanText(status.feederName))} ${status.feederId} ${status.state}, up ${uptime}, pid ${status.pid}`);
+  writeLine(
+    `${paint.bold(cleanText(status.feederName))} ${status.feederId} ${status.state}, up ${uptime}, pid ${status.pid}`,
+  );
   writeLine(`listening on ${status.addresses.join(', ')}, key ${status.keyFingerprint}`);
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
   writeLine(

@@ -12,7 +12,12 @@ import {
 } from '../../../security/key-file.js';
 import { resolveKeyInput } from '../../../security/key-input.js';
 import { importKey, listKeyring, removeKey } from '../../../security/keyring.js';
-import { formatPairingKey, keyFingerprint, parsePairingKey, type PairingKey } from '../../../security/pairing.js';
+import {
+  formatPairingKey,
+  keyFingerprint,
+  parsePairingKey,
+  type PairingKey,
+} from '../../../security/pairing.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
 import { note, tableLines, writeJson, writeLine } from '../output.js';
 import { canPrompt, promptSecret, readSecretFromStdin } from '../prompt.js';
@@ -38,19 +43,30 @@ function dateText(unixMs: number | null): string {
 }
 
 function keyRows(keys: readonly PairingKey[]): string[] {
-  const columns = [{ title: 'FEEDER' }, { title: 'FINGERPRINT' }, { title: 'KIND' }, { title: 'SINCE (UTC)' }];
-  const rows = keys.map(keyJson).map((key) => [
-    key.feederId,
-    key.fingerprint,
-    key.shared ? 'shared' : 'own',
-    dateText(key.createdUnixMs),
-  ]);
+  const columns = [
+    { title: 'FEEDER' },
+    { title: 'FINGERPRINT' },
+    { title: 'KIND' },
+    { title: 'SINCE (UTC)' },
+  ];
+  const rows = keys
+    .map(keyJson)
+    .map((key) => [
+      key.feederId,
+      key.fingerprint,
+      key.shared ? 'shared' : 'own',
+      dateText(key.createdUnixMs),
+    ]);
   return tableLines({ columns, rows });
 }
 
 /** Where a key may come from: --key-file, GREENBOOST_KEY, a prompt, and for `import` standard input.
  *  @throws GbError as resolveKeyInput; CANCELED when the person gives up. */
-export async function readKey(options: { keyFile?: string; question: string; stdin?: boolean }): Promise<PairingKey> {
+export async function readKey(options: {
+  keyFile?: string;
+  question: string;
+  stdin?: boolean;
+}): Promise<PairingKey> {
   const env = process.env;
   const given = options.keyFile !== undefined || (env['GREENBOOST_KEY'] ?? '') !== '';
   if (!given && options.stdin && process.stdin.isTTY !== true) {
@@ -70,7 +86,9 @@ export async function keyGenerate(): Promise<void> {
       details: { hint: 'make a new one: greenboost key rotate' },
     });
   }
-  writeLine(`${existed ? 'this feeder already has a key' : 'made a key'}: ${feederId} ${keyFingerprint(newest)}`);
+  writeLine(
+    `${existed ? 'this feeder already has a key' : 'made a key'}: ${feederId} ${keyFingerprint(newest)}`,
+  );
   note('print it with: greenboost key show');
 }
 
@@ -86,11 +104,16 @@ function ownKey(): PairingKey {
 export async function keyShow(options: { json?: boolean }): Promise<void> {
   const key = ownKey();
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, ...keyJson(key), pairingKey: formatPairingKey(key) });
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      ...keyJson(key),
+      pairingKey: formatPairingKey(key),
+    });
     return;
   }
   writeLine(formatPairingKey(key));
-  if (process.stdout.isTTY) note('whoever has this line can use the memory this feeder lends; give it to hosts only');
+  if (process.stdout.isTTY)
+    note('whoever has this line can use the memory this feeder lends; give it to hosts only');
 }
 
 /** Puts a key into the keyring, or with --as-own in front of this feeder's own keys. */
@@ -112,14 +135,18 @@ export async function keyRotate(): Promise<void> {
   const [newest, ...older] = keys;
   if (newest) writeLine(`new key: ${newest.feederId} ${keyFingerprint(newest)}`);
   note('give hosts the new key: greenboost key show');
-  for (const key of older) note(`still valid: ${keyFingerprint(key)}; end it with: greenboost key revoke ${keyFingerprint(key)}`);
+  for (const key of older)
+    note(
+      `still valid: ${keyFingerprint(key)}; end it with: greenboost key revoke ${keyFingerprint(key)}`,
+    );
 }
 
 /** Takes one of this feeder's keys out of use; a running feeder closes its sessions within seconds. */
 export async function keyRevoke(fingerprint: string): Promise<void> {
   const { keys } = revokeFeederKey(configDir(), fingerprint);
   writeLine(`revoked ${fingerprint}; ${keys.length} left`);
-  if (keys.length === 0) note('this feeder accepts nobody now; make a new key: greenboost key rotate');
+  if (keys.length === 0)
+    note('this feeder accepts nobody now; make a new key: greenboost key rotate');
 }
 
 /** Both sides' keys: the keyring of this host, and the keys of this feeder if it is one. Never a secret. */
@@ -127,12 +154,17 @@ export async function keyList(options: { json?: boolean }): Promise<void> {
   const keyring = listKeyring(configDir());
   const own = loadFeederKeys(configDir())?.keys ?? [];
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, keyring: keyring.map(keyJson), own: own.map(keyJson) });
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      keyring: keyring.map(keyJson),
+      own: own.map(keyJson),
+    });
     return;
   }
   if (keyring.length === 0) writeLine('keyring: empty');
   else ['keyring:', ...keyRows(keyring)].forEach((line) => writeLine(line));
-  if (own.length > 0) ['', 'keys of this feeder, newest first:', ...keyRows(own)].forEach((line) => writeLine(line));
+  if (own.length > 0)
+    ['', 'keys of this feeder, newest first:', ...keyRows(own)].forEach((line) => writeLine(line));
 }
 
 /** Forgets the key of a feeder. @throws GbError NOT_FOUND when the keyring does not hold it. */
@@ -143,5 +175,7 @@ export async function keyRemove(feeder: string): Promise<void> {
       details: { hint: 'see which it holds: greenboost key list' },
     });
   }
-  writeLine(`removed the key of ${feederId}; an open link ends with: greenboost disconnect ${feederId}`);
+  writeLine(
+    `removed the key of ${feederId}; an open link ends with: greenboost disconnect ${feederId}`,
+  );
 }

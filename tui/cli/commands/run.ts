@@ -25,7 +25,14 @@ export interface RunOptions {
 const AGENT_CHECK_INTERVAL_MS = 500;
 /** After a failed restart the next try waits this long, so that a broken agent costs nothing. */
 const AGENT_RETRY_INTERVAL_MS = 10_000;
-const FORWARDED: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR2', 'SIGINT', 'SIGQUIT', 'SIGUSR1'];
+const FORWARDED: readonly NodeJS.Signals[] = [
+  'SIGTERM',
+  'SIGHUP',
+  'SIGUSR2',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGUSR1',
+];
 /** These the terminal itself sends to every process in the foreground, the program included. */
 const FROM_TERMINAL: ReadonlySet<NodeJS.Signals> = new Set(['SIGINT', 'SIGQUIT']);
 
@@ -47,15 +54,21 @@ function prependPath(first: string, rest: string | undefined): string {
 export function runEnvironment(options: RunOptions, base: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const shim = nativePath('lib', 'libgreenboost_cuda.so');
   if (/[\s:]/.test(shim)) {
-    throw new GbError('UNSUPPORTED', `the loader cannot preload from a path with a space or colon: ${shim}`, {
-      details: { hint: 'move greenboost to a folder without them' },
-    });
+    throw new GbError(
+      'UNSUPPORTED',
+      `the loader cannot preload from a path with a space or colon: ${shim}`,
+      {
+        details: { hint: 'move greenboost to a folder without them' },
+      },
+    );
   }
   const env: NodeJS.ProcessEnv = { ...base };
   env['LD_PRELOAD'] = prependPath(shim, base['LD_PRELOAD']);
   env['GREENBOOST_SOCKET'] = shimSocketPath(base);
-  if (options.vramBudget) env['GREENBOOST_VRAM_BUDGET'] = checkedSize(options.vramBudget, '--vram-budget');
-  if (options.ramBudget) env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
+  if (options.vramBudget)
+    env['GREENBOOST_VRAM_BUDGET'] = checkedSize(options.vramBudget, '--vram-budget');
+  if (options.ramBudget)
+    env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
   if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
   if (options.report) env['GREENBOOST_REPORT'] = options.report;
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
@@ -105,10 +118,14 @@ function keepAgentAlive(firstPid: number): () => void {
     try {
       const agent = await ensureAgent();
       pid = agent.snapshot.agentPid;
-      note(`greenboost: the agent had ended; ${agent.started ? 'started it again' : 'found a new one'} (pid ${pid})`);
+      note(
+        `greenboost: the agent had ended; ${agent.started ? 'started it again' : 'found a new one'} (pid ${pid})`,
+      );
     } catch (reason) {
       nextTryMs = systemClock.nowMs() + AGENT_RETRY_INTERVAL_MS;
-      note(`greenboost: the agent had ended and does not start: ${GbError.from(reason).rawMessage}`);
+      note(
+        `greenboost: the agent had ended and does not start: ${GbError.from(reason).rawMessage}`,
+      );
     } finally {
       busy = false;
     }
@@ -128,7 +145,9 @@ function launch(command: string, args: readonly string[], env: NodeJS.ProcessEnv
     child.once('error', (error: NodeJS.ErrnoException) => {
       stopForwarding();
       const missing = error.code === 'ENOENT' || error.code === 'ENOTDIR';
-      note(`greenboost: ${command}: ${missing ? 'no such program' : `cannot be run (${error.code ?? error.message})`}`);
+      note(
+        `greenboost: ${command}: ${missing ? 'no such program' : `cannot be run (${error.code ?? error.message})`}`,
+      );
       done(missing ? EXIT_NOT_FOUND : EXIT_NOT_EXECUTABLE);
     });
     child.once('exit', (code, signal) => {

@@ -33,7 +33,8 @@ export function writeStatus(snapshot: SnapshotJson): void {
       : ['none; on another machine: greenboost feed start, then here: greenboost connect HOST'],
   );
   for (const link of snapshot.links) {
-    if (link.state !== 'ready' && link.detail) writeLine(cleanText(`  ${link.feederName}: ${link.detail}`));
+    if (link.state !== 'ready' && link.detail)
+      writeLine(cleanText(`  ${link.feederName}: ${link.detail}`));
   }
   section(
     `Programs (${snapshot.attachments.length})`,

@@ -8,6 +8,12 @@ import { writeJson, writeLine } from '../output.js';
 /** Prints the version of the command and of the protocol it speaks. */
 export async function showVersion(options: { json?: boolean }): Promise<void> {
   const protocol = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
-  if (options.json) writeJson({ schemaVersion: SCHEMA_VERSION, software: softwareVersion(), protocol, node: process.version });
+  if (options.json)
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      software: softwareVersion(),
+      protocol,
+      node: process.version,
+    });
   else writeLine(`${softwareVersion()} (protocol ${protocol}, node ${process.version})`);
 }

@@ -56,7 +56,11 @@ interface DemoCluster {
 
 function sizesOf(options: DemoOptions): Sizes {
   const vramBytes = options.vram === undefined ? DEFAULT_VRAM_BYTES : parseBytes(options.vram);
-  if (vramBytes < VRAM_BYTES_MIN || vramBytes > VRAM_BYTES_MAX || vramBytes % (BUFFERS_PER_VRAM * RANGE_ALIGN_BYTES) !== 0) {
+  if (
+    vramBytes < VRAM_BYTES_MIN ||
+    vramBytes > VRAM_BYTES_MAX ||
+    vramBytes % (BUFFERS_PER_VRAM * RANGE_ALIGN_BYTES) !== 0
+  ) {
     throw new GbError('INVALID_ARGUMENT', '--vram takes a multiple of 32MiB up to 64GiB');
   }
   const remoteBytes = (WORKING_SET_FACTOR - 2) * vramBytes;
@@ -91,12 +95,19 @@ function createCluster(folder: string, sizes: Sizes): DemoCluster {
   const simulation = join(folder, 'sim');
   mkdirSync(simulation, { mode: 0o700 });
   const gpu: Record<string, string> = simulated
-    ? { GREENBOOST_GPU: 'sim', GBSIM_GPU: 'demo', GBSIM_DIR: simulation, GBSIM_VRAM: String(sizes.vramBytes) }
+    ? {
+        GREENBOOST_GPU: 'sim',
+        GBSIM_GPU: 'demo',
+        GBSIM_DIR: simulation,
+        GBSIM_VRAM: String(sizes.vramBytes),
+      }
     : { GREENBOOST_GPU: 'cuda' };
   return {
     simulated,
     host: new DemoMachine('host', join(folder, 'host'), gpu),
-    feeders: ['anvil', 'forge'].map((name) => new DemoMachine(name, join(folder, name), { GREENBOOST_GPU: 'none' })),
+    feeders: ['anvil', 'forge'].map(
+      (name) => new DemoMachine(name, join(folder, name), { GREENBOOST_GPU: 'none' }),
+    ),
   };
 }
 
@@ -104,8 +115,18 @@ async function startFeeder(feeder: DemoMachine, host: DemoMachine, sizes: Sizes)
   await feeder.call(['key', 'generate']);
   const port = String(await freePort());
   await feeder.call([
-    'feed', 'start', '--name', feeder.name, '--bind', '127.0.0.1', '--port', port, '--gpu', 'none',
-    '--ram', String(sizes.lentBytes),
+    'feed',
+    'start',
+    '--name',
+    feeder.name,
+    '--bind',
+    '127.0.0.1',
+    '--port',
+    port,
+    '--gpu',
+    'none',
+    '--ram',
+    String(sizes.lentBytes),
   ]);
   await feeder.feedStatus();
   const key = (await feeder.call(['key', 'show'])).trim();
@@ -130,8 +151,9 @@ async function bringUp(cluster: DemoCluster, sizes: Sizes, report: DemoReport): 
   }
   const snapshot = await host.status();
   for (const link of snapshot.links) {
-    const rates = `${formatRate(link.uploadBytesPerSecond ?? 0)} up, ${formatRate(link.downloadBytesPerSecond ?? 0)} down`;
-    report.line(`    ${link.feederName}: ${link.cipher}, ${rates} (measured on loopback)`);
+    const up = formatRate(link.uploadBytesPerSecond ?? 0);
+    const down = formatRate(link.downloadBytesPerSecond ?? 0);
+    report.line(`    ${link.feederName}: ${link.cipher}, ${up} up, ${down} down (on loopback)`);
   }
 }
 
@@ -151,20 +173,31 @@ function liveLine(snapshot: SnapshotJson, statuses: readonly FeedStatusJson[]): 
 }
 
 /** Samples all three machines until the program ends; keeps the highest use of the feeders, by their own counters. */
-async function watchRun(cluster: DemoCluster, run: Started, report: DemoReport, peak: Peak): Promise<Finished> {
+async function watchRun(
+  cluster: DemoCluster,
+  run: Started,
+  report: DemoReport,
+  peak: Peak,
+): Promise<Finished> {
   let done: Finished | undefined;
   const finished = run.finished.then((result) => (done = result));
   const deadlineMs = systemClock.nowMs() + RUN_TIMEOUT_MS;
   while (done === undefined) {
     if (systemClock.nowMs() > deadlineMs) {
       run.child.kill('SIGTERM');
-      throw new GbError('DEADLINE_EXCEEDED', `the program is not done after ${RUN_TIMEOUT_MS / 1000} s`);
+      throw new GbError(
+        'DEADLINE_EXCEEDED',
+        `the program is not done after ${RUN_TIMEOUT_MS / 1000} s`,
+      );
     }
     const statuses = await Promise.all(cluster.feeders.map((feeder) => feeder.feedStatus()));
     const total = statuses.reduce((sum, status) => sum + usedOf(status), 0);
     peak.feederBytes = Math.max(peak.feederBytes, total);
     for (const status of statuses) {
-      peak.perFeeder.set(status.feederName, Math.max(peak.perFeeder.get(status.feederName) ?? 0, usedOf(status)));
+      peak.perFeeder.set(
+        status.feederName,
+        Math.max(peak.perFeeder.get(status.feederName) ?? 0, usedOf(status)),
+      );
     }
     report.progress(liveLine(await cluster.host.status(), statuses));
     await Promise.race([finished, sleep(SAMPLE_INTERVAL_MS)]);
@@ -183,7 +216,8 @@ interface ShimStats {
 }
 
 function readStats(path: string): ShimStats {
-  if (!existsSync(path)) throw new GbError('NOT_FOUND', 'the shim wrote no statistics: it was not loaded');
+  if (!existsSync(path))
+    throw new GbError('NOT_FOUND', 'the shim wrote no statistics: it was not loaded');
   return JSON.parse(readFileSync(path, 'utf8')) as ShimStats;
 }
 
@@ -195,7 +229,9 @@ function drawResidency(stats: ShimStats, peak: Peak, report: DemoReport): void {
   ];
   const most = Math.max(1, ...rows.map(([, bytes]) => bytes));
   for (const [name, bytes] of rows) {
-    report.line(`    ${name.padEnd(18)} ${formatBytes(bytes).padStart(9)}  ${barText(bytes / most, 32, UNICODE_GLYPHS)}`);
+    report.line(
+      `    ${name.padEnd(18)} ${formatBytes(bytes).padStart(9)}  ${barText(bytes / most, 32, UNICODE_GLYPHS)}`,
+    );
   }
 }
 
@@ -210,7 +246,8 @@ async function checkReleased(cluster: DemoCluster, report: DemoReport): Promise<
     const hostUsed = snapshot.tiers.reduce((sum, tier) => sum + tier.usedBytes, 0);
     const zero = used === 0 && leases === 0 && programs === 0 && hostUsed === 0;
     if (zero || systemClock.nowMs() > deadlineMs) {
-      const found = `feeders ${formatBytes(used)} in ${leases} leases, host ${formatBytes(hostUsed)}, ${programs} programs`;
+      const held = `feeders ${formatBytes(used)} in ${leases} leases`;
+      const found = `${held}, host ${formatBytes(hostUsed)}, ${programs} programs`;
       report.check('everything is free again on all three', zero, found);
       return;
     }
@@ -220,33 +257,74 @@ async function checkReleased(cluster: DemoCluster, report: DemoReport): Promise<
 
 function checkStats(stats: ShimStats, peak: Peak, sizes: Sizes, report: DemoReport): void {
   const third = sizes.workingSetBytes / 3;
-  const add = (name: string, result: { ok: boolean; found: string }): void => report.check(name, result.ok, result.found);
-  add('VRAM stayed within its budget', atMost(stats.peak_bytes?.[0] ?? Number.NaN, sizes.vramBytes));
-  add('local RAM stayed within its budget', atMost(stats.peak_bytes?.[1] ?? Number.NaN, sizes.vramBytes));
+  const add = (name: string, result: { ok: boolean; found: string }): void =>
+    report.check(name, result.ok, result.found);
+  add(
+    'VRAM stayed within its budget',
+    atMost(stats.peak_bytes?.[0] ?? Number.NaN, sizes.vramBytes),
+  );
+  add(
+    'local RAM stayed within its budget',
+    atMost(stats.peak_bytes?.[1] ?? Number.NaN, sizes.vramBytes),
+  );
   add('a third of the bytes lived on feeders, by their counters', atLeast(peak.feederBytes, third));
-  const everyFeeder = [...peak.perFeeder.values()].every((bytes) => bytes > 0) && peak.perFeeder.size === 2;
+  const everyFeeder =
+    [...peak.perFeeder.values()].every((bytes) => bytes > 0) && peak.perFeeder.size === 2;
   report.check('both feeders held some of it', everyFeeder, [...peak.perFeeder.keys()].join(', '));
   const out = (stats.evict_bytes ?? 0) + (stats.clean_drop_bytes ?? 0);
   add('bytes sent out to feeders: two round trips', atLeast(out, 2 * third));
-  add('bytes brought back from feeders: two round trips', atLeast(stats.fetch_bytes ?? 0, 2 * third));
+  add(
+    'bytes brought back from feeders: two round trips',
+    atLeast(stats.fetch_bytes ?? 0, 2 * third),
+  );
 }
 
-async function runProgram(cluster: DemoCluster, sizes: Sizes, folder: string, report: DemoReport, signal: AbortSignal): Promise<void> {
+async function runProgram(
+  cluster: DemoCluster,
+  sizes: Sizes,
+  folder: string,
+  report: DemoReport,
+  signal: AbortSignal,
+): Promise<void> {
   const budget = formatBytes(sizes.vramBytes);
   const gpu = cluster.simulated ? `a simulated GPU of ${budget}` : `this GPU, limited to ${budget}`;
   report.title(`2. An unmodified CUDA driver-API program on ${gpu}`);
-  report.line(`    needs ${formatBytes(sizes.workingSetBytes)}; may use ${budget} of VRAM and ${budget} of RAM; the rest must live on feeders`);
+  report.line(
+    `    needs ${formatBytes(sizes.workingSetBytes)}; may use ${budget} of VRAM and ${budget} of RAM;` +
+      ' the rest must live on feeders',
+  );
   const statsFile = join(folder, 'stats.json');
-  const budgets = ['--vram-budget', String(sizes.vramBytes), '--ram-budget', String(sizes.vramBytes)];
+  const budgets = [
+    '--vram-budget',
+    String(sizes.vramBytes),
+    '--ram-budget',
+    String(sizes.vramBytes),
+  ];
   const program = [
     nativePath('bin', 'programs', 'gb_workset'),
-    '--bytes', String(sizes.workingSetBytes), '--buffer-bytes', String(sizes.bufferBytes),
-    '--rounds', String(ROUNDS), '--hold-seconds', String(HOLD_SECONDS),
+    '--bytes',
+    String(sizes.workingSetBytes),
+    '--buffer-bytes',
+    String(sizes.bufferBytes),
+    '--rounds',
+    String(ROUNDS),
+    '--hold-seconds',
+    String(HOLD_SECONDS),
   ];
   const gpuArgs = ['--gpu', cluster.simulated ? 'sim' : 'cuda'];
   const peak: Peak = { feederBytes: 0, perFeeder: new Map() };
   const startMs = systemClock.nowMs();
-  const run = cluster.host.start(['run', ...gpuArgs, ...budgets, '--overcommit', 'gated', '--stats-file', statsFile, '--', ...program]);
+  const run = cluster.host.start([
+    'run',
+    ...gpuArgs,
+    ...budgets,
+    '--overcommit',
+    'gated',
+    '--stats-file',
+    statsFile,
+    '--',
+    ...program,
+  ]);
   const stop = (): boolean => run.child.kill('SIGTERM');
   signal.addEventListener('abort', stop, { once: true });
   let done: Finished;
@@ -257,25 +335,46 @@ async function runProgram(cluster: DemoCluster, sizes: Sizes, folder: string, re
     signal.removeEventListener('abort', stop);
   }
   signal.throwIfAborted();
-  const said = `${done.stdout}\n${done.stderr}`.trim().split('\n').filter((line) => line.trim() !== '');
+  const said = `${done.stdout}\n${done.stderr}`
+    .trim()
+    .split('\n')
+    .filter((line) => line.trim() !== '');
   for (const line of said.slice(-4)) report.line(`    | ${line.trim()}`);
   report.line(`    ${((systemClock.nowMs() - startMs) / 1000).toFixed(1)} s`);
   report.title('3. Where the bytes lived (highest)');
   const stats = done.code === 0 ? readStats(statsFile) : {};
   drawResidency(stats, peak, report);
   report.title('4. Checks');
-  report.check('the program ended well: every chunk as it was written', done.code === 0, `exit code ${done.code}`);
+  report.check(
+    'the program ended well: every chunk as it was written',
+    done.code === 0,
+    `exit code ${done.code}`,
+  );
   if (done.code === 0) checkStats(stats, peak, sizes, report);
   await checkReleased(cluster, report);
   for (const feeder of cluster.feeders) {
     const status = await feeder.feedStatus();
-    report.line(`    ${feeder.name}: took ${formatBytes(status.writeBytes)}, gave back ${formatBytes(status.readBytes)}, holds ${formatBytes(usedOf(status))}`);
+    report.line(
+      `    ${feeder.name}: took ${formatBytes(status.writeBytes)}, ` +
+        `gave back ${formatBytes(status.readBytes)}, holds ${formatBytes(usedOf(status))}`,
+    );
   }
 }
 
-async function cleanUp(cluster: DemoCluster, report: DemoReport, folder: string, keep: boolean): Promise<void> {
-  const stopped = await Promise.all([cluster.host, ...cluster.feeders].map((machine) => machine.stop()));
-  report.check('every daemon stopped when asked', stopped.every(Boolean), `${stopped.filter(Boolean).length} of ${stopped.length}`);
+async function cleanUp(
+  cluster: DemoCluster,
+  report: DemoReport,
+  folder: string,
+  keep: boolean,
+): Promise<void> {
+  const stopped = await Promise.all(
+    [cluster.host, ...cluster.feeders].map((machine) => machine.stop()),
+  );
+  report.check(
+    'every daemon stopped when asked',
+    stopped.every(Boolean),
+    `${stopped.filter(Boolean).length} of ${stopped.length}`,
+  );
   if (keep) report.line(`  kept: ${folder}`);
   else rmSync(folder, { recursive: true, force: true });
 }
@@ -289,7 +388,13 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   const cluster = createCluster(folder, sizes);
   const stop = new AbortController();
   let stoppedBy: number | undefined;
-  const handlers = ([['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const).map(([signal, code]) => {
+  const handlers = (
+    [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+      ['SIGHUP', 129],
+    ] as const
+  ).map(([signal, code]) => {
     const handler = (): void => {
       stoppedBy = code;
       stop.abort();
@@ -316,18 +421,37 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   return report.allOk ? 0 : 1;
 }
 
-function finish(report: DemoReport, cluster: DemoCluster, sizes: Sizes, options: DemoOptions): void {
+function finish(
+  report: DemoReport,
+  cluster: DemoCluster,
+  sizes: Sizes,
+  options: DemoOptions,
+): void {
   if (options.json) {
     const { checks, seconds, allOk: ok } = report;
-    writeJson({ schemaVersion: SCHEMA_VERSION, ok, simulated: cluster.simulated, seconds, ...sizes, checks });
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      ok,
+      simulated: cluster.simulated,
+      seconds,
+      ...sizes,
+      checks,
+    });
     return;
   }
   const failed = report.checks.filter((check) => !check.ok).length;
   report.line();
-  if (failed > 0) report.line(`${failed} of ${report.checks.length} checks failed; run with --keep to see the logs`);
+  if (failed > 0)
+    report.line(
+      `${failed} of ${report.checks.length} checks failed; run with --keep to see the logs`,
+    );
   else {
-    const where = cluster.simulated ? 'on a simulated GPU (no figure here is a GPU figure)' : 'on the real GPU';
+    const where = cluster.simulated
+      ? 'on a simulated GPU (no figure here is a GPU figure)'
+      : 'on the real GPU';
     report.line(`All ${report.checks.length} checks hold, ${where}, in ${report.seconds} s.`);
-    report.line('Next, for real: greenboost feed start on a spare machine, then greenboost connect from this one.');
+    report.line(
+      'Next, for real: greenboost feed start on a spare machine, then greenboost connect from this one.',
+    );
   }
 }

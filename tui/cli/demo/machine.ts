@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GbError } from '../../../proto/base/errors.js';
 import { withAgent, withFeed } from '../../control/client.js';
-import { feedStatusJson, snapshotJson, type FeedStatusJson, type SnapshotJson } from '../../model/snapshot.js';
+import {
+  feedStatusJson,
+  snapshotJson,
+  type FeedStatusJson,
+  type SnapshotJson,
+} from '../../model/snapshot.js';
 import { isAlive, waitForExit } from '../daemon.js';
 
 const CLI = fileURLToPath(new URL('../main.js', import.meta.url));
@@ -38,9 +43,15 @@ export class DemoMachine {
     readonly folder: string,
     extra: Readonly<Record<string, string>> = {},
   ) {
-    const kept = Object.entries(process.env).filter(([key, value]) => value !== undefined && !FOREIGN_VARIABLES.test(key));
+    const kept = Object.entries(process.env).filter(
+      ([key, value]) => value !== undefined && !FOREIGN_VARIABLES.test(key),
+    );
     this.env = { ...(Object.fromEntries(kept) as Record<string, string>), NO_COLOR: '1', ...extra };
-    for (const [variable, name] of [['XDG_CONFIG_HOME', 'config'], ['XDG_STATE_HOME', 'state'], ['XDG_RUNTIME_DIR', 'run']] as const) {
+    for (const [variable, name] of [
+      ['XDG_CONFIG_HOME', 'config'],
+      ['XDG_STATE_HOME', 'state'],
+      ['XDG_RUNTIME_DIR', 'run'],
+    ] as const) {
       const path = join(folder, name);
       mkdirSync(path, { recursive: true, mode: 0o700 });
       this.env[variable] = path;
@@ -69,19 +80,29 @@ export class DemoMachine {
     const done = await this.start(args, env).finished;
     if (done.code === 0) return done.stdout;
     const words = done.stderr.replace(/^greenboost: /, '').trim();
-    throw new GbError('DRIVER_ERROR', `on ${this.name}, greenboost ${args.join(' ')} failed (${done.code}): ${words}`, {
-      details: { exitCode: done.code ?? 10 },
-    });
+    throw new GbError(
+      'DRIVER_ERROR',
+      `on ${this.name}, greenboost ${args.join(' ')} failed (${done.code}): ${words}`,
+      {
+        details: { exitCode: done.code ?? 10 },
+      },
+    );
   }
 
   async feedStatus(): Promise<FeedStatusJson> {
-    const status = await withFeed((client) => client.getFeedStatus({}, { timeoutMs: CALL_TIMEOUT_MS }), this.env);
+    const status = await withFeed(
+      (client) => client.getFeedStatus({}, { timeoutMs: CALL_TIMEOUT_MS }),
+      this.env,
+    );
     this.#daemonPid = status.pid;
     return feedStatusJson(status);
   }
 
   async status(): Promise<SnapshotJson> {
-    const snapshot = await withAgent((client) => client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }), this.env);
+    const snapshot = await withAgent(
+      (client) => client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }),
+      this.env,
+    );
     this.#daemonPid = snapshot.agentPid;
     return snapshotJson(snapshot);
   }
@@ -92,7 +113,8 @@ export class DemoMachine {
     await this.status().catch(() => undefined);
     const pid = this.#daemonPid;
     if (pid === undefined) return true;
-    const args = this.name === 'host' ? ['agent', 'stop', '--force'] : ['feed', 'stop', '--grace', '0'];
+    const args =
+      this.name === 'host' ? ['agent', 'stop', '--force'] : ['feed', 'stop', '--grace', '0'];
     if (isAlive(pid)) await this.start(args).finished.catch(() => undefined);
     if (await waitForExit(pid, STOP_TIMEOUT_MS)) return true;
     for (const signal of ['SIGTERM', 'SIGKILL'] as const) {

@@ -37,7 +37,9 @@ export class DemoReport {
     this.progress(text);
     const result = await work();
     this.#clear();
-    this.line(`  ${text.padEnd(66)} ${this.#paint.dim(`${((systemClock.nowMs() - startMs) / 1000).toFixed(1)} s`)}`);
+    this.line(
+      `  ${text.padEnd(66)} ${this.#paint.dim(`${((systemClock.nowMs() - startMs) / 1000).toFixed(1)} s`)}`,
+    );
     return result;
   }
 

@@ -8,7 +8,11 @@ import { span, type Line, type StyleName } from '../lines.js';
 import { eventLine } from '../plain.js';
 import { cleanText } from '../text.js';
 
-const STYLES: Readonly<Record<EventJson['severity'], StyleName>> = { info: 'plain', warning: 'warn', error: 'bad' };
+const STYLES: Readonly<Record<EventJson['severity'], StyleName>> = {
+  info: 'plain',
+  warning: 'warn',
+  error: 'bad',
+};
 
 /** The body of the panel, `height` lines at most. */
 export function eventsBody(state: UiState, height: number): Line[] {
@@ -20,6 +24,9 @@ export function eventsBody(state: UiState, height: number): Line[] {
   return rows
     .slice(start, start + Math.max(0, height))
     .map((event, index) => [
-      span(cleanText(eventLine(event)), index + start === selected ? 'selected' : STYLES[event.severity]),
+      span(
+        cleanText(eventLine(event)),
+        index + start === selected ? 'selected' : STYLES[event.severity],
+      ),
     ]);
 }

@@ -38,7 +38,9 @@ export function stateGlyph(state: LinkStateJson): string {
 /** Milliseconds since the feeder was heard, at the moment that is drawn; null when never. */
 export function seenAgeMs(link: LinkJson, picture: Picture, nowMs: number): number | null {
   if (link.lastSeenUnixMs === null) return null;
-  return Math.max(0, picture.snapshot.unixMs - link.lastSeenUnixMs) + Math.max(0, nowMs - picture.atMs);
+  return (
+    Math.max(0, picture.snapshot.unixMs - link.lastSeenUnixMs) + Math.max(0, nowMs - picture.atMs)
+  );
 }
 
 function memory(link: LinkJson, kind: 'ram' | 'gpu'): string {
@@ -57,7 +59,8 @@ function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[
   const isAway = (link: LinkJson): boolean => link.state === 'stale' || link.state === 'lost';
   const quiet = (link: LinkJson): StyleName => (isAway(link) ? 'stale' : 'plain');
   const age = (link: LinkJson): number | null => seenAgeMs(link, picture, state.nowMs);
-  const rate = (link: LinkJson) => (isAway(link) ? undefined : picture.rates?.links.get(linkIdentity(link)));
+  const rate = (link: LinkJson) =>
+    isAway(link) ? undefined : picture.rates?.links.get(linkIdentity(link));
   const column = (
     title: string,
     width: number,
@@ -73,10 +76,25 @@ function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[
     ...extra,
   });
   return [
-    { title: '', width: 1, priority: 10, align: 'left', cell: (link) => ({ text: STATE_GLYPHS[link.state], style: STATE_STYLES[link.state] }) },
-    column('FEEDER', 9, 10, (link) => cleanText(link.feederName || link.feederId), { align: 'left', grows: true }),
+    {
+      title: '',
+      width: 1,
+      priority: 10,
+      align: 'left',
+      cell: (link) => ({ text: STATE_GLYPHS[link.state], style: STATE_STYLES[link.state] }),
+    },
+    column('FEEDER', 9, 10, (link) => cleanText(link.feederName || link.feederId), {
+      align: 'left',
+      grows: true,
+    }),
     column('ADDRESS', 20, 3, (link) => cleanText(link.address), { align: 'left' }),
-    { title: 'STATE', width: 11, priority: 9, align: 'left', cell: (link) => ({ text: stateText(link, age(link)), style: STATE_STYLES[link.state] }) },
+    {
+      title: 'STATE',
+      width: 11,
+      priority: 9,
+      align: 'left',
+      cell: (link) => ({ text: stateText(link, age(link)), style: STATE_STYLES[link.state] }),
+    },
     column('VRAM', 11, 6, (link) => memory(link, 'gpu')),
     column('RAM', 11, 7, (link) => memory(link, 'ram')),
     column('RTT', 7, 5, (link) => (isAway(link) ? '-' : shortMicros(link.rttMicros))),
@@ -97,17 +115,23 @@ export function feedersBody(state: UiState, width: number, height: number, glyph
   const rows = feederRows(state);
   if (rows.length === 0) {
     const none = picture.snapshot.links.length === 0;
-    const text = none ? 'none yet; on another machine: greenboost feed start, then: greenboost connect HOST' : 'none fits the filter';
+    const text = none
+      ? 'none yet; on another machine: greenboost feed start, then: greenboost connect HOST'
+      : 'none fits the filter';
     return [[span(text, 'stale')]];
   }
   const { column, reverse } = state.sort.feeders;
   const selected = rows.findIndex((link) => linkIdentity(link) === state.selected.feeders);
   const start = windowStart(rows.length, height - 1, selected);
-  const table = panelTable(feederColumns(state, picture), rows.slice(start, start + Math.max(0, height - 1)), {
-    width,
-    glyphs,
-    sort: { title: FEEDER_SORTS[column]?.title ?? '', reverse },
-    isSelected: (link) => linkIdentity(link) === state.selected.feeders,
-  });
+  const table = panelTable(
+    feederColumns(state, picture),
+    rows.slice(start, start + Math.max(0, height - 1)),
+    {
+      width,
+      glyphs,
+      sort: { title: FEEDER_SORTS[column]?.title ?? '', reverse },
+      isSelected: (link) => linkIdentity(link) === state.selected.feeders,
+    },
+  );
   return [table.header, ...table.lines];
 }

@@ -22,7 +22,11 @@ export function residencyStrip(from: AttachmentJson, width: number): string {
   const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
   if (total === 0) return '-';
   const exact = parts.map(([letter, bytes]) => ({ letter, cells: (bytes / total) * width }));
-  const counts = exact.map(({ letter, cells }) => ({ letter, count: Math.floor(cells), rest: cells % 1 }));
+  const counts = exact.map(({ letter, cells }) => ({
+    letter,
+    count: Math.floor(cells),
+    rest: cells % 1,
+  }));
   let missing = width - counts.reduce((sum, part) => sum + part.count, 0);
   for (const part of [...counts].sort((a, b) => b.rest - a.rest)) {
     if (missing <= 0) break;
@@ -64,7 +68,8 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
       cell: (from) => {
         const stall = rate(from)?.stallPercent;
         if (stall === undefined) return { text: '-' };
-        const style = stall >= BAD_STALL_PERCENT ? 'bad' : stall >= WARN_STALL_PERCENT ? 'warn' : 'plain';
+        const style =
+          stall >= BAD_STALL_PERCENT ? 'bad' : stall >= WARN_STALL_PERCENT ? 'warn' : 'plain';
         return { text: `${stall.toFixed(1)}%`, style };
       },
     },
@@ -74,23 +79,35 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
 }
 
 /** The body of the panel, `height` lines at most; the legend of the strip is its last line when there is room. */
-export function processesBody(state: UiState, width: number, height: number, glyphs: Glyphs): Line[] {
+export function processesBody(
+  state: UiState,
+  width: number,
+  height: number,
+  glyphs: Glyphs,
+): Line[] {
   const picture = shownPicture(state);
   if (!picture) return [];
   const rows = processRows(state);
   if (rows.length === 0) {
     const none = picture.snapshot.attachments.length === 0;
-    return [[span(none ? 'none; start one: greenboost run -- CMD' : 'none fits the filter', 'stale')]];
+    return [
+      [span(none ? 'none; start one: greenboost run -- CMD' : 'none fits the filter', 'stale')],
+    ];
   }
   const { column, reverse } = state.sort.processes;
-  const isSelected = (from: AttachmentJson): boolean => attachmentIdentity(from) === state.selected.processes;
+  const isSelected = (from: AttachmentJson): boolean =>
+    attachmentIdentity(from) === state.selected.processes;
   const start = windowStart(rows.length, height - 1, rows.findIndex(isSelected));
-  const table = panelTable(processColumns(state, picture), rows.slice(start, start + Math.max(0, height - 1)), {
-    width,
-    glyphs,
-    sort: { title: PROCESS_SORTS[column]?.title ?? '', reverse },
-    isSelected,
-  });
+  const table = panelTable(
+    processColumns(state, picture),
+    rows.slice(start, start + Math.max(0, height - 1)),
+    {
+      width,
+      glyphs,
+      sort: { title: PROCESS_SORTS[column]?.title ?? '', reverse },
+      isSelected,
+    },
+  );
   const body = [table.header, ...table.lines];
   if (body.length < height) {
     body.push([span('  V local vram   r local ram   F feeder vram   f feeder ram', 'stale')]);

@@ -22,11 +22,20 @@ export function throughputBody(state: UiState, width: number, glyphs: Glyphs): L
   ];
   const last = (samples: readonly number[]): number | null => samples.at(-1) ?? null;
   const stall = last(history.stall);
-  const top = Math.max(RATE_FLOOR, ...history.fetch.slice(-graphWidth), ...history.evict.slice(-graphWidth));
+  const top = Math.max(
+    RATE_FLOOR,
+    ...history.fetch.slice(-graphWidth),
+    ...history.evict.slice(-graphWidth),
+  );
   return [
     series('fetch', history.fetch, RATE_FLOOR, `${gibPerSecond(last(history.fetch))} GiB/s`),
     series('evict', history.evict, RATE_FLOOR, `${gibPerSecond(last(history.evict))} GiB/s`),
-    series('stall', history.stall, STALL_FLOOR_PERCENT, stall === null ? '-' : `${stall.toFixed(0)} %`),
+    series(
+      'stall',
+      history.stall,
+      STALL_FLOOR_PERCENT,
+      stall === null ? '-' : `${stall.toFixed(0)} %`,
+    ),
     [span(`top of scale ${gibPerSecond(top)} GiB/s`, 'stale')],
   ];
 }

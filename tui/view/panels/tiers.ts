@@ -32,17 +32,65 @@ export function tiersBody(state: UiState, width: number, glyphs: Glyphs): Line[]
   const picture = shownPicture(state);
   if (!picture) return [];
   const away = new Set(
-    picture.snapshot.links.filter((link) => link.state === 'stale' || link.state === 'lost').map((link) => link.feederId),
+    picture.snapshot.links
+      .filter((link) => link.state === 'stale' || link.state === 'lost')
+      .map((link) => link.feederId),
   );
   const isAway = (tier: TierJson): boolean => tier.feederId !== null && away.has(tier.feederId);
   const columns: PanelColumn<TierJson>[] = [
-    { title: 'TIER', align: 'left', priority: 9, width: 11, cell: (tier) => ({ text: tierWord(tier.kind), style: isAway(tier) ? 'stale' : 'plain' }) },
-    { title: 'NAME', align: 'left', priority: 3, width: 8, grows: true, cell: (tier) => ({ text: cleanText(tier.name) }) },
-    { title: 'USED', align: 'right', priority: 8, width: 7, cell: (tier) => ({ text: gib(tier.usedBytes) }) },
-    { title: 'CAP', align: 'right', priority: 7, width: 7, cell: (tier) => ({ text: gib(tier.capacityBytes) }) },
-    { title: '', align: 'left', priority: 4, width: 12, cell: (tier, cells) => ({ text: isAway(tier) ? '/'.repeat(cells) : barText(share(tier), cells, glyphs), style: isAway(tier) ? 'stale' : useStyle(share(tier)) }) },
-    { title: 'READ', align: 'right', priority: 6, width: 6, cell: (tier) => ({ text: gibPerSecond(tier.readBytesPerSecond) }) },
-    { title: 'LAT', align: 'right', priority: 5, width: 7, cell: (tier) => ({ text: shortMicros(tier.latencyMicros) }) },
+    {
+      title: 'TIER',
+      align: 'left',
+      priority: 9,
+      width: 11,
+      cell: (tier) => ({ text: tierWord(tier.kind), style: isAway(tier) ? 'stale' : 'plain' }),
+    },
+    {
+      title: 'NAME',
+      align: 'left',
+      priority: 3,
+      width: 8,
+      grows: true,
+      cell: (tier) => ({ text: cleanText(tier.name) }),
+    },
+    {
+      title: 'USED',
+      align: 'right',
+      priority: 8,
+      width: 7,
+      cell: (tier) => ({ text: gib(tier.usedBytes) }),
+    },
+    {
+      title: 'CAP',
+      align: 'right',
+      priority: 7,
+      width: 7,
+      cell: (tier) => ({ text: gib(tier.capacityBytes) }),
+    },
+    {
+      title: '',
+      align: 'left',
+      priority: 4,
+      width: 12,
+      cell: (tier, cells) => ({
+        text: isAway(tier) ? '/'.repeat(cells) : barText(share(tier), cells, glyphs),
+        style: isAway(tier) ? 'stale' : useStyle(share(tier)),
+      }),
+    },
+    {
+      title: 'READ',
+      align: 'right',
+      priority: 6,
+      width: 6,
+      cell: (tier) => ({ text: gibPerSecond(tier.readBytesPerSecond) }),
+    },
+    {
+      title: 'LAT',
+      align: 'right',
+      priority: 5,
+      width: 7,
+      cell: (tier) => ({ text: shortMicros(tier.latencyMicros) }),
+    },
   ];
   const rows = sortedTiers(picture.snapshot.tiers);
   const table = panelTable(columns, rows, { width, glyphs, sort: null, isSelected: () => false });
