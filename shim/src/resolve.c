@@ -26,10 +26,15 @@ static CUresult ask_v1(const struct ask *ask, int version, void **function, CUdr
   (void)status;
   return gb_real.cuGetProcAddress(ask->name, function, version, ask->flags);
 }
+static CUresult ask_v1_ptsz(const struct ask *ask, int version, void **function,
+                            CUdriverProcAddressQueryResult *status) {
+  (void)status;
+  return gb_real.cuGetProcAddress_ptsz(ask->name, function, version, ask->flags);
+}
 static CUresult ask_v2(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
   return gb_real.cuGetProcAddress_v2(ask->name, function, version, ask->flags, status);
 }
-static CUresult ask_ptsz(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+static CUresult ask_v2_ptsz(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
   return gb_real.cuGetProcAddress_v2_ptsz(ask->name, function, version, ask->flags, status);
 }
 
@@ -120,6 +125,13 @@ CUresult gb_hook_cuGetProcAddress(const char *name, void **function, int version
   return resolve(&ask, version, function, NULL);
 }
 
+CUresult gb_hook_cuGetProcAddress_ptsz(const char *name, void **function, int version, cuuint64_t flags) {
+  if (!gb_real_load() || gb_real.cuGetProcAddress_ptsz == NULL) return CUDA_ERROR_NOT_FOUND;
+  if (passing()) return gb_real.cuGetProcAddress_ptsz(name, function, version, flags);
+  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0, ask_v1_ptsz};
+  return resolve(&ask, version, function, NULL);
+}
+
 CUresult gb_hook_cuGetProcAddress_v2(const char *name, void **function, int version, cuuint64_t flags,
                                      CUdriverProcAddressQueryResult *status) {
   if (!gb_real_load() || gb_real.cuGetProcAddress_v2 == NULL) return CUDA_ERROR_NOT_FOUND;
@@ -134,7 +146,7 @@ CUresult gb_hook_cuGetProcAddress_v2_ptsz(const char *name, void **function, int
   if (!gb_real_load() || gb_real.cuGetProcAddress_v2_ptsz == NULL) return CUDA_ERROR_NOT_FOUND;
   if (passing())
     return gb_real.cuGetProcAddress_v2_ptsz(name, function, version, flags, status);
-  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0, ask_ptsz};
+  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0, ask_v2_ptsz};
   return resolve(&ask, version, function, status);
 }
 
