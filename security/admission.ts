@@ -93,7 +93,8 @@ export class ReplayGuard {
     const key = Buffer.from(random).toString('latin1');
     if (this.#seen.has(key)) return false;
     this.#seen.add(key);
-    if (this.#seen.size > REPLAY_RECORDS_MAX) this.#seen.delete(this.#seen.values().next().value as string);
+    if (this.#seen.size > REPLAY_RECORDS_MAX)
+      this.#seen.delete(this.#seen.values().next().value as string);
     return true;
   }
 }

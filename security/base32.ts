@@ -28,7 +28,8 @@ export function encodeBase32(bytes: Uint8Array): string {
 
 /** The bytes of `text` (upper case, a multiple of eight characters), or undefined when a character is none of ours. */
 export function decodeBase32(text: string): Uint8Array | undefined {
-  if (text.length % 8 !== 0) throw new RangeError('base32 here takes multiples of eight characters');
+  if (text.length % 8 !== 0)
+    throw new RangeError('base32 here takes multiples of eight characters');
   const bytes = new Uint8Array((text.length / 8) * 5);
   let used = 0;
   let bits = 0;

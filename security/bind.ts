@@ -56,20 +56,30 @@ export function localAddresses(): LocalAddress[] {
     (entries ?? []).map((entry) => ({
       interfaceName,
       // Listening on a link-local address needs its interface.
-      address: entry.family === 'IPv6' && entry.scopeid ? `${entry.address}%${interfaceName}` : entry.address,
+      address:
+        entry.family === 'IPv6' && entry.scopeid
+          ? `${entry.address}%${interfaceName}`
+          : entry.address,
     })),
   );
 }
 
 /** Where to listen. @throws GbError INVALID_ARGUMENT for what is no address or interface of this machine;
  *  PERMISSION_DENIED for an address beyond the LAN without `allowWan`; NOT_FOUND when nothing is left. */
-export function chooseBinds(options: BindOptions, machine: readonly LocalAddress[] = localAddresses()): Bind[] {
+export function chooseBinds(
+  options: BindOptions,
+  machine: readonly LocalAddress[] = localAddresses(),
+): Bind[] {
   const wanted = typeof options.bind === 'string' ? [options.bind] : (options.bind ?? []);
-  const hosts = wanted.length === 0
-    ? machine.map(({ address }) => address).filter(isLanAddress)
-    : wanted.flatMap((text) => hostsFor(text.trim(), options.allowWan, machine));
+  const hosts =
+    wanted.length === 0
+      ? machine.map(({ address }) => address).filter(isLanAddress)
+      : wanted.flatMap((text) => hostsFor(text.trim(), options.allowWan, machine));
   if (hosts.length === 0) {
-    throw new GbError('NOT_FOUND', 'this machine has no LAN address to listen on; name one with --bind');
+    throw new GbError(
+      'NOT_FOUND',
+      'this machine has no LAN address to listen on; name one with --bind',
+    );
   }
   return [...new Set(hosts)].map((host) => ({ host, port: options.port }));
 }
@@ -88,7 +98,10 @@ function hostsFor(text: string, allowWan: boolean, machine: readonly LocalAddres
   const mine = machine.filter(({ address }) => address === text || withoutScope(address) === text);
   if (mine.length === 0) {
     const known = machine.map(({ address }) => address).join(', ');
-    throw new GbError('INVALID_ARGUMENT', `"${text.slice(0, 60)}" is no address or interface here; there are: ${known}`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `"${text.slice(0, 60)}" is no address or interface here; there are: ${known}`,
+    );
   }
   if (!allowWan && !isLanAddress(text)) {
     throw new GbError(
@@ -99,10 +112,19 @@ function hostsFor(text: string, allowWan: boolean, machine: readonly LocalAddres
   return mine.map(({ address }) => address);
 }
 
-function ofInterfaceAllowed(name: string, addresses: readonly LocalAddress[], allowWan: boolean): string[] {
-  const allowed = addresses.map(({ address }) => address).filter((address) => allowWan || isLanAddress(address));
+function ofInterfaceAllowed(
+  name: string,
+  addresses: readonly LocalAddress[],
+  allowWan: boolean,
+): string[] {
+  const allowed = addresses
+    .map(({ address }) => address)
+    .filter((address) => allowWan || isLanAddress(address));
   if (allowed.length > 0) return allowed;
-  throw new GbError('PERMISSION_DENIED', `${name} has no LAN address; add --allow-wan to listen on its public ones`);
+  throw new GbError(
+    'PERMISSION_DENIED',
+    `${name} has no LAN address; add --allow-wan to listen on its public ones`,
+  );
 }
 
 function withoutScope(address: string): string {

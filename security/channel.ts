@@ -70,7 +70,9 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
     return this === other;
   }
 
-  override _createSecureConnector(...[, , callCredentials]: Parameters<CreateConnector>): SecureConnector {
+  override _createSecureConnector(
+    ...[, , callCredentials]: Parameters<CreateConnector>
+  ): SecureConnector {
     const credentials = callCredentials ?? grpc.CallCredentials.createEmpty();
     return {
       connect: async (socket) => ({ socket: await this.#secure(socket), secure: true }),
@@ -105,13 +107,19 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
       // No certificate is ever good enough: no authority is trusted, and none is looked at.
       ca: [],
       rejectUnauthorized: true,
-      checkServerIdentity: () => new GbError('UNAUTHENTICATED', 'the peer used a certificate, not the pairing key'),
+      checkServerIdentity: () =>
+        new GbError('UNAUTHENTICATED', 'the peer used a certificate, not the pairing key'),
     };
     return new Promise((resolve, reject) => {
       const clock = this.#options.clock ?? systemClock;
       const timeoutMs = this.#options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS;
       const timer = clock.after(timeoutMs, () => {
-        fail(new GbError('FEEDER_UNREACHABLE', `the feeder did not finish the handshake within ${timeoutMs} ms`));
+        fail(
+          new GbError(
+            'FEEDER_UNREACHABLE',
+            `the feeder did not finish the handshake within ${timeoutMs} ms`,
+          ),
+        );
       });
       const secured = connect(options);
       const fail = (reason: Error): void => {
@@ -135,12 +143,14 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
 
   #announce(secured: TLSSocket): void {
     const flaw = handshakeFlaw(secured);
-    if (flaw) throw new GbError('UNAUTHENTICATED', `the peer is not the feeder of this key: ${flaw}`);
+    if (flaw)
+      throw new GbError('UNAUTHENTICATED', `the peer is not the feeder of this key: ${flaw}`);
     const exchange = secured.getEphemeralKeyInfo();
     if (!exchange || !('name' in exchange) || !exchange.name) {
       throw new GbError('UNAUTHENTICATED', 'the peer offered no ephemeral key exchange');
     }
-    const exporter: Exporter = (label, length) => secured.exportKeyingMaterial(length, label, Buffer.alloc(0));
+    const exporter: Exporter = (label, length) =>
+      secured.exportKeyingMaterial(length, label, Buffer.alloc(0));
     this.#options.onSecure?.({
       sessionId: deriveSessionId(exporter),
       cipher: secured.getCipher().standardName,
@@ -173,17 +183,32 @@ function handshakeError(reason: Error & { code?: string }): GbError {
   if (reason instanceof GbError) return reason;
   const code = reason.code ?? '';
   if (REFUSALS.includes(code)) {
-    return new GbError('UNAUTHENTICATED', 'the feeder refused the pairing key: it is wrong, rotated or revoked', {
-      cause: reason,
-    });
+    return new GbError(
+      'UNAUTHENTICATED',
+      'the feeder refused the pairing key: it is wrong, rotated or revoked',
+      {
+        cause: reason,
+      },
+    );
   }
   if (code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code.includes('CERT')) {
-    const what = code.toLowerCase().replaceAll('_', ' ').replace(/^err (ssl|tls) /, '');
-    return new GbError('UNAUTHENTICATED', `the peer did not prove that it holds the pairing key (${what})`, {
-      cause: reason,
-    });
+    const what = code
+      .toLowerCase()
+      .replaceAll('_', ' ')
+      .replace(/^err (ssl|tls) /, '');
+    return new GbError(
+      'UNAUTHENTICATED',
+      `the peer did not prove that it holds the pairing key (${what})`,
+      {
+        cause: reason,
+      },
+    );
   }
-  return new GbError('FEEDER_UNREACHABLE', 'the feeder closed the connection during the handshake', {
-    cause: reason,
-  });
+  return new GbError(
+    'FEEDER_UNREACHABLE',
+    'the feeder closed the connection during the handshake',
+    {
+      cause: reason,
+    },
+  );
 }

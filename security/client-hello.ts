@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Looks at the first message of a connection before OpenSSL does, to turn strangers away early and in silence: what is
-// not a TLS 1.3 ClientHello with one external PSK and ephemeral key exchange (RFC 8446, section 4.1.2) never reaches it.
-// This authenticates nobody: everything it lets through is checked in full by OpenSSL. Pure; must not know sockets.
+// Looks at the first message of a connection before OpenSSL does, to turn strangers away early and in silence: what
+// is not a TLS 1.3 ClientHello with one external PSK and ephemeral key exchange (RFC 8446, section 4.1.2) never reaches
+// it. This authenticates nobody: everything it lets through is checked in full by OpenSSL. Pure; must not know sockets.
 
 /** Why a first message is refused. */
 export type HelloFlaw = 'not_tls' | 'oversized' | 'malformed' | 'not_tls13' | 'no_psk' | 'no_h2';
@@ -36,7 +36,9 @@ export function inspectClientHello(bytes: Uint8Array, bytesMax: number): HelloVe
     return refused('not_tls');
   }
   if (bytes.length < RECORD_HEADER_BYTES + bodyLength) return { t: 'incomplete' };
-  return inspectHello(new Cursor(bytes.subarray(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES + bodyLength)));
+  return inspectHello(
+    new Cursor(bytes.subarray(RECORD_HEADER_BYTES, RECORD_HEADER_BYTES + bodyLength)),
+  );
 }
 
 function inspectHello(record: Cursor): HelloVerdict {
@@ -76,19 +78,26 @@ function readExtensions(list: Cursor): Map<number, Uint8Array> | undefined {
 }
 
 function offersTls13(extensions: ReadonlyMap<number, Uint8Array>): boolean {
-  const versions = new Cursor(new Cursor(extensions.get(EXTENSION.supportedVersions) ?? new Uint8Array()).vector(1));
+  const versions = new Cursor(
+    new Cursor(extensions.get(EXTENSION.supportedVersions) ?? new Uint8Array()).vector(1),
+  );
   while (versions.left > 0) if (versions.uint(2) === VERSION_TLS13) return true;
   return false;
 }
 
 function offersPskWithExchange(extensions: ReadonlyMap<number, Uint8Array>): boolean {
   if (!extensions.has(EXTENSION.preSharedKey)) return false;
-  return new Cursor(extensions.get(EXTENSION.pskModes) ?? new Uint8Array()).vector(1).includes(MODE_PSK_DHE_KE);
+  return new Cursor(extensions.get(EXTENSION.pskModes) ?? new Uint8Array())
+    .vector(1)
+    .includes(MODE_PSK_DHE_KE);
 }
 
 function offersHttp2(extensions: ReadonlyMap<number, Uint8Array>): boolean {
-  const protocols = new Cursor(new Cursor(extensions.get(EXTENSION.alpn) ?? new Uint8Array()).vector(2));
-  while (protocols.left > 0) if (Buffer.from(protocols.vector(1)).equals(Buffer.from('h2'))) return true;
+  const protocols = new Cursor(
+    new Cursor(extensions.get(EXTENSION.alpn) ?? new Uint8Array()).vector(2),
+  );
+  while (protocols.left > 0)
+    if (Buffer.from(protocols.vector(1)).equals(Buffer.from('h2'))) return true;
   return false;
 }
 

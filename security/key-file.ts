@@ -8,9 +8,20 @@ import { GbError } from '../proto/base/errors.js';
 import { createId, parseId, type FeederId } from '../proto/base/ids.js';
 import { FEEDER_KEYS_MAX, KEY_SWEEP_INTERVAL_MS } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
-import { createPairingKey, formatPairingKey, keyFingerprint, parsePairingKey, samePairingKey } from './pairing.js';
+import {
+  createPairingKey,
+  formatPairingKey,
+  keyFingerprint,
+  parsePairingKey,
+  samePairingKey,
+} from './pairing.js';
 import type { PairingKey } from './pairing.js';
-import { privateFileVersion, readPrivateFile, withPrivateFileLock, writePrivateFile } from './private-file.js';
+import {
+  privateFileVersion,
+  readPrivateFile,
+  withPrivateFileLock,
+  writePrivateFile,
+} from './private-file.js';
 
 /** What the file holds. */
 export interface FeederKeys {
@@ -30,7 +41,12 @@ const schema = z.strictObject({
   version: z.literal(1),
   feederId: z.string().max(40),
   keys: z
-    .array(z.strictObject({ pairing: z.string().max(512), createdUnixMs: z.number().int().nonnegative() }))
+    .array(
+      z.strictObject({
+        pairing: z.string().max(512),
+        createdUnixMs: z.number().int().nonnegative(),
+      }),
+    )
     .max(FEEDER_KEYS_MAX),
 });
 
@@ -54,18 +70,27 @@ export function loadOrCreateFeederKeys(configDir: string, clock: Clock = systemC
     const meanwhile = loadFeederKeys(configDir);
     if (meanwhile) return meanwhile;
     const feederId = createId('feeder');
-    return store(configDir, { feederId, keys: [createPairingKey(feederId, { createdUnixMs: clock.unixMs() })] });
+    return store(configDir, {
+      feederId,
+      keys: [createPairingKey(feederId, { createdUnixMs: clock.unixMs() })],
+    });
   });
 }
 
 /** Adds a new key in front; the old ones work until they are revoked.
  *  @throws GbError CAPACITY_EXHAUSTED when there are too many; revoke old ones first. */
 export function rotateFeederKey(configDir: string, clock: Clock = systemClock): FeederKeys {
-  return addKey(configDir, clock, (feederId) => createPairingKey(feederId, { createdUnixMs: clock.unixMs() }));
+  return addKey(configDir, clock, (feederId) =>
+    createPairingKey(feederId, { createdUnixMs: clock.unixMs() }),
+  );
 }
 
 /** Adds a key made elsewhere, to be shared by several feeders. Whoever holds it can pass for any of them. */
-export function importFeederKey(configDir: string, key: PairingKey, clock: Clock = systemClock): FeederKeys {
+export function importFeederKey(
+  configDir: string,
+  key: PairingKey,
+  clock: Clock = systemClock,
+): FeederKeys {
   const { feederId, secret } = key;
   return addKey(configDir, clock, () =>
     createPairingKey(feederId, { secret, shared: true, createdUnixMs: clock.unixMs() }),
@@ -78,19 +103,30 @@ export function revokeFeederKey(configDir: string, fingerprint: string): FeederK
   return withPrivateFileLock(feederKeysPath(configDir), () => {
     const current = loadFeederKeys(configDir);
     const wanted = fingerprint.trim().toLowerCase();
-    const matching = current?.keys.filter((key) => wanted !== '' && keyFingerprint(key).startsWith(wanted)) ?? [];
+    const matching =
+      current?.keys.filter((key) => wanted !== '' && keyFingerprint(key).startsWith(wanted)) ?? [];
     const [match] = matching;
     if (!current || !match || matching.length > 1) {
       const known = current?.keys.map(keyFingerprint).join(', ') || 'none';
-      throw new GbError('NOT_FOUND', `no single key begins with "${wanted.slice(0, 40)}"; keys: ${known}`);
+      throw new GbError(
+        'NOT_FOUND',
+        `no single key begins with "${wanted.slice(0, 40)}"; keys: ${known}`,
+      );
     }
-    return store(configDir, { feederId: current.feederId, keys: current.keys.filter((key) => key !== match) });
+    return store(configDir, {
+      feederId: current.feederId,
+      keys: current.keys.filter((key) => key !== match),
+    });
   });
 }
 
 /** Watches the file for the running feeder. A file that becomes unreadable is logged once and the keys last read stay
  *  valid; a file that is gone means no keys. @throws GbError as loadOrCreateFeederKeys. */
-export function openFeederKeys(configDir: string, log: Logger, clock: Clock = systemClock): FeederKeyStore {
+export function openFeederKeys(
+  configDir: string,
+  log: Logger,
+  clock: Clock = systemClock,
+): FeederKeyStore {
   const path = feederKeysPath(configDir);
   let keys = loadOrCreateFeederKeys(configDir, clock);
   let version = privateFileVersion(path);
@@ -101,9 +137,15 @@ export function openFeederKeys(configDir: string, log: Logger, clock: Clock = sy
       if (now === version) return;
       version = now;
       keys = loadFeederKeys(configDir) ?? { feederId: keys.feederId, keys: [] };
-      log.info({ event: 'feeder_keys_loaded', keyCount: keys.keys.length }, 'the feeder keys have changed');
+      log.info(
+        { event: 'feeder_keys_loaded', keyCount: keys.keys.length },
+        'the feeder keys have changed',
+      );
     } catch (err) {
-      log.error({ event: 'feeder_keys_unreadable', err, path }, 'the feeder keys cannot be read; the old ones stay');
+      log.error(
+        { event: 'feeder_keys_unreadable', err, path },
+        'the feeder keys cannot be read; the old ones stay',
+      );
     }
   };
   return {
@@ -123,29 +165,44 @@ export function parseFeederKeys(text: string, path: string): FeederKeys {
     const parsed = schema.parse(JSON.parse(text));
     return {
       feederId: parseId('feeder', parsed.feederId),
-      keys: parsed.keys.map(({ pairing, createdUnixMs }) => parsePairingKey(pairing, createdUnixMs)),
+      keys: parsed.keys.map(({ pairing, createdUnixMs }) =>
+        parsePairingKey(pairing, createdUnixMs),
+      ),
     };
   } catch {
     // No cause: it may quote the text, and the text holds secrets.
-    throw new GbError('DATA_LOSS', `${path} is damaged; restore it from a backup, or remove it to start anew`);
+    throw new GbError(
+      'DATA_LOSS',
+      `${path} is damaged; restore it from a backup, or remove it to start anew`,
+    );
   }
 }
 
-function addKey(configDir: string, clock: Clock, make: (feederId: FeederId) => PairingKey): FeederKeys {
+function addKey(
+  configDir: string,
+  clock: Clock,
+  make: (feederId: FeederId) => PairingKey,
+): FeederKeys {
   const path = feederKeysPath(configDir);
   return withPrivateFileLock(path, () => {
     const current = loadFeederKeys(configDir) ?? { feederId: createId('feeder'), keys: [] };
     const added = make(current.feederId);
     const others = current.keys.filter((key) => !samePairingKey(key, added));
     if (others.length >= FEEDER_KEYS_MAX) {
-      throw new GbError('CAPACITY_EXHAUSTED', `${path} holds ${others.length} keys; revoke those no longer used`);
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `${path} holds ${others.length} keys; revoke those no longer used`,
+      );
     }
     return store(configDir, { feederId: current.feederId, keys: [added, ...others] });
   });
 }
 
 function store(configDir: string, { feederId, keys }: FeederKeys): FeederKeys {
-  const entries = keys.map((key) => ({ pairing: formatPairingKey(key), createdUnixMs: key.createdUnixMs }));
+  const entries = keys.map((key) => ({
+    pairing: formatPairingKey(key),
+    createdUnixMs: key.createdUnixMs,
+  }));
   const text = JSON.stringify({ version: 1, feederId, keys: entries }, undefined, 2);
   writePrivateFile(feederKeysPath(configDir), `${text}\n`);
   return { feederId, keys };

@@ -27,7 +27,8 @@ export async function resolveKeyInput(input: KeyInput): Promise<PairingKey> {
     return parsePairingKey(text);
   }
   const fromEnvironment = input.env?.[KEY_VARIABLE];
-  if (fromEnvironment !== undefined && fromEnvironment !== '') return parsePairingKey(fromEnvironment);
+  if (fromEnvironment !== undefined && fromEnvironment !== '')
+    return parsePairingKey(fromEnvironment);
   if (input.prompt) return parsePairingKey(await input.prompt());
   throw new GbError(
     'INVALID_ARGUMENT',

@@ -6,13 +6,24 @@ import { systemClock, type Clock } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { FeederId } from '../proto/base/ids.js';
 import { KEYRING_ENTRIES_MAX } from '../proto/base/limits.js';
-import { createPairingKey, formatPairingKey, parsePairingKey, samePairingKey, type PairingKey } from './pairing.js';
+import {
+  createPairingKey,
+  formatPairingKey,
+  parsePairingKey,
+  samePairingKey,
+  type PairingKey,
+} from './pairing.js';
 import { readPrivateFile, withPrivateFileLock, writePrivateFile } from './private-file.js';
 
 const schema = z.strictObject({
   version: z.literal(1),
   keys: z
-    .array(z.strictObject({ pairing: z.string().max(512), importedUnixMs: z.number().int().nonnegative() }))
+    .array(
+      z.strictObject({
+        pairing: z.string().max(512),
+        importedUnixMs: z.number().int().nonnegative(),
+      }),
+    )
     .max(KEYRING_ENTRIES_MAX),
 });
 
@@ -38,14 +49,22 @@ export function findKey(configDir: string, feederId: FeederId): PairingKey | und
 
 /** Adds `key`; it replaces an older one of the same feeder.
  *  @throws GbError CAPACITY_EXHAUSTED when the keyring is full. */
-export function importKey(configDir: string, key: PairingKey, clock: Clock = systemClock): ImportOutcome {
+export function importKey(
+  configDir: string,
+  key: PairingKey,
+  clock: Clock = systemClock,
+): ImportOutcome {
   return withPrivateFileLock(keyringPath(configDir), () => {
     const keys = listKeyring(configDir);
     const present = keys.find(({ feederId }) => feederId === key.feederId);
-    if (present && samePairingKey(present, key) && present.shared === key.shared) return 'unchanged';
+    if (present && samePairingKey(present, key) && present.shared === key.shared)
+      return 'unchanged';
     const others = keys.filter((other) => other !== present);
     if (others.length >= KEYRING_ENTRIES_MAX) {
-      throw new GbError('CAPACITY_EXHAUSTED', `the keyring holds ${others.length} keys; remove those no longer used`);
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `the keyring holds ${others.length} keys; remove those no longer used`,
+      );
     }
     const { feederId, secret, shared } = key;
     const added = createPairingKey(feederId, { secret, shared, createdUnixMs: clock.unixMs() });
@@ -70,10 +89,15 @@ export function parseKeyring(text: string, path: string): readonly PairingKey[] 
   let keys: readonly PairingKey[];
   try {
     const parsed = schema.parse(JSON.parse(text));
-    keys = parsed.keys.map(({ pairing, importedUnixMs }) => parsePairingKey(pairing, importedUnixMs));
+    keys = parsed.keys.map(({ pairing, importedUnixMs }) =>
+      parsePairingKey(pairing, importedUnixMs),
+    );
   } catch {
     // No cause: it may quote the text, and the text holds secrets.
-    throw new GbError('DATA_LOSS', `${path} is damaged; restore it, or remove it and import the keys again`);
+    throw new GbError(
+      'DATA_LOSS',
+      `${path} is damaged; restore it, or remove it and import the keys again`,
+    );
   }
   if (new Set(keys.map(({ feederId }) => feederId)).size !== keys.length) {
     throw new GbError('DATA_LOSS', `${path} names a feeder twice; remove one of the entries`);
@@ -82,6 +106,12 @@ export function parseKeyring(text: string, path: string): readonly PairingKey[] 
 }
 
 function store(configDir: string, keys: readonly PairingKey[]): void {
-  const entries = keys.map((key) => ({ pairing: formatPairingKey(key), importedUnixMs: key.createdUnixMs }));
-  writePrivateFile(keyringPath(configDir), `${JSON.stringify({ version: 1, keys: entries }, undefined, 2)}\n`);
+  const entries = keys.map((key) => ({
+    pairing: formatPairingKey(key),
+    importedUnixMs: key.createdUnixMs,
+  }));
+  writePrivateFile(
+    keyringPath(configDir),
+    `${JSON.stringify({ version: 1, keys: entries }, undefined, 2)}\n`,
+  );
 }

@@ -5,15 +5,30 @@
 // Until it is secured it costs one socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and nothing was allocated
 // for it anywhere else. Must not know what is served.
 import { constants as cryptoConstants, randomBytes } from 'node:crypto';
-import { createServer as createTcpServer, type AddressInfo, type Server as TcpServer, type Socket } from 'node:net';
-import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from 'node:tls';
+import {
+  createServer as createTcpServer,
+  type AddressInfo,
+  type Server as TcpServer,
+  type Socket,
+} from 'node:net';
+import {
+  createServer as createTlsServer,
+  type Server as TlsServer,
+  type TLSSocket,
+} from 'node:tls';
 import * as grpc from '@grpc/grpc-js';
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { FeederId, SessionId } from '../proto/base/ids.js';
 import { KEY_SWEEP_INTERVAL_MS } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
-import { DEFAULT_AUTH_LIMITS, FailureLog, ReplayGuard, type AuthFailureReason, type AuthLimits } from './admission.js';
+import {
+  DEFAULT_AUTH_LIMITS,
+  FailureLog,
+  ReplayGuard,
+  type AuthFailureReason,
+  type AuthLimits,
+} from './admission.js';
 import { isLanAddress, type Bind } from './bind.js';
 import { inspectClientHello } from './client-hello.js';
 import { deriveSessionId, deriveTlsPsk, type Exporter, type TlsPsk } from './derive.js';
@@ -118,7 +133,9 @@ class Listener implements PskListener {
   constructor(private readonly options: ListenPskOptions) {
     this.#limits = { ...DEFAULT_AUTH_LIMITS, ...options.limits };
     this.#failures = new FailureLog(options.log, options.clock, this.#limits.failureLogIntervalMs);
-    this.#injector = options.server.createConnectionInjector(grpc.ServerCredentials.createInsecure());
+    this.#injector = options.server.createConnectionInjector(
+      grpc.ServerCredentials.createInsecure(),
+    );
     this.#tls = createTlsServer({
       ...TLS_PARAMETERS,
       handshakeTimeout: this.#limits.handshakeTimeoutMs * 2, // Ours fires first; this is the second wall.
@@ -173,7 +190,9 @@ class Listener implements PskListener {
 
   async #stop(): Promise<void> {
     this.#sweep.cancel();
-    const closed = this.#tcp.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    const closed = this.#tcp.map(
+      (server) => new Promise<void>((resolve) => server.close(() => resolve())),
+    );
     for (const pending of this.#pending.values()) pending.socket.destroy();
     for (const { session, socket } of this.#secured.values()) {
       closed.push(new Promise((resolve) => socket.once('close', () => resolve()))); // After onSessionEnd.
@@ -188,15 +207,23 @@ class Listener implements PskListener {
     const server = createTcpServer({ noDelay: true }, (socket) => this.#onConnection(socket));
     return new Promise((resolve, reject) => {
       const onError = (reason: NodeJS.ErrnoException): void => {
-        const [code, advice] = reason.code === 'EADDRINUSE'
-          ? (['ALREADY_EXISTS', 'the port is taken; is a feeder already running? Choose another with --port'] as const)
-          : (['INVALID_ARGUMENT', reason.message] as const);
-        reject(new GbError(code, `cannot listen on ${host} port ${port}: ${advice}`, { cause: reason }));
+        const [code, advice] =
+          reason.code === 'EADDRINUSE'
+            ? ([
+                'ALREADY_EXISTS',
+                'the port is taken; is a feeder already running? Choose another with --port',
+              ] as const)
+            : (['INVALID_ARGUMENT', reason.message] as const);
+        reject(
+          new GbError(code, `cannot listen on ${host} port ${port}: ${advice}`, { cause: reason }),
+        );
       };
       server.once('error', onError);
       server.listen({ host, port, ipv6Only: host.includes(':') && host !== '::' }, () => {
         server.removeListener('error', onError);
-        server.on('error', (err) => this.options.log.error({ event: 'listen_error', err }, 'accepting has failed'));
+        server.on('error', (err) =>
+          this.options.log.error({ event: 'listen_error', err }, 'accepting has failed'),
+        );
         resolve(server);
       });
     });
@@ -213,7 +240,9 @@ class Listener implements PskListener {
       socket.destroy();
       return this.#fail(address, refusal);
     }
-    const timer = this.options.clock.after(this.#limits.handshakeTimeoutMs, () => this.#drop(name, 'timeout'));
+    const timer = this.options.clock.after(this.#limits.handshakeTimeoutMs, () =>
+      this.#drop(name, 'timeout'),
+    );
     this.#pending.set(name, { socket, address, timer });
     socket.once('close', () => this.#drop(name, 'cut'));
     this.#makeRoom();
@@ -266,7 +295,10 @@ class Listener implements PskListener {
     if (name === undefined || !pending) return;
     const binder = error.code === 'ERR_SSL_BINDER_DOES_NOT_VERIFY';
     const cut = error.code === 'ECONNRESET' || error.code === 'EPIPE';
-    this.#drop(name, cut ? 'cut' : binder ? (pending.match ? 'wrong_key' : 'unknown_identity') : 'tls');
+    this.#drop(
+      name,
+      cut ? 'cut' : binder ? (pending.match ? 'wrong_key' : 'unknown_identity') : 'tls',
+    );
   }
 
   #onSecured(socket: TLSSocket): void {
@@ -284,7 +316,8 @@ class Listener implements PskListener {
   }
 
   #admit(socket: TLSSocket, key: PairingKey, name: string, remoteAddress: string): void {
-    const exporter: Exporter = (label, length) => socket.exportKeyingMaterial(length, label, Buffer.alloc(0));
+    const exporter: Exporter = (label, length) =>
+      socket.exportKeyingMaterial(length, label, Buffer.alloc(0));
     const session: AuthenticatedSession = {
       sessionId: deriveSessionId(exporter),
       keyFingerprint: this.#derive(key).fingerprint,
@@ -301,7 +334,12 @@ class Listener implements PskListener {
       this.options.onSessionEnd?.(session);
     });
     this.options.log.info(
-      { event: 'session_opened', session: session.sessionId, peer: session.peer, fingerprint: session.keyFingerprint },
+      {
+        event: 'session_opened',
+        session: session.sessionId,
+        peer: session.peer,
+        fingerprint: session.keyFingerprint,
+      },
       'a peer proved that it holds a pairing key',
     );
     this.options.onSession?.(session);
@@ -316,7 +354,10 @@ class Listener implements PskListener {
     for (const { session } of this.#secured.values()) {
       if (valid.has(session.keyFingerprint)) continue;
       const { sessionId, peer } = session;
-      this.options.log.info({ event: 'session_revoked', session: sessionId, peer }, 'its pairing key was removed');
+      this.options.log.info(
+        { event: 'session_revoked', session: sessionId, peer },
+        'its pairing key was removed',
+      );
       session.close();
     }
   }
@@ -326,7 +367,10 @@ class Listener implements PskListener {
     try {
       return this.options.keys();
     } catch (err) {
-      this.options.log.error({ event: 'feeder_keys_unreadable', err }, 'the pairing keys cannot be read');
+      this.options.log.error(
+        { event: 'feeder_keys_unreadable', err },
+        'the pairing keys cannot be read',
+      );
       return undefined;
     }
   }

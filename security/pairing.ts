@@ -42,7 +42,12 @@ const INPUT_CHARACTERS_MAX = 512;
 const CHECKSUM_CONTEXT = new TextEncoder().encode('greenboost pairing string 1');
 
 /** The secret is a hidden property: JSON, log serializers and copies by spreading do not see it, inspect shows this. */
-function makeKey(feederId: FeederId, secret: Uint8Array, createdUnixMs: number, shared: boolean): PairingKey {
+function makeKey(
+  feederId: FeederId,
+  secret: Uint8Array,
+  createdUnixMs: number,
+  shared: boolean,
+): PairingKey {
   const key = { feederId, createdUnixMs, shared };
   Object.defineProperty(key, 'secret', { value: secret });
   Object.defineProperty(key, inspect.custom, { value: () => `PairingKey(${feederId})` });
@@ -51,9 +56,14 @@ function makeKey(feederId: FeederId, secret: Uint8Array, createdUnixMs: number, 
 
 /** A new key, or one from a known secret. @throws GbError INVALID_ARGUMENT when `secret` is not 32 bytes. */
 export function createPairingKey(feederId: FeederId, options: PairingKeyOptions = {}): PairingKey {
-  const secret = options.secret ? Uint8Array.from(options.secret) : Uint8Array.from(randomBytes(SECRET_BYTES));
+  const secret = options.secret
+    ? Uint8Array.from(options.secret)
+    : Uint8Array.from(randomBytes(SECRET_BYTES));
   if (secret.length !== SECRET_BYTES) {
-    throw new GbError('INVALID_ARGUMENT', `a pairing secret has ${SECRET_BYTES} bytes, not ${secret.length}`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `a pairing secret has ${SECRET_BYTES} bytes, not ${secret.length}`,
+    );
   }
   return makeKey(feederId, secret, options.createdUnixMs ?? 0, options.shared ?? false);
 }
@@ -76,7 +86,8 @@ export function parsePairingKey(text: string, createdUnixMs = 0): PairingKey {
   const compact = text.replace(/[\s-]/g, '').toUpperCase();
   if (compact === '') throw invalid('is empty');
   if (!compact.startsWith('GB')) throw invalid('does not begin with "gb1-"');
-  if (!compact.startsWith(PREFIX)) throw invalid('has a version this greenboost does not know; update it');
+  if (!compact.startsWith(PREFIX))
+    throw invalid('has a version this greenboost does not know; update it');
   const body = compact.slice(PREFIX.length);
   if (body.length !== TEXT_CHARACTERS) {
     const difference = body.length - TEXT_CHARACTERS;
@@ -90,7 +101,8 @@ export function parsePairingKey(text: string, createdUnixMs = 0): PairingKey {
     throw invalid('has a wrong checksum: a character is wrong or swapped; copy it again');
   }
   const flags = packed[0] as number;
-  if ((flags & ~FLAG_SHARED) !== 0) throw invalid('uses a feature this greenboost does not know; update it');
+  if ((flags & ~FLAG_SHARED) !== 0)
+    throw invalid('uses a feature this greenboost does not know; update it');
   const feederId = idFromBytes('feeder', packed.subarray(ID_OFFSET, SECRET_OFFSET));
   const secret = Uint8Array.from(packed.subarray(SECRET_OFFSET, CHECKSUM_OFFSET));
   return makeKey(feederId, secret, createdUnixMs, (flags & FLAG_SHARED) !== 0);

@@ -18,7 +18,11 @@ import { dirname } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { systemClock } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
-import { PRIVATE_FILE_BYTES_MAX, PRIVATE_FILE_LOCK_STALE_MS, PRIVATE_FILE_LOCK_WAIT_MS } from '../proto/base/limits.js';
+import {
+  PRIVATE_FILE_BYTES_MAX,
+  PRIVATE_FILE_LOCK_STALE_MS,
+  PRIVATE_FILE_LOCK_WAIT_MS,
+} from '../proto/base/limits.js';
 import { ensurePrivateDir } from '../proto/base/paths.js';
 
 const LOCK_POLL_MS = 10;
@@ -73,7 +77,10 @@ export function withPrivateFileLock<T>(path: string, change: () => T): T {
   const deadline = systemClock.nowMs() + PRIVATE_FILE_LOCK_WAIT_MS;
   while (!tryLock(lock)) {
     if (systemClock.nowMs() > deadline) {
-      throw new GbError('WRONG_STATE', `another greenboost is changing ${path}; try again, or remove ${lock}`);
+      throw new GbError(
+        'WRONG_STATE',
+        `another greenboost is changing ${path}; try again, or remove ${lock}`,
+      );
     }
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_POLL_MS);
   }
@@ -84,7 +91,8 @@ export function withPrivateFileLock<T>(path: string, change: () => T): T {
   }
 }
 
-/** A word that changes whenever the file is replaced; undefined when there is none. @throws when its folder is closed. */
+/** A word that changes whenever the file is replaced; undefined when there is none. @throws when its folder is
+ *  closed to us. */
 export function privateFileVersion(path: string): string | undefined {
   const stat = statSync(path, { throwIfNoEntry: false, bigint: true });
   return stat && `${stat.dev}.${stat.ino}.${stat.mtimeNs}.${stat.size}.${stat.mode}.${stat.uid}`;
@@ -108,7 +116,10 @@ function readAll(file: number, path: string): string {
     const count = readSync(file, buffer, used, buffer.length - used, null);
     used += count;
     if (used > PRIVATE_FILE_BYTES_MAX) {
-      throw new GbError('DATA_LOSS', `${path} is larger than any file greenboost writes; restore or remove it`);
+      throw new GbError(
+        'DATA_LOSS',
+        `${path} is larger than any file greenboost writes; restore or remove it`,
+      );
     }
     if (count === 0) return buffer.toString('utf8', 0, used);
   }
@@ -133,14 +144,16 @@ function tryLock(lock: string): boolean {
     closeSync(openSync(lock, 'wx', 0o600));
     return true;
   } catch (reason) {
-    if ((reason as NodeJS.ErrnoException).code !== 'EEXIST') throw GbError.from(reason, 'PERMISSION_DENIED');
+    if ((reason as NodeJS.ErrnoException).code !== 'EEXIST')
+      throw GbError.from(reason, 'PERMISSION_DENIED');
   }
   const stat = statSync(lock, { throwIfNoEntry: false });
   if (stat && systemClock.unixMs() - stat.mtimeMs > PRIVATE_FILE_LOCK_STALE_MS) {
     try {
       unlinkSync(lock); // Its owner died while it held the lock.
     } catch (reason) {
-      if ((reason as NodeJS.ErrnoException).code !== 'ENOENT') throw GbError.from(reason, 'PERMISSION_DENIED');
+      if ((reason as NodeJS.ErrnoException).code !== 'ENOENT')
+        throw GbError.from(reason, 'PERMISSION_DENIED');
     }
   }
   return false;

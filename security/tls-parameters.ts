@@ -15,7 +15,8 @@ export const TLS_PARAMETERS = {
  *  without that the peer was let in by something else, and nothing else may let a peer in. */
 export function handshakeFlaw(socket: TLSSocket): string | undefined {
   if (socket.getProtocol() !== 'TLSv1.3') return 'the protocol is not TLS 1.3';
-  if (socket.getCipher().standardName !== TLS_PARAMETERS.ciphers) return 'the cipher suite is another';
+  if (socket.getCipher().standardName !== TLS_PARAMETERS.ciphers)
+    return 'the cipher suite is another';
   if (socket.alpnProtocol !== 'h2') return 'the application protocol is not HTTP/2';
   if (!socket.isSessionReused()) return 'the pairing key was not used';
   if (Object.keys(socket.getPeerCertificate()).length > 0) return 'the peer used a certificate';

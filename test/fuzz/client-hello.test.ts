@@ -34,18 +34,22 @@ const input = fc.oneof(
   buffer(600),
 );
 
-test('the first message of a connection', () => {
-  const property = fc.property(input, fc.nat(700), (bytes, cut) => {
-    const whole = inspectClientHello(bytes, MAX);
-    const part = inspectClientHello(bytes.subarray(0, cut), MAX);
-    // A verdict on a part is final: more bytes do not change it.
-    if (part.t !== 'incomplete') expect(part).toEqual(whole);
-    if (whole.t === 'accepted') {
-      expect(whole.random).toHaveLength(32);
-      expect(whole.identity.buffer).toBe(bytes.buffer);
-      expect(whole.identity.length).toBeLessThanOrEqual(128);
-    }
-    if (bytes.length > MAX) expect(whole.t).not.toBe('incomplete');
-  });
-  expect(fuzz(property)).toBeGreaterThan(100);
-}, FUZZ_TIMEOUT_MS);
+test(
+  'the first message of a connection',
+  () => {
+    const property = fc.property(input, fc.nat(700), (bytes, cut) => {
+      const whole = inspectClientHello(bytes, MAX);
+      const part = inspectClientHello(bytes.subarray(0, cut), MAX);
+      // A verdict on a part is final: more bytes do not change it.
+      if (part.t !== 'incomplete') expect(part).toEqual(whole);
+      if (whole.t === 'accepted') {
+        expect(whole.random).toHaveLength(32);
+        expect(whole.identity.buffer).toBe(bytes.buffer);
+        expect(whole.identity.length).toBeLessThanOrEqual(128);
+      }
+      if (bytes.length > MAX) expect(whole.t).not.toBe('incomplete');
+    });
+    expect(fuzz(property)).toBeGreaterThan(100);
+  },
+  FUZZ_TIMEOUT_MS,
+);

@@ -12,7 +12,10 @@ import { fuzz, FUZZ_TIMEOUT_MS } from './run.js';
 
 const feederId = createId('feeder');
 const pairing = formatPairingKey(createPairingKey(feederId));
-const strange = fc.oneof(fc.jsonValue(), fc.constantFrom(1, -1, 2 ** 60, '', pairing, feederId, null, []));
+const strange = fc.oneof(
+  fc.jsonValue(),
+  fc.constantFrom(1, -1, 2 ** 60, '', pairing, feederId, null, []),
+);
 const entry = fc.record(
   {
     pairing: fc.oneof(fc.constant(pairing), strange),
@@ -33,22 +36,31 @@ const good = JSON.stringify({ version: 1, feederId, keys: [{ pairing, createdUni
 const spliced = fc
   .tuple(fc.nat(good.length), fc.nat(30), fc.oneof(fc.string(), fc.json()))
   .map(([start, count, text]) => good.slice(0, start) + text + good.slice(start + count));
-const text = fc.oneof(shaped.map((value) => JSON.stringify(value)), spliced, fc.json(), fc.string({ unit: 'binary' }));
+const text = fc.oneof(
+  shaped.map((value) => JSON.stringify(value)),
+  spliced,
+  fc.json(),
+  fc.string({ unit: 'binary' }),
+);
 
 test.each([
   ['the feeder keys', (input: string) => parseFeederKeys(input, '/keys').keys, FEEDER_KEYS_MAX],
   ['the keyring', (input: string) => parseKeyring(input, '/keys'), KEYRING_ENTRIES_MAX],
-])('%s', (_, parse, countMax) => {
-  const property = fc.property(text, (input) => {
-    try {
-      const keys = parse(input);
-      expect(keys.length).toBeLessThanOrEqual(countMax);
-      for (const key of keys) expect(key.secret).toHaveLength(32);
-    } catch (reason) {
-      if (!(reason instanceof GbError) || reason.code !== 'DATA_LOSS') throw reason;
-      expect(reason.message).not.toContain('gb1-');
-      expect(reason.cause).toBeUndefined();
-    }
-  });
-  expect(fuzz(property)).toBeGreaterThan(100);
-}, FUZZ_TIMEOUT_MS);
+])(
+  '%s',
+  (_, parse, countMax) => {
+    const property = fc.property(text, (input) => {
+      try {
+        const keys = parse(input);
+        expect(keys.length).toBeLessThanOrEqual(countMax);
+        for (const key of keys) expect(key.secret).toHaveLength(32);
+      } catch (reason) {
+        if (!(reason instanceof GbError) || reason.code !== 'DATA_LOSS') throw reason;
+        expect(reason.message).not.toContain('gb1-');
+        expect(reason.cause).toBeUndefined();
+      }
+    });
+    expect(fuzz(property)).toBeGreaterThan(100);
+  },
+  FUZZ_TIMEOUT_MS,
+);

@@ -14,7 +14,8 @@ export function fuzz<T>(property: fc.IPropertyWithHooks<T>): number {
     interruptAfterTimeLimit: FUZZ_SECONDS * 1000,
     markInterruptAsFailure: false,
   });
-  if (details.failed) throw new Error(fc.defaultReportMessage(details as fc.RunDetailsFailureProperty<T>));
+  if (details.failed)
+    throw new Error(fc.defaultReportMessage(details as fc.RunDetailsFailureProperty<T>));
   if (details.numRuns === 0) throw new Error('no input was tried');
   return details.numRuns;
 }

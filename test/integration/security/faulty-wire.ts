@@ -51,7 +51,12 @@ export async function openFaultyWire(
   };
 }
 
-function forward(from: Socket, to: Socket, fault: FaultyWireOptions | undefined, end: () => void): void {
+function forward(
+  from: Socket,
+  to: Socket,
+  fault: FaultyWireOptions | undefined,
+  end: () => void,
+): void {
   let passed = 0;
   from.on('data', (chunk: Buffer) => {
     let part = Buffer.from(chunk);

@@ -10,7 +10,14 @@ import { connect as connectHttp2 } from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { deriveTlsPsk } from '../../../security/derive.js';
-import { openClient, openFrontDoor, pskArguments, sClient, until, type FrontDoor } from './harness.js';
+import {
+  openClient,
+  openFrontDoor,
+  pskArguments,
+  sClient,
+  until,
+  type FrontDoor,
+} from './harness.js';
 
 let door: FrontDoor;
 let folder: string;
@@ -29,7 +36,9 @@ afterEach(async () => {
 function shapeOf(output: string): string[] {
   const lines = output.split('\n');
   return lines.flatMap((line, index) =>
-    line.startsWith('<<<') ? [`${line} ${line.includes('Alert') ? lines[index + 1]?.trim() : ''}`] : [],
+    line.startsWith('<<<')
+      ? [`${line} ${line.includes('Alert') ? lines[index + 1]?.trim() : ''}`]
+      : [],
   );
 }
 
@@ -54,7 +63,10 @@ describe('openssl s_client', () => {
     const wrongKey = await sClient(door.port, pskArguments(door.key, { psk: randomBytes(32) }));
     const identity = `gb1.${'0'.repeat(32)}`;
     const wrongIdentity = await sClient(door.port, pskArguments(door.key, { identity }));
-    const both = await sClient(door.port, pskArguments(door.key, { identity, psk: randomBytes(32) }));
+    const both = await sClient(
+      door.port,
+      pskArguments(door.key, { identity, psk: randomBytes(32) }),
+    );
     expect(shapeOf(wrongKey)).toEqual(shapeOf(wrongIdentity));
     expect(shapeOf(wrongKey)).toEqual(shapeOf(both));
     expect(shapeOf(wrongKey).some((line) => line.includes('illegal_parameter'))).toBe(true);
@@ -63,7 +75,11 @@ describe('openssl s_client', () => {
       expect(output).toContain('SSL alert number 47');
       expect(output).toContain('Cipher is (NONE)');
     }
-    expect(door.failures.map(({ reason }) => reason)).toEqual(['wrong_key', 'unknown_identity', 'unknown_identity']);
+    expect(door.failures.map(({ reason }) => reason)).toEqual([
+      'wrong_key',
+      'unknown_identity',
+      'unknown_identity',
+    ]);
     expect(door.opened).toEqual([]);
   });
 
@@ -77,21 +93,27 @@ describe('openssl s_client', () => {
     expect(door.failures).toEqual([{ address: '127.0.0.1', reason }]);
   });
 
-  test.each([['http/1.1'], [undefined]])('with ALPN %s is closed without a byte', async (protocol) => {
-    const args = pskArguments(door.key);
-    const index = args.indexOf('-alpn');
-    args.splice(index, 2, ...(protocol ? ['-alpn', protocol] : []));
-    const output = await sClient(door.port, args);
-    expect(output).toContain('SSL handshake has read 0 bytes');
-    expect(door.failures).toEqual([{ address: '127.0.0.1', reason: 'no_h2' }]);
-  });
+  test.each([['http/1.1'], [undefined]])(
+    'with ALPN %s is closed without a byte',
+    async (protocol) => {
+      const args = pskArguments(door.key);
+      const index = args.indexOf('-alpn');
+      args.splice(index, 2, ...(protocol ? ['-alpn', protocol] : []));
+      const output = await sClient(door.port, args);
+      expect(output).toContain('SSL handshake has read 0 bytes');
+      expect(door.failures).toEqual([{ address: '127.0.0.1', reason: 'no_h2' }]);
+    },
+  );
 
-  test.each(['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'])('with %s alone gets no session', async (suite) => {
-    const output = await sClient(door.port, [...pskArguments(door.key), '-ciphersuites', suite]);
-    expect(output).toContain('Cipher is (NONE)');
-    expect(door.opened).toEqual([]);
-    expect(door.failures).toHaveLength(1);
-  });
+  test.each(['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'])(
+    'with %s alone gets no session',
+    async (suite) => {
+      const output = await sClient(door.port, [...pskArguments(door.key), '-ciphersuites', suite]);
+      expect(output).toContain('Cipher is (NONE)');
+      expect(door.opened).toEqual([]);
+      expect(door.failures).toHaveLength(1);
+    },
+  );
 
   test('resumes nothing with what it was given: a ticket is worth no session', async () => {
     const file = join(folder, 'ticket.pem');
@@ -141,7 +163,14 @@ describe('our client meets a foreign server', () => {
     await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve));
     const { port } = probe.address() as { port: number };
     await new Promise<void>((resolve) => probe.close(() => resolve()));
-    const child = spawn('openssl', ['s_server', '-accept', `127.0.0.1:${port}`, '-naccept', '1', ...args]);
+    const child = spawn('openssl', [
+      's_server',
+      '-accept',
+      `127.0.0.1:${port}`,
+      '-naccept',
+      '1',
+      ...args,
+    ]);
     let output = '';
     child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
     await until(() => output.includes('ACCEPT'));
@@ -154,10 +183,33 @@ describe('our client meets a foreign server', () => {
     const certificate = join(folder, 'cert.pem');
     const privateKey = join(folder, 'key.pem');
     await run('openssl', [
-      'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '1',
-      '-subj', '/CN=127.0.0.1', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', privateKey, '-out', certificate,
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-days',
+      '1',
+      '-subj',
+      '/CN=127.0.0.1',
+      '-addext',
+      'subjectAltName=IP:127.0.0.1',
+      '-keyout',
+      privateKey,
+      '-out',
+      certificate,
     ]);
-    const server = await sServer(['-cert', certificate, '-key', privateKey, '-tls1_3', '-alpn', 'h2']);
+    const server = await sServer([
+      '-cert',
+      certificate,
+      '-key',
+      privateKey,
+      '-tls1_3',
+      '-alpn',
+      'h2',
+    ]);
     const client = openClient({ host: '127.0.0.1', port: server.port }, { key: door.key });
     await expect(client.echo('x')).rejects.toBeDefined();
     expect(client.credentials.refusal).toMatchObject({ code: 'UNAUTHENTICATED' });
@@ -167,7 +219,14 @@ describe('our client meets a foreign server', () => {
 
   test('that has another key: UNAUTHENTICATED', async () => {
     const { identity } = deriveTlsPsk(door.key);
-    const server = await sServer(['-nocert', '-psk', '11'.repeat(32), '-psk_identity', identity, '-tls1_3']);
+    const server = await sServer([
+      '-nocert',
+      '-psk',
+      '11'.repeat(32),
+      '-psk_identity',
+      identity,
+      '-tls1_3',
+    ]);
     const client = openClient({ host: '127.0.0.1', port: server.port }, { key: door.key });
     await expect(client.echo('x')).rejects.toBeDefined();
     expect(client.credentials.refusal).toMatchObject({ code: 'UNAUTHENTICATED' });
@@ -177,7 +236,14 @@ describe('our client meets a foreign server', () => {
 
   test('that has the key but offers no h2: UNAUTHENTICATED', async () => {
     const { identity } = deriveTlsPsk(door.key);
-    const server = await sServer(['-nocert', '-psk', identityHex(), '-psk_identity', identity, '-tls1_3']);
+    const server = await sServer([
+      '-nocert',
+      '-psk',
+      identityHex(),
+      '-psk_identity',
+      identity,
+      '-tls1_3',
+    ]);
     const client = openClient({ host: '127.0.0.1', port: server.port }, { key: door.key });
     await expect(client.echo('x')).rejects.toBeDefined();
     expect(client.credentials.refusal?.message).toContain('not HTTP/2');
@@ -199,6 +265,8 @@ function run(command: string, args: readonly string[]): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, { stdio: 'ignore' });
     child.on('error', reject);
-    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`${command} answered ${code}`))));
+    child.on('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`${command} answered ${code}`)),
+    );
   });
 }

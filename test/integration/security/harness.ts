@@ -8,10 +8,17 @@ import { pino } from 'pino';
 import { systemClock } from '../../../proto/base/clock.js';
 import { createId } from '../../../proto/base/ids.js';
 import { REDACTED_KEYS } from '../../../proto/base/log.js';
-import { createPskChannelCredentials, type PskChannelCredentials } from '../../../security/channel.js';
+import {
+  createPskChannelCredentials,
+  type PskChannelCredentials,
+} from '../../../security/channel.js';
 import type { PskChannelOptions } from '../../../security/channel.js';
 import { deriveTlsPsk } from '../../../security/derive.js';
-import { listenPsk, type AuthenticatedSession, type AuthFailure } from '../../../security/listener.js';
+import {
+  listenPsk,
+  type AuthenticatedSession,
+  type AuthFailure,
+} from '../../../security/listener.js';
 import type { ListenPskOptions, PskListener } from '../../../security/listener.js';
 import { createPairingKey, type PairingKey } from '../../../security/pairing.js';
 
@@ -46,7 +53,9 @@ export interface FrontDoor {
 }
 
 /** Starts a listener with one key on `host` (default 127.0.0.1), port chosen by the system. */
-export async function openFrontDoor(options: Partial<ListenPskOptions> & { host?: string } = {}): Promise<FrontDoor> {
+export async function openFrontDoor(
+  options: Partial<ListenPskOptions> & { host?: string } = {},
+): Promise<FrontDoor> {
   const { host = '127.0.0.1', ...rest } = options;
   const key = createPairingKey(createId('feeder'));
   const keys = [key];
@@ -76,9 +85,20 @@ export async function openFrontDoor(options: Partial<ListenPskOptions> & { host?
   });
   const port = listener.addresses[0]?.port as number;
   return {
-    key, keys, listener, host, port, failures, opened, ended,
+    key,
+    keys,
+    listener,
+    host,
+    port,
+    failures,
+    opened,
+    ended,
     logText: () => text,
-    logLines: () => text.split('\n').filter(Boolean).map((line) => JSON.parse(line) as Record<string, unknown>),
+    logLines: () =>
+      text
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line) as Record<string, unknown>),
     async stop() {
       await listener.stop();
       server.forceShutdown();
@@ -93,9 +113,14 @@ export interface EchoClient {
   close(): void;
 }
 
-export function openClient(door: { host: string; port: number }, options: PskChannelOptions): EchoClient {
+export function openClient(
+  door: { host: string; port: number },
+  options: PskChannelOptions,
+): EchoClient {
   const credentials = createPskChannelCredentials(options);
-  const address = door.host.includes(':') ? `[${door.host}]:${door.port}` : `${door.host}:${door.port}`;
+  const address = door.host.includes(':')
+    ? `[${door.host}]:${door.port}`
+    : `${door.host}:${door.port}`;
   const client = new grpc.Client(address, credentials, { 'grpc.enable_http_proxy': 0 });
   return {
     credentials,
@@ -103,7 +128,11 @@ export function openClient(door: { host: string; port: number }, options: PskCha
       new Promise((resolve, reject) => {
         const deadline = Date.now() + timeoutMs;
         client.makeUnaryRequest(
-          echo.echo.path, bytes.serialize, bytes.deserialize, Buffer.from(text), { deadline },
+          echo.echo.path,
+          bytes.serialize,
+          bytes.deserialize,
+          Buffer.from(text),
+          { deadline },
           (error, answer) => (error ? reject(error) : resolve(String(answer))),
         );
       }),
@@ -126,12 +155,20 @@ export function sClient(port: number, args: readonly string[], openMs = 300): Pr
 }
 
 /** The arguments by which s_client presents `key`, with parts of it replaced. */
-export function pskArguments(key: PairingKey, change: { identity?: string; psk?: Buffer } = {}): string[] {
+export function pskArguments(
+  key: PairingKey,
+  change: { identity?: string; psk?: Buffer } = {},
+): string[] {
   const { identity, psk } = deriveTlsPsk(key);
   return [
-    '-tls1_3', '-alpn', 'h2', '-msg',
-    '-psk_identity', change.identity ?? identity,
-    '-psk', Buffer.from(change.psk ?? psk).toString('hex'),
+    '-tls1_3',
+    '-alpn',
+    'h2',
+    '-msg',
+    '-psk_identity',
+    change.identity ?? identity,
+    '-psk',
+    Buffer.from(change.psk ?? psk).toString('hex'),
   ];
 }
 
@@ -169,7 +206,8 @@ export function knock(
 export async function until(condition: () => boolean, timeoutMs = 5_000): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${condition.toString()}`);
+    if (Date.now() > deadline)
+      throw new Error(`not within ${timeoutMs} ms: ${condition.toString()}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

@@ -7,7 +7,14 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { HANDSHAKE_BYTES_MAX } from '../../../proto/base/limits.js';
 import { openFaultyWire } from './faulty-wire.js';
-import { knock, openClient, openFrontDoor, until, type EchoClient, type FrontDoor } from './harness.js';
+import {
+  knock,
+  openClient,
+  openFrontDoor,
+  until,
+  type EchoClient,
+  type FrontDoor,
+} from './harness.js';
 
 let door: FrontDoor;
 const sockets: Socket[] = [];
@@ -103,7 +110,9 @@ describe('a handshake', () => {
       await failedCall(openClient(wire, { key: door.key }));
       await wire.stop();
     }
-    await until(() => door.listener.stats().handshakeCount === 0 && door.ended.length === door.opened.length);
+    await until(
+      () => door.listener.stats().handshakeCount === 0 && door.ended.length === door.opened.length,
+    );
     expectNothingLeft();
   });
 
@@ -136,10 +145,22 @@ describe('a handshake', () => {
 
 describe('a flood', () => {
   test.each([
-    ['random megabytes', () => Buffer.concat([Buffer.of(randomInt(23, 256)), randomBytes(4 << 20)]), 'not_tls'],
-    ['a TLS record too long', () => Buffer.concat([Buffer.of(22, 3, 1, 255, 255), randomBytes(4 << 20)]), 'oversized'],
+    [
+      'random megabytes',
+      () => Buffer.concat([Buffer.of(randomInt(23, 256)), randomBytes(4 << 20)]),
+      'not_tls',
+    ],
+    [
+      'a TLS record too long',
+      () => Buffer.concat([Buffer.of(22, 3, 1, 255, 255), randomBytes(4 << 20)]),
+      'oversized',
+    ],
     ['a record that is no ClientHello', () => Buffer.of(22, 3, 1, 0, 200, 2), 'not_tls'],
-    ['a ClientHello of noise', () => Buffer.concat([Buffer.of(22, 3, 1, 0, 200, 1), randomBytes(199)]), 'malformed'],
+    [
+      'a ClientHello of noise',
+      () => Buffer.concat([Buffer.of(22, 3, 1, 0, 200, 1), randomBytes(199)]),
+      'malformed',
+    ],
     ['an HTTP/1 request', () => Buffer.from('GET / HTTP/1.1\r\nHost: feeder\r\n\r\n'), 'not_tls'],
   ])('of %s is closed without a byte', async (_, make, reason) => {
     door = await openFrontDoor();
@@ -159,7 +180,10 @@ describe('a flood', () => {
       const { heapUsed, external, arrayBuffers } = process.memoryUsage();
       return heapUsed + external + arrayBuffers;
     };
-    const block = Buffer.concat([Buffer.of(22, 3, 1, (HANDSHAKE_BYTES_MAX - 5) >> 8, 0, 1), randomBytes(1 << 20)]);
+    const block = Buffer.concat([
+      Buffer.of(22, 3, 1, (HANDSHAKE_BYTES_MAX - 5) >> 8, 0, 1),
+      randomBytes(1 << 20),
+    ]);
     await knock(door, [block]);
     const before = used();
     for (let round = 0; round < 60; round += 1) {

@@ -25,25 +25,36 @@ afterEach(async () => {
 });
 
 describe('the right key', () => {
-  test.each(['127.0.0.1', '::1'])('opens a session over %s whose facts are equal on both sides', async (host) => {
-    door = await openFrontDoor({ host });
-    const infos: SecureInfo[] = [];
-    const host1 = client(door, { key: door.key, onSecure: (info) => infos.push(info) });
-    const answer = await host1.echo('hello');
-    const [session] = door.opened;
-    const [info] = infos;
-    expect(answer).toBe(`${session?.peer}|hello`);
-    expect(session?.remoteAddress).toBe(host);
-    expect(session?.feederId).toBe(door.key.feederId);
-    expect(session?.keyFingerprint).toBe(keyFingerprint(door.key));
-    expect(info).toMatchObject({ cipher: 'TLS_AES_128_GCM_SHA256', protocol: 'TLSv1.3', keyExchange: 'X25519' });
-    expect(info?.sessionId).toBe(session?.sessionId);
-    expect(info?.sessionId).toMatch(/^S-[0-9a-f]{16}$/);
-    const ours = Buffer.from(info?.exporter(EXPORTER_LABELS.lane, 32) as Uint8Array);
-    expect(ours.equals(Buffer.from(session?.exporter(EXPORTER_LABELS.lane, 32) as Uint8Array))).toBe(true);
-    expect(ours.equals(Buffer.from(info?.exporter('EXPORTER-other', 32) as Uint8Array))).toBe(false);
-    expect(door.failures).toEqual([]);
-  });
+  test.each(['127.0.0.1', '::1'])(
+    'opens a session over %s whose facts are equal on both sides',
+    async (host) => {
+      door = await openFrontDoor({ host });
+      const infos: SecureInfo[] = [];
+      const host1 = client(door, { key: door.key, onSecure: (info) => infos.push(info) });
+      const answer = await host1.echo('hello');
+      const [session] = door.opened;
+      const [info] = infos;
+      expect(answer).toBe(`${session?.peer}|hello`);
+      expect(session?.remoteAddress).toBe(host);
+      expect(session?.feederId).toBe(door.key.feederId);
+      expect(session?.keyFingerprint).toBe(keyFingerprint(door.key));
+      expect(info).toMatchObject({
+        cipher: 'TLS_AES_128_GCM_SHA256',
+        protocol: 'TLSv1.3',
+        keyExchange: 'X25519',
+      });
+      expect(info?.sessionId).toBe(session?.sessionId);
+      expect(info?.sessionId).toMatch(/^S-[0-9a-f]{16}$/);
+      const ours = Buffer.from(info?.exporter(EXPORTER_LABELS.lane, 32) as Uint8Array);
+      expect(
+        ours.equals(Buffer.from(session?.exporter(EXPORTER_LABELS.lane, 32) as Uint8Array)),
+      ).toBe(true);
+      expect(ours.equals(Buffer.from(info?.exporter('EXPORTER-other', 32) as Uint8Array))).toBe(
+        false,
+      );
+      expect(door.failures).toEqual([]);
+    },
+  );
 
   test('gives every connection a session id and exporter of its own', async () => {
     door = await openFrontDoor();
@@ -80,7 +91,11 @@ describe('the right key', () => {
 
 describe('another key', () => {
   test.each([
-    ['of another feeder (unknown identity)', () => createPairingKey(createId('feeder')), 'unknown_identity'],
+    [
+      'of another feeder (unknown identity)',
+      () => createPairingKey(createId('feeder')),
+      'unknown_identity',
+    ],
     ['of the same feeder id', () => createPairingKey(door.key.feederId), 'unknown_identity'],
   ])('%s ends in UNAUTHENTICATED and one connection', async (_, make, reason) => {
     door = await openFrontDoor();
@@ -92,7 +107,11 @@ describe('another key', () => {
     await new Promise((resolve) => setTimeout(resolve, 2_500)); // Two of grpc-js's backoffs.
     expect(failures).toHaveLength(1);
     expect(failures[0]?.message).toContain('refused the pairing key');
-    expect(door.listener.stats()).toMatchObject({ acceptedCount: 1, sessionCount: 0, authenticatedCount: 0 });
+    expect(door.listener.stats()).toMatchObject({
+      acceptedCount: 1,
+      sessionCount: 0,
+      authenticatedCount: 0,
+    });
     expect(door.failures).toEqual([{ address: '127.0.0.1', reason }]);
   });
 
@@ -117,7 +136,9 @@ describe('another key', () => {
     expect(door.listener.revoke(keyFingerprint(door.key))).toBe(1);
     await until(() => door.ended.length === 1);
     await other.echo('still here');
-    expect(door.listener.sessions().map((session) => session.keyFingerprint)).toEqual([keyFingerprint(second)]);
+    expect(door.listener.sessions().map((session) => session.keyFingerprint)).toEqual([
+      keyFingerprint(second),
+    ]);
   });
 });
 
@@ -176,7 +197,9 @@ describe('stop', () => {
 
   test('says which address is taken', async () => {
     door = await openFrontDoor();
-    await expect(openFrontDoor({ binds: [{ host: '127.0.0.1', port: door.port }] })).rejects.toMatchObject({
+    await expect(
+      openFrontDoor({ binds: [{ host: '127.0.0.1', port: door.port }] }),
+    ).rejects.toMatchObject({
       code: 'ALREADY_EXISTS',
     });
   });

@@ -13,13 +13,20 @@ if (process.env[INSIDE] === undefined) {
     const root = fileURLToPath(new URL('../../..', import.meta.url));
     const script = `ip link set lo up && ip address add ${PUBLIC_ADDRESS}/32 dev lo && exec "$@"`;
     const jest = ['node_modules/.bin/jest', fileURLToPath(import.meta.url)];
-    const { status, stderr } = spawnSync('unshare', ['-rn', 'sh', '-c', script, 'sh', process.execPath, ...jest], {
-      cwd: root,
-      env: { ...process.env, [INSIDE]: '1', NODE_OPTIONS: '--experimental-vm-modules' },
-      encoding: 'utf8',
-      timeout: 60_000,
+    const { status, stderr } = spawnSync(
+      'unshare',
+      ['-rn', 'sh', '-c', script, 'sh', process.execPath, ...jest],
+      {
+        cwd: root,
+        env: { ...process.env, [INSIDE]: '1', NODE_OPTIONS: '--experimental-vm-modules' },
+        encoding: 'utf8',
+        timeout: 60_000,
+      },
+    );
+    expect({ status, stderr }).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining('2 passed, 2 total'),
     });
-    expect({ status, stderr }).toMatchObject({ status: 0, stderr: expect.stringContaining('2 passed, 2 total') });
   }, 70_000);
 } else {
   describe(`in a namespace with ${PUBLIC_ADDRESS}`, () => {
@@ -28,7 +35,10 @@ if (process.env[INSIDE] === undefined) {
       const client = openClient(door, { key: door.key });
       await expect(client.echo('x')).rejects.toBeDefined();
       client.close();
-      expect(await knock(door, [Buffer.of(22)])).toEqual({ received: Buffer.alloc(0), closed: true });
+      expect(await knock(door, [Buffer.of(22)])).toEqual({
+        received: Buffer.alloc(0),
+        closed: true,
+      });
       expect(door.failures).toEqual(Array(2).fill({ address: PUBLIC_ADDRESS, reason: 'not_lan' }));
       expect(door.opened).toEqual([]);
       await door.stop();

@@ -5,12 +5,23 @@ import type { Clock } from '../../../proto/base/clock.js';
 import { AUTH_FAILURE_ADDRESSES_MAX, REPLAY_RECORDS_MAX } from '../../../proto/base/limits.js';
 import { FailureLog, ReplayGuard } from '../../../security/admission.js';
 
-function setUp(intervalMs: number): { failures: FailureLog; lines: Record<string, unknown>[]; advance(ms: number): void } {
+function setUp(intervalMs: number): {
+  failures: FailureLog;
+  lines: Record<string, unknown>[];
+  advance(ms: number): void;
+} {
   let nowMs = 0;
   const lines: Record<string, unknown>[] = [];
   const clock = { nowMs: () => nowMs } as Clock;
-  const log = pino({}, { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) });
-  return { failures: new FailureLog(log, clock, intervalMs), lines, advance: (ms) => void (nowMs += ms) };
+  const log = pino(
+    {},
+    { write: (line: string) => void lines.push(JSON.parse(line) as Record<string, unknown>) },
+  );
+  return {
+    failures: new FailureLog(log, clock, intervalMs),
+    lines,
+    advance: (ms) => void (nowMs += ms),
+  };
 }
 
 test('failures are all counted, and logged once per address and interval', () => {
@@ -23,7 +34,12 @@ test('failures are all counted, and logged once per address and interval', () =>
   expect(lines).toHaveLength(2);
   advance(1);
   failures.record('10.0.0.1', 'cut');
-  expect(lines[2]).toMatchObject({ event: 'auth_failure', address: '10.0.0.1', reason: 'cut', failureCount: 6 });
+  expect(lines[2]).toMatchObject({
+    event: 'auth_failure',
+    address: '10.0.0.1',
+    reason: 'cut',
+    failureCount: 6,
+  });
   expect(failures.counts()).toEqual({ wrong_key: 5, timeout: 1, cut: 2 });
 });
 
@@ -46,7 +62,8 @@ test('a first message is admitted once, as long as it is among the newest', () =
   };
   expect(guard.admit(random(0))).toBe(true);
   expect(guard.admit(random(0))).toBe(false);
-  for (let index = 1; index < REPLAY_RECORDS_MAX; index += 1) expect(guard.admit(random(index))).toBe(true);
+  for (let index = 1; index < REPLAY_RECORDS_MAX; index += 1)
+    expect(guard.admit(random(index))).toBe(true);
   expect(guard.admit(random(0))).toBe(false);
   expect(guard.admit(random(REPLAY_RECORDS_MAX))).toBe(true); // Pushes 0 out.
   expect(guard.admit(random(1))).toBe(false);

@@ -21,7 +21,9 @@ const credentials = (): ReturnType<typeof createPskChannelCredentials> =>
 describe('the grpc-js that security/channel.ts knows', () => {
   test('is the one installed and the one pinned', () => {
     const installed = JSON.parse(readFileSync(packageFile, 'utf8')) as { version: string };
-    const ours = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+    const ours = JSON.parse(
+      readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
+    ) as {
       dependencies: Record<string, string>;
     };
     expect(installed.version).toBe(GRPC_JS_VERSION);
@@ -33,7 +35,10 @@ describe('the grpc-js that security/channel.ts knows', () => {
     expect(Object.getOwnPropertyNames(insecure).sort()).toEqual(
       ['_createSecureConnector', '_equals', '_isSecure', 'compose', 'constructor'].sort(),
     );
-    expect(Object.getOwnPropertyNames(grpc.ChannelCredentials.prototype).sort()).toEqual(['compose', 'constructor']);
+    expect(Object.getOwnPropertyNames(grpc.ChannelCredentials.prototype).sort()).toEqual([
+      'compose',
+      'constructor',
+    ]);
   });
 
   test('has these members on its secure connectors', () => {
@@ -45,15 +50,20 @@ describe('the grpc-js that security/channel.ts knows', () => {
 
   test('asks waitForReady before it connects, and connect for the socket', () => {
     const transport = source('transport.js');
-    const order = ['secureConnector.waitForReady()', 'this.tcpConnect(address', 'secureConnector.connect(tcpConnection)']
-      .map((call) => transport.indexOf(call));
+    const order = [
+      'secureConnector.waitForReady()',
+      'this.tcpConnect(address',
+      'secureConnector.connect(tcpConnection)',
+    ].map((call) => transport.indexOf(call));
     expect(order.every((position) => position > 0)).toBe(true);
     expect([...order].sort((a, b) => a - b)).toEqual(order);
     expect(transport).toContain('secureConnectResult.socket');
   });
 
   test('names a peer as security/listener.ts does', () => {
-    expect(source('server-interceptors.js')).toContain('`${socket.remoteAddress}:${socket.remotePort}`');
+    expect(source('server-interceptors.js')).toContain(
+      '`${socket.remoteAddress}:${socket.remotePort}`',
+    );
   });
 });
 

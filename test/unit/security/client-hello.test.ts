@@ -4,10 +4,18 @@ import { Duplex } from 'node:stream';
 import { connect } from 'node:tls';
 import { inspectClientHello } from '../../../security/client-hello.js';
 import { TLS_PARAMETERS } from '../../../security/tls-parameters.js';
-import { buildHello, IDENTITY, vector, wrapHello, wrapRecord, type HelloParts } from './hello-builder.js';
+import {
+  buildHello,
+  IDENTITY,
+  vector,
+  wrapHello,
+  wrapRecord,
+  type HelloParts,
+} from './hello-builder.js';
 
 const MAX = 16 * 1024;
-const verdict = (bytes: Buffer, max = MAX): ReturnType<typeof inspectClientHello> => inspectClientHello(bytes, max);
+const verdict = (bytes: Buffer, max = MAX): ReturnType<typeof inspectClientHello> =>
+  inspectClientHello(bytes, max);
 const flaw = (bytes: Buffer, max = MAX): string => {
   const result = verdict(bytes, max);
   return result.t === 'refused' ? result.flaw : result.t;
@@ -23,8 +31,16 @@ function opensslHello(identity: string): Promise<Buffer> {
         done();
       },
     });
-    const pskCallback = (): { psk: Buffer; identity: string } => ({ psk: Buffer.alloc(32, 1), identity });
-    const socket = connect({ ...TLS_PARAMETERS, socket: wire, pskCallback, checkServerIdentity: () => undefined });
+    const pskCallback = (): { psk: Buffer; identity: string } => ({
+      psk: Buffer.alloc(32, 1),
+      identity,
+    });
+    const socket = connect({
+      ...TLS_PARAMETERS,
+      socket: wire,
+      pskCallback,
+      checkServerIdentity: () => undefined,
+    });
     socket.on('error', () => undefined);
   });
 }
@@ -40,7 +56,8 @@ test('what OpenSSL sends for our client is accepted, with its identity and rando
 
 test('a good hello stays incomplete until its last byte, and may be followed by more', () => {
   const hello = buildHello();
-  for (let length = 0; length < hello.length; length += 1) expect(flaw(hello.subarray(0, length))).toBe('incomplete');
+  for (let length = 0; length < hello.length; length += 1)
+    expect(flaw(hello.subarray(0, length))).toBe('incomplete');
   expect(flaw(hello)).toBe('accepted');
   expect(flaw(Buffer.concat([hello, Buffer.alloc(100, 20)]))).toBe('accepted');
 });
@@ -92,7 +109,11 @@ describe('the offer', () => {
     ['of h2 among others', { protocols: ['http/1.1', 'h2'] }, 'accepted'],
     ['of no identity', { identities: [] }, 'malformed'],
     ['of an empty identity', { identities: [Buffer.alloc(0)] }, 'malformed'],
-    ['of two identities', { identities: [IDENTITY, IDENTITY], binders: [Buffer.alloc(32), Buffer.alloc(32)] }, 'malformed'],
+    [
+      'of two identities',
+      { identities: [IDENTITY, IDENTITY], binders: [Buffer.alloc(32), Buffer.alloc(32)] },
+      'malformed',
+    ],
     ['of two binders', { binders: [Buffer.alloc(32), Buffer.alloc(32)] }, 'malformed'],
     ['of no binder', { binders: [] }, 'malformed'],
     ['of a SHA-384 binder', { binders: [Buffer.alloc(48)] }, 'malformed'],

@@ -5,7 +5,12 @@ import { readFileSync } from 'node:fs';
 import { expand, extract } from '@noble/hashes/hkdf.js';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { parseId } from '../../../proto/base/ids.js';
-import { deriveFingerprint, deriveSessionId, deriveTlsPsk, EXPORTER_LABELS } from '../../../security/derive.js';
+import {
+  deriveFingerprint,
+  deriveSessionId,
+  deriveTlsPsk,
+  EXPORTER_LABELS,
+} from '../../../security/derive.js';
 import { createPairingKey } from '../../../security/pairing.js';
 
 const read = (name: string): unknown =>
@@ -18,22 +23,30 @@ interface Rfc5869 {
 }
 
 interface Derivations {
-  readonly cases: readonly Record<'feederId' | 'secret' | 'identity' | 'psk' | 'fingerprint', string>[];
+  readonly cases: readonly Record<
+    'feederId' | 'secret' | 'identity' | 'psk' | 'fingerprint',
+    string
+  >[];
 }
 
 describe('HKDF-SHA256', () => {
-  test.each((read('rfc5869.json') as Rfc5869).cases)('gives the RFC 5869 vector $name', (vector) => {
-    const prk = extract(sha256, bytes(vector.ikm), bytes(vector.salt));
-    expect(hex(prk)).toBe(vector.prk);
-    expect(hex(expand(sha256, prk, bytes(vector.info), vector.okm.length / 2))).toBe(vector.okm);
-  });
+  test.each((read('rfc5869.json') as Rfc5869).cases)(
+    'gives the RFC 5869 vector $name',
+    (vector) => {
+      const prk = extract(sha256, bytes(vector.ikm), bytes(vector.salt));
+      expect(hex(prk)).toBe(vector.prk);
+      expect(hex(expand(sha256, prk, bytes(vector.info), vector.okm.length / 2))).toBe(vector.okm);
+    },
+  );
 });
 
 describe('what comes from a pairing key', () => {
   const cases = (read('derive-v1.json') as Derivations).cases;
 
   test.each(cases)('for $feederId never changes within protocol version 1', (vector) => {
-    const key = createPairingKey(parseId('feeder', vector.feederId), { secret: bytes(vector.secret) });
+    const key = createPairingKey(parseId('feeder', vector.feederId), {
+      secret: bytes(vector.secret),
+    });
     const { identity, psk } = deriveTlsPsk(key);
     expect({ identity, psk: hex(psk) }).toEqual({ identity: vector.identity, psk: vector.psk });
     expect(deriveFingerprint(key)).toBe(vector.fingerprint);
@@ -41,13 +54,20 @@ describe('what comes from a pairing key', () => {
 
   test('is what another implementation of HKDF gives for the documented labels', () => {
     const [vector] = cases;
-    const field = (text: string): Buffer => Buffer.concat([Buffer.of(0, text.length), Buffer.from(text)]);
+    const field = (text: string): Buffer =>
+      Buffer.concat([Buffer.of(0, text.length), Buffer.from(text)]);
     const info = Buffer.concat([
       field('tls psk, host connects to feeder'),
       field(vector?.feederId as string),
       field('TLS 1.3, SHA-256'),
     ]);
-    const psk = hkdfSync('sha256', bytes(vector?.secret as string), 'greenboost pairing key, version 1', info, 32);
+    const psk = hkdfSync(
+      'sha256',
+      bytes(vector?.secret as string),
+      'greenboost pairing key, version 1',
+      info,
+      32,
+    );
     expect(hex(new Uint8Array(psk))).toBe(vector?.psk);
   });
 

@@ -43,8 +43,14 @@ export function buildHello(parts: HelloParts = {}): Buffer {
     extensions.push([16, vector(2, ...protocols.map((name) => vector(1, Buffer.from(name))))]);
   }
   if (!left('identities')) {
-    const offered = vector(2, ...identities.map((identity) => Buffer.concat([vector(2, identity), Buffer.alloc(4)])));
-    extensions.push([41, Buffer.concat([offered, vector(2, ...binders.map((binder) => vector(1, binder)))])]);
+    const offered = vector(
+      2,
+      ...identities.map((identity) => Buffer.concat([vector(2, identity), Buffer.alloc(4)])),
+    );
+    extensions.push([
+      41,
+      Buffer.concat([offered, vector(2, ...binders.map((binder) => vector(1, binder)))]),
+    ]);
   }
   return wrapHello(random, [...extensions, ...trailing]);
 }

@@ -5,9 +5,20 @@ import { pino } from 'pino';
 import type { Clock } from '../../../proto/base/clock.js';
 import { createId } from '../../../proto/base/ids.js';
 import { FEEDER_KEYS_MAX, KEYRING_ENTRIES_MAX } from '../../../proto/base/limits.js';
-import { feederKeysPath, importFeederKey, loadFeederKeys, loadOrCreateFeederKeys } from '../../../security/key-file.js';
+import {
+  feederKeysPath,
+  importFeederKey,
+  loadFeederKeys,
+  loadOrCreateFeederKeys,
+} from '../../../security/key-file.js';
 import { openFeederKeys, revokeFeederKey, rotateFeederKey } from '../../../security/key-file.js';
-import { findKey, importKey, keyringPath, listKeyring, removeKey } from '../../../security/keyring.js';
+import {
+  findKey,
+  importKey,
+  keyringPath,
+  listKeyring,
+  removeKey,
+} from '../../../security/keyring.js';
 import { createPairingKey, formatPairingKey, keyFingerprint } from '../../../security/pairing.js';
 import { samePairingKey, type PairingKey } from '../../../security/pairing.js';
 import { temporaryFolder } from './temporary.js';
@@ -35,7 +46,11 @@ describe('the feeder keys', () => {
     const made = loadOrCreateFeederKeys(folder(), clock);
     const again = loadOrCreateFeederKeys(folder());
     expect(made.keys).toHaveLength(1);
-    expect(made.keys[0]).toMatchObject({ feederId: made.feederId, shared: false, createdUnixMs: clock.unixMs() });
+    expect(made.keys[0]).toMatchObject({
+      feederId: made.feederId,
+      shared: false,
+      createdUnixMs: clock.unixMs(),
+    });
     expect(again.feederId).toBe(made.feederId);
     expect(again.keys[0]?.createdUnixMs).toBe(clock.unixMs());
     expect(samePairingKey(again.keys[0] as PairingKey, made.keys[0] as PairingKey)).toBe(true);
@@ -89,15 +104,29 @@ describe('the feeder keys', () => {
     const pairing = formatPairingKey(keys[0] as PairingKey);
     const good = { version: 1, feederId, keys: [{ pairing, createdUnixMs: 1 }] };
     for (const text of [
-      '', '{', 'null', '[]', '{"version":1}', JSON.stringify({ ...good, version: 2 }),
-      JSON.stringify({ ...good, extra: 1 }), JSON.stringify({ ...good, feederId: 'F-1' }),
-      JSON.stringify({ ...good, keys: [{ pairing: `${pairing.slice(0, -1)}U`, createdUnixMs: 1 }] }),
+      '',
+      '{',
+      'null',
+      '[]',
+      '{"version":1}',
+      JSON.stringify({ ...good, version: 2 }),
+      JSON.stringify({ ...good, extra: 1 }),
+      JSON.stringify({ ...good, feederId: 'F-1' }),
+      JSON.stringify({
+        ...good,
+        keys: [{ pairing: `${pairing.slice(0, -1)}U`, createdUnixMs: 1 }],
+      }),
       JSON.stringify({ ...good, keys: [{ pairing, createdUnixMs: -1 }] }),
-      JSON.stringify({ ...good, keys: Array(FEEDER_KEYS_MAX + 1).fill({ pairing, createdUnixMs: 1 }) }),
+      JSON.stringify({
+        ...good,
+        keys: Array(FEEDER_KEYS_MAX + 1).fill({ pairing, createdUnixMs: 1 }),
+      }),
       JSON.stringify(good).slice(0, -9),
     ]) {
       writeFileSync(feederKeysPath(folder()), text);
-      expect(() => loadFeederKeys(folder())).toThrow(/^\[DATA_LOSS\] (?!.*gb1-).*is damaged; restore it/);
+      expect(() => loadFeederKeys(folder())).toThrow(
+        /^\[DATA_LOSS\] (?!.*gb1-).*is damaged; restore it/,
+      );
       expect(() => rotateFeederKey(folder())).toThrow('DATA_LOSS');
       expect(readFileSync(feederKeysPath(folder()), 'utf8')).toBe(text); // Never overwritten: it may be mended.
     }
@@ -105,7 +134,7 @@ describe('the feeder keys', () => {
 });
 
 describe('the running feeder', () => {
-  test('sees a rotation and a revocation within a second, keeps its keys when the file turns bad, none when it is gone', () => {
+  test('sees changes within a second, keeps its keys when the file turns bad, has none when it is gone', () => {
     const lines: string[] = [];
     const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
     const clock = manualClock();
@@ -143,8 +172,13 @@ describe('the keyring', () => {
     expect(importKey(folder(), key, clock)).toBe('unchanged');
     const newer = createPairingKey(key.feederId);
     expect(importKey(folder(), newer, clock)).toBe('replaced');
-    expect(keyFingerprint(findKey(folder(), key.feederId) as PairingKey)).toBe(keyFingerprint(newer));
-    expect(findKey(folder(), other.feederId)).toMatchObject({ shared: true, createdUnixMs: clock.unixMs() });
+    expect(keyFingerprint(findKey(folder(), key.feederId) as PairingKey)).toBe(
+      keyFingerprint(newer),
+    );
+    expect(findKey(folder(), other.feederId)).toMatchObject({
+      shared: true,
+      createdUnixMs: clock.unixMs(),
+    });
     expect(statSync(keyringPath(folder())).mode & 0o777).toBe(0o600);
     expect(removeKey(folder(), key.feederId)).toBe(true);
     expect(removeKey(folder(), key.feederId)).toBe(false);
@@ -161,13 +195,19 @@ describe('the keyring', () => {
   });
 
   test('is limited in size', () => {
-    const keys = Array.from({ length: KEYRING_ENTRIES_MAX }, () => createPairingKey(createId('feeder')));
+    const keys = Array.from({ length: KEYRING_ENTRIES_MAX }, () =>
+      createPairingKey(createId('feeder')),
+    );
     importKey(folder(), keys[0] as PairingKey);
     const entries = keys.map((key) => ({ pairing: formatPairingKey(key), importedUnixMs: 1 }));
     writeFileSync(keyringPath(folder()), JSON.stringify({ version: 1, keys: entries }));
     expect(listKeyring(folder())).toHaveLength(KEYRING_ENTRIES_MAX);
-    expect(() => importKey(folder(), createPairingKey(createId('feeder')))).toThrow('CAPACITY_EXHAUSTED');
-    expect(importKey(folder(), createPairingKey((keys[3] as PairingKey).feederId))).toBe('replaced');
+    expect(() => importKey(folder(), createPairingKey(createId('feeder')))).toThrow(
+      'CAPACITY_EXHAUSTED',
+    );
+    expect(importKey(folder(), createPairingKey((keys[3] as PairingKey).feederId))).toBe(
+      'replaced',
+    );
   });
 
   test('that names a feeder twice or is damaged or open to others is refused', () => {

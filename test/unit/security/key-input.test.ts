@@ -24,17 +24,25 @@ test('the file comes before the environment, the environment before the prompt',
   const { keyFile, env, prompt } = source();
   expect(samePairingKey(await resolveKeyInput({ keyFile, env, prompt }), first!)).toBe(true);
   expect(samePairingKey(await resolveKeyInput({ env, prompt }), second!)).toBe(true);
-  expect(samePairingKey(await resolveKeyInput({ env: { [KEY_VARIABLE]: '' }, prompt }), third!)).toBe(true);
+  expect(
+    samePairingKey(await resolveKeyInput({ env: { [KEY_VARIABLE]: '' }, prompt }), third!),
+  ).toBe(true);
 });
 
 test('a source that is there but wrong is an error, not a reason to try the next', async () => {
   const { keyFile, env, prompt } = source();
-  await expect(resolveKeyInput({ keyFile: `${keyFile}x`, env, prompt })).rejects.toThrow('NOT_FOUND');
-  await expect(resolveKeyInput({ env: { [KEY_VARIABLE]: 'gb1-x' }, prompt })).rejects.toThrow('INVALID_ARGUMENT');
+  await expect(resolveKeyInput({ keyFile: `${keyFile}x`, env, prompt })).rejects.toThrow(
+    'NOT_FOUND',
+  );
+  await expect(resolveKeyInput({ env: { [KEY_VARIABLE]: 'gb1-x' }, prompt })).rejects.toThrow(
+    'INVALID_ARGUMENT',
+  );
   chmodSync(keyFile, 0o644);
   await expect(resolveKeyInput({ keyFile, env, prompt })).rejects.toThrow('PERMISSION_DENIED');
 });
 
 test('without any source it names all three', async () => {
-  await expect(resolveKeyInput({ env: {} })).rejects.toThrow(/--key-file.*GREENBOOST_KEY.*terminal/);
+  await expect(resolveKeyInput({ env: {} })).rejects.toThrow(
+    /--key-file.*GREENBOOST_KEY.*terminal/,
+  );
 });

@@ -23,10 +23,15 @@ describe('the pairing string', () => {
   });
 
   test('is this for a known key', () => {
-    const key = createPairingKey(parseId('feeder', 'F-0123456789abcdef'), { secret: Buffer.alloc(32, 0xa5) });
+    const key = createPairingKey(parseId('feeder', 'F-0123456789abcdef'), {
+      secret: Buffer.alloc(32, 0xa5),
+    });
     expect(formatPairingKey(key)).toBe(
-      (JSON.parse(readFileSync(new URL('../../vectors/pairing-v1.json', import.meta.url), 'utf8')) as { text: string })
-        .text,
+      (
+        JSON.parse(
+          readFileSync(new URL('../../vectors/pairing-v1.json', import.meta.url), 'utf8'),
+        ) as { text: string }
+      ).text,
     );
   });
 
@@ -71,7 +76,8 @@ describe('the pairing string', () => {
   test('cut at every place is refused', () => {
     const text = formatPairingKey(createPairingKey(createId('feeder')));
     for (let length = 0; length < text.length; length += 1) {
-      if (text[length - 1] !== '-' && length > 0) expect(() => parsePairingKey(text.slice(0, length))).toThrow();
+      if (text[length - 1] !== '-' && length > 0)
+        expect(() => parsePairingKey(text.slice(0, length))).toThrow();
     }
   });
 
@@ -106,13 +112,17 @@ describe('the pairing string', () => {
 describe('a pairing key', () => {
   test('is 32 fresh random bytes', () => {
     const id = createId('feeder');
-    const secrets = Array.from({ length: 100 }, () => Buffer.from(createPairingKey(id).secret).toString('hex'));
+    const secrets = Array.from({ length: 100 }, () =>
+      Buffer.from(createPairingKey(id).secret).toString('hex'),
+    );
     expect(new Set(secrets).size).toBe(100);
     expect(secrets.every((secret) => secret.length === 64)).toBe(true);
   });
 
   test.each([0, 31, 33])('of %i bytes is refused', (length) => {
-    expect(() => createPairingKey(createId('feeder'), { secret: new Uint8Array(length) })).toThrow('32 bytes');
+    expect(() => createPairingKey(createId('feeder'), { secret: new Uint8Array(length) })).toThrow(
+      '32 bytes',
+    );
   });
 
   test('does not change with the buffer it was made from', () => {
@@ -129,17 +139,28 @@ describe('a pairing key', () => {
     const log = createLogger({ name: 'test', level: 'trace', file });
     const key = createPairingKey(createId('feeder'));
     log.info({ key, value: key, deep: { deep: { deep: { deep: key } } }, list: [key] }, 'here');
-    log.info({ secret: Buffer.from(key.secret).toString('hex'), nested: { psk: key.secret } }, 'there');
+    log.info(
+      { secret: Buffer.from(key.secret).toString('hex'), nested: { psk: key.secret } },
+      'there',
+    );
     log.info(key);
     log.error({ err: new Error('x', { cause: key }) });
-    const text = readFileSync(file, 'utf8') + JSON.stringify(key) + inspect(key, { depth: 9, showHidden: true });
+    const text =
+      readFileSync(file, 'utf8') +
+      JSON.stringify(key) +
+      inspect(key, { depth: 9, showHidden: true });
     rmSync(folder, { recursive: true });
     expect(text).toContain(key.feederId);
     expect(text).toContain('[redacted]');
     const secret = Buffer.from(key.secret);
     expect(Object.keys(key)).toEqual(['feederId', 'createdUnixMs', 'shared']);
     const asObject = JSON.stringify(Object.fromEntries([...secret].entries())).slice(1); // How JSON shows bytes.
-    for (const form of [secret.toString('hex'), secret.toString('base64'), [...secret].join(','), asObject]) {
+    for (const form of [
+      secret.toString('hex'),
+      secret.toString('base64'),
+      [...secret].join(','),
+      asObject,
+    ]) {
       expect(text).not.toContain(form.slice(0, 14));
     }
     expect(text).not.toContain(formatPairingKey(key).slice(22, 60));

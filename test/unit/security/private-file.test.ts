@@ -1,10 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
-import { chmodSync, chownSync, mkdirSync, readdirSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { PRIVATE_FILE_BYTES_MAX, PRIVATE_FILE_LOCK_STALE_MS } from '../../../proto/base/limits.js';
-import { privateFileVersion, readPrivateFile, withPrivateFileLock } from '../../../security/private-file.js';
+import {
+  privateFileVersion,
+  readPrivateFile,
+  withPrivateFileLock,
+} from '../../../security/private-file.js';
 import { writePrivateFile } from '../../../security/private-file.js';
 import { temporaryFolder } from './temporary.js';
 
@@ -29,11 +42,16 @@ describe('a private file', () => {
     expect(privateFileVersion(path())).toBeUndefined();
   });
 
-  test.each([0o640, 0o604, 0o620, 0o602, 0o601, 0o777])('with mode %o is refused with the command that helps', (mode) => {
-    writePrivateFile(path(), 'secret');
-    chmodSync(path(), mode);
-    expect(() => readPrivateFile(path())).toThrow(/PERMISSION_DENIED.*can be read by others.*chmod 600/);
-  });
+  test.each([0o640, 0o604, 0o620, 0o602, 0o601, 0o777])(
+    'with mode %o is refused with the command that helps',
+    (mode) => {
+      writePrivateFile(path(), 'secret');
+      chmodSync(path(), mode);
+      expect(() => readPrivateFile(path())).toThrow(
+        /PERMISSION_DENIED.*can be read by others.*chmod 600/,
+      );
+    },
+  );
 
   test('of another user is refused', () => {
     writePrivateFile(path(), 'secret');
@@ -79,8 +97,11 @@ describe('a private file', () => {
   test('is never seen half written by a reader', async () => {
     writePrivateFile(path(), 'a'.repeat(100_000));
     const script = `const fs=require('fs');let bad=0;const end=Date.now()+700;while(Date.now()<end){
-      const t=fs.readFileSync(${JSON.stringify(path())},'utf8');if(t.length!==100000||new Set(t).size!==1)bad++}process.exit(bad?1:0)`;
-    const reader = spawn(process.execPath, ['-e', script], { env: { ...process.env, NODE_OPTIONS: '' } });
+      const t=fs.readFileSync(${JSON.stringify(path())},'utf8');
+      if(t.length!==100000||new Set(t).size!==1)bad++}process.exit(bad?1:0)`;
+    const reader = spawn(process.execPath, ['-e', script], {
+      env: { ...process.env, NODE_OPTIONS: '' },
+    });
     const done = new Promise((resolve) => reader.on('close', resolve));
     for (let round = 0; reader.exitCode === null && round < 2_000; round += 1) {
       writePrivateFile(path(), 'ab'[round % 2]?.repeat(100_000) as string);
@@ -93,7 +114,11 @@ describe('a private file', () => {
 describe('the lock', () => {
   test('is given back, also when the change throws', () => {
     expect(withPrivateFileLock(path(), () => 7)).toBe(7);
-    expect(() => withPrivateFileLock(path(), () => { throw new Error('no'); })).toThrow('no');
+    expect(() =>
+      withPrivateFileLock(path(), () => {
+        throw new Error('no');
+      }),
+    ).toThrow('no');
     expect(readdirSync(join(folder(), 'config'))).toEqual([]);
   });
 
