@@ -190,7 +190,7 @@ describe('a flood', () => {
       await Promise.all(Array.from({ length: 5 }, () => knock(door, [block])));
     }
     await until(() => door.listener.stats().handshakeCount === 0);
-    expect(used() - before).toBeLessThan(4 << 20);
+    await until(() => used() - before < 4 << 20); // 300 MiB were sent; what the sockets held goes in a moment.
     expect(door.failures).toHaveLength(301);
     expect(door.opened).toEqual([]);
     expectNothingLeft();
