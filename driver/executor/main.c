@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c: gb-executor, the process that holds lent memory.
+ *
+ *   gb-executor                      serves the daemon on descriptor 3 (gb_exec.h) until that is closed
+ *   gb-executor --probe [--gpu N]    measures this machine's memory and prints one JSON object (probe.h)
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "probe.h"
+#include "service.h"
+
+#define DAEMON_SOCKET 3
+/* Time to scrub device memory once the daemon has died. */
+#define LAST_SECONDS 3
+/* Lent memory goes before anything of the workstation's own when the machine runs out. */
+#define OOM_SCORE_ADJUSTMENT "500"
+
+static void on_daemon_death(int signal_number) {
+  (void)signal_number;
+  signal(SIGALRM, SIG_DFL);
+  alarm(LAST_SECONDS); /* The reader sees the end of the stream; this is the second wall. */
+}
+
+static void prepare_process(void) {
+  signal(SIGPIPE, SIG_IGN);
+  /* A terminal's Ctrl-C or a supervisor's SIGTERM is for the daemon, which ends us in order: by closing the socket. */
+  signal(SIGINT, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGUSR2, on_daemon_death);
+  prctl(PR_SET_PDEATHSIG, SIGUSR2);
+
+  struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none); /* Lent bytes never lie in a core file. */
+  struct rlimit locked;
+  if (getrlimit(RLIMIT_MEMLOCK, &locked) == 0 && locked.rlim_cur < locked.rlim_max) {
+    locked.rlim_cur = locked.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &locked);
+  }
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    ssize_t written = write(fd, OOM_SCORE_ADJUSTMENT, strlen(OOM_SCORE_ADJUSTMENT));
+    (void)written; /* Only a preference. */
+    close(fd);
+  }
+}
+
+static int usage(void) {
+  fprintf(stderr, "usage: gb-executor [--probe [--gpu N]]\nWithout --probe it is started by a greenboost feeder.\n");
+  return 2;
+}
+
+static int parse_gpu(const char *text) {
+  char *end = NULL;
+  errno = 0;
+  long value = strtol(text, &end, 10);
+  return errno == 0 && end != text && *end == '\0' && value >= 0 && value < 1024 ? (int)value : -1;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && strcmp(argv[1], "--probe") == 0)
+    return gbx_probe(-1);
+  if (argc == 4 && strcmp(argv[1], "--probe") == 0 && strcmp(argv[2], "--gpu") == 0 && parse_gpu(argv[3]) >= 0)
+    return gbx_probe(parse_gpu(argv[3]));
+  struct stat stat;
+  if (argc != 1 || fstat(DAEMON_SOCKET, &stat) != 0 || !S_ISSOCK(stat.st_mode))
+    return usage();
+  prepare_process();
+  int result = gbx_serve(DAEMON_SOCKET);
+  /* No destructors: the driver's can block on a context that has failed. */
+  _exit(result);
+}

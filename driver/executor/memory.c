@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* memory.c: see memory.h. */
+#define _GNU_SOURCE
+#include "memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+#define ARENA_BYTES_MAX (4ull << 40)
+#define ADDRESS_END (1ull << 47)
+#define STAGING_BYTES_MAX (1ull << 30)
+
+static const struct gbx_result ok = {GBX_OK, 0};
+
+static struct gbx_result failed(enum gbx_status_code status, int detail) {
+  return (struct gbx_result){status, detail};
+}
+
+static struct gbx_result from_cuda(CUresult result) {
+  if (result == CUDA_SUCCESS)
+    return ok;
+  return failed(result == CUDA_ERROR_OUT_OF_MEMORY ? GBX_CAPACITY : GBX_DRIVER, (int)result);
+}
+
+static struct gbx_result from_errno(int error) {
+  return failed(error == ENOMEM || error == EAGAIN ? GBX_CAPACITY : GBX_SYSTEM, error);
+}
+
+bool gbx_result_is_fatal(struct gbx_result result) {
+  if (result.status != GBX_DRIVER)
+    return false;
+  /* A context that met one of these answers it for ever: faults of kernels and of the hardware. */
+  return result.detail == CUDA_ERROR_DEINITIALIZED || result.detail == CUDA_ERROR_ECC_UNCORRECTABLE ||
+         result.detail == CUDA_ERROR_ILLEGAL_ADDRESS || result.detail == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
+         (result.detail >= CUDA_ERROR_ASSERT && result.detail <= CUDA_ERROR_LAUNCH_FAILED);
+}
+
+static bool is_sane(const struct gbx_init *init) {
+  return init->arena_base % GBX_RANGE_ALIGN == 0 && init->arena_bytes % GBX_RANGE_ALIGN == 0 &&
+         init->arena_base >= GBX_RANGE_ALIGN && init->arena_bytes > 0 && init->arena_bytes <= ARENA_BYTES_MAX &&
+         init->arena_base <= ADDRESS_END - init->arena_bytes && init->staging_bytes > 0 &&
+         init->staging_bytes <= STAGING_BYTES_MAX && init->staging_bytes % 4096 == 0 && init->gpu_count <= GBX_GPUS_MAX;
+}
+
+static struct gbx_result reserve_anonymous(uint64_t base, uint64_t bytes) {
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+  void *reserved = mmap((void *)base, bytes, PROT_NONE, flags, -1, 0);
+  if (reserved == MAP_FAILED)
+    return failed(GBX_ARENA_UNAVAILABLE, errno);
+  if ((uint64_t)reserved != base) { /* A kernel before 4.17 takes the address as a hint. */
+    munmap(reserved, bytes);
+    return failed(GBX_ARENA_UNAVAILABLE, EEXIST);
+  }
+  return ok;
+}
+
+static struct gbx_result reserve_by_driver(const struct gbx_driver *driver, uint64_t base, uint64_t bytes) {
+  CUdeviceptr reserved = 0;
+  CUresult result = driver->cuMemAddressReserve(&reserved, bytes, GBX_RANGE_ALIGN, base, 0);
+  if (result != CUDA_SUCCESS)
+    return failed(GBX_ARENA_UNAVAILABLE, (int)result);
+  if (reserved != base) {
+    driver->cuMemAddressFree(reserved, bytes);
+    return failed(GBX_ARENA_UNAVAILABLE, 0);
+  }
+  return ok;
+}
+
+static struct gbx_result open_gpus(struct gbx_memory *memory, const struct gbx_init *init) {
+  struct gbx_driver *driver = &memory->driver;
+  const char *why = "";
+  int loaded = gbx_driver_load(driver, &why);
+  if (loaded != 0) {
+    fprintf(stderr, "gb-executor: the CUDA driver cannot be used: %s\n", why);
+    return failed(GBX_DRIVER, loaded);
+  }
+  for (uint32_t index = 0; index < init->gpu_count; index++) {
+    CUresult result = driver->cuDeviceGet(&memory->devices[index], init->gpu_ordinals[index]);
+    if (result == CUDA_SUCCESS)
+      result = driver->cuDevicePrimaryCtxRetain(&memory->contexts[index], memory->devices[index]);
+    if (result != CUDA_SUCCESS)
+      return from_cuda(result);
+  }
+  CUdevice first = memory->devices[0];
+  CUresult result = driver->cuCtxSetCurrent(memory->contexts[0]);
+  memory->host_numa = gbx_driver_host_numa(driver, first);
+  int node = gbx_driver_attribute(driver, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, first);
+  memory->numa_node = node > 0 ? node : 0; /* -1: the system has no NUMA nodes */
+  memory->gpu_count = init->gpu_count;
+  return from_cuda(result);
+}
+
+/* A memfd that can neither shrink nor grow: the other side's pread and pwrite can never make ours fault. */
+static struct gbx_result make_staging(struct gbx_memory *memory, uint64_t bytes) {
+  int fd = memfd_create("greenboost-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0)
+    return from_errno(errno);
+  if (ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    int error = errno;
+    close(fd);
+    return from_errno(error);
+  }
+  void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (mapped == MAP_FAILED) {
+    int error = errno;
+    close(fd);
+    return from_errno(error);
+  }
+  madvise(mapped, bytes, MADV_DONTDUMP);
+  memory->staging_fd = fd;
+  memory->staging_bytes = bytes;
+  memory->staging = mapped;
+  /* Pinned staging makes copies faster; without it the driver copies through its own buffers. */
+  if (memory->gpu_count > 0)
+    memory->driver.cuMemHostRegister_v2(mapped, bytes, CU_MEMHOSTREGISTER_PORTABLE);
+  return ok;
+}
+
+struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_init *init) {
+  if (!is_sane(init))
+    return failed(GBX_INVALID, 0);
+  struct gbx_result result = ok;
+  if (init->gpu_count > 0)
+    result = open_gpus(memory, init);
+  if (result.status != GBX_OK) {
+    memory->gpu_count = 0;
+    return result;
+  }
+  bool by_driver = memory->gpu_count > 0;
+  result = by_driver ? reserve_by_driver(&memory->driver, init->arena_base, init->arena_bytes)
+                     : reserve_anonymous(init->arena_base, init->arena_bytes);
+  if (result.status != GBX_OK)
+    return result;
+  result = make_staging(memory, init->staging_bytes);
+  if (result.status != GBX_OK) {
+    if (by_driver)
+      memory->driver.cuMemAddressFree(init->arena_base, init->arena_bytes);
+    else
+      munmap((void *)init->arena_base, init->arena_bytes);
+    return result;
+  }
+  memory->arena_base = init->arena_base;
+  memory->arena_bytes = init->arena_bytes;
+  pthread_mutex_init(&memory->lock, NULL);
+  return ok;
+}
+
+struct gbx_result gbx_lane_open(struct gbx_memory *memory, struct gbx_lane *lane) {
+  for (uint32_t index = 0; index < memory->gpu_count; index++) {
+    CUresult result = memory->driver.cuCtxSetCurrent(memory->contexts[index]);
+    if (result == CUDA_SUCCESS)
+      result = memory->driver.cuStreamCreate(&lane->streams[index], CU_STREAM_NON_BLOCKING);
+    if (result != CUDA_SUCCESS)
+      return from_cuda(result);
+  }
+  return ok;
+}
+
+/* ---- anonymous RAM ---- */
+
+/* Locks as much of the entry as the limit permits, from its start. Answers the bytes that are locked. */
+static uint64_t lock_ram(struct gbx_memory *memory, void *address, uint64_t length) {
+  uint64_t locked = 0;
+  pthread_mutex_lock(&memory->lock);
+  if (mlock(address, length) == 0) {
+    locked = length;
+  } else {
+    struct rlimit limit;
+    uint64_t room = 0;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur > memory->mlocked_bytes)
+      room = limit.rlim_cur - memory->mlocked_bytes;
+    uint64_t part = (room < length ? room : length) & ~4095ull;
+    if (part > 0 && mlock(address, part) == 0)
+      locked = part;
+  }
+  memory->mlocked_bytes += locked;
+  pthread_mutex_unlock(&memory->lock);
+  return locked;
+}
+
+/* Makes every page present now, so that a later write cannot meet an empty machine. returns: 0 or errno. */
+static int populate(void *address, uint64_t length) {
+  if (madvise(address, length, MADV_POPULATE_WRITE) == 0)
+    return 0;
+  if (errno != EINVAL)
+    return errno == EFAULT || errno == EHWPOISON ? ENOMEM : errno;
+  for (uint64_t offset = 0; offset < length; offset += 4096)
+    ((volatile uint8_t *)address)[offset] = 0;
+  return 0;
+}
+
+static void give_back_anonymous(struct gbx_memory *memory, struct gbx_entry *entry) {
+  uint64_t length = entry->range.length;
+  if (memory->gpu_count > 0) {
+    munmap(entry->cpu, length);
+  } else {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    mmap(entry->cpu, length, PROT_NONE, flags, -1, 0); /* back to what the reservation was */
+  }
+  pthread_mutex_lock(&memory->lock);
+  memory->mlocked_bytes -= entry->locked_bytes;
+  pthread_mutex_unlock(&memory->lock);
+  entry->locked_bytes = 0;
+  entry->cpu = NULL;
+}
+
+static struct gbx_result map_anonymous(struct gbx_memory *memory, struct gbx_entry *entry) {
+  uint64_t length = entry->range.length;
+  bool in_arena = memory->gpu_count == 0;
+  void *wanted = in_arena ? (void *)(memory->arena_base + entry->range.offset) : NULL;
+  int flags = MAP_PRIVATE | MAP_ANONYMOUS | (in_arena ? MAP_FIXED : 0);
+  void *address = mmap(wanted, length, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (address == MAP_FAILED)
+    return from_errno(errno);
+  entry->cpu = address;
+  madvise(address, length, MADV_HUGEPAGE);
+  madvise(address, length, MADV_DONTDUMP);
+  madvise(address, length, MADV_DONTFORK);
+  int error = populate(address, length);
+  if (error != 0) {
+    give_back_anonymous(memory, entry);
+    return from_errno(error);
+  }
+  entry->locked_bytes = lock_ram(memory, address, length);
+  return ok;
+}
+
+/* ---- chunks of the driver: VRAM, and RAM as HOST_NUMA ---- */
+
+static CUresult make_current(struct gbx_memory *memory, uint32_t gpu) {
+  return memory->driver.cuCtxSetCurrent(memory->contexts[gpu]);
+}
+
+static CUresult set_access(struct gbx_memory *memory, const struct gbx_entry *entry) {
+  CUmemAccessDesc access[GBX_GPUS_MAX + 1];
+  memset(access, 0, sizeof(access));
+  size_t count = 0;
+  for (uint32_t index = 0; index < memory->gpu_count; index++) {
+    if (entry->range.device_kind == GBX_DEVICE_GPU && (uint32_t)entry->range.device_index != index)
+      continue;
+    access[count].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access[count].location.id = memory->devices[index];
+    access[count++].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  }
+  if (entry->range.device_kind == GBX_DEVICE_RAM) {
+    access[count].location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA;
+    access[count].location.id = memory->numa_node;
+    access[count++].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  }
+  CUdeviceptr address = memory->arena_base + entry->range.offset;
+  return memory->driver.cuMemSetAccess(address, entry->range.length, access, count);
+}
+
+static struct gbx_result zero_chunk(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry) {
+  if (entry->cpu) {
+    memset(entry->cpu, 0, entry->range.length);
+    return ok;
+  }
+  CUstream stream = lane->streams[entry->range.device_index];
+  CUdeviceptr address = memory->arena_base + entry->range.offset;
+  CUresult result = memory->driver.cuMemsetD8Async(address, 0, entry->range.length, stream);
+  if (result == CUDA_SUCCESS)
+    result = memory->driver.cuStreamSynchronize(stream);
+  return from_cuda(result);
+}
+
+static void drop_chunk(struct gbx_memory *memory, struct gbx_entry *entry, bool mapped) {
+  if (mapped)
+    memory->driver.cuMemUnmap(memory->arena_base + entry->range.offset, entry->range.length);
+  memory->driver.cuMemRelease(entry->handle);
+  entry->handle = 0;
+  entry->cpu = NULL;
+  entry->locked_bytes = 0;
+}
+
+static struct gbx_result map_chunk(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+  bool ram = entry->range.device_kind == GBX_DEVICE_RAM;
+  CUmemAllocationProp prop;
+  memset(&prop, 0, sizeof(prop));
+  prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  prop.location.type = ram ? CU_MEM_LOCATION_TYPE_HOST_NUMA : CU_MEM_LOCATION_TYPE_DEVICE;
+  prop.location.id = ram ? memory->numa_node : memory->devices[entry->range.device_index];
+
+  CUmemGenericAllocationHandle handle = 0;
+  CUresult result = memory->driver.cuMemCreate(&handle, entry->range.length, &prop, 0);
+  if (result != CUDA_SUCCESS)
+    return from_cuda(result);
+  entry->handle = handle;
+  CUdeviceptr address = memory->arena_base + entry->range.offset;
+  result = memory->driver.cuMemMap(address, entry->range.length, 0, handle, 0);
+  bool mapped = result == CUDA_SUCCESS;
+  if (mapped)
+    result = set_access(memory, entry);
+  if (result == CUDA_SUCCESS && ram) {
+    entry->cpu = (void *)address;
+    entry->locked_bytes = entry->range.length; /* the driver pins it */
+  }
+  struct gbx_result zeroed = from_cuda(result);
+  if (result == CUDA_SUCCESS)
+    zeroed = zero_chunk(memory, lane, entry);
+  if (zeroed.status != GBX_OK)
+    drop_chunk(memory, entry, mapped);
+  return zeroed;
+}
+
+static bool is_chunk(const struct gbx_memory *memory, const struct gbx_entry *entry) {
+  return entry->range.device_kind == GBX_DEVICE_GPU || (memory->gpu_count > 0 && memory->host_numa);
+}
+
+static uint32_t gpu_of(const struct gbx_entry *entry) {
+  return entry->range.device_kind == GBX_DEVICE_GPU ? (uint32_t)entry->range.device_index : 0;
+}
+
+struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+  if (!is_chunk(memory, entry))
+    return map_anonymous(memory, entry);
+  CUresult current = make_current(memory, gpu_of(entry));
+  return current == CUDA_SUCCESS ? map_chunk(memory, lane, entry) : from_cuda(current);
+}
+
+struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+  if (!is_chunk(memory, entry)) {
+    memset(entry->cpu, 0, entry->range.length);
+    give_back_anonymous(memory, entry);
+    return ok;
+  }
+  CUresult current = make_current(memory, gpu_of(entry));
+  if (current != CUDA_SUCCESS)
+    return from_cuda(current);
+  struct gbx_result scrubbed = zero_chunk(memory, lane, entry);
+  drop_chunk(memory, entry, true);
+  return scrubbed;
+}
+
+struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry,
+                                  uint64_t entry_offset, uint64_t staging_offset, uint64_t length, bool to_staging) {
+  uint8_t *staging = memory->staging + staging_offset;
+  if (entry->cpu) {
+    uint8_t *bytes = (uint8_t *)entry->cpu + entry_offset;
+    memcpy(to_staging ? staging : bytes, to_staging ? bytes : staging, length);
+    return ok;
+  }
+  uint32_t gpu = gpu_of(entry);
+  CUstream stream = lane->streams[gpu];
+  CUdeviceptr address = memory->arena_base + entry->range.offset + entry_offset;
+  CUresult result = make_current(memory, gpu);
+  if (result == CUDA_SUCCESS)
+    result = to_staging ? memory->driver.cuMemcpyDtoHAsync_v2(staging, address, length, stream)
+                        : memory->driver.cuMemcpyHtoDAsync_v2(address, staging, length, stream);
+  if (result == CUDA_SUCCESS)
+    result = memory->driver.cuStreamSynchronize(stream);
+  return from_cuda(result);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * memory.h: the arena, the staging memory, and the bytes behind allocated ranges.
+ *
+ * RAM without a GPU is anonymous memory at its arena address. With GPUs the whole arena belongs to the driver: RAM is
+ * HOST_NUMA chunks that GPU and CPU see at the same address, or, where the driver cannot do that, anonymous memory
+ * elsewhere; VRAM is device chunks.
+ * locks: nothing here locks except the account of locked bytes; one entry is only ever touched by one thread, save for
+ * copies, which may overlap.
+ */
+#ifndef GBX_MEMORY_H
+#define GBX_MEMORY_H
+
+#include <pthread.h>
+
+#include "driver.h"
+#include "ranges.h"
+
+struct gbx_memory {
+  struct gbx_driver driver; /* loaded when gpu_count > 0 */
+  uint32_t gpu_count;
+  CUdevice devices[GBX_GPUS_MAX];
+  CUcontext contexts[GBX_GPUS_MAX];
+  bool host_numa;
+  int numa_node;
+  uint64_t arena_base;
+  uint64_t arena_bytes;
+  int staging_fd;
+  uint64_t staging_bytes;
+  uint8_t *staging;
+  pthread_mutex_t lock; /* protects mlocked_bytes and mlock itself */
+  uint64_t mlocked_bytes;
+};
+
+/* What one thread needs for copies: a stream on each GPU. */
+struct gbx_lane {
+  CUstream streams[GBX_GPUS_MAX];
+};
+
+struct gbx_result {
+  enum gbx_status_code status;
+  int32_t detail; /* errno or CUresult */
+};
+
+/* Reserves the arena, makes the staging memory, loads the driver if the request names GPUs. pre: init->version is ours.
+ * post: on failure the process keeps nothing but a loaded driver. */
+struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_init *init);
+
+/* Makes a thread's streams. */
+struct gbx_result gbx_lane_open(struct gbx_memory *memory, struct gbx_lane *lane);
+
+/* Backs a claimed entry with zeroed memory. post: on failure nothing of it is left. */
+struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry);
+
+/* Scrubs and gives back what backs the entry. */
+struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry);
+
+/* Copies between staging memory and an entry. pre: both spans are inside. */
+struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry,
+                                  uint64_t entry_offset, uint64_t staging_offset, uint64_t length, bool to_staging);
+
+/* True when after this result no call on the GPU can succeed any more: the process has to end. */
+bool gbx_result_is_fatal(struct gbx_result result);
+
+#endif
