@@ -116,5 +116,12 @@ GB_WRAP(cuMemGetHandleForAddressRange, void *handle, CUdeviceptr pointer, size_t
   return real(handle, pointer, bytes, type, flags);
 }
 
+/* A multicast object keeps the physical memory it was bound to, whatever is mapped at the address later. */
+GB_WRAP(cuMulticastBindAddr, CUmemGenericAllocationHandle multicast, size_t offset, CUdeviceptr pointer, size_t bytes,
+        unsigned long long flags) {
+  if (gb_manages(pointer) || gb_appvmm_substituted(pointer)) return CUDA_ERROR_NOT_SUPPORTED;
+  return real(multicast, offset, pointer, bytes, flags);
+}
+
 #define GB_SECTIONS GB_SECTION_APPVMM
 #include "hooks_define.h"
