@@ -247,14 +247,17 @@ function clientMethod(
   const call = (raw as unknown as Record<string, RawMethod>)[method.localName]!.bind(raw);
   const grpcOptions = (options: CallOptions): grpc.CallOptions =>
     options.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs };
-  const guard = <T extends { on(event: 'error', listener: () => void): unknown; cancel(): void }>(
+  const guard = <T extends { on(event: 'error' | 'status', listener: () => void): unknown; cancel(): void }>(
     stream: T,
     signal: AbortSignal | undefined,
   ): T => {
     stream.on('error', () => undefined);
     if (signal) {
+      const onAbort = (): void => stream.cancel();
       if (signal.aborted) stream.cancel();
-      else signal.addEventListener('abort', () => stream.cancel(), { once: true });
+      else signal.addEventListener('abort', onAbort, { once: true });
+      // A signal may outlive many calls; it must not keep them.
+      stream.on('status', () => signal.removeEventListener('abort', onAbort));
     }
     return stream;
   };

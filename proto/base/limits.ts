@@ -50,12 +50,43 @@ export const RECONNECT_DELAY_MS_MAX = 5_000;
 export const CALL_TIMEOUT_MS = 10_000;
 export const CONNECT_TIMEOUT_MS = 10_000;
 
+/** One Read or Write of at most TRANSFER_BYTES_MAX: about 1 MB/s before it is given up. */
+export const TRANSFER_TIMEOUT_MS = 60_000;
+/** Transfers under way on one link; more wait. */
+export const TRANSFERS_PER_LINK_MAX = 8;
+/** A link that stays silent this long gets a new connection. */
+export const SILENCE_RECONNECT_MS = 6_000;
+/** Bandwidth probes stop at whichever comes first. */
+export const LINK_PROBE_BYTES = 64 * MIB;
+export const LINK_PROBE_MS = 1_000;
+export const LINK_PROBE_PINGS = 15;
+export const LINKS_MAX = 64;
+
 // Agent.
 export const ATTACHMENTS_MAX = 256;
 export const EVENTS_KEPT_MAX = 1_000;
 export const SNAPSHOT_EVENTS_MAX = 50;
 export const WATCHERS_MAX = 32;
 export const DEAD_ATTACHMENT_RELEASE_MS = 5_000;
+/** How often the agent looks whether its programs still run. */
+export const PROCESS_POLL_INTERVAL_MS = 500;
+/** A connection to the shim socket must say HELLO within this time. */
+export const SHIM_HELLO_TIMEOUT_MS = 5_000;
+/** Connections to the shim socket that have not said HELLO. */
+export const SHIM_STRANGERS_MAX = 32;
+/** Unread replies and notices to one shim; beyond this it is too slow and is closed. */
+export const SHIM_BACKLOG_BYTES_MAX = 256 * KIB;
+/** EVENT notices of one shim kept per second; the rest is counted. */
+export const SHIM_EVENTS_PER_SECOND_MAX = 20;
+export const LIMITS_NOTICE_INTERVAL_MS = 500;
+/** Leases that could not be released while their feeder was away, per feeder. */
+export const PENDING_RELEASES_MAX = 1_024;
+export const MEMORY_POLL_INTERVAL_MS = 1_000;
+export const WATCH_INTERVAL_MS_MIN = 100;
+export const WATCH_INTERVAL_MS_DEFAULT = 500;
+export const STATE_FILE_BYTES_MAX = 8 * MIB;
+/** How long an agent that stops waits for calls under way. */
+export const STOP_GRACE_MS = 3_000;
 /** How long a reconnecting shim may take to come back after the agent restarted. */
 export const READOPT_WINDOW_MS = 25_000;
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few system calls that Node does not offer: who is behind a Unix socket, whole-file locks, seals of a memfd.
+import { closeSync, openSync } from 'node:fs';
+import koffi from 'koffi';
+import { GbError } from '../../proto/base/errors.js';
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const UCRED_BYTES = 12;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const F_GET_SEALS = 1034;
+const EWOULDBLOCK = 11;
+
+/** Seal bits of fcntl(F_GET_SEALS). */
+export const SEAL_SHRINK = 0x2;
+
+type Call = (...args: readonly unknown[]) => number;
+
+interface LibC {
+  readonly getsockopt: Call;
+  readonly flock: Call;
+  readonly fcntl: Call;
+}
+
+let loaded: LibC | undefined;
+
+function libc(): LibC {
+  if (loaded) return loaded;
+  const library = koffi.load('libc.so.6');
+  loaded = {
+    getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *length)') as Call,
+    flock: library.func('int flock(int fd, int operation)') as Call,
+    fcntl: library.func('int fcntl(int fd, int command, int argument)') as Call,
+  };
+  return loaded;
+}
+
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Who connected the Unix socket with descriptor `fd`, as the kernel recorded it at connect time.
+ *  @throws GbError DRIVER_ERROR when `fd` is no connected Unix socket. */
+export function peerCredentials(fd: number): PeerCredentials {
+  const value = Buffer.alloc(UCRED_BYTES);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(UCRED_BYTES);
+  if (libc().getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, length) !== 0) {
+    throw new GbError('DRIVER_ERROR', `SO_PEERCRED failed`, { details: { errno: koffi.errno() } });
+  }
+  return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
+}
+
+/** The seals of a memfd (bit set, F_SEAL_*), or -1 when `fd` is no file that can be sealed. */
+export function fileSeals(fd: number): number {
+  return libc().fcntl(fd, F_GET_SEALS, 0);
+}
+
+export interface FileLock {
+  release(): void;
+}
+
+/** Takes an exclusive lock on `path` (created 0600), held until release or the end of the process, however it ends.
+ *  Returns undefined when another process holds it. @throws GbError DRIVER_ERROR on any other failure. */
+export function tryLockFile(path: string): FileLock | undefined {
+  const fd = openSync(path, 'a', 0o600);
+  if (libc().flock(fd, LOCK_EX | LOCK_NB) === 0) return { release: () => closeSync(fd) };
+  const errno = koffi.errno();
+  closeSync(fd);
+  if (errno === EWOULDBLOCK) return undefined;
+  throw new GbError('DRIVER_ERROR', `cannot lock ${path}`, { details: { errno } });
+}

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+// One program under the shim: its arena, where its ranges lie on feeders, what it was granted, and the moves of its bytes.
+// Outlives its socket; knows no frames (host/shim) and no connections (host/links).
+import { GbError } from '../../proto/base/errors.js';
+import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
+import type { FeederCalls } from '../links/feeder-client.js';
+import { rangeEnd, Residency, type ByteRange, type Extent, type Segment } from '../placement/residency.js';
+import { RANGE_ALIGN, type Report } from '../shim/abi.js';
+import { FeederBudget, isVram, type FeederDirectory, type Hold, type Reservation } from './feeder-budget.js';
+import type { ProcessIdentity } from './process.js';
+import { RangeQueue } from './range-queue.js';
+import type { Staging } from './staging.js';
+
+export interface AttachmentFacts {
+  readonly attachmentId: string;
+  readonly identity: ProcessIdentity;
+  readonly command: string;
+  readonly deviceName: string;
+  readonly arenaBase: bigint;
+  readonly arenaBytes: number;
+  /** Ranges beyond T1 + T2 may live on feeders. */
+  readonly gated: boolean;
+  /** undefined: none set. */
+  readonly vramBudgetBytes: number | undefined;
+  readonly ramBudgetBytes: number | undefined;
+  readonly startedUnixMs: number;
+}
+
+/** What the socket session does for its attachment. */
+export interface ShimPeer {
+  lost(range: ByteRange, feederName: string): void;
+  /** Ends the connection; `why` is for the log. */
+  close(why: string): void;
+}
+
+export interface AttachmentDeps {
+  readonly directory: FeederDirectory;
+  readonly persist: () => Promise<void>;
+  /** Bytes of this attachment are gone. */
+  readonly onLost: (attachment: Attachment, range: ByteRange, feederName: string) => void;
+}
+
+export interface Placed {
+  readonly deviceKey: string;
+  readonly feederName: string;
+}
+
+export interface Transfer extends ByteRange {
+  readonly stagingOffset: number;
+}
+
+type Direction = 'store' | 'fetch';
+
+export class Attachment {
+  readonly residency = new Residency();
+  readonly budget: FeederBudget;
+  /** The connected session; undefined while the socket is broken. */
+  peer: ShimPeer | undefined;
+  staging: Staging | undefined;
+  report: Report | undefined;
+  /** Most bytes ever placed on feeders, by kind. */
+  readonly peaks = { vramBytes: 0, ramBytes: 0 };
+  /** Granted by GRANT of T1; accounting only. */
+  t1HeldBytes = 0;
+  /** The agent knows less than the program: ranges it cannot find were lost with an earlier agent. */
+  forgetful = false;
+  private readonly queue = new RangeQueue();
+  private readonly ended = new AbortController();
+
+  constructor(
+    public facts: AttachmentFacts,
+    private readonly deps: AttachmentDeps,
+  ) {
+    const { attachmentId, arenaBase, arenaBytes } = facts;
+    this.budget = new FeederBudget({ attachmentId, arenaBase, arenaBytes, persist: deps.persist }, deps.directory);
+  }
+
+  get id(): string {
+    return this.facts.attachmentId;
+  }
+
+  /** Allocates room for the range where it was granted. The same range again is answered alike.
+   *  @throws GbError CAPACITY_EXHAUSTED, FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
+  place(range: ByteRange): Promise<Placed> {
+    this.checkRange(range);
+    return this.queue.run(range, async () => {
+      if (this.residency.within(range).length > 0) return this.placedAlready(range);
+      const parts = this.budget.reserve(range.length);
+      const extents = await this.allocate(range.offset, parts);
+      extents.forEach((extent) => this.residency.insert(extent));
+      this.notePeaks();
+      const first = extents[0] as Extent;
+      return { deviceKey: first.deviceKey, feederName: first.feederName };
+    });
+  }
+
+  /** Staging to feeders. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
+  store(transfer: Transfer): Promise<void> {
+    return this.queue.run(transfer, () => this.transfer('store', transfer));
+  }
+
+  /** Feeders to staging. @throws as store. */
+  fetch(transfer: Transfer): Promise<void> {
+    return this.queue.run(transfer, () => this.transfer('fetch', transfer));
+  }
+
+  /** Frees the whole extents of the range. Feeders that are away free theirs at adoption.
+   *  @throws GbError NOT_FOUND, INVALID_ARGUMENT. */
+  drop(range: ByteRange): Promise<void> {
+    this.checkRange(range);
+    return this.queue.run(range, async () => {
+      const extents = this.orUnknown(() => this.residency.wholeExtents(range));
+      for (const extent of extents) await this.freeExtent(extent);
+    });
+  }
+
+  /** Leases of a feeder are gone: tells the program exactly which ranges went with them. */
+  loseLease(hold: Hold): void {
+    if (hold.state === 'lost') return;
+    hold.state = 'lost';
+    const lost = this.residency.lose((extent) => extent.leaseId === hold.leaseId);
+    for (const range of mergeRanges(lost)) {
+      this.peer?.lost(range, hold.feederName);
+      this.deps.onLost(this, range, hold.feederName);
+    }
+  }
+
+  /** Leases of an earlier agent whose feeder did not come back in time. */
+  loseUnadopted(): void {
+    for (const hold of this.budget.holds) {
+      if (hold.state !== 'unadopted') continue;
+      this.forgetful = true;
+      this.loseLease(hold);
+    }
+  }
+
+  loseFeeder(feederId: string): void {
+    for (const hold of this.budget.holds) if (hold.feederId === feederId) this.loseLease(hold);
+  }
+
+  /** Brings our account and the feeder's to one after a reconnect. What only the feeder has is freed there (or, after a
+   *  restart of the agent, taken over); what only we have is lost. */
+  async reconcile(hold: Hold, client: FeederCalls): Promise<void> {
+    const facts = await client.stat(hold);
+    if (hold.state === 'unadopted') {
+      this.takeOver(hold, facts);
+      return;
+    }
+    const wanted = new Set(facts.ranges.map(extentKey));
+    for (const range of facts.ranges) {
+      const known = this.residency.within(range).some((extent) => isSame(extent, range, hold));
+      if (!known) await client.free(hold, range.deviceKey, range.offset, range.length);
+    }
+    const missing = this.residency.lose((e) => e.leaseId === hold.leaseId && !wanted.has(extentKey(e)));
+    for (const range of mergeRanges(missing)) {
+      this.peer?.lost(range, hold.feederName);
+      this.deps.onLost(this, range, hold.feederName);
+    }
+    const differs = [...hold.devices].some(([key, { limitBytes }]) => (facts.limits.get(key) ?? 0) !== limitBytes);
+    if (differs) {
+      await client.resize(hold, new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes])));
+    }
+  }
+
+  /** Moves everything a feeder holds for this attachment to others that have room. Returns the bytes moved.
+   *  @throws GbError WRONG_STATE when there is not enough room elsewhere; what was moved stays moved. */
+  async evacuate(feederId: string): Promise<number> {
+    // The feeder takes no new ranges any more; those under way land first.
+    await this.queue.settled();
+    const holds = this.budget.holds.filter((hold) => hold.feederId === feederId && hold.state === 'held');
+    const limitBytes = holds.reduce((sum, hold) => sum + holdLimit(hold), 0);
+    if (limitBytes === 0) return 0;
+    if (!(await this.budget.grow(limitBytes, feederId))) {
+      throw new GbError('WRONG_STATE', `no other feeder has room for ${limitBytes} bytes of pid ${this.facts.identity.pid}`);
+    }
+    let movedBytes = 0;
+    for (const extent of this.residency.all.filter((e) => e.feederId === feederId && !e.lost)) {
+      movedBytes += await this.queue.run(extent, () => this.moveExtent(extent, feederId));
+    }
+    await this.budget.releaseFeeder(feederId);
+    return movedBytes;
+  }
+
+  /** The program is gone. Ends transfers and leases. */
+  async end(): Promise<void> {
+    this.ended.abort(new GbError('CANCELED', 'the program has ended'));
+    this.peer?.close('the program has ended');
+    await this.queue.idle();
+    await this.staging?.close();
+    this.staging = undefined;
+    await this.budget.releaseAll();
+  }
+
+  /** Bytes placed now, by kind of device. */
+  get placedBytes(): { vramBytes: number; ramBytes: number } {
+    const placed = { vramBytes: 0, ramBytes: 0 };
+    for (const { deviceKey, length, lost } of this.residency.all) {
+      if (lost) continue;
+      if (isVram(deviceKey)) placed.vramBytes += length;
+      else placed.ramBytes += length;
+    }
+    return placed;
+  }
+
+  private notePeaks(): void {
+    const placed = this.placedBytes;
+    this.peaks.vramBytes = Math.max(this.peaks.vramBytes, placed.vramBytes);
+    this.peaks.ramBytes = Math.max(this.peaks.ramBytes, placed.ramBytes);
+  }
+
+  private placedAlready(range: ByteRange): Placed {
+    const extents = this.residency.wholeExtents(range);
+    if (extents.some(({ lost }) => lost)) throw lossOf(extents.find(({ lost }) => lost) as Extent);
+    this.residency.cover(range);
+    const first = extents[0] as Extent;
+    return { deviceKey: first.deviceKey, feederName: first.feederName };
+  }
+
+  private async allocate(offset: number, parts: readonly Reservation[]): Promise<Extent[]> {
+    const done: Extent[] = [];
+    let position = offset;
+    try {
+      for (const { hold, deviceKey, bytes } of parts) {
+        const { feederId, feederName, leaseId } = hold;
+        await this.onLease(hold, (client) => client.allocate(hold, deviceKey, position, bytes));
+        done.push({ offset: position, length: bytes, feederId, feederName, deviceKey, leaseId, lost: false });
+        position += bytes;
+      }
+      return done;
+    } catch (reason) {
+      // Not in the residency map, so that adoption frees what cannot be freed now.
+      for (const extent of done) await this.freeOnFeeder(extent).catch(() => undefined);
+      for (const part of parts) this.budget.unreserve(part);
+      throw reason;
+    }
+  }
+
+  private async freeExtent(extent: Extent): Promise<void> {
+    if (!extent.lost) {
+      await this.freeOnFeeder(extent).catch((reason: unknown) => {
+        if (!AWAY.has(GbError.from(reason).code)) throw reason;
+      });
+    }
+    // A lease lost meanwhile has replaced the extent by its lost twin.
+    const now = this.residency.within(extent).find((other) => other.offset === extent.offset);
+    if (!now) return;
+    this.residency.remove(now);
+    const hold = this.budget.holdOf(extent.leaseId);
+    if (hold) this.budget.unreserve({ hold, deviceKey: extent.deviceKey, bytes: extent.length });
+  }
+
+  private async freeOnFeeder(extent: Extent): Promise<void> {
+    const hold = this.budget.holdOf(extent.leaseId);
+    if (!hold || hold.state === 'lost') return;
+    await this.onLease(hold, (client) => client.free(hold, extent.deviceKey, extent.offset, extent.length));
+  }
+
+  private async transfer(direction: Direction, transfer: Transfer): Promise<void> {
+    const staging = this.staging;
+    if (!staging) throw new GbError('WRONG_STATE', 'the program is not connected');
+    if (transfer.length <= 0 || rangeEnd(transfer) > this.facts.arenaBytes) {
+      throw new GbError('INVALID_ARGUMENT', 'the transfer lies outside the arena');
+    }
+    staging.check(transfer.stagingOffset, transfer.length);
+    const segments = this.orUnknown(() => this.residency.cover(transfer));
+    const lost = segments.find(({ extent }) => extent.lost);
+    if (lost) throw lossOf(lost.extent);
+    const failed = new AbortController();
+    const signal = AbortSignal.any([this.ended.signal, failed.signal]);
+    const delta = transfer.stagingOffset - transfer.offset;
+    const moves = splitSegments(segments).map((segment) =>
+      this.move(direction, segment, staging, segment.offset + delta, signal).catch((reason: unknown) => {
+        failed.abort(reason);
+        throw reason;
+      }),
+    );
+    const failures = (await Promise.allSettled(moves)).filter((result) => result.status === 'rejected');
+    const first = failures.find(({ reason }) => GbError.from(reason).code !== 'CANCELED') ?? failures[0];
+    if (first) throw first.reason;
+  }
+
+  private async move(
+    direction: Direction,
+    segment: Segment,
+    staging: Staging,
+    stagingOffset: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const hold = this.budget.holdOf(segment.extent.leaseId);
+    if (!hold) throw lossOf(segment.extent);
+    await this.onLease(hold, (client) =>
+      direction === 'store'
+        ? client.write(hold, segment, (at, frame) => staging.read(stagingOffset + at, frame), signal)
+        : client.read(hold, segment, (at, frame) => staging.write(stagingOffset + at, frame), signal),
+    );
+  }
+
+  private async moveExtent(extent: Extent, feederId: string): Promise<number> {
+    if (!this.residency.all.includes(extent)) return 0;
+    const source = this.budget.holdOf(extent.leaseId);
+    if (!source) throw lossOf(extent);
+    const parts = this.budget.reserve(extent.length, feederId);
+    const targets = await this.allocate(extent.offset, parts);
+    try {
+      for (const target of targets) {
+        for (const piece of splitSegments([{ offset: target.offset, length: target.length, extent: target }], COPY_BYTES)) {
+          await this.copyPiece(source, piece);
+        }
+      }
+    } catch (reason) {
+      for (const target of targets) await this.freeOnFeeder(target).catch(() => undefined);
+      for (const part of parts) this.budget.unreserve(part);
+      throw reason;
+    }
+    await this.freeExtent(extent);
+    targets.forEach((target) => this.residency.insert(target));
+    return extent.length;
+  }
+
+  private async copyPiece(source: Hold, piece: Segment): Promise<void> {
+    const target = this.budget.holdOf(piece.extent.leaseId) as Hold;
+    const buffer = Buffer.allocUnsafe(piece.length);
+    const { signal } = this.ended;
+    await this.onLease(source, (client) =>
+      client.read(source, piece, async (at, frame) => void buffer.set(frame, at), signal),
+    );
+    await this.onLease(target, (client) =>
+      client.write(target, piece, async (at, frame) => void buffer.copy(frame, 0, at, at + frame.length), signal),
+    );
+  }
+
+  /** A call for a lease; when the feeder does not know the lease any more, its bytes are gone. */
+  private async onLease<T>(hold: Hold, call: (client: FeederCalls) => Promise<T>): Promise<T> {
+    if (hold.state === 'lost') throw lossOf(hold);
+    if (hold.state === 'unadopted') throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
+    try {
+      return await call(this.deps.directory.client(hold.feederId));
+    } catch (reason) {
+      const error = GbError.from(reason);
+      if (error.code === 'LEASE_EXPIRED') {
+        this.loseLease(hold);
+        throw lossOf(hold);
+      }
+      throw withFeeder(error, hold.feederName);
+    }
+  }
+
+  private takeOver(hold: Hold, facts: { limits: ReadonlyMap<string, number>; ranges: readonly (ByteRange & { deviceKey: string })[] }): void {
+    hold.devices.clear();
+    for (const [key, limitBytes] of facts.limits) hold.devices.set(key, { limitBytes, usedBytes: 0 });
+    const { feederId, feederName, leaseId } = hold;
+    for (const { deviceKey, offset, length } of facts.ranges) {
+      this.residency.insert({ offset, length, feederId, feederName, deviceKey, leaseId, lost: false });
+      const device = hold.devices.get(deviceKey);
+      if (!device) throw new GbError('PROTOCOL_VIOLATION', 'the feeder holds a range on a device without a limit');
+      device.usedBytes += length;
+    }
+    hold.state = 'held';
+    this.notePeaks();
+  }
+
+  private orUnknown<T>(look: () => T): T {
+    try {
+      return look();
+    } catch (reason) {
+      if (GbError.from(reason).code !== 'NOT_FOUND') throw reason;
+      if (this.budget.holds.some(({ state }) => state === 'unadopted')) {
+        throw new GbError('FEEDER_UNREACHABLE', 'a feeder that may hold the range is not back yet');
+      }
+      if (this.forgetful) throw new GbError('DATA_LOSS', 'the range was lost with an earlier agent');
+      throw reason;
+    }
+  }
+
+  private checkRange(range: ByteRange): void {
+    const { offset, length } = range;
+    const whole = offset % RANGE_ALIGN === 0 && length % RANGE_ALIGN === 0 && length > 0;
+    if (!whole || rangeEnd(range) > this.facts.arenaBytes) {
+      throw new GbError('INVALID_ARGUMENT', `no such range of the arena: ${offset} + ${length}`);
+    }
+  }
+}
+
+/** One copy between feeders passes through the agent in pieces of this size. */
+const COPY_BYTES = 8 * 2 ** 20;
+
+/** A feeder that cannot be asked now is asked at adoption. */
+const AWAY: ReadonlySet<string> = new Set(['FEEDER_UNREACHABLE', 'CANCELED', 'DEADLINE_EXCEEDED', 'DATA_LOSS']);
+
+function lossOf(of: { readonly feederName: string }): GbError {
+  return new GbError('DATA_LOSS', `the bytes are gone with feeder ${of.feederName}`, {
+    details: { feeder: of.feederName },
+  });
+}
+
+function withFeeder(error: GbError, feeder: string): GbError {
+  return new GbError(error.code, error.rawMessage, { cause: error, details: { ...error.details, feeder } });
+}
+
+const extentKey = (extent: ByteRange & { deviceKey: string }): string =>
+  `${extent.deviceKey}/${extent.offset}/${extent.length}`;
+
+function isSame(extent: Extent, range: ByteRange & { deviceKey: string }, hold: Hold): boolean {
+  return extent.leaseId === hold.leaseId && extentKey(extent) === extentKey(range);
+}
+
+function holdLimit(hold: Hold): number {
+  return [...hold.devices.values()].reduce((sum, { limitBytes }) => sum + limitBytes, 0);
+}
+
+function splitSegments(segments: readonly Segment[], bytesMax = TRANSFER_BYTES_MAX): Segment[] {
+  return segments.flatMap(({ offset, length, extent }) => {
+    const pieces: Segment[] = [];
+    for (let at = 0; at < length; at += bytesMax) {
+      pieces.push({ offset: offset + at, length: Math.min(bytesMax, length - at), extent });
+    }
+    return pieces;
+  });
+}
+
+/** Adjacent ranges as one; in order. */
+export function mergeRanges(ranges: readonly ByteRange[]): ByteRange[] {
+  const merged: { offset: number; length: number }[] = [];
+  for (const { offset, length } of [...ranges].sort((a, b) => a.offset - b.offset)) {
+    const last = merged.at(-1);
+    if (last && rangeEnd(last) === offset) last.length += length;
+    else merged.push({ offset, length });
+  }
+  return merged;
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Is a process still the one we met? A pid alone does not say so; pid and start time do.
+import { readFile } from 'node:fs/promises';
+
+export interface ProcessIdentity {
+  readonly pid: number;
+  /** Clock ticks since boot, field 22 of /proc/PID/stat. */
+  readonly startTicks: number;
+}
+
+/** Start time and state out of /proc/PID/stat, or undefined when the text is not of that form. The command's name is in
+ *  parentheses and may hold anything, also parentheses. */
+export function parseProcStat(text: string): { startTicks: number; state: string } | undefined {
+  const end = text.lastIndexOf(')');
+  if (end < 0) return undefined;
+  const fields = text.slice(end + 1).trim().split(/\s+/);
+  const state = fields[0] ?? '';
+  const startTicks = Number(fields[19]);
+  if (!/^[A-Za-z]$/.test(state) || !Number.isSafeInteger(startTicks) || fields[19] === undefined) return undefined;
+  return { startTicks, state };
+}
+
+/** The identity of a running process; undefined when it is gone or a zombie. */
+export async function identifyProcess(pid: number): Promise<ProcessIdentity | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined);
+  const stat = text === undefined ? undefined : parseProcStat(text);
+  if (!stat || stat.state === 'Z' || stat.state === 'X') return undefined;
+  return { pid, startTicks: stat.startTicks };
+}
+
+/** True while that very process runs. */
+export async function isSameProcess(identity: ProcessIdentity): Promise<boolean> {
+  return (await identifyProcess(identity.pid))?.startTicks === identity.startTicks;
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// What people ask the agent to do. Each action is complete when it answers.
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { GbError } from '../../proto/base/errors.js';
+import { parseId } from '../../proto/base/ids.js';
+import type { ConnectResponseSchema, DisconnectResponseSchema } from '../../proto/gen/greenboost/v1/control_pb.js';
+import type { AttachmentRegistry } from '../attachments/registry.js';
+import type { LinkManager } from '../links/manager.js';
+import type { LocalTiers } from '../tiers/local.js';
+import { feederTiers, linkMessage } from './snapshot.js';
+
+export interface ActionDeps {
+  readonly links: LinkManager;
+  readonly registry: AttachmentRegistry;
+  readonly local: LocalTiers;
+  /** Feeder ids of all keys in the keyring. */
+  readonly keyIds: () => readonly string[];
+  /** Ends the agent soon after this returns. */
+  readonly stopSoon: () => void;
+}
+
+export class Actions {
+  constructor(private readonly deps: ActionDeps) {}
+
+  /** Opens the link and waits until it is ready and measured. Without an id the only key of the keyring is taken.
+   *  @throws GbError NOT_FOUND, UNAUTHENTICATED, FEEDER_UNREACHABLE, INVALID_ARGUMENT, ALREADY_EXISTS. */
+  async connect(request: {
+    address: string;
+    feederId: string;
+    timeoutMs: number;
+    signal: AbortSignal;
+  }): Promise<MessageInitShape<typeof ConnectResponseSchema>> {
+    const keyId = this.keyIdFor(request.feederId);
+    const { address, timeoutMs, signal } = request;
+    const link = await this.deps.links.connect({ address, keyId, timeoutMs, signal });
+    const { registry } = this.deps;
+    return { link: linkMessage(link, registry), tiers: feederTiers(link, registry.all) };
+  }
+
+  /** @throws GbError NOT_FOUND; WRONG_STATE when bytes would be lost. */
+  async disconnect(feeder: string, force: boolean): Promise<MessageInitShape<typeof DisconnectResponseSchema>> {
+    const { movedBytes, lostBytes } = await this.deps.links.disconnect(feeder, force);
+    return { movedBytes: BigInt(movedBytes), lostBytes: BigInt(lostBytes) };
+  }
+
+  /** Measures local tiers and links again. */
+  async probe(): Promise<void> {
+    await Promise.all([this.deps.links.measureAll(), this.deps.local.probe()]);
+  }
+
+  /** @throws GbError WRONG_STATE while programs run, unless `force`: they keep their local memory then, and what they
+   *  have on feeders lives until its time to live. */
+  shutdown(force: boolean): void {
+    const running = this.deps.registry.all.length;
+    if (running > 0 && !force) {
+      throw new GbError('WRONG_STATE', `${running} programs use this agent`, {
+        details: { hint: 'end them first, or add --force' },
+      });
+    }
+    this.deps.stopSoon();
+  }
+
+  private keyIdFor(feederId: string): string {
+    if (feederId !== '') return parseId('feeder', feederId);
+    const ids = this.deps.keyIds();
+    if (ids.length === 1) return ids[0] as string;
+    const text = ids.length === 0 ? 'the keyring holds no key' : 'the keyring holds several keys; name the feeder id';
+    throw new GbError(ids.length === 0 ? 'NOT_FOUND' : 'INVALID_ARGUMENT', text);
+  }
+}

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// AgentService over this user's Unix socket: the edge to the CLI and the terminal UI.
+import { chmodSync } from 'node:fs';
+import * as grpc from '@grpc/grpc-js';
+import { GbError } from '../../proto/base/errors.js';
+import {
+  CONNECT_TIMEOUT_MS,
+  MESSAGE_BYTES_MAX,
+  STOP_GRACE_MS,
+  WATCH_INTERVAL_MS_DEFAULT,
+  WATCH_INTERVAL_MS_MIN,
+  WATCHERS_MAX,
+} from '../../proto/base/limits.js';
+import type { Clock } from '../../proto/base/clock.js';
+import { AgentService } from '../../proto/gen/greenboost/v1/control_pb.js';
+import { addService, type ServiceHandlers } from '../../proto/grpc.js';
+import type { Actions } from './actions.js';
+import type { EventLog } from './events.js';
+import type { SnapshotInit } from './snapshot.js';
+import { newestOnly, until, untilDrained, type ChangeBus } from './stream.js';
+
+export interface ControlDeps {
+  readonly clock: Clock;
+  readonly changes: ChangeBus;
+  readonly events: EventLog;
+  readonly actions: Actions;
+  readonly snapshot: () => SnapshotInit;
+  readonly onBug: (error: unknown, where: string) => void;
+}
+
+const CONNECT_TIMEOUT_MS_MAX = 120_000;
+
+export class ControlServer {
+  private readonly server = new grpc.Server({ 'grpc.max_receive_message_length': MESSAGE_BYTES_MAX });
+  private readonly streams = new Set<AbortController>();
+
+  constructor(private readonly deps: ControlDeps) {
+    addService(this.server, AgentService, this.handlers(), { onBug: deps.onBug });
+  }
+
+  /** pre: nothing listens on `path`. */
+  async listen(path: string): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.server.bindAsync(`unix:${path}`, grpc.ServerCredentials.createInsecure(), (error) =>
+        error ? reject(error) : resolve(),
+      );
+    });
+    chmodSync(path, 0o600);
+  }
+
+  /** Ends streams, lets unary calls finish for a moment, then cuts. */
+  async close(): Promise<void> {
+    for (const controller of this.streams) controller.abort();
+    await new Promise<void>((resolve) => {
+      const timer = this.deps.clock.after(STOP_GRACE_MS, () => this.server.forceShutdown());
+      this.server.tryShutdown(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+
+  private handlers(): ServiceHandlers<typeof AgentService> {
+    const { actions, snapshot } = this.deps;
+    return {
+      getStatus: () => Promise.resolve(snapshot()),
+      watch: (call) => this.watch(call),
+      connect: (request, { signal }) => {
+        const timeoutMs = Math.min(request.timeoutMs || CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS_MAX);
+        return actions.connect({ address: request.address, feederId: request.feederId, timeoutMs, signal });
+      },
+      disconnect: ({ feeder, force }) => actions.disconnect(feeder, force),
+      probe: async () => {
+        await actions.probe();
+        return snapshot();
+      },
+      events: (call) => this.follow(call),
+      shutdown: async ({ force }) => {
+        actions.shutdown(force);
+        return {};
+      },
+    };
+  }
+
+  /** The whole state now and after changes; a watcher that does not keep up gets the newest state when it does. */
+  private watch(call: Parameters<ServiceHandlers<typeof AgentService>['watch']>[0]): Promise<void> {
+    const wanted = call.request.intervalMs || WATCH_INTERVAL_MS_DEFAULT;
+    const intervalMs = Math.max(WATCH_INTERVAL_MS_MIN, wanted);
+    const { changes, clock, snapshot } = this.deps;
+    return this.stream(call, (signal) => newestOnly(call, { changes, clock, intervalMs, signal, message: snapshot }));
+  }
+
+  private follow(call: Parameters<ServiceHandlers<typeof AgentService>['events']>[0]): Promise<void> {
+    const { events } = this.deps;
+    return this.stream(call, async (signal) => {
+      let sequence = call.request.afterSequence;
+      for (;;) {
+        for (const event of events.after(sequence)) {
+          sequence = event.sequence;
+          if (!call.write(event)) await untilDrained(call, signal);
+          if (signal.aborted) return;
+        }
+        if (!call.request.follow) return;
+        await until(signal, (done) => events.follow(done));
+        if (signal.aborted) return;
+      }
+    });
+  }
+
+  private async stream(
+    call: { on(event: 'cancelled' | 'close', listener: () => void): unknown },
+    run: (signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    if (this.streams.size >= WATCHERS_MAX) throw new GbError('CAPACITY_EXHAUSTED', `${WATCHERS_MAX} streams are open`);
+    const controller = new AbortController();
+    this.streams.add(controller);
+    call.on('cancelled', () => controller.abort());
+    call.on('close', () => controller.abort());
+    try {
+      await run(controller.signal);
+    } finally {
+      this.streams.delete(controller);
+    }
+  }
+}

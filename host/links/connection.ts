@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+// One authenticated connection to a feeder, from TCP to its end: TLS with the pairing key, Hello, heartbeat stream.
+// Knows nothing of leases or of earlier connections; links/link.ts decides what an end means.
+import * as grpc from '@grpc/grpc-js';
+import type { Clock } from '../../proto/base/clock.js';
+import { GbError } from '../../proto/base/errors.js';
+import {
+  CONNECT_TIMEOUT_MS,
+  HEARTBEAT_INTERVAL_MS,
+  MESSAGE_BYTES_MAX,
+  PROTOCOL_MAJOR,
+  PROTOCOL_MINOR,
+} from '../../proto/base/limits.js';
+import { softwareVersion } from '../../proto/base/version.js';
+import { FeederService, type HelloResponse, type WatchStatsResponse } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import { createClient } from '../../proto/grpc.js';
+import { createPskChannelCredentials } from '../../security/channel.js';
+import type { PairingKey } from '../../security/pairing.js';
+import { FeederClient, fromStream, type FeederCalls, type RawFeederClient, type Traffic } from './feeder-client.js';
+import { measureLink, type LinkMeasurement } from './measure.js';
+
+/** Bytes in flight before the receiver must answer; the protocol's default of 64 KiB halves the bandwidth. */
+const FLOW_CONTROL_WINDOW_BYTES = 8 * 2 ** 20;
+
+export interface FeederConnection {
+  readonly hello: HelloResponse;
+  readonly cipher: string;
+  readonly client: FeederCalls;
+  /** Ended when the connection is given up or broke. */
+  readonly signal: AbortSignal;
+  measure(): Promise<LinkMeasurement>;
+  /** Idempotent; calls under way end with CANCELED. */
+  close(): void;
+}
+
+export interface OpenRequest {
+  readonly address: string;
+  readonly key: PairingKey;
+  readonly traffic: Traffic;
+  readonly signal: AbortSignal;
+  /** TLS stands, Hello comes next. */
+  readonly onSecured: () => void;
+  readonly onStats: (stats: WatchStatsResponse) => void;
+  /** Once, unless close was called before. */
+  readonly onEnd: (reason: GbError) => void;
+}
+
+/** Opens a connection. @throws GbError UNAUTHENTICATED: another key is needed, do not try again; PROTOCOL_VIOLATION:
+ *  a feeder of another version; FEEDER_UNREACHABLE or DEADLINE_EXCEEDED: try again later. */
+export type Connector = (request: OpenRequest) => Promise<FeederConnection>;
+
+export interface HostIdentity {
+  readonly hostId: string;
+  readonly hostName: string;
+}
+
+export function createConnector(host: HostIdentity, clock: Clock): Connector {
+  return (request) => openConnection(host, clock, request);
+}
+
+async function openConnection(host: HostIdentity, clock: Clock, request: OpenRequest): Promise<FeederConnection> {
+  const controller = new AbortController();
+  const signal = AbortSignal.any([controller.signal, request.signal]);
+  let cipher = '';
+  const credentials = createPskChannelCredentials({
+    key: request.key,
+    clock,
+    onSecure: (info) => {
+      cipher = info.cipher;
+      request.onSecured();
+    },
+  });
+  const raw = createClient(FeederService, request.address, credentials, CHANNEL_OPTIONS, 'FEEDER_UNREACHABLE');
+  const close = (): void => {
+    controller.abort(new GbError('CANCELED', 'the connection was given up'));
+    raw.close();
+  };
+  try {
+    const hello = await raw
+      .hello(helloRequest(host), { timeoutMs: CONNECT_TIMEOUT_MS, signal })
+      .catch((reason: unknown) => {
+        throw credentials.refusal ?? reason;
+      });
+    checkHello(hello, request.key);
+    watch(raw, signal, request, close);
+    return {
+      hello,
+      cipher,
+      client: new FeederClient(raw, signal, request.traffic),
+      signal,
+      measure: () => measureLink(raw, { clock, signal, traffic: request.traffic }),
+      close,
+    };
+  } catch (reason) {
+    close();
+    throw GbError.from(reason, 'FEEDER_UNREACHABLE');
+  }
+}
+
+const CHANNEL_OPTIONS: grpc.ClientOptions = {
+  'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+  // A LAN link uses no proxy, and a new connection is a new channel.
+  'grpc.enable_http_proxy': 0,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.initial_reconnect_backoff_ms': CONNECT_TIMEOUT_MS,
+  'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
+};
+
+function helloRequest(host: HostIdentity): Parameters<RawFeederClient['hello']>[0] {
+  return {
+    version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
+    featuresOffered: 0n,
+    featuresRequired: 0n,
+    hostId: host.hostId,
+    hostName: host.hostName,
+    software: softwareVersion(),
+  };
+}
+
+function checkHello(hello: HelloResponse, key: PairingKey): void {
+  if (hello.version?.major !== PROTOCOL_MAJOR) {
+    const theirs = `${hello.version?.major ?? '?'}.${hello.version?.minor ?? '?'}`;
+    const ours = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
+    throw new GbError('PROTOCOL_VIOLATION', `the feeder speaks protocol ${theirs}, this host ${ours}; update the older one`);
+  }
+  if (!/^F-[0-9a-f]{16}$/.test(hello.feederId)) throw new GbError('PROTOCOL_VIOLATION', 'the feeder has no id');
+  if (!key.shared && hello.feederId !== key.feederId) {
+    throw new GbError('UNAUTHENTICATED', `the feeder is ${hello.feederId}, the key is that of ${key.feederId}`);
+  }
+}
+
+function watch(raw: RawFeederClient, signal: AbortSignal, request: OpenRequest, close: () => void): void {
+  const stream = raw.watchStats({ intervalMs: HEARTBEAT_INTERVAL_MS }, { signal });
+  let ended = false;
+  const end = (reason: GbError): void => {
+    if (ended || signal.aborted) return;
+    ended = true;
+    close();
+    request.onEnd(reason);
+  };
+  stream.on('data', (stats: WatchStatsResponse) => request.onStats(stats));
+  stream.on('error', (reason: unknown) => end(fromStream(reason)));
+  stream.on('end', () => end(new GbError('FEEDER_UNREACHABLE', 'the feeder ended the connection')));
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// The state machine of one feeder. It owns the connection, the attempts to get one, and the clocks of silence and TTL;
+// what a feeder's loss means for leases is told through LinkHooks.
+//
+//   connecting -> handshaking -> ready -> draining -> closed
+//       ^              |          |  ^        |
+//       '--- failed ---'          v  |        v
+//                                stale -----> lost -> (attempts go on) -> ready
+//   any -> closed: disconnected by the user, or the key was refused (no further attempt)
+import type { Clock, Timer } from '../../proto/base/clock.js';
+import { assertNever } from '../../proto/base/assert.js';
+import { GbError } from '../../proto/base/errors.js';
+import {
+  LEASE_TTL_MS,
+  RECONNECT_DELAY_MS_MAX,
+  RECONNECT_DELAY_MS_MIN,
+  SILENCE_MAX_MS,
+  SILENCE_RECONNECT_MS,
+} from '../../proto/base/limits.js';
+import { FeederState, type LentDevice, type WatchStatsResponse } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import type { PairingKey } from '../../security/pairing.js';
+import type { Connector, FeederConnection } from './connection.js';
+import type { FeederCalls, Traffic } from './feeder-client.js';
+import type { LinkMeasurement } from './measure.js';
+
+interface Connecting {
+  readonly t: 'connecting';
+}
+interface Handshaking {
+  readonly t: 'handshaking';
+}
+interface Ready {
+  readonly t: 'ready';
+  readonly connection: FeederConnection;
+}
+interface Draining {
+  readonly t: 'draining';
+  readonly connection: FeederConnection;
+}
+interface Stale {
+  readonly t: 'stale';
+  /** Still open but silent; undefined: broken, attempts run. */
+  readonly connection: FeederConnection | undefined;
+}
+interface Lost {
+  readonly t: 'lost';
+}
+interface Closed {
+  readonly t: 'closed';
+}
+export type LinkState = Connecting | Handshaking | Ready | Draining | Stale | Lost | Closed;
+export type LinkStateName = LinkState['t'];
+
+type Entered<S extends LinkState> = S & {
+  /** Undoes what the state set up: its timers and its connection unless `next` takes it over. */
+  onExit(next: LinkState): void;
+};
+
+export interface LinkHooks {
+  /** A connection stands and Hello said who it is. Adopts leases; a rejection drops the connection. */
+  adopt(link: Link, connection: FeederConnection, restarted: boolean): Promise<void>;
+  /** Leases of this feeder are gone with their bytes. */
+  leasesLost(link: Link, why: string): void;
+  /** After every transition. */
+  stateChanged(link: Link, from: LinkStateName): void;
+  statsChanged(link: Link): void;
+}
+
+export interface LinkOptions {
+  readonly address: string;
+  readonly key: PairingKey;
+  /** Known from an earlier run; the feeder's leases are only good for this incarnation. */
+  readonly incarnation?: string | undefined;
+  readonly name?: string | undefined;
+  /** Overrides `key.feederId` for shared keys. */
+  readonly feederId?: string | undefined;
+  readonly connector: Connector;
+  readonly hooks: LinkHooks;
+  readonly clock: Clock;
+  /** In [0, 1): spreads reconnects of many hosts. */
+  readonly random: () => number;
+}
+
+export class Link {
+  readonly traffic: Traffic = { sentBytes: 0, receivedBytes: 0 };
+  feederId: string;
+  name: string;
+  incarnation: string | undefined;
+  /** Last failure in words; empty while all is well. */
+  detail = '';
+  /** Why the link is closed for good, when it is. */
+  refusal: GbError | undefined;
+  cipher = '';
+  sessionId = '';
+  ttlMs = LEASE_TTL_MS;
+  errorCount = 0;
+  /** Monotonic; 0 before the first contact. */
+  lastSeenMs = 0;
+  lastSeenUnixMs = 0;
+  devices: LentDevice[] = [];
+  lending = true;
+  stopping = false;
+  measurement: LinkMeasurement | undefined;
+  private current: Entered<LinkState>;
+  private attempts: { cancel(): void } | undefined;
+
+  constructor(readonly options: LinkOptions) {
+    this.feederId = options.feederId ?? options.key.feederId;
+    this.name = options.name ?? options.address;
+    this.incarnation = options.incarnation;
+    this.current = { t: 'closed', onExit: () => undefined };
+  }
+
+  get state(): LinkStateName {
+    return this.current.t;
+  }
+
+  /** Begins to connect. pre: called once. */
+  start(): void {
+    this.enter(this.connecting());
+  }
+
+  /** The client while calls may be made. @throws GbError FEEDER_UNREACHABLE otherwise, naming the feeder. */
+  client(): FeederCalls {
+    const { current } = this;
+    if (current.t === 'ready' || current.t === 'draining') return current.connection.client;
+    throw new GbError('FEEDER_UNREACHABLE', `feeder ${this.name} is ${current.t}`, { details: { feeder: this.name } });
+  }
+
+  /** Measures round trip and bandwidth again. @throws GbError FEEDER_UNREACHABLE when not connected. */
+  async measure(): Promise<LinkMeasurement> {
+    const { current } = this;
+    if (current.t !== 'ready' && current.t !== 'draining') this.client();
+    const connection = (current as Ready).connection;
+    const measurement = await connection.measure();
+    this.measurement = measurement;
+    this.options.hooks.statsChanged(this);
+    return measurement;
+  }
+
+  /** No new leases from now on. @throws GbError WRONG_STATE unless ready. */
+  drain(): void {
+    if (this.current.t !== 'ready') throw new GbError('WRONG_STATE', `feeder ${this.name} is ${this.current.t}`);
+    this.enter(this.holding('draining', this.current.connection));
+  }
+
+  /** Takes drain back; nothing when the link has left that state. */
+  undrain(): void {
+    if (this.current.t === 'draining') this.enter(this.holding('ready', this.current.connection));
+  }
+
+  /** Ends the link for good. Idempotent. */
+  close(detail: string): void {
+    if (this.current.t === 'closed' && !this.attempts) return;
+    this.detail = detail;
+    this.enter({ t: 'closed', onExit: () => undefined });
+  }
+
+  // Every transition.
+  private enter(next: Entered<LinkState>): void {
+    const from = this.current;
+    from.onExit(next);
+    this.current = next;
+    if (this.wantsConnection(next)) this.attempts ??= this.startAttempts();
+    else this.stopAttempts();
+    this.options.hooks.stateChanged(this, from.t);
+  }
+
+  private wantsConnection(state: LinkState): boolean {
+    switch (state.t) {
+      case 'connecting':
+      case 'handshaking':
+      case 'lost':
+        return true;
+      case 'stale':
+        return state.connection === undefined;
+      case 'ready':
+      case 'draining':
+      case 'closed':
+        return false;
+      default:
+        return assertNever(state);
+    }
+  }
+
+  private connecting(): Entered<Connecting> {
+    return { t: 'connecting', onExit: () => undefined };
+  }
+
+  private handshaking(): Entered<Handshaking> {
+    return { t: 'handshaking', onExit: () => undefined };
+  }
+
+  private holding(t: 'ready' | 'draining', connection: FeederConnection): Entered<Ready | Draining> {
+    const { clock } = this.options;
+    const timer = clock.every(SILENCE_MAX_MS / 4, () => {
+      if (clock.nowMs() - this.lastSeenMs <= SILENCE_MAX_MS) return;
+      this.errorCount++;
+      this.detail = `silent for more than ${SILENCE_MAX_MS / 1000} s`;
+      this.enter(this.stale(connection));
+    });
+    return {
+      t,
+      connection,
+      onExit(next) {
+        timer.cancel();
+        if (!('connection' in next) || next.connection !== connection) connection.close();
+      },
+    };
+  }
+
+  private stale(connection: FeederConnection | undefined): Entered<Stale> {
+    const { clock } = this.options;
+    const timers: Timer[] = [];
+    const ttlLeftMs = Math.max(0, this.lastSeenMs + this.ttlMs - clock.nowMs());
+    timers.push(clock.after(ttlLeftMs, () => this.enter(this.lost('its time to live is over'))));
+    if (connection) {
+      timers.push(clock.after(SILENCE_RECONNECT_MS, () => this.enter(this.stale(undefined))));
+    }
+    return {
+      t: 'stale',
+      connection,
+      onExit(next) {
+        timers.forEach((timer) => timer.cancel());
+        if (connection && (!('connection' in next) || next.connection !== connection)) connection.close();
+      },
+    };
+  }
+
+  private lost(why: string): Entered<Lost> {
+    this.options.hooks.leasesLost(this, why);
+    return { t: 'lost', onExit: () => undefined };
+  }
+
+  private stopAttempts(): void {
+    this.attempts?.cancel();
+    this.attempts = undefined;
+  }
+
+  /** One attempt after the other with growing delays, until one succeeds, the key is refused, or cancel. */
+  private startAttempts(): { cancel(): void } {
+    const { clock, random } = this.options;
+    const controller = new AbortController();
+    let timer: Timer | undefined;
+    let delayMs = RECONNECT_DELAY_MS_MIN;
+    const attempt = (): void => {
+      this.attempt(controller.signal).catch((reason: unknown) => {
+        if (controller.signal.aborted) return;
+        this.attemptFailed(GbError.from(reason, 'FEEDER_UNREACHABLE'));
+        if (controller.signal.aborted) return;
+        timer = clock.after(delayMs * (0.75 + random() / 2), attempt);
+        delayMs = Math.min(RECONNECT_DELAY_MS_MAX, delayMs * 2);
+      });
+    };
+    // The first one starts after the transition that wants it is complete.
+    timer = clock.after(0, attempt);
+    return {
+      cancel() {
+        timer?.cancel();
+        controller.abort(new GbError('CANCELED', 'no longer wanted'));
+      },
+    };
+  }
+
+  private attemptFailed(error: GbError): void {
+    this.errorCount++;
+    this.detail = error.rawMessage;
+    if (error.code === 'UNAUTHENTICATED' || error.code === 'PROTOCOL_VIOLATION') {
+      this.refusal = error;
+      const hadLeases = this.current.t === 'stale';
+      if (hadLeases) this.options.hooks.leasesLost(this, error.rawMessage);
+      this.close(error.rawMessage);
+    } else if (this.current.t === 'handshaking') {
+      this.enter(this.connecting());
+    } else {
+      this.options.hooks.statsChanged(this);
+    }
+  }
+
+  private async attempt(signal: AbortSignal): Promise<void> {
+    const { options } = this;
+    let opened: FeederConnection | undefined;
+    let endedEarly: GbError | undefined;
+    // Ends the opening, not what was opened: a success ends the attempts too.
+    const opening = new AbortController();
+    const giveUp = (): void => opening.abort(signal.reason);
+    signal.addEventListener('abort', giveUp, { once: true });
+    const connection = await options.connector({
+      address: options.address,
+      key: options.key,
+      traffic: this.traffic,
+      signal: opening.signal,
+      onSecured: () => {
+        if (!signal.aborted && this.current.t === 'connecting') this.enter(this.handshaking());
+      },
+      onStats: (stats) => this.onStats(opened, stats),
+      onEnd: (reason) => {
+        endedEarly = reason;
+        if (opened) this.onEnd(opened, reason);
+      },
+    });
+    opened = connection;
+    signal.removeEventListener('abort', giveUp);
+    try {
+      signal.throwIfAborted();
+      const { hello } = connection;
+      const restarted = this.incarnation !== undefined && this.incarnation !== hello.incarnation;
+      if (restarted && this.current.t !== 'lost') options.hooks.leasesLost(this, 'it was restarted');
+      this.acceptHello(connection);
+      await options.hooks.adopt(this, connection, restarted);
+      signal.throwIfAborted();
+      if (endedEarly) throw endedEarly;
+    } catch (reason) {
+      connection.close();
+      throw reason;
+    }
+    this.detail = '';
+    this.seen();
+    this.enter(this.holding('ready', connection));
+  }
+
+  private acceptHello({ hello, cipher }: FeederConnection): void {
+    this.feederId = hello.feederId;
+    this.name = hello.feederName || this.options.address;
+    this.incarnation = hello.incarnation;
+    this.sessionId = hello.sessionId;
+    this.cipher = cipher;
+    this.devices = hello.devices;
+    this.ttlMs = hello.leaseTtlMs || LEASE_TTL_MS;
+    this.stopping = false;
+    this.seen();
+  }
+
+  private seen(): void {
+    this.lastSeenMs = this.options.clock.nowMs();
+    this.lastSeenUnixMs = this.options.clock.unixMs();
+  }
+
+  private onStats(connection: FeederConnection | undefined, stats: WatchStatsResponse): void {
+    this.seen();
+    this.devices = stats.devices;
+    this.lending = stats.state === FeederState.LENDING;
+    this.stopping = stats.state === FeederState.STOPPING;
+    if (connection && this.current.t === 'stale' && this.current.connection === connection) {
+      this.detail = '';
+      this.enter(this.holding('ready', connection));
+    }
+    this.options.hooks.statsChanged(this);
+  }
+
+  private onEnd(connection: FeederConnection, reason: GbError): void {
+    const { current } = this;
+    if (!('connection' in current) || current.connection !== connection) return;
+    this.errorCount++;
+    this.detail = reason.rawMessage;
+    this.enter(this.stopping ? this.lost('it was stopped') : this.stale(undefined));
+  }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a link can do: round trip by small calls, bandwidth by throw-away bytes. Bounded in bytes and time.
+import type { Clock } from '../../proto/base/clock.js';
+import { FRAME_BYTES_MAX, LINK_PROBE_BYTES, LINK_PROBE_MS, LINK_PROBE_PINGS } from '../../proto/base/limits.js';
+import { fromStream, type RawFeederClient, type Traffic } from './feeder-client.js';
+
+export interface LinkMeasurement {
+  readonly rttMicros: number;
+  readonly uploadBytesPerSecond: number;
+  readonly downloadBytesPerSecond: number;
+}
+
+const PING_TIMEOUT_MS = 2_000;
+/** A probe that could not stop by itself is cut here. */
+const PROBE_TIMEOUT_MS = 10_000;
+
+export async function measureLink(
+  client: RawFeederClient,
+  options: { clock: Clock; signal: AbortSignal; traffic: Traffic },
+): Promise<LinkMeasurement> {
+  const rttMicros = await measureRtt(client, options);
+  const uploadBytesPerSecond = await measureUpload(client, options);
+  const downloadBytesPerSecond = await measureDownload(client, options);
+  return { rttMicros, uploadBytesPerSecond, downloadBytesPerSecond };
+}
+
+type Options = Parameters<typeof measureLink>[1];
+
+async function measureRtt(client: RawFeederClient, { clock, signal }: Options): Promise<number> {
+  const samples: number[] = [];
+  for (let count = 0; count < LINK_PROBE_PINGS; count++) {
+    const start = clock.nowMs();
+    await client.ping({ payload: new Uint8Array(8) }, { timeoutMs: PING_TIMEOUT_MS, signal });
+    samples.push((clock.nowMs() - start) * 1000);
+  }
+  samples.sort((a, b) => a - b);
+  return samples[samples.length >>> 1] as number;
+}
+
+async function measureUpload(client: RawFeederClient, { clock, signal, traffic }: Options): Promise<number> {
+  const start = clock.nowMs();
+  const { call, response } = client.probeUpload({ timeoutMs: PROBE_TIMEOUT_MS, signal });
+  let settled = false;
+  const end = response.then(
+    () => (settled = true),
+    () => (settled = true),
+  );
+  const data = new Uint8Array(FRAME_BYTES_MAX);
+  let sent = 0;
+  while (!settled && sent < LINK_PROBE_BYTES && clock.nowMs() - start < LINK_PROBE_MS) {
+    sent += data.length;
+    if (!call.write({ data })) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
+  }
+  call.end();
+  const { bytes } = await response;
+  traffic.sentBytes += Number(bytes);
+  return rate(Number(bytes), clock.nowMs() - start);
+}
+
+async function measureDownload(client: RawFeederClient, { clock, signal, traffic }: Options): Promise<number> {
+  const start = clock.nowMs();
+  const call = client.probeDownload({ bytes: BigInt(LINK_PROBE_BYTES) }, { timeoutMs: PROBE_TIMEOUT_MS, signal });
+  let received = 0;
+  try {
+    for await (const message of call) {
+      received += (message as { data: Uint8Array }).data.length;
+      if (clock.nowMs() - start >= LINK_PROBE_MS) break;
+    }
+  } catch (reason) {
+    throw fromStream(reason);
+  } finally {
+    call.cancel();
+  }
+  traffic.receivedBytes += received;
+  return rate(received, clock.nowMs() - start);
+}
+
+function rate(bytes: number, elapsedMs: number): number {
+  return elapsedMs > 0 ? (bytes / elapsedMs) * 1000 : 0;
+}

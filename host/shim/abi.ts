@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// Mirrors shim/include/gb_abi.h: constants, the layout of every struct, and a codec with bounds checks. A test compiles
+// the header and compares every size and offset with LAYOUTS.
+import { GbError } from '../../proto/base/errors.js';
+
+export const ABI_MAJOR = 1;
+export const ABI_MINOR = 0;
+export const ABI_MAGIC = 0x48534247;
+export const PAYLOAD_BYTES_MAX = 4096;
+export const REQUESTS_MAX = 16;
+export const STAGING_BYTES_MIN = 2 * 2 ** 20;
+export const STAGING_BYTES_MAX = 2 ** 30;
+export const RANGE_ALIGN = 2 * 2 ** 20;
+export const ARENA_WINDOW_BASE = 0x500000000000n;
+export const ARENA_WINDOW_END = 0x555500000000n;
+export const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
+
+export const FRAME_REPLY = 1;
+export const FRAME_OPTIONAL = 2;
+
+export const Msg = {
+  HELLO: 1,
+  GRANT: 2,
+  RETURN: 3,
+  PLACE: 4,
+  STORE: 5,
+  FETCH: 6,
+  DROP: 7,
+  REPORT: 8,
+  EVENT: 9,
+  LOST: 10,
+  LIMITS: 11,
+} as const;
+
+export const Status = {
+  OK: 0,
+  INVALID: 1,
+  VERSION: 2,
+  CAPACITY: 3,
+  NOT_FOUND: 4,
+  UNREACHABLE: 5,
+  DATA_LOSS: 6,
+  INTERNAL: 7,
+  REFUSED: 8,
+} as const;
+export type StatusCode = (typeof Status)[keyof typeof Status];
+
+export const AbiTier = { T1: 0, T2: 1, T1R: 2, T2R: 3 } as const;
+export const TIER_COUNT = 4;
+export const FEATURE_GATED = 1n;
+
+/** Names of enum gb_phase, by value. */
+export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
+
+type FieldType = 'u16' | 'u32' | 'i32' | 'u64' | { bytes: number } | { text: number } | { u64s: number };
+type FieldValue<T extends FieldType> = T extends 'u16' | 'u32' | 'i32'
+  ? number
+  : T extends 'u64'
+    ? bigint
+    : T extends { bytes: number }
+      ? Uint8Array
+      : T extends { text: number }
+        ? string
+        : readonly bigint[];
+type Fields = Readonly<Record<string, FieldType>>;
+type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]> };
+
+export interface FieldLayout {
+  readonly offset: number;
+  readonly size: number;
+}
+
+export interface Struct<F extends Fields> {
+  readonly size: number;
+  readonly layout: Readonly<Record<keyof F & string, FieldLayout>>;
+  /** Bytes beyond the struct are ignored (a newer peer). @throws GbError PROTOCOL_VIOLATION when it is too short. */
+  decode(buffer: Uint8Array): StructValue<F>;
+  /** Text is cut to fit with its NUL. @throws RangeError on a number out of its field's range. */
+  encode(value: StructValue<F>): Buffer;
+}
+
+function sizeOf(type: FieldType): { size: number; align: number } {
+  if (type === 'u16') return { size: 2, align: 2 };
+  if (type === 'u32' || type === 'i32') return { size: 4, align: 4 };
+  if (type === 'u64') return { size: 8, align: 8 };
+  if ('bytes' in type) return { size: type.bytes, align: 1 };
+  if ('text' in type) return { size: type.text, align: 1 };
+  return { size: type.u64s * 8, align: 8 };
+}
+
+function readField(buffer: Buffer, offset: number, type: FieldType): number | bigint | Uint8Array | string | bigint[] {
+  if (type === 'u16') return buffer.readUInt16LE(offset);
+  if (type === 'u32') return buffer.readUInt32LE(offset);
+  if (type === 'i32') return buffer.readInt32LE(offset);
+  if (type === 'u64') return buffer.readBigUInt64LE(offset);
+  if ('bytes' in type) return Uint8Array.from(buffer.subarray(offset, offset + type.bytes));
+  if ('text' in type) {
+    const field = buffer.subarray(offset, offset + type.text);
+    const end = field.indexOf(0);
+    return field.subarray(0, end < 0 ? field.length : end).toString('utf8');
+  }
+  return Array.from({ length: type.u64s }, (_, index) => buffer.readBigUInt64LE(offset + index * 8));
+}
+
+function writeField(buffer: Buffer, offset: number, type: FieldType, value: unknown): void {
+  if (type === 'u16') buffer.writeUInt16LE(value as number, offset);
+  else if (type === 'u32') buffer.writeUInt32LE(value as number, offset);
+  else if (type === 'i32') buffer.writeInt32LE(value as number, offset);
+  else if (type === 'u64') buffer.writeBigUInt64LE(value as bigint, offset);
+  else if ('bytes' in type) {
+    const bytes = value as Uint8Array;
+    if (bytes.length !== type.bytes) throw new RangeError(`expected ${type.bytes} bytes`);
+    buffer.set(bytes, offset);
+  } else if ('text' in type) buffer.write(value as string, offset, type.text - 1, 'utf8');
+  else {
+    const words = value as readonly bigint[];
+    if (words.length !== type.u64s) throw new RangeError(`expected ${type.u64s} words`);
+    words.forEach((word, index) => buffer.writeBigUInt64LE(word, offset + index * 8));
+  }
+}
+
+function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
+  const layout: Record<string, FieldLayout> = {};
+  let offset = 0;
+  let alignMax = 1;
+  for (const [field, type] of Object.entries(fields)) {
+    const { size, align } = sizeOf(type);
+    if (offset % align !== 0) throw new Error(`${name}.${field} would need padding`);
+    layout[field] = { offset, size };
+    offset += size;
+    alignMax = Math.max(alignMax, align);
+  }
+  if (offset % alignMax !== 0) throw new Error(`${name} would need padding at its end`);
+  const size = offset;
+  return {
+    size,
+    layout: layout as Record<keyof F & string, FieldLayout>,
+    decode(bytes) {
+      if (bytes.length < size) {
+        throw new GbError('PROTOCOL_VIOLATION', `${name} has ${bytes.length} bytes, expected ${size}`);
+      }
+      const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const entries = Object.entries(fields).map(([field, type]) => [
+        field,
+        readField(buffer, layout[field]!.offset, type),
+      ]);
+      return Object.fromEntries(entries) as StructValue<F>;
+    },
+    encode(value) {
+      const buffer = Buffer.alloc(size);
+      for (const [field, type] of Object.entries(fields)) {
+        writeField(buffer, layout[field]!.offset, type, value[field]);
+      }
+      return buffer;
+    },
+  };
+}
+
+export const gbFrame = struct('gb_frame', { payload_bytes: 'u32', type: 'u16', flags: 'u16', request_id: 'u64' });
+
+export const gbHello = struct('gb_hello', {
+  magic: 'u32',
+  abi_major: 'u16',
+  abi_minor: 'u16',
+  features: 'u64',
+  attachment_id: { bytes: 16 },
+  pid: 'u32',
+  staging_fd: 'i32',
+  staging_bytes: 'u64',
+  arena_base: 'u64',
+  arena_bytes: 'u64',
+  vram_budget_bytes: 'u64',
+  ram_budget_bytes: 'u64',
+  held_bytes: { u64s: TIER_COUNT },
+  device_total_bytes: 'u64',
+  device_name: { text: 64 },
+  device_uuid: { bytes: 16 },
+  command: { text: 128 },
+});
+
+export const gbHelloAck = struct('gb_hello_ack', {
+  status: 'u32',
+  abi_major: 'u16',
+  abi_minor: 'u16',
+  features: 'u64',
+  agent_pid: 'u32',
+  reserved: 'u32',
+  limit_bytes: { u64s: TIER_COUNT },
+});
+
+export const gbBudget = struct('gb_budget', { tier: 'u32', reserved: 'u32', bytes: 'u64' });
+
+export const gbBudgetReply = struct('gb_budget_reply', {
+  status: 'u32',
+  tier: 'u32',
+  held_bytes: 'u64',
+  limit_bytes: 'u64',
+});
+
+export const gbRange = struct('gb_range', { offset: 'u64', length: 'u64' });
+
+export const gbTransfer = struct('gb_transfer', { offset: 'u64', length: 'u64', staging_offset: 'u64' });
+
+export const gbStatusReply = struct('gb_status_reply', { status: 'u32', tier: 'u32', feeder: { text: 64 } });
+
+export const gbReport = struct('gb_report', {
+  used_bytes: { u64s: TIER_COUNT },
+  peak_bytes: { u64s: TIER_COUNT },
+  allocation_count: 'u64',
+  allocated_bytes: 'u64',
+  launch_count: 'u64',
+  copy_count: 'u64',
+  fetch_bytes: 'u64',
+  evict_bytes: 'u64',
+  clean_drop_bytes: 'u64',
+  unaccounted_launch_count: 'u64',
+  refused_launch_count: 'u64',
+  stall_micros: 'u64',
+  phase: 'u32',
+  sticky_error: 'u32',
+});
+
+export const gbEvent = struct('gb_event', {
+  severity: 'u32',
+  cuda_error: 'u32',
+  name: { text: 48 },
+  text: { text: 200 },
+});
+
+export const gbLost = struct('gb_lost', { offset: 'u64', length: 'u64', feeder: { text: 64 } });
+
+export const gbLimits = struct('gb_limits', { limit_bytes: { u64s: TIER_COUNT } });
+
+/** Every struct by its C name, for the test that compiles the header. */
+export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout'>>> = {
+  gb_frame: gbFrame,
+  gb_hello: gbHello,
+  gb_hello_ack: gbHelloAck,
+  gb_budget: gbBudget,
+  gb_budget_reply: gbBudgetReply,
+  gb_range: gbRange,
+  gb_transfer: gbTransfer,
+  gb_status_reply: gbStatusReply,
+  gb_report: gbReport,
+  gb_event: gbEvent,
+  gb_lost: gbLost,
+  gb_limits: gbLimits,
+};
+
+export type Hello = ReturnType<typeof gbHello.decode>;
+export type Report = ReturnType<typeof gbReport.decode>;
+
+export interface Frame {
+  readonly type: number;
+  readonly flags: number;
+  readonly requestId: bigint;
+  readonly payload: Buffer;
+}
+
+/** One frame as bytes. @throws RangeError above PAYLOAD_BYTES_MAX. */
+export function encodeFrame(type: number, flags: number, requestId: bigint, payload: Uint8Array): Buffer {
+  if (payload.length > PAYLOAD_BYTES_MAX) throw new RangeError('payload too long');
+  const head = gbFrame.encode({ payload_bytes: payload.length, type, flags, request_id: requestId });
+  return Buffer.concat([head, payload]);
+}
+
+/** Cuts a byte stream into frames. Holds at most one frame and the chunk being pushed. */
+export class FrameDecoder {
+  private rest: Buffer = Buffer.alloc(0);
+
+  /** The frames completed by `chunk`. @throws GbError PROTOCOL_VIOLATION on a declared payload above the limit; the
+   *  decoder is of no use afterwards. */
+  push(chunk: Uint8Array): Frame[] {
+    let data = this.rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.rest, chunk]);
+    const frames: Frame[] = [];
+    while (data.length >= gbFrame.size) {
+      const head = gbFrame.decode(data);
+      if (head.payload_bytes > PAYLOAD_BYTES_MAX) {
+        throw new GbError('PROTOCOL_VIOLATION', `a payload of ${head.payload_bytes} bytes`);
+      }
+      const end = gbFrame.size + head.payload_bytes;
+      if (data.length < end) break;
+      frames.push({
+        type: head.type,
+        flags: head.flags,
+        requestId: head.request_id,
+        payload: data.subarray(gbFrame.size, end),
+      });
+      data = data.subarray(end);
+    }
+    this.rest = Buffer.from(data);
+    return frames;
+  }
+}

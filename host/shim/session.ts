@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// One connection to the shim socket: HELLO, then requests side by side, replies in any order, notices both ways. A peer
+// that breaks the rules of gb_abi.h is closed.
+import type { Socket } from 'node:net';
+import { peerCredentials } from '../../driver/os/unix.js';
+import type { Clock } from '../../proto/base/clock.js';
+import { GbError } from '../../proto/base/errors.js';
+import { SHIM_BACKLOG_BYTES_MAX, SHIM_EVENTS_PER_SECOND_MAX, SHIM_HELLO_TIMEOUT_MS } from '../../proto/base/limits.js';
+import type { Attachment, AttachmentFacts, ShimPeer } from '../attachments/attachment.js';
+import { isVram } from '../attachments/feeder-budget.js';
+import type { GrantDesk } from '../attachments/grants.js';
+import { identifyProcess } from '../attachments/process.js';
+import type { AttachmentRegistry } from '../attachments/registry.js';
+import { Staging } from '../attachments/staging.js';
+import { plainText, type EventLog, type Severity } from '../control/events.js';
+import type { Ledger } from '../ledger.js';
+import type { ByteRange } from '../placement/residency.js';
+import * as abi from './abi.js';
+import { statusOf } from './status.js';
+
+export interface SessionDeps {
+  readonly registry: AttachmentRegistry;
+  readonly desk: GrantDesk;
+  readonly ledger: Ledger;
+  readonly events: EventLog;
+  readonly clock: Clock;
+  readonly touch: () => void;
+  readonly onBug: (error: unknown, where: string) => void;
+  /** A peer was closed for breaking the rules. */
+  readonly onViolation: (reason: GbError) => void;
+}
+
+type Phase = { t: 'new' } | { t: 'greeting' } | { t: 'attached'; attachment: Attachment } | { t: 'closed' };
+
+const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
+
+export class ShimSession implements ShimPeer {
+  private phase: Phase = { t: 'new' };
+  private readonly decoder = new abi.FrameDecoder();
+  private readonly outstanding = new Set<bigint>();
+  private staging: Staging | undefined;
+  private eventWindow = { startMs: 0, count: 0 };
+  private lastLimits: readonly bigint[] = [];
+
+  /** Ownership: the session closes the socket. `onClosed` is called once. */
+  constructor(
+    private readonly socket: Socket,
+    private readonly deps: SessionDeps,
+    private readonly onClosed: (session: ShimSession) => void,
+  ) {
+    const timer = deps.clock.after(SHIM_HELLO_TIMEOUT_MS, () => {
+      if (this.phase.t === 'new') this.violation(new GbError('PROTOCOL_VIOLATION', 'no HELLO in time'));
+    });
+    socket.on('data', (chunk: Buffer) => this.onData(chunk));
+    socket.on('error', () => undefined);
+    socket.on('close', () => {
+      timer.cancel();
+      this.ended();
+    });
+  }
+
+  /** False until HELLO was answered. */
+  get greeted(): boolean {
+    return this.phase.t === 'attached';
+  }
+
+  lost(range: ByteRange, feederName: string): void {
+    const payload = abi.gbLost.encode({
+      offset: BigInt(range.offset),
+      length: BigInt(range.length),
+      feeder: feederName,
+    });
+    this.send(abi.Msg.LOST, 0, 0n, payload);
+  }
+
+  close(_why: string): void {
+    this.socket.destroy();
+  }
+
+  /** Tells the shim its limits when they have changed by more than a trifle. */
+  noticeLimits(): void {
+    if (this.phase.t !== 'attached') return;
+    const limits = wireLimits(this.deps.desk.limits(this.phase.attachment));
+    if (!limits.some((limit, tier) => isNews(this.lastLimits[tier] ?? 0n, limit))) return;
+    this.lastLimits = limits;
+    this.send(abi.Msg.LIMITS, 0, 0n, abi.gbLimits.encode({ limit_bytes: limits }));
+  }
+
+  private ended(): void {
+    const { phase, staging } = this;
+    if (phase.t === 'closed') return;
+    this.phase = { t: 'closed' };
+    if (phase.t === 'attached') {
+      if (phase.attachment.staging === staging) phase.attachment.staging = undefined;
+      this.deps.registry.detach(phase.attachment, this);
+    }
+    staging?.close().catch(() => undefined);
+    this.onClosed(this);
+  }
+
+  private violation(reason: GbError): void {
+    if (this.phase.t === 'closed') return;
+    this.deps.onViolation(reason);
+    this.socket.destroy();
+    this.ended();
+  }
+
+  private onData(chunk: Buffer): void {
+    try {
+      for (const frame of this.decoder.push(chunk)) this.onFrame(frame);
+    } catch (reason) {
+      this.violation(GbError.from(reason, 'PROTOCOL_VIOLATION'));
+    }
+  }
+
+  private onFrame(frame: abi.Frame): void {
+    const { phase } = this;
+    if (phase.t === 'closed') return;
+    if ((frame.flags & abi.FRAME_REPLY) !== 0) throw new GbError('PROTOCOL_VIOLATION', 'a reply from the shim');
+    if (phase.t === 'attached') return this.onAttachedFrame(phase.attachment, frame);
+    if (phase.t !== 'new' || frame.type !== abi.Msg.HELLO || frame.requestId === 0n) {
+      throw new GbError('PROTOCOL_VIOLATION', 'the first message must be HELLO, and nothing before its answer');
+    }
+    this.phase = { t: 'greeting' };
+    this.greet(frame).catch((reason: unknown) => {
+      this.replyHello(frame.requestId, statusOf(reason), 0n, []);
+      const error = GbError.from(reason);
+      this.deps.events.add('warning', 'attachment_refused', this.peerName(), error.rawMessage);
+      this.socket.end();
+      this.ended();
+    });
+  }
+
+  private async greet(frame: abi.Frame): Promise<void> {
+    const hello = abi.gbHello.decode(frame.payload);
+    if (hello.magic !== abi.ABI_MAGIC) throw new GbError('PROTOCOL_VIOLATION', 'not a greenboost shim');
+    if (hello.abi_major !== abi.ABI_MAJOR) {
+      const text = `the shim speaks ABI ${hello.abi_major}, this agent ${abi.ABI_MAJOR}; update the older one`;
+      throw new GbError('UNSUPPORTED', text);
+    }
+    const facts = await this.factsFrom(hello);
+    const staging = await Staging.open(hello.pid, hello.staging_fd, boundedBytes(hello.staging_bytes));
+    this.staging = staging;
+    if (this.phase.t === 'closed') {
+      await staging.close();
+      return;
+    }
+    const [t1, t2, t1r, t2r] = hello.held_bytes.map(boundedBytes) as [number, number, number, number];
+    const held = { t1Bytes: t1, t2Bytes: t2, feederBytes: t1r + t2r };
+    const attachment = await this.deps.registry.attach(facts, held, this);
+    if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
+    attachment.staging = staging;
+    this.phase = { t: 'attached', attachment };
+    const limits = wireLimits(this.deps.desk.limits(attachment));
+    this.lastLimits = limits;
+    this.replyHello(frame.requestId, abi.Status.OK, facts.gated ? abi.FEATURE_GATED : 0n, limits);
+  }
+
+  /** Who is really behind the socket, and what it says of itself within bounds. */
+  private async factsFrom(hello: abi.Hello): Promise<AttachmentFacts> {
+    const peer = peerCredentials((this.socket as unknown as { _handle: { fd: number } })._handle.fd);
+    if (peer.uid !== process.getuid?.()) throw new GbError('PERMISSION_DENIED', 'a program of another user');
+    if (peer.pid !== hello.pid) {
+      throw new GbError('PERMISSION_DENIED', `the program says pid ${hello.pid}, the kernel ${peer.pid}`);
+    }
+    const identity = await identifyProcess(peer.pid);
+    if (!identity) throw new GbError('PERMISSION_DENIED', 'the program is gone');
+    const { arena_base: arenaBase, arena_bytes: arenaBytes } = hello;
+    const inside = arenaBase >= abi.ARENA_WINDOW_BASE && arenaBytes > 0n && arenaBase + arenaBytes <= abi.ARENA_WINDOW_END;
+    const aligned = arenaBase % BigInt(abi.RANGE_ALIGN) === 0n && arenaBytes % BigInt(abi.RANGE_ALIGN) === 0n;
+    if (!inside || !aligned) throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
+    return {
+      attachmentId: Buffer.from(hello.attachment_id).toString('hex'),
+      identity,
+      command: plainText(hello.command, 128),
+      deviceName: plainText(hello.device_name, 64),
+      arenaBase,
+      arenaBytes: Number(arenaBytes),
+      gated: (hello.features & abi.FEATURE_GATED) !== 0n,
+      vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
+      ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
+      startedUnixMs: this.deps.clock.unixMs(),
+    };
+  }
+
+  private onAttachedFrame(attachment: Attachment, frame: abi.Frame): void {
+    const { type, requestId } = frame;
+    if (type === abi.Msg.REPORT) return this.onReport(attachment, frame);
+    if (type === abi.Msg.EVENT) return this.onEvent(attachment, frame);
+    if (type < abi.Msg.GRANT || type > abi.Msg.DROP) {
+      if ((frame.flags & abi.FRAME_OPTIONAL) !== 0) return;
+      throw new GbError('PROTOCOL_VIOLATION', `message type ${type}`);
+    }
+    if (requestId === 0n || this.outstanding.has(requestId)) {
+      throw new GbError('PROTOCOL_VIOLATION', `request id ${requestId} twice or 0`);
+    }
+    if (this.outstanding.size >= abi.REQUESTS_MAX) throw new GbError('PROTOCOL_VIOLATION', 'too many requests at once');
+    // Decoding errors are the peer's and close it; what follows is answered.
+    const answer = this.answerOf(attachment, frame);
+    this.outstanding.add(requestId);
+    answer()
+      .then((payload) => this.send(type, abi.FRAME_REPLY, requestId, payload))
+      .catch((reason: unknown) => this.deps.onBug(reason, 'answer to the shim'))
+      .finally(() => this.outstanding.delete(requestId));
+  }
+
+  private answerOf(attachment: Attachment, { type, payload }: abi.Frame): () => Promise<Buffer> {
+    switch (type) {
+      case abi.Msg.GRANT:
+      case abi.Msg.RETURN:
+        return this.budgetAnswer(attachment, type, abi.gbBudget.decode(payload));
+      case abi.Msg.PLACE:
+      case abi.Msg.DROP: {
+        const { offset, length } = abi.gbRange.decode(payload);
+        const range = { offset: boundedBytes(offset), length: boundedBytes(length) };
+        return this.statusAnswer(async () => {
+          if (type === abi.Msg.DROP) return attachment.drop(range);
+          const placed = await attachment.place(range);
+          return { tier: isVram(placed.deviceKey) ? abi.AbiTier.T1R : abi.AbiTier.T2R, feeder: placed.feederName };
+        });
+      }
+      default: {
+        const wire = abi.gbTransfer.decode(payload);
+        const transfer = {
+          offset: boundedBytes(wire.offset),
+          length: boundedBytes(wire.length),
+          stagingOffset: boundedBytes(wire.staging_offset),
+        };
+        return this.statusAnswer(() =>
+          type === abi.Msg.STORE ? attachment.store(transfer) : attachment.fetch(transfer),
+        );
+      }
+    }
+  }
+
+  private statusAnswer(work: () => Promise<{ tier: number; feeder: string } | void>): () => Promise<Buffer> {
+    return async () => {
+      try {
+        const { tier, feeder } = (await work()) ?? { tier: 0, feeder: '' };
+        this.deps.touch();
+        return abi.gbStatusReply.encode({ status: abi.Status.OK, tier, feeder });
+      } catch (reason) {
+        this.reportIfBug(reason);
+        const feeder = GbError.from(reason).details['feeder'];
+        const name = typeof feeder === 'string' ? feeder : '';
+        return abi.gbStatusReply.encode({ status: statusOf(reason), tier: 0, feeder: name });
+      }
+    };
+  }
+
+  private budgetAnswer(attachment: Attachment, type: number, budget: { tier: number; bytes: bigint }): () => Promise<Buffer> {
+    const { tier } = budget;
+    const bytes = boundedBytes(budget.bytes);
+    return async () => {
+      try {
+        const { desk } = this.deps;
+        const act = type === abi.Msg.GRANT ? desk.grant(attachment, tier, bytes) : desk.giveBack(attachment, tier, bytes);
+        const { granted, heldBytes, limitBytes } = await act;
+        this.deps.touch();
+        const status = granted ? abi.Status.OK : abi.Status.CAPACITY;
+        const limit = limitBytes === Number.MAX_SAFE_INTEGER ? abi.UINT64_MAX : BigInt(limitBytes);
+        return abi.gbBudgetReply.encode({ status, tier, held_bytes: BigInt(heldBytes), limit_bytes: limit });
+      } catch (reason) {
+        this.reportIfBug(reason);
+        return abi.gbBudgetReply.encode({ status: statusOf(reason), tier, held_bytes: 0n, limit_bytes: 0n });
+      }
+    };
+  }
+
+  private reportIfBug(reason: unknown): void {
+    if (!(reason instanceof GbError)) this.deps.onBug(reason, 'request of the shim');
+  }
+
+  private onReport(attachment: Attachment, frame: abi.Frame): void {
+    const report = abi.gbReport.decode(frame.payload);
+    attachment.report = report;
+    this.deps.ledger.report(attachment.id, boundedBytes(report.used_bytes[abi.AbiTier.T2] ?? 0n));
+    this.deps.touch();
+  }
+
+  private onEvent(attachment: Attachment, frame: abi.Frame): void {
+    const event = abi.gbEvent.decode(frame.payload);
+    const nowMs = this.deps.clock.nowMs();
+    if (nowMs - this.eventWindow.startMs >= 1000) this.eventWindow = { startMs: nowMs, count: 0 };
+    if (++this.eventWindow.count > SHIM_EVENTS_PER_SECOND_MAX) return;
+    const name = /^[a-z][a-z0-9_]{0,46}$/.test(event.name) ? event.name : 'shim_event';
+    const cuda = event.cuda_error === 0 ? '' : ` (CUDA error ${event.cuda_error})`;
+    const text = `${plainText(event.text, 200)}${cuda}`;
+    this.deps.events.add(SEVERITIES[event.severity] ?? 'error', name, `pid ${attachment.facts.identity.pid}`, text);
+  }
+
+  private replyHello(requestId: bigint, status: number, features: bigint, limits: readonly bigint[]): void {
+    const payload = abi.gbHelloAck.encode({
+      status,
+      abi_major: abi.ABI_MAJOR,
+      abi_minor: abi.ABI_MINOR,
+      features,
+      agent_pid: process.pid,
+      reserved: 0,
+      limit_bytes: limits.length === abi.TIER_COUNT ? limits : [0n, 0n, 0n, 0n],
+    });
+    this.send(abi.Msg.HELLO, abi.FRAME_REPLY, requestId, payload);
+  }
+
+  private send(type: number, flags: number, requestId: bigint, payload: Buffer): void {
+    if (this.phase.t === 'closed' || this.socket.destroyed) return;
+    this.socket.write(abi.encodeFrame(type, flags, requestId, payload));
+    if (this.socket.writableLength > SHIM_BACKLOG_BYTES_MAX) {
+      this.violation(new GbError('PROTOCOL_VIOLATION', 'the shim does not read its answers'));
+    }
+  }
+
+  private peerName(): string {
+    return this.phase.t === 'attached' ? `pid ${this.phase.attachment.facts.identity.pid}` : 'a program';
+  }
+}
+
+/** @throws GbError PROTOCOL_VIOLATION above 2^53: nothing here is that large. */
+function boundedBytes(value: bigint): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
+  return Number(value);
+}
+
+function optionalBytes(value: bigint): number | undefined {
+  return value === abi.UINT64_MAX ? undefined : boundedBytes(value);
+}
+
+function wireLimits(limits: readonly (number | undefined)[]): bigint[] {
+  return limits.map((limit) => (limit === undefined ? abi.UINT64_MAX : BigInt(limit)));
+}
+
+/** Changes below both of these are not worth a notice. */
+const LIMIT_STEP_BYTES = 16n << 20n;
+const LIMIT_STEP_FRACTION = 64n;
+
+function isNews(before: bigint, now: bigint): boolean {
+  const difference = now > before ? now - before : before - now;
+  return difference > LIMIT_STEP_BYTES && difference > before / LIMIT_STEP_FRACTION;
+}
