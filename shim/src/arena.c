@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* arena.c: the reservation, its windows, and the index from address to span. */
+#include "arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "config.h"
+#include "lock.h"
+
+/* All windows of a process together: above that the window collides with PIE programs and heaps. */
+#define ARENA_BYTES_MAX (4ull << 40)
+#define CANDIDATE_STEP (1ull << 40)
+
+uint64_t gb_arena_base_address;
+uint64_t gb_arena_size_bytes;
+
+static struct {
+  bool tried;
+  int device_count;
+  CUdevice devices[GB_DEVICES_MAX];
+  uint64_t window_bytes;
+  struct gb_va va[GB_DEVICES_MAX];
+  uint32_t *granules; /* slot + 1 of the span at each granule; untouched pages cost nothing */
+  struct gb_span **spans;
+  uint32_t span_count;    /* slots used so far */
+  uint32_t span_capacity;
+  uint32_t *free_slots;
+  uint32_t free_slot_count;
+} arena;
+
+static _Atomic uint64_t buffer_ids = 0;
+
+uint64_t gb_buffer_id(void) {
+  return __atomic_add_fetch(&buffer_ids, 1, __ATOMIC_RELAXED);
+}
+
+/* The driver treats the address as a hint: only the answer counts. */
+static bool reserve_at(uint64_t base, uint64_t bytes) {
+  CUdeviceptr answer = 0;
+  if (base < GB_ARENA_WINDOW_BASE || base + bytes > GB_ARENA_WINDOW_END) return false;
+  CUresult result = gb_real.cuMemAddressReserve(&answer, bytes, 0, base, 0);
+  if (result != CUDA_SUCCESS) return false;
+  if (answer == base) return true;
+  gb_real.cuMemAddressFree(answer, bytes);
+  return false;
+}
+
+static bool reserve_somewhere(uint64_t bytes, uint64_t *base) {
+  *base = gb_config()->arena_base;
+  if (reserve_at(*base, bytes)) return true;
+  for (*base = GB_ARENA_WINDOW_BASE; *base + bytes <= GB_ARENA_WINDOW_END; *base += CANDIDATE_STEP) {
+    if (*base != gb_config()->arena_base && reserve_at(*base, bytes)) return true;
+  }
+  return false;
+}
+
+static void find_devices(void) {
+  int count = 0;
+  if (gb_real.cuDeviceGetCount(&count) != CUDA_SUCCESS) count = 0;
+  if (count > GB_DEVICES_MAX) {
+    gb_log(GB_LOG_WARN, "%d devices: the ones after the first %d are left to the driver", count, GB_DEVICES_MAX);
+    count = GB_DEVICES_MAX;
+  }
+  for (int i = 0; i < count; i++) {
+    if (gb_real.cuDeviceGet(&arena.devices[i], i) != CUDA_SUCCESS) break;
+    arena.device_count = i + 1;
+  }
+}
+
+static bool build_index(uint64_t base, uint64_t bytes) {
+  size_t table = bytes / GB_GRANULE * sizeof *arena.granules;
+  void *map = mmap(NULL, table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) return false;
+  arena.granules = map;
+  for (int i = 0; i < arena.device_count; i++) {
+    if (!gb_va_create(&arena.va[i], base + (uint64_t)i * arena.window_bytes, arena.window_bytes)) return false;
+  }
+  return true;
+}
+
+bool gb_arena_reserve(void) {
+  if (gb_arena_size_bytes != 0) return true;
+  if (arena.tried) return false;
+  arena.tried = true;
+  bool vmm = gb_real.cuMemAddressReserve != NULL && gb_real.cuMemAddressFree != NULL && gb_real.cuMemCreate != NULL &&
+             gb_real.cuMemMap != NULL && gb_real.cuMemUnmap != NULL && gb_real.cuMemSetAccess != NULL &&
+             gb_real.cuMemRelease != NULL;
+  find_devices();
+  if (!vmm || arena.device_count == 0) return false;
+  arena.window_bytes = gb_config()->arena_bytes;
+  while (arena.window_bytes * (uint64_t)arena.device_count > ARENA_BYTES_MAX) arena.window_bytes /= 2;
+  arena.window_bytes &= ~(GB_GRANULE - 1);
+  uint64_t bytes = arena.window_bytes * (uint64_t)arena.device_count;
+  uint64_t base = 0;
+  if (bytes == 0 || !reserve_somewhere(bytes, &base)) {
+    gb_event(GB_LOG_WARN, CUDA_SUCCESS, "arena_refused",
+             "the driver reserves no %llu bytes at an agreed address: whole allocations only, nothing moves",
+             (unsigned long long)bytes);
+    return false;
+  }
+  if (!build_index(base, bytes)) {
+    gb_real.cuMemAddressFree(base, bytes);
+    return false;
+  }
+  __atomic_store_n(&gb_arena_base_address, base, __ATOMIC_RELEASE);
+  __atomic_store_n(&gb_arena_size_bytes, bytes, __ATOMIC_RELEASE);
+  gb_log(GB_LOG_INFO, "arena of %llu GiB for %d device(s) at 0x%llx", (unsigned long long)(bytes >> 30),
+         arena.device_count, (unsigned long long)base);
+  return true;
+}
+
+int gb_arena_device_count(void) {
+  return arena.device_count;
+}
+
+int gb_arena_device_index(CUdevice device) {
+  for (int i = 0; i < arena.device_count; i++) {
+    if (arena.devices[i] == device) return i;
+  }
+  return -1;
+}
+
+CUdevice gb_arena_device(int index) {
+  return arena.devices[index];
+}
+
+/* ---- the index ---- */
+
+static void set_granules(const struct gb_span *span, uint32_t value) {
+  uint64_t first = (span->base - gb_arena_base_address) / GB_GRANULE;
+  for (uint64_t i = 0; i < (span->bytes + GB_GUARD_BYTES) / GB_GRANULE; i++) arena.granules[first + i] = value;
+}
+
+/* pre: gb_index_lock for writing. */
+static bool take_slot(struct gb_span *span) {
+  if (arena.free_slot_count > 0) {
+    span->slot = arena.free_slots[--arena.free_slot_count];
+  } else {
+    if (arena.span_count == GB_SPANS_MAX) return false;
+    if (arena.span_count == arena.span_capacity) {
+      uint32_t capacity = arena.span_capacity == 0 ? 256 : 2 * arena.span_capacity;
+      struct gb_span **spans = realloc(arena.spans, capacity * sizeof(*spans));
+      if (spans == NULL) return false;
+      arena.spans = spans;
+      uint32_t *slots = realloc(arena.free_slots, capacity * sizeof *slots);
+      if (slots == NULL) return false;
+      arena.free_slots = slots;
+      arena.span_capacity = capacity;
+    }
+    span->slot = arena.span_count++;
+  }
+  arena.spans[span->slot] = span;
+  return true;
+}
+
+struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes, uint64_t request_bytes) {
+  int index = gb_arena_device_index(device);
+  if (index < 0) return NULL;
+  uint64_t base = gb_va_take(&arena.va[index], bytes + GB_GUARD_BYTES);
+  if (base == 0) return NULL;
+  struct gb_span *span = calloc(1, sizeof *span);
+  if (span == NULL) {
+    gb_va_give(&arena.va[index], base, bytes + GB_GUARD_BYTES);
+    return NULL;
+  }
+  span->base = base;
+  span->bytes = bytes;
+  span->request_bytes = request_bytes;
+  span->buffer_id = gb_buffer_id();
+  span->context = context;
+  span->device = device;
+  pthread_rwlock_wrlock(&gb_index_lock);
+  bool entered = take_slot(span);
+  if (entered) set_granules(span, span->slot + 1);
+  pthread_rwlock_unlock(&gb_index_lock);
+  if (!entered) {
+    gb_va_give(&arena.va[index], base, bytes + GB_GUARD_BYTES);
+    free(span);
+    return NULL;
+  }
+  return span;
+}
+
+void gb_span_hide(struct gb_span *span) {
+  pthread_rwlock_wrlock(&gb_index_lock);
+  set_granules(span, 0);
+  pthread_rwlock_unlock(&gb_index_lock);
+}
+
+void gb_span_release(struct gb_span *span) {
+  pthread_rwlock_wrlock(&gb_index_lock);
+  set_granules(span, 0);
+  arena.spans[span->slot] = NULL;
+  arena.free_slots[arena.free_slot_count++] = span->slot;
+  pthread_rwlock_unlock(&gb_index_lock);
+  gb_va_give(&arena.va[gb_arena_device_index(span->device)], span->base, span->bytes + GB_GUARD_BYTES);
+  free(span->chunks);
+  free(span->pieces);
+  free(span);
+}
+
+struct gb_span *gb_span_at(uint64_t address) {
+  if (!gb_owns(address) || arena.granules == NULL) return NULL;
+  uint32_t slot = arena.granules[(address - gb_arena_base_address) / GB_GRANULE];
+  return slot == 0 ? NULL : arena.spans[slot - 1];
+}
+
+struct gb_span *gb_span_next(const struct gb_span *span) {
+  for (uint32_t i = span == NULL ? 0 : span->slot + 1; i < arena.span_count; i++) {
+    if (arena.spans[i] != NULL) return arena.spans[i];
+  }
+  return NULL;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * arena.h: the one reserved address range of the process and what lies where in it.
+ *
+ * One reservation at the agreed base holds one window for each device, side by side, so that gb_owns stays one
+ * subtract and compare. A span is one piece of it: a large allocation, or a slab of small ones.
+ */
+#ifndef GB_ARENA_H
+#define GB_ARENA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "hash.h"
+#include "real.h"
+#include "core.h"
+#include "va.h"
+
+#define GB_DEVICES_MAX 16
+#define GB_SPANS_MAX (1u << 20)
+/* Ranges travel to feeders in pieces of this size; each has its own hash. */
+#define GB_PIECE_BYTES (16ull << 20)
+
+/* One physical handle, mapped at its fixed place in the span. */
+struct gb_chunk {
+  CUmemGenericAllocationHandle handle;
+  uint64_t bytes;
+  enum gb_tier tier; /* GB_TIER_T1 or GB_TIER_T2 */
+};
+
+enum gb_residency {
+  GB_RESIDENT = 0,  /* chunks cover the span and are mapped */
+  GB_UNWRITTEN = 1, /* admitted beyond the local tiers and never touched: no chunks, no content */
+  GB_STORED = 2,    /* the content is on feeders only: no chunks, unmapped */
+};
+
+/* What the content scan last said about a span. */
+enum gb_scan { GB_SCAN_UNKNOWN = 0, GB_SCAN_CLEAN = 1, GB_SCAN_HIDDEN = 2 };
+
+/* The feeder's copy of one piece. */
+struct gb_piece {
+  struct gb_digest digest;
+  bool valid; /* digest names what the feeder holds */
+};
+
+struct gb_slab;
+
+/* Addresses kept free behind each span: one past its end is still its own (an end pointer names it), and an overrun
+ * meets nothing. */
+#define GB_GUARD_BYTES GB_GRANULE
+
+/*
+ * Written under gb_lock; residency also only with the gate closed and every context drained, or before the address is
+ * known to anybody. base, bytes, request_bytes, buffer_id, context and device never change and may be read by whoever
+ * holds gb_index_lock. The atomics may be touched by readers of the gate.
+ */
+struct gb_span {
+  uint64_t base;
+  uint64_t bytes;         /* multiple of GB_GRANULE */
+  uint64_t request_bytes; /* what the program asked for; of a slab: bytes */
+  uint64_t buffer_id;
+  CUcontext context;
+  CUdevice device;
+  uint32_t slot;
+  struct gb_slab *slab; /* NULL for a large allocation */
+  struct gb_chunk *chunks;
+  uint32_t chunk_count;
+  _Atomic uint32_t residency; /* enum gb_residency */
+  /* Beyond the local tiers: */
+  _Atomic uint32_t scan; /* enum gb_scan */
+  _Atomic uint64_t last_use; /* tick; 0: never */
+  _Atomic uint64_t interval; /* learned ticks between uses; 0: not known */
+  _Atomic uint32_t lost;     /* the feeder that held a copy is gone */
+  char lost_feeder[64];      /* valid once lost is set */
+  bool placed;               /* feeders hold room for this span */
+  bool going;                /* freed by the program; only its feeder room is left to drop */
+  enum gb_tier feeder_tier;
+  char feeder[64];
+  struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
+};
+
+/* Reserves the arena. pre: cuInit succeeded, gb_lock. returns: false when the driver gave no window address; the plain
+ * form is used then. */
+bool gb_arena_reserve(void);
+/* Number of devices that have a window; index of a device in [0, count), or -1. */
+int gb_arena_device_count(void);
+int gb_arena_device_index(CUdevice device);
+CUdevice gb_arena_device(int index);
+
+/* A span at a fresh address, entered in the index, without chunks. pre: gb_lock. owns: gb_span_release gives it back.
+ * returns: NULL when addresses or memory are out. */
+struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes, uint64_t request_bytes);
+/* Takes the span out of the index; its address rests in quarantine. pre: gb_lock, nothing mapped. */
+void gb_span_release(struct gb_span *span);
+/* Leaves the index (the program may not find it any more), keeps the address. pre: gb_lock. */
+void gb_span_hide(struct gb_span *span);
+/* pre: gb_lock or gb_index_lock. returns: the span holding the address (or before it, within its guard), or NULL. */
+struct gb_span *gb_span_at(uint64_t address);
+/* Walks all spans in slot order: pass NULL first. pre: gb_lock or gb_index_lock. */
+struct gb_span *gb_span_next(const struct gb_span *span);
+/* Next unique buffer id. */
+uint64_t gb_buffer_id(void);
+
+static inline uint32_t gb_residency(const struct gb_span *span) {
+  return __atomic_load_n(&span->residency, __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t gb_piece_count(const struct gb_span *span) {
+  return (uint32_t)((span->bytes + GB_PIECE_BYTES - 1) / GB_PIECE_BYTES);
+}
+
+#endif

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* chunk.c: cuMemCreate, cuMemMap and cuMemSetAccess, and the pool of handles between them. */
+#include "chunk.h"
+
+#include <stdlib.h>
+
+#include "config.h"
+#include "tier.h"
+
+struct pooled {
+  struct gb_chunk chunk;
+  CUdevice device; /* T2 handles serve every device: CU_DEVICE_INVALID */
+};
+
+static struct pooled pool[GB_POOL_HANDLES_MAX];
+static size_t pool_count;
+
+/* ---- handles ---- */
+
+static CUresult create_handle(enum gb_tier tier, CUdevice device, uint64_t bytes, struct gb_chunk *chunk) {
+  CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
+  properties.location.type = tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
+  properties.location.id = tier == GB_TIER_T1 ? device : gb_host_numa_node();
+  chunk->bytes = bytes;
+  chunk->tier = tier;
+  return gb_real.cuMemCreate(&chunk->handle, bytes, &properties, 0);
+}
+
+static void take_from_pool(size_t index, struct gb_chunk *chunk) {
+  *chunk = pool[index].chunk;
+  gb_tier_add(chunk->tier, pool[index].device, GB_ACCOUNT_POOLED, -(int64_t)chunk->bytes);
+  pool[index] = pool[--pool_count];
+}
+
+static bool find_pooled(enum gb_tier tier, CUdevice device, uint64_t bytes, struct gb_chunk *chunk) {
+  for (size_t i = pool_count; i-- > 0;) {
+    const struct pooled *p = &pool[i];
+    if (p->chunk.tier != tier || p->chunk.bytes != bytes) continue;
+    if (tier == GB_TIER_T1 && p->device != device) continue;
+    take_from_pool(i, chunk);
+    return true;
+  }
+  return false;
+}
+
+uint64_t gb_pool_drop(enum gb_tier tier) {
+  uint64_t bytes = 0;
+  for (size_t i = pool_count; i-- > 0;) {
+    struct gb_chunk chunk;
+    if (pool[i].chunk.tier != tier) continue;
+    take_from_pool(i, &chunk);
+    gb_real.cuMemRelease(chunk.handle);
+    bytes += chunk.bytes;
+  }
+  if (tier == GB_TIER_T2) gb_t2_return();
+  return bytes;
+}
+
+/* A range about to be evicted makes room for one about to be fetched: then every handle is wanted again at once. */
+static bool pool_has_room(const struct gb_chunk *chunk) {
+  if (pool_count == GB_POOL_HANDLES_MAX) return false;
+  if (gb_config()->gated) return true;
+  uint64_t limit = chunk->tier == GB_TIER_T1 ? GB_POOL_T1_BYTES_MAX : GB_POOL_T2_BYTES_MAX;
+  return gb_tier_account(chunk->tier, GB_ACCOUNT_POOLED) + chunk->bytes <= limit;
+}
+
+void gb_chunks_give(struct gb_span *span) {
+  bool released_t2 = false;
+  for (uint32_t i = 0; i < span->chunk_count; i++) {
+    struct gb_chunk *chunk = &span->chunks[i];
+    CUdevice device = chunk->tier == GB_TIER_T1 ? span->device : CU_DEVICE_INVALID;
+    gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, -(int64_t)chunk->bytes);
+    if (pool_has_room(chunk)) {
+      pool[pool_count++] = (struct pooled){*chunk, device};
+      gb_tier_add(chunk->tier, device, GB_ACCOUNT_POOLED, (int64_t)chunk->bytes);
+    } else {
+      gb_real.cuMemRelease(chunk->handle);
+      released_t2 |= chunk->tier == GB_TIER_T2;
+    }
+  }
+  free(span->chunks);
+  span->chunks = NULL;
+  span->chunk_count = 0;
+  if (released_t2) gb_t2_return();
+}
+
+/* ---- covering a span ---- */
+
+static bool take_t1(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
+  if (find_pooled(GB_TIER_T1, span->device, want, chunk)) return true;
+  uint64_t room = gb_t1_room(span->device);
+  if (room < want && gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > 0) {
+    gb_pool_drop(GB_TIER_T1);
+    room = gb_t1_room(span->device);
+  }
+  uint64_t bytes = room < want ? room : want;
+  return bytes > 0 && create_handle(GB_TIER_T1, span->device, bytes, chunk) == CUDA_SUCCESS;
+}
+
+static bool take_t2(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
+  if (gb_host_numa_node() < 0) return false;
+  if (find_pooled(GB_TIER_T2, span->device, want, chunk)) return true;
+  if (!gb_t2_acquire(want)) {
+    if (gb_pool_drop(GB_TIER_T2) == 0 || !gb_t2_acquire(want)) return false;
+  }
+  if (create_handle(GB_TIER_T2, span->device, want, chunk) == CUDA_SUCCESS) return true;
+  gb_t2_return();
+  return false;
+}
+
+static bool append(struct gb_span *span, const struct gb_chunk *chunk) {
+  struct gb_chunk *grown = realloc(span->chunks, (span->chunk_count + 1) * sizeof *grown);
+  if (grown == NULL) return false;
+  span->chunks = grown;
+  span->chunks[span->chunk_count++] = *chunk;
+  gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, (int64_t)chunk->bytes);
+  return true;
+}
+
+/* Host memory is slow to make, so a request that cannot succeed must fail before any is made. */
+static bool could_fit(const struct gb_span *span) {
+  uint64_t t1 = gb_t1_room(span->device) + gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED);
+  if (span->bytes <= t1) return true;
+  return gb_host_numa_node() >= 0 && span->bytes - t1 <= gb_t2_headroom();
+}
+
+CUresult gb_chunks_cover(struct gb_span *span) {
+  bool t1_open = true;
+  uint64_t remaining = span->bytes;
+  if (!could_fit(span)) return CUDA_ERROR_OUT_OF_MEMORY;
+  while (remaining > 0) {
+    struct gb_chunk chunk;
+    uint64_t want = remaining < GB_CHUNK_BYTES_MAX ? remaining : GB_CHUNK_BYTES_MAX;
+    bool taken = t1_open && take_t1(span, want, &chunk);
+    if (!taken) {
+      t1_open = false;
+      taken = take_t2(span, want, &chunk);
+    }
+    if (!taken || !append(span, &chunk)) {
+      if (taken) gb_real.cuMemRelease(chunk.handle);
+      gb_chunks_give(span);
+      return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    remaining -= chunk.bytes;
+  }
+  return CUDA_SUCCESS;
+}
+
+/* ---- mapping ---- */
+
+static size_t access_list(const struct gb_span *span, enum gb_tier tier, CUmemAccessDesc list[GB_DEVICES_MAX + 1]) {
+  size_t count = 0;
+  for (int i = 0; i < gb_arena_device_count(); i++) {
+    CUdevice device = gb_arena_device(i);
+    int peer = device == span->device;
+    if (!peer && gb_real.cuDeviceCanAccessPeer != NULL) gb_real.cuDeviceCanAccessPeer(&peer, device, span->device);
+    if (!peer) continue;
+    list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_DEVICE, device}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  }
+  if (tier == GB_TIER_T2) {
+    list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_HOST_NUMA, gb_host_numa_node()},
+                                      CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  }
+  return count;
+}
+
+static CUresult grant_access(const struct gb_span *span) {
+  uint64_t address = span->base;
+  uint32_t i = 0;
+  while (i < span->chunk_count) {
+    enum gb_tier tier = span->chunks[i].tier;
+    uint64_t run = 0;
+    for (; i < span->chunk_count && span->chunks[i].tier == tier; i++) run += span->chunks[i].bytes;
+    CUmemAccessDesc list[GB_DEVICES_MAX + 1];
+    size_t count = access_list(span, tier, list);
+    CUresult result = gb_real.cuMemSetAccess(address, run, list, count);
+    if (result != CUDA_SUCCESS) return result;
+    address += run;
+  }
+  return CUDA_SUCCESS;
+}
+
+/* Undoes the maps of the first count chunks. */
+static void unmap_first(const struct gb_span *span, uint32_t count) {
+  uint64_t address = span->base;
+  for (uint32_t i = 0; i < count; i++) {
+    gb_real.cuMemUnmap(address, span->chunks[i].bytes);
+    address += span->chunks[i].bytes;
+  }
+}
+
+CUresult gb_chunks_map(struct gb_span *span) {
+  uint64_t address = span->base;
+  for (uint32_t i = 0; i < span->chunk_count; i++) {
+    CUresult result = gb_real.cuMemMap(address, span->chunks[i].bytes, 0, span->chunks[i].handle, 0);
+    if (result != CUDA_SUCCESS) {
+      unmap_first(span, i);
+      return result;
+    }
+    address += span->chunks[i].bytes;
+  }
+  CUresult result = grant_access(span);
+  if (result != CUDA_SUCCESS) unmap_first(span, span->chunk_count);
+  return result;
+}
+
+CUresult gb_chunks_unmap(struct gb_span *span) {
+  return gb_real.cuMemUnmap(span->base, span->bytes);
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.c: environment variables to struct gb_config. A value that cannot be read is named in the log and left out. */
+#include "config.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core.h"
+
+static struct gb_config config;
+static pthread_once_t config_once = PTHREAD_ONCE_INIT;
+
+static bool unit_shift(const char *unit, unsigned *shift) {
+  static const struct {
+    const char *name;
+    unsigned shift;
+  } units[] = {{"", 0},     {"B", 0},    {"K", 10},   {"KiB", 10}, {"M", 20}, {"MiB", 20},
+               {"G", 30},   {"GiB", 30}, {"T", 40},   {"TiB", 40}};
+  for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+    if (strcmp(unit, units[i].name) == 0) {
+      *shift = units[i].shift;
+      return true;
+    }
+  }
+  return false;
+}
+
+bool gb_parse_size(const char *text, uint64_t *bytes) {
+  char *end = NULL;
+  if (text == NULL || text[0] < '0' || text[0] > '9') return false;
+  double value = strtod(text, &end);
+  unsigned shift = 0;
+  if (!unit_shift(end, &shift)) return false;
+  value *= (double)(1ull << shift);
+  if (!(value >= 0) || value > (double)(1ull << 53)) return false;
+  *bytes = (uint64_t)value;
+  return true;
+}
+
+static void read_size(const char *name, uint64_t *bytes) {
+  const char *text = getenv(name);
+  if (text == NULL || text[0] == '\0') return;
+  if (!gb_parse_size(text, bytes)) {
+    gb_log(GB_LOG_ERROR, "%s=%s is no size (write 4GiB or 512MiB): ignored", name, text);
+  }
+}
+
+static void read_path(const char *name, char path[GB_PATH_BYTES]) {
+  const char *text = getenv(name);
+  if (text == NULL) return;
+  if (strlen(text) >= GB_PATH_BYTES) {
+    gb_log(GB_LOG_ERROR, "%s is longer than %d bytes: ignored", name, GB_PATH_BYTES - 1);
+    return;
+  }
+  strcpy(path, text);
+}
+
+static bool is(const char *name, const char *value) {
+  const char *text = getenv(name);
+  return text != NULL && strcmp(text, value) == 0;
+}
+
+static void read_socket(void) {
+  read_path("GREENBOOST_SOCKET", config.socket);
+  const char *runtime = getenv("XDG_RUNTIME_DIR");
+  if (config.socket[0] != '\0' || runtime == NULL || runtime[0] != '/') return;
+  int length = snprintf(config.socket, GB_PATH_BYTES, "%s/greenboost/shim.sock", runtime);
+  if (length < 0 || length >= GB_PATH_BYTES) config.socket[0] = '\0';
+}
+
+static void read_arena(void) {
+  config.arena_base = GB_ARENA_WINDOW_BASE;
+  config.arena_bytes = GB_ARENA_BYTES_DEFAULT;
+  read_size("GREENBOOST_ARENA_BYTES", &config.arena_bytes);
+  config.arena_bytes &= ~(GB_ABI_RANGE_ALIGN - 1);
+  const char *base = getenv("GREENBOOST_ARENA_BASE");
+  if (base == NULL || base[0] == '\0') return;
+  char *end = NULL;
+  uint64_t value = strtoull(base, &end, 16);
+  bool inside = value >= GB_ARENA_WINDOW_BASE && value < GB_ARENA_WINDOW_END;
+  if (*end == '\0' && inside && value % GB_ABI_RANGE_ALIGN == 0) {
+    config.arena_base = value;
+  } else {
+    gb_log(GB_LOG_ERROR, "GREENBOOST_ARENA_BASE=%s is not an aligned address of the window: ignored", base);
+  }
+}
+
+static void read_all(void) {
+  config.disabled = is("GREENBOOST_DISABLE", "1");
+  config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
+  config.honest = is("GREENBOOST_REPORT", "honest");
+  config.vram_budget = UINT64_MAX;
+  config.ram_budget = UINT64_MAX;
+  read_size("GREENBOOST_VRAM_BUDGET", &config.vram_budget);
+  read_size("GREENBOOST_RAM_BUDGET", &config.ram_budget);
+  read_path("GREENBOOST_STATS_FILE", config.stats_file);
+  read_socket();
+  read_arena();
+}
+
+const struct gb_config *gb_config(void) {
+  pthread_once(&config_once, read_all);
+  return &config;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* config.h: what the environment asks of the shim, read once. */
+#ifndef GB_CONFIG_H
+#define GB_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GB_PATH_BYTES 256
+
+struct gb_config {
+  bool disabled;           /* GREENBOOST_DISABLE=1 */
+  bool gated;              /* GREENBOOST_OVERCOMMIT=gated */
+  bool honest;             /* GREENBOOST_REPORT=honest */
+  uint64_t vram_budget;    /* bytes of each device; UINT64_MAX: what the device has */
+  uint64_t ram_budget;     /* bytes; UINT64_MAX: what the agent (or this machine) grants */
+  uint64_t arena_base;     /* the address tried first */
+  uint64_t arena_bytes;    /* of each device */
+  char socket[GB_PATH_BYTES]; /* agent; empty: there is no runtime directory to look in */
+  char stats_file[GB_PATH_BYTES]; /* empty: none */
+};
+
+/* The configuration. Thread-safe; the first call reads the environment. */
+const struct gb_config *gb_config(void);
+
+/* Parses "4GiB", "1.5GiB", "512MiB", "4096". returns: false when the text is no size. */
+bool gb_parse_size(const char *text, uint64_t *bytes);
+
+#endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * context.h: the contexts of the program, their streams, and the drain: knowing, without an uncancellable wait, that
+ * nothing of the process runs on any device. pre of everything but the scope: gb_lock.
+ */
+#ifndef GB_CONTEXT_H
+#define GB_CONTEXT_H
+
+#include "real.h"
+#include "core.h"
+
+#define GB_CONTEXTS_MAX 64
+#define GB_STREAMS_MAX 65536
+
+struct gb_context {
+  CUcontext handle;
+  CUdevice device;
+  CUstream stream; /* our own, non-blocking; NULL until needed */
+  CUevent event;   /* for drains; NULL until needed */
+  CUmodule scan_module;
+  CUfunction scan_function;
+  bool scan_refused; /* the content scan does not load here */
+  struct gb_app_stream {
+    CUstream handle;
+    bool blocking;
+    CUevent event;
+  } *streams;
+  uint32_t stream_count;
+  uint32_t stream_capacity;
+};
+
+/* Makes a context current for a while. returns: CUDA_SUCCESS, then gb_context_pop must follow. */
+CUresult gb_context_push(CUcontext context);
+void gb_context_pop(void);
+
+/* The record of a context, entered when it is new. returns: NULL when there are too many. */
+struct gb_context *gb_context_get(CUcontext handle, CUdevice device);
+/* Destroys what is ours in a context and forgets it. pre: it is current and still alive. */
+void gb_context_forget(CUcontext handle);
+/* Our own stream of the context. pre: it is current. returns: NULL when the driver makes none. */
+CUstream gb_context_stream(struct gb_context *context);
+
+/* Asks whether every context is idle, until the deadline. pre: the gate is closed. returns: an error when a context is
+ * broken (the program's own fault shows here first); *idle otherwise tells. */
+CUresult gb_drain(uint64_t deadline_ns, bool *idle);
+/* Waits for our own stream by polling. returns: CUDA_ERROR_NOT_READY when the limit passed. */
+CUresult gb_stream_wait(CUstream stream, uint64_t limit_ns);
+
+#endif

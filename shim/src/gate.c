@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gate.c: a sharded reader count and one closer. */
+#include "gate.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "lock.h"
+
+#define SHARDS 32 /* power of two */
+
+static struct {
+  _Alignas(64) _Atomic uint32_t readers;
+} shards[SHARDS];
+static _Atomic bool closed;
+static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t opened = PTHREAD_COND_INITIALIZER;
+
+static _Atomic uint32_t next_shard;
+static _Thread_local uint32_t own_shard; /* + 1; 0: not chosen */
+
+static _Atomic uint32_t *shard(void) {
+  if (own_shard == 0) own_shard = 1 + next_shard++ % SHARDS;
+  return &shards[own_shard - 1].readers;
+}
+
+/* Sequential consistency on both sides: either the closer sees the count or the reader sees the gate closed. */
+void gb_gate_enter(void) {
+  for (;;) {
+    atomic_fetch_add(shard(), 1);
+    if (!atomic_load(&closed)) return;
+    atomic_fetch_sub(shard(), 1);
+    pthread_mutex_lock(&open_lock);
+    while (atomic_load(&closed)) pthread_cond_wait(&opened, &open_lock);
+    pthread_mutex_unlock(&open_lock);
+  }
+}
+
+void gb_gate_leave(void) {
+  atomic_fetch_sub(shard(), 1);
+}
+
+static bool is_empty(void) {
+  for (int i = 0; i < SHARDS; i++) {
+    if (atomic_load(&shards[i].readers) != 0) return false;
+  }
+  return true;
+}
+
+bool gb_gate_close(uint64_t deadline_ns) {
+  atomic_store(&closed, true);
+  while (!is_empty()) {
+    if (gb_now_ns() >= deadline_ns) {
+      gb_gate_open();
+      return false;
+    }
+    gb_sleep_ns(2000);
+  }
+  return true;
+}
+
+void gb_gate_open(void) {
+  pthread_mutex_lock(&open_lock);
+  atomic_store(&closed, false);
+  pthread_cond_broadcast(&opened);
+  pthread_mutex_unlock(&open_lock);
+}
+
+void gb_gate_open_inside(void) {
+  atomic_fetch_add(shard(), 1);
+  gb_gate_open();
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gated.c: the bracket around every launch and copy, as far as it is not the fast path.
+ *
+ *   enter -> everything there? -> yes: the call is made inside the gate
+ *         -> no: leave, take gb_lock, close, drain, (scan), bring back, open with this thread inside
+ *   not idle by the deadline, or a feeder away: open, pause, again, until a named limit.
+ */
+#include "gated.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "context.h"
+#include "gate.h"
+#include "lock.h"
+#include "remote.h"
+#include "report.h"
+#include "room.h"
+#include "victim.h"
+
+#define SLOW_GATED 1u
+#define SLOW_STICKY 2u
+
+static _Atomic bool mode_on;
+static _Atomic bool hidden_outside; /* memory we do not scan holds arena addresses: no launch is accounted any more */
+static _Atomic uint32_t sticky;     /* CUresult */
+
+/* ---- state ---- */
+
+void gb_gated_start(void) {
+  if (!gb_config()->gated) return;
+  bool agreed = (gb_client_features() & GB_FEATURE_GATED) != 0;
+  if (gb_arena_size_bytes == 0 || !agreed || !gb_move_start()) {
+    gb_event(GB_LOG_WARN, CUDA_SUCCESS, "gated_refused", "overcommit is not in force: %s",
+             gb_arena_size_bytes == 0 ? "there is no arena" : "no agent agreed to it");
+    return;
+  }
+  mode_on = true;
+  __atomic_or_fetch(&gb_slow_path, SLOW_GATED, __ATOMIC_RELEASE);
+}
+
+bool gb_gated_on(void) {
+  return mode_on;
+}
+
+uint64_t gb_gated_held(void) {
+  return gb_remote_held();
+}
+
+uint64_t gb_gated_capacity(void) {
+  uint64_t bytes = 0;
+  return gb_client_limit(GB_TIER_T2R, &bytes) ? bytes : 0;
+}
+
+CUresult gb_sticky_error(void) {
+  return (CUresult)__atomic_load_n(&sticky, __ATOMIC_ACQUIRE);
+}
+
+void gb_gated_note_lost(const struct gb_lost *lost) {
+  pthread_rwlock_rdlock(&gb_index_lock);
+  bool inside = lost->offset < gb_arena_size_bytes && lost->length <= gb_arena_size_bytes - lost->offset;
+  uint64_t at = gb_arena_base_address + lost->offset;
+  uint64_t end = at + lost->length;
+  while (inside && at < end) {
+    struct gb_span *span = gb_span_at(at);
+    if (span != NULL && at < span->base + span->bytes && !__atomic_load_n(&span->lost, __ATOMIC_RELAXED)) {
+      memcpy(span->lost_feeder, lost->feeder, sizeof span->lost_feeder);
+      __atomic_store_n(&span->lost, 1, __ATOMIC_RELEASE);
+    }
+    at = span != NULL ? span->base + span->bytes + GB_GUARD_BYTES : at + GB_GRANULE;
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+}
+
+/* The owner of lost bytes gets 911 from here on; the first range names the cause. */
+static CUresult set_lost(const struct gb_span *span) {
+  uint32_t none = CUDA_SUCCESS;
+  if (__atomic_compare_exchange_n(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    __atomic_or_fetch(&gb_slow_path, SLOW_STICKY, __ATOMIC_RELEASE);
+    const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
+    gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",
+             "feeder %s is gone with %llu bytes at 0x%llx: this program cannot go on", feeder,
+             (unsigned long long)span->bytes, (unsigned long long)span->base);
+  }
+  return CUDA_ERROR_EXTERNAL_DEVICE;
+}
+
+static CUresult refuse(const char *why) {
+  gb_report_add(GB_COUNT_REFUSED, 1);
+  gb_event(GB_LOG_WARN, CUDA_ERROR_OUT_OF_MEMORY, "launch_refused", "%s", why);
+  return CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+/* ---- inside the gate ---- */
+
+/* Every operand is resident, and nothing else is needed. pre: inside the gate (residency stands still). */
+static bool is_ready(const struct gb_touch *touch, bool launch) {
+  bool anything_unmapped = gb_unmapped_count != 0;
+  bool ready = true;
+  if (anything_unmapped && (!touch->accounted || (launch && touch->content_count > 0))) return false;
+  pthread_rwlock_rdlock(&gb_index_lock);
+  for (uint32_t i = 0; i < touch->count && ready; i++) {
+    const struct gb_span *span = gb_span_at(touch->bases[i]);
+    if (span == NULL) continue;
+    ready = gb_residency(span) == GB_RESIDENT;
+    if (launch && anything_unmapped) ready &= __atomic_load_n(&span->scan, __ATOMIC_RELAXED) == GB_SCAN_CLEAN;
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+  return ready;
+}
+
+/* What is about to run may write its operands: their verdicts end, their use is noted. pre: inside the gate. */
+static void note_use(const struct gb_touch *touch) {
+  uint64_t tick = gb_tick();
+  pthread_rwlock_rdlock(&gb_index_lock);
+  for (uint32_t i = 0; i < touch->count; i++) {
+    struct gb_span *span = gb_span_at(touch->bases[i]);
+    if (span == NULL) continue;
+    __atomic_store_n(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, __ATOMIC_RELAXED);
+    gb_used_at(span, tick);
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+}
+
+/* Whatever may be touched may be written. */
+static void note_unknown_use(void) {
+  pthread_rwlock_rdlock(&gb_index_lock);
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
+    __atomic_store_n(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, __ATOMIC_RELAXED);
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+}
+
+/* ---- with the gate closed and everything idle ---- */
+
+struct plan {
+  struct gb_span **wanted; /* owned */
+  uint32_t count;
+  uint64_t resident_bytes; /* operands already there, for the sum that must fit */
+  uint64_t wanted_bytes;
+};
+
+static bool plan_add(struct plan *plan, struct gb_span *span) {
+  if (gb_residency(span) == GB_RESIDENT) {
+    plan->resident_bytes += span->bytes;
+    return true;
+  }
+  struct gb_span **grown = realloc(plan->wanted, (plan->count + 1) * sizeof(*grown));
+  if (grown == NULL) return false;
+  plan->wanted = grown;
+  plan->wanted[plan->count++] = span;
+  plan->wanted_bytes += span->bytes;
+  return true;
+}
+
+static bool make_plan(const struct gb_touch *touch, struct plan *plan) {
+  bool made = true;
+  if (touch->accounted) {
+    for (uint32_t i = 0; i < touch->count && made; i++) {
+      struct gb_span *span = gb_span_at(touch->bases[i]);
+      if (span != NULL) made = plan_add(plan, span);
+    }
+    return made;
+  }
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL && made; span = gb_span_next(span)) {
+    if (span->slab == NULL && !span->going) made = plan_add(plan, span);
+  }
+  return made;
+}
+
+static CUresult from_moved(const struct plan *plan, enum gb_moved moved, bool *again) {
+  const struct gb_span *span = plan->count > 0 ? plan->wanted[0] : NULL;
+  for (uint32_t i = 0; i < plan->count; i++) {
+    if (gb_residency(plan->wanted[i]) != GB_RESIDENT) {
+      span = plan->wanted[i];
+      break;
+    }
+  }
+  switch (moved) {
+    case GB_MOVED:
+      return CUDA_SUCCESS;
+    case GB_MOVE_LOST:
+      return set_lost(span);
+    case GB_MOVE_UNREACHABLE:
+      *again = true;
+      return CUDA_ERROR_SYSTEM_NOT_READY;
+    case GB_MOVE_FAILED:
+      return gb_move_error() != CUDA_SUCCESS ? gb_move_error() : CUDA_ERROR_UNKNOWN;
+    default:
+      return refuse("no tier has room for what this call needs");
+  }
+}
+
+static CUresult bring_back(struct gb_touch *touch, bool *again) {
+  struct plan plan = {NULL, 0, 0, 0};
+  CUresult result = CUDA_SUCCESS;
+  if (!make_plan(touch, &plan)) {
+    result = refuse("no memory for bookkeeping");
+  } else if (plan.count > 0) {
+    uint64_t keep[GB_OPERANDS_MAX];
+    uint32_t keep_count = touch->accounted ? touch->count : 0;
+    memcpy(keep, touch->bases, keep_count * sizeof *keep);
+    uint64_t local = gb_local_bytes(plan.wanted[0]->device);
+    if (plan.resident_bytes + plan.wanted_bytes > local) {
+      result = refuse(touch->accounted ? "its ranges together exceed the local tiers"
+                                       : "not every range it may touch is known, and all of them exceed the local tiers");
+    } else {
+      result = from_moved(&plan, gb_bring(plan.wanted, plan.count, keep, keep_count), again);
+    }
+  }
+  free(plan.wanted);
+  return result;
+}
+
+/* Closes, drains, decides, moves. returns: CUDA_SUCCESS with this thread inside the gate. *again: try later. */
+static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience_ns, bool *again, bool *unreachable) {
+  bool idle = false;
+  uint64_t deadline = gb_now_ns() + patience_ns;
+  *again = false;
+  *unreachable = false;
+  if (!gb_gate_close(deadline)) {
+    *again = true;
+    return CUDA_ERROR_NOT_READY;
+  }
+  CUresult result = gb_drain(deadline, &idle);
+  if (result == CUDA_SUCCESS && !idle) {
+    *again = true;
+    result = CUDA_ERROR_NOT_READY;
+  }
+  if (result == CUDA_SUCCESS && launch && touch->accounted && gb_unmapped_count != 0) {
+    touch->accounted = gb_scan_contents(touch);
+  }
+  if (result == CUDA_SUCCESS) {
+    result = bring_back(touch, unreachable);
+    *again = *unreachable;
+  }
+  if (result == CUDA_SUCCESS) gb_gate_open_inside();
+  else gb_gate_open();
+  return result;
+}
+
+/* Repeats until it worked, must not work, or has waited too long. */
+static CUresult wait_for(struct gb_touch *touch, bool launch) {
+  uint64_t started = gb_now_ns();
+  uint64_t pause = 100000;
+  uint64_t patience = GB_DRAIN_DEADLINE_NS;
+  bool again = false;
+  bool unreachable = false;
+  bool accounted = touch->accounted;
+  CUresult result;
+  for (;;) {
+    if (gb_live_captures != 0) return refuse("a stream capture is live: nothing may be remapped");
+    touch->accounted = accounted;
+    pthread_mutex_lock(&gb_lock);
+    result = exclusive(touch, launch, patience, &again, &unreachable);
+    pthread_mutex_unlock(&gb_lock);
+    uint64_t waited = gb_now_ns() - started;
+    if (!again) break;
+    if (unreachable && waited > GB_UNREACHABLE_TOTAL_NS) break;
+    if (!unreachable && waited > GB_DRAIN_TOTAL_NS) return refuse("the GPU never became idle");
+    gb_sleep_ns(pause);
+    if (pause < GB_DRAIN_BACKOFF_NS_MAX) pause *= 2;
+    if (patience < GB_DRAIN_DEADLINE_NS_MAX) patience *= 2; /* a deep queue of short kernels needs longer to run dry */
+  }
+  gb_report_add(GB_COUNT_STALL_NS, gb_now_ns() - started);
+  if (unreachable) {
+    gb_event(GB_LOG_WARN, result, "feeder_unreachable", "a range did not come back within %llu s: the call fails",
+             GB_UNREACHABLE_TOTAL_NS / 1000000000ull);
+  }
+  return result;
+}
+
+static CUresult begin(struct gb_touch *touch, bool launch) {
+  if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
+  gb_gate_enter();
+  if (!is_ready(touch, launch)) {
+    gb_gate_leave();
+    bool known = touch->accounted;
+    CUresult result = wait_for(touch, launch);
+    if (launch && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  if (touch->accounted) note_use(touch);
+  else note_unknown_use();
+  return CUDA_SUCCESS;
+}
+
+/* ---- the bracket ---- */
+
+CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra) {
+  struct gb_touch touch = {.accounted = !hidden_outside};
+  if (gb_gated_on()) gb_touch_launch(&touch, function, params, extra);
+  return begin(&touch, true);
+}
+
+CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count) {
+  struct gb_touch touch = {.accounted = true};
+  for (size_t i = 0; i < count && gb_gated_on(); i++) {
+    if (operands[i].bytes == 0 || !gb_owns(operands[i].address)) continue;
+    gb_touch_address(&touch, operands[i].address);
+    gb_touch_address(&touch, operands[i].address + operands[i].bytes - 1);
+  }
+  return begin(&touch, false);
+}
+
+CUresult gb_begin_unknown_slow(enum gb_unknown what) {
+  struct gb_touch touch = {.accounted = false};
+  if (what == GB_UNKNOWN_TEXTURE) hidden_outside = true; /* kernels reach it without naming it, for good */
+  return begin(&touch, true);
+}
+
+void gb_end_slow(void) {
+  gb_gate_leave();
+}
+
+void gb_note_copy_outside(const void *host_source, uint64_t bytes) {
+  if (!gb_gated_on() || hidden_outside || !gb_holds_addresses(host_source, bytes)) return;
+  hidden_outside = true;
+  gb_event(GB_LOG_WARN, CUDA_SUCCESS, "hidden_pointers",
+           "memory outside the arena holds pointers into it: every launch counts as unaccounted from here on");
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * gated.h: beyond T1 + T2 (GREENBOOST_OVERCOMMIT=gated): spans are resident whole, stored whole on feeders, or never
+ * written; before anything may touch one that is not resident it comes back, with the gate closed.
+ */
+#ifndef GB_GATED_H
+#define GB_GATED_H
+
+#include "arena.h"
+
+/* Named limits of waiting behind the gate. */
+#define GB_DRAIN_DEADLINE_NS (5ull * 1000000)           /* the first try to find everything idle */
+#define GB_DRAIN_DEADLINE_NS_MAX (320ull * 1000000)     /* later tries */
+#define GB_DRAIN_BACKOFF_NS_MAX (50ull * 1000000)       /* between tries, with the gate open */
+#define GB_DRAIN_TOTAL_NS (30ull * 1000000000)          /* then the launch is refused */
+#define GB_UNREACHABLE_TOTAL_NS (45ull * 1000000000)    /* for a feeder or an agent that may come back */
+#define GB_OPERANDS_MAX 128                             /* distinct ranges of one launch; more: unaccounted */
+
+/* True when the mode is in force: asked for, an arena, an agent that agreed. Any thread. */
+bool gb_gated_on(void);
+
+/* A span without chunks is admitted if feeders grant room for everything that does not fit locally. pre: gb_lock.
+ * post: on true the span is GB_UNWRITTEN. */
+bool gb_gated_admit(struct gb_span *span);
+/* Makes local room by evicting, for memory that must be resident (slabs). pre: gb_lock. */
+bool gb_gated_make_room(CUdevice device, uint64_t bytes);
+/* Ends a span that has no chunks any more: drops its feeder room and releases it (later, when no agent answers).
+ * pre: gb_lock. */
+void gb_gated_forget(struct gb_span *span);
+
+/* The agent says a feeder is gone. Called by the link's thread; takes gb_index_lock only. */
+void gb_gated_note_lost(const struct gb_lost *lost);
+/* Enters the mode when it was asked for and the agent agrees. After the first HELLO. */
+void gb_gated_start(void);
+/* Feeder bytes granted to this process. Any thread. */
+uint64_t gb_gated_held(void);
+/* Feeder bytes the virtual device counts with: the agent's limit, or 0. Any thread. */
+uint64_t gb_gated_capacity(void);
+
+#endif

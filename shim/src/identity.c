@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* identity.c: what the virtual device says of itself and of pointers: one answer everywhere. */
+#include <string.h>
+
+#include "config.h"
+#include "gated.h"
+#include "lock.h"
+#include "plain.h"
+#include "slab.h"
+#include "tier.h"
+
+/* What one pointer belongs to, whatever its form. */
+struct subject {
+  uint64_t base;
+  uint64_t bytes;
+  uint64_t buffer_id;
+  CUcontext context;
+  CUdevice device;
+};
+
+static bool look_up(uint64_t pointer, struct subject *out) {
+  struct gb_plain plain;
+  bool found = false;
+  if (!gb_owns(pointer)) {
+    if (!gb_plain_read(pointer, &plain)) return false;
+    *out = (struct subject){plain.address, plain.bytes, plain.buffer_id, plain.context, plain.device};
+    return true;
+  }
+  pthread_rwlock_rdlock(&gb_index_lock);
+  const struct gb_span *span = gb_span_at(pointer);
+  if (span != NULL) {
+    *out = (struct subject){span->base, span->request_bytes, span->buffer_id, span->context, span->device};
+    found = pointer - span->base < span->request_bytes;
+    if (span->slab != NULL) {
+      const struct gb_small *small = gb_slab_find(span, pointer, &out->base);
+      found = small != NULL && pointer - out->base < small->bytes;
+      if (found) {
+        out->bytes = small->bytes;
+        out->buffer_id = small->buffer_id;
+      }
+    }
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+  return found;
+}
+
+CUresult gb_address_range(CUdeviceptr *base, size_t *size, CUdeviceptr pointer) {
+  struct subject subject;
+  if (!look_up(pointer, &subject)) return CUDA_ERROR_NOT_FOUND;
+  if (base != NULL) *base = subject.base;
+  if (size != NULL) *size = subject.bytes;
+  return CUDA_SUCCESS;
+}
+
+static CUresult answer_unsigned(void *data, unsigned value) {
+  memcpy(data, &value, sizeof value);
+  return CUDA_SUCCESS;
+}
+
+static CUresult answer_bool(void *data, bool value) {
+  *(bool *)data = value;
+  return CUDA_SUCCESS;
+}
+
+static CUresult answer_word(void *data, uint64_t value) {
+  memcpy(data, &value, sizeof value);
+  return CUDA_SUCCESS;
+}
+
+/* Sizes of the answers are the driver's (cuda.h, CUpointer_attribute); the values are those of a plain cuMemAlloc. */
+CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
+  struct subject subject;
+  if (data == NULL) return CUDA_ERROR_INVALID_VALUE;
+  if (!look_up(pointer, &subject)) return CUDA_ERROR_INVALID_VALUE;
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      return answer_word(data, (uint64_t)(uintptr_t)subject.context);
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+      return answer_unsigned(data, CU_MEMORYTYPE_DEVICE);
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+      return answer_word(data, pointer);
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER: /* device memory has none */
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
+      return CUDA_ERROR_INVALID_VALUE;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+      return answer_word(data, subject.buffer_id);
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+      return answer_unsigned(data, (unsigned)subject.device);
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
+      return answer_word(data, subject.base);
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+      return answer_word(data, subject.bytes);
+    case CU_POINTER_ATTRIBUTE_MAPPED:
+      return answer_bool(data, true);
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+      return answer_bool(data, false);
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+      return answer_word(data, 0);
+    case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
+      return answer_unsigned(data, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+      return answer_word(data, 0);
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      return answer_word(data, subject.buffer_id);
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+
+static uint64_t less(uint64_t a, uint64_t b) {
+  return a > b ? a - b : 0;
+}
+
+void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total, uint64_t *free_bytes,
+                        uint64_t *total_bytes) {
+  uint64_t total = real_total;
+  uint64_t room = real_free;
+  if (gb_core_active()) {
+    uint64_t capacity = gb_t1_capacity(device);
+    uint64_t used = gb_tier_used(GB_TIER_T1);
+    bool limited = gb_config()->vram_budget < real_total;
+    if (limited) {
+      total = capacity;
+      uint64_t left = less(capacity, used);
+      room = left < real_free ? left : real_free;
+    }
+    if (!gb_config()->honest) {
+      uint64_t t2_used = gb_tier_used(GB_TIER_T2);
+      uint64_t beyond = gb_gated_on() ? gb_gated_capacity() : 0;
+      total += gb_t2_capacity() + beyond;
+      room += less(gb_t2_capacity(), t2_used) + less(beyond, gb_gated_held());
+    }
+  }
+  if (free_bytes != NULL) *free_bytes = room < total ? room : total;
+  if (total_bytes != NULL) *total_bytes = total;
+}

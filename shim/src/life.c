@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* life.c: start after cuInit, forked children, the end of the process; the locks. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "config.h"
+#include "core.h"
+#include "gated.h"
+#include "lock.h"
+#include "report.h"
+#include "tier.h"
+
+pthread_mutex_t gb_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_rwlock_t gb_index_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+_Atomic uint32_t gb_slow_path;
+_Atomic uint32_t gb_live_captures;
+
+static pthread_once_t start_once = PTHREAD_ONCE_INIT;
+static _Atomic bool active;
+
+uint64_t gb_now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+void gb_sleep_ns(uint64_t nanoseconds) {
+  struct timespec pause = {.tv_sec = (time_t)(nanoseconds / 1000000000ull), .tv_nsec = (long)(nanoseconds % 1000000000ull)};
+  nanosleep(&pause, NULL);
+}
+
+bool gb_core_active(void) {
+  return __atomic_load_n(&active, __ATOMIC_ACQUIRE);
+}
+
+/* CUDA does not survive fork: the child gets the driver's own errors, and nothing of the parent's link. */
+static void in_child(void) {
+  __atomic_store_n(&active, false, __ATOMIC_RELEASE);
+  gb_slow_path = 0;
+  gb_client_forked();
+}
+
+/* No CUDA here: the driver may be gone already. */
+static void at_exit(void) {
+  if (!gb_core_active()) return;
+  gb_report_write();
+  gb_client_stop();
+}
+
+static void start(void) {
+  if (gb_config()->disabled) return;
+  gb_report_start();
+  pthread_mutex_lock(&gb_lock);
+  gb_arena_reserve();
+  gb_tier_start();
+  pthread_mutex_unlock(&gb_lock);
+  gb_client_start();
+  gb_gated_start();
+  pthread_atfork(NULL, NULL, in_child);
+  atexit(at_exit);
+  __atomic_store_n(&active, true, __ATOMIC_RELEASE);
+}
+
+void gb_core_start(void) {
+  pthread_once(&start_once, start);
+}
+
+void gb_capture_began(void) {
+  gb_live_captures++;
+}
+
+void gb_capture_ended(void) {
+  if (gb_live_captures > 0) gb_live_captures--;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lock.h: every lock of the core, in the order in which they may be taken.
+ *
+ *   gb_lock            allocations, tiers, chunks, contexts, moves: everything that changes what is where. Held over
+ *                      driver calls and over a move; never over a wait for the application.
+ *   the gate           closed and opened by the holder of gb_lock only; launches and copies hold it shared.
+ *   gb_index_lock      the lookup from address to span: written under gb_lock, for moments; read by anybody.
+ *   client lock        the table of outstanding requests and the socket.
+ *   counter lock       the list of the threads' counters.
+ *   log lock           one line at a time.
+ *
+ * The client's thread never takes gb_lock: whoever holds it may be waiting for that thread's reply.
+ */
+#ifndef GB_LOCK_H
+#define GB_LOCK_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+extern pthread_mutex_t gb_lock;
+extern pthread_rwlock_t gb_index_lock;
+
+/* Monotonic time. */
+uint64_t gb_now_ns(void);
+void gb_sleep_ns(uint64_t nanoseconds);
+
+#define GB_MS 1000000ull
+#define GB_MIB (1ull << 20)
+
+#endif

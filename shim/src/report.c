@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report.c: sums what threads counted, tells the phase, writes the statistics file. */
+#include "report.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "config.h"
+#include "core.h"
+#include "lock.h"
+#include "tier.h"
+
+_Thread_local struct gb_counters gb_counters;
+
+struct node {
+  struct gb_counters *counters;
+  struct node *next;
+};
+
+static pthread_mutex_t counter_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct node *threads;
+static uint64_t ended_launches; /* of threads that are gone */
+static uint64_t ended_copies;
+static pthread_key_t thread_key;
+static bool thread_key_made;
+static _Atomic uint64_t counters[GB_COUNTERS];
+static struct gb_report last;
+static pthread_mutex_t last_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* ---- counters of threads ---- */
+
+static _Thread_local struct node own_node;
+
+static void thread_ended(void *unused) {
+  (void)unused;
+  pthread_mutex_lock(&counter_lock);
+  for (struct node **at = &threads; *at != NULL; at = &(*at)->next) {
+    if (*at != &own_node) continue;
+    *at = own_node.next;
+    break;
+  }
+  ended_launches += gb_counters.launches;
+  ended_copies += gb_counters.copies;
+  gb_counters = (struct gb_counters){0};
+  pthread_mutex_unlock(&counter_lock);
+}
+
+void gb_report_start(void) {
+  thread_key_made = pthread_key_create(&thread_key, thread_ended) == 0;
+}
+
+void gb_counters_register(void) {
+  if (!thread_key_made) return;
+  own_node.counters = &gb_counters;
+  pthread_mutex_lock(&counter_lock);
+  own_node.next = threads;
+  threads = &own_node;
+  gb_counters.registered = true;
+  pthread_mutex_unlock(&counter_lock);
+  pthread_setspecific(thread_key, &own_node);
+}
+
+static void sum_threads(uint64_t *launches, uint64_t *copies) {
+  pthread_mutex_lock(&counter_lock);
+  *launches = ended_launches;
+  *copies = ended_copies;
+  for (struct node *node = threads; node != NULL; node = node->next) {
+    *launches += __atomic_load_n(&node->counters->launches, __ATOMIC_RELAXED);
+    *copies += __atomic_load_n(&node->counters->copies, __ATOMIC_RELAXED);
+  }
+  pthread_mutex_unlock(&counter_lock);
+}
+
+void gb_report_add(enum gb_counter counter, uint64_t amount) {
+  __atomic_add_fetch(&counters[counter], amount, __ATOMIC_RELAXED);
+}
+
+static uint64_t counter(enum gb_counter which) {
+  return __atomic_load_n(&counters[which], __ATOMIC_RELAXED);
+}
+
+/* ---- phase ----
+ *
+ * INIT until the first allocation; IDLE after 2 s without a launch, copy or allocation; MODEL_LOAD while the live bytes
+ * change and copies outnumber launches; STEADY when launches went on for 5 s without any allocation; else INFERENCE.
+ */
+#define IDLE_TICKS 4
+#define STEADY_TICKS 10
+
+static struct {
+  _Atomic uint32_t phase;
+  uint64_t launches, copies, bytes, allocations;
+  uint32_t quiet, unchanged;
+} phase;
+
+void gb_report_tick(void) {
+  static uint64_t next_ns;
+  uint64_t now = gb_now_ns();
+  if (now < next_ns) return;
+  next_ns = now + GB_REPORT_INTERVAL_MS * GB_MS - GB_MS;
+  uint64_t launches = 0;
+  uint64_t copies = 0;
+  sum_threads(&launches, &copies);
+  uint64_t bytes = counter(GB_COUNT_ALLOCATED_BYTES);
+  uint64_t allocations = counter(GB_COUNT_ALLOCATIONS);
+  bool grew = bytes != phase.bytes || allocations != phase.allocations;
+  bool worked = launches != phase.launches || copies != phase.copies;
+  phase.quiet = grew || worked ? 0 : phase.quiet + 1;
+  phase.unchanged = grew ? 0 : phase.unchanged + 1;
+  uint32_t next = GB_PHASE_INFERENCE;
+  if (allocations == 0 && phase.phase == GB_PHASE_INIT) next = GB_PHASE_INIT;
+  else if (phase.quiet >= IDLE_TICKS) next = GB_PHASE_IDLE;
+  else if (phase.quiet > 0) next = phase.phase;
+  else if (copies - phase.copies > launches - phase.launches || launches == phase.launches) next = GB_PHASE_MODEL_LOAD;
+  else if (phase.unchanged >= STEADY_TICKS) next = GB_PHASE_STEADY;
+  phase.phase = next;
+  phase.launches = launches;
+  phase.copies = copies;
+  phase.bytes = bytes;
+  phase.allocations = allocations;
+}
+
+/* ---- reports ---- */
+
+bool gb_report_take(struct gb_report *report) {
+  memset(report, 0, sizeof *report);
+  for (int tier = 0; tier < GB_TIER_COUNT; tier++) {
+    report->used_bytes[tier] = gb_tier_used((enum gb_tier)tier);
+    report->peak_bytes[tier] = gb_tier_peak((enum gb_tier)tier);
+  }
+  report->allocation_count = counter(GB_COUNT_ALLOCATIONS);
+  report->allocated_bytes = counter(GB_COUNT_ALLOCATED_BYTES);
+  sum_threads(&report->launch_count, &report->copy_count);
+  report->fetch_bytes = counter(GB_COUNT_FETCH_BYTES);
+  report->evict_bytes = counter(GB_COUNT_EVICT_BYTES);
+  report->clean_drop_bytes = counter(GB_COUNT_CLEAN_DROP_BYTES);
+  report->unaccounted_launch_count = counter(GB_COUNT_UNACCOUNTED);
+  report->refused_launch_count = counter(GB_COUNT_REFUSED);
+  report->stall_micros = counter(GB_COUNT_STALL_NS) / 1000;
+  report->phase = phase.phase;
+  report->sticky_error = (uint32_t)gb_sticky_error();
+  pthread_mutex_lock(&last_lock);
+  bool changed = memcmp(&last, report, sizeof last) != 0;
+  last = *report;
+  pthread_mutex_unlock(&last_lock);
+  return changed;
+}
+
+static void print_tiers(FILE *file, const char *name, const uint64_t values[GB_TIER_COUNT]) {
+  fprintf(file, "  \"%s\": {\"t1\": %llu, \"t2\": %llu, \"t1r\": %llu, \"t2r\": %llu},\n", name,
+          (unsigned long long)values[GB_TIER_T1], (unsigned long long)values[GB_TIER_T2],
+          (unsigned long long)values[GB_TIER_T1R], (unsigned long long)values[GB_TIER_T2R]);
+}
+
+static void print_budget(FILE *file, const char *name, uint64_t bytes) {
+  if (bytes == UINT64_MAX) fprintf(file, "  \"%s\": null,\n", name);
+  else fprintf(file, "  \"%s\": %llu,\n", name, (unsigned long long)bytes);
+}
+
+void gb_report_write(void) {
+  static const char *const phases[] = {"init", "model_load", "inference", "steady", "idle"};
+  const struct gb_config *config = gb_config();
+  struct gb_report r;
+  if (config->stats_file[0] == '\0') return;
+  int fd = open(config->stats_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
+  if (file == NULL) {
+    gb_log(GB_LOG_ERROR, "GREENBOOST_STATS_FILE=%s cannot be written", config->stats_file);
+    if (fd >= 0) close(fd);
+    return;
+  }
+  gb_report_take(&r);
+  fprintf(file, "{\n  \"pid\": %d,\n  \"agent\": %s,\n  \"gated\": %s,\n  \"report\": \"%s\",\n", (int)getpid(),
+          gb_client_ready() ? "true" : "false", config->gated ? "true" : "false",
+          config->honest ? "honest" : "extend");
+  print_budget(file, "vram_budget_bytes", config->vram_budget);
+  print_budget(file, "ram_budget_bytes", config->ram_budget);
+  fprintf(file, "  \"arena_base\": \"0x%llx\",\n  \"arena_bytes\": %llu,\n", (unsigned long long)gb_arena_base_address,
+          (unsigned long long)gb_arena_size_bytes);
+  print_tiers(file, "used_bytes", r.used_bytes);
+  print_tiers(file, "peak_bytes", r.peak_bytes);
+  const struct {
+    const char *name;
+    uint64_t value;
+  } rows[] = {
+      {"allocation_count", r.allocation_count}, {"allocated_bytes", r.allocated_bytes},
+      {"launch_count", r.launch_count},         {"copy_count", r.copy_count},
+      {"fetch_bytes", r.fetch_bytes},           {"evict_bytes", r.evict_bytes},
+      {"clean_drop_bytes", r.clean_drop_bytes}, {"unaccounted_launch_count", r.unaccounted_launch_count},
+      {"refused_launch_count", r.refused_launch_count}, {"stall_micros", r.stall_micros},
+      {"sticky_error", r.sticky_error},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    fprintf(file, "  \"%s\": %llu,\n", rows[i].name, (unsigned long long)rows[i].value);
+  }
+  fprintf(file, "  \"phase\": \"%s\"\n}\n", phases[r.phase]);
+  fclose(file);
+}

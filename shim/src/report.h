@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report.h: counters of the process, its phase, and the statistics file. */
+#ifndef GB_REPORT_H
+#define GB_REPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gb_abi.h"
+
+enum gb_counter {
+  GB_COUNT_FETCH_BYTES,
+  GB_COUNT_EVICT_BYTES,
+  GB_COUNT_CLEAN_DROP_BYTES,
+  GB_COUNT_UNACCOUNTED,
+  GB_COUNT_REFUSED,
+  GB_COUNT_STALL_NS,
+  GB_COUNT_ALLOCATIONS,     /* live */
+  GB_COUNT_ALLOCATED_BYTES, /* live, as the program asked */
+  GB_COUNTERS,
+};
+
+/* Any thread. */
+void gb_report_add(enum gb_counter counter, uint64_t amount);
+/* Makes the thread's counters part of the sum until it ends. */
+void gb_report_start(void);
+/* Fills a report. returns: whether anything but the stall time differs from the one before. One thread at a time. */
+bool gb_report_take(struct gb_report *report);
+/* Steps the phase; called about every GB_REPORT_INTERVAL_MS. */
+void gb_report_tick(void);
+/* Writes GREENBOOST_STATS_FILE, if set. No CUDA calls. */
+void gb_report_write(void);
+
+#endif

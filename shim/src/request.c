@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* request.c: requests to the agent, their replies, HELLO and staging memory. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "config.h"
+#include "gated.h"
+#include "link.h"
+#include "lock.h"
+#include "tier.h"
+#include "wire.h"
+
+#define STAGING_BYTES_GATED (4 * GB_PIECE_BYTES)
+
+struct timespec gb_link_deadline(uint32_t milliseconds) {
+  uint64_t at = gb_now_ns() + milliseconds * GB_MS;
+  return (struct timespec){.tv_sec = (time_t)(at / 1000000000ull), .tv_nsec = (long)(at % 1000000000ull)};
+}
+
+/* ---- sending ---- */
+
+/* One frame in one send: a partial one would leave the stream useless, so the link is broken then. pre: lock. */
+static bool send_frame(uint16_t type, uint64_t request_id, const void *payload, uint32_t bytes) {
+  unsigned char message[sizeof(struct gb_frame) + 512];
+  struct gb_frame frame = {.payload_bytes = bytes, .type = type, .request_id = request_id};
+  if (bytes > sizeof message - sizeof frame) return false;
+  memcpy(message, &frame, sizeof frame);
+  memcpy(message + sizeof frame, payload, bytes);
+  size_t length = sizeof frame + bytes;
+  if (send(gb_link.fd, message, length, MSG_NOSIGNAL) == (ssize_t)length) return true;
+  shutdown(gb_link.fd, SHUT_RDWR);
+  return false;
+}
+
+void gb_client_notice(uint16_t type, const void *payload, uint32_t bytes) {
+  pthread_mutex_lock(&gb_link.lock);
+  if (gb_link.ready) {
+    send_frame(type, 0, payload, bytes);
+  } else if (type == GB_MSG_EVENT && gb_link.waiting_count < GB_EVENTS_WAITING_MAX) {
+    memcpy(&gb_link.waiting[gb_link.waiting_count++], payload, sizeof(struct gb_event));
+  }
+  pthread_mutex_unlock(&gb_link.lock);
+}
+
+void gb_link_flush_events(void) {
+  for (uint32_t i = 0; i < gb_link.waiting_count; i++) {
+    send_frame(GB_MSG_EVENT, 0, &gb_link.waiting[i], sizeof gb_link.waiting[i]);
+  }
+  gb_link.waiting_count = 0;
+}
+
+/* pre: lock. returns: a free place in the table, or NULL. */
+static struct gb_call **free_place(void) {
+  for (int i = 0; i < (int)GB_ABI_REQUESTS_MAX; i++) {
+    if (gb_link.calls[i] == NULL) return &gb_link.calls[i];
+  }
+  return NULL;
+}
+
+void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes) {
+  call->status = GB_STATUS_UNREACHABLE;
+  call->done = true;
+  call->sent = false;
+  call->type = type;
+  call->reply_bytes = reply_bytes;
+  struct timespec until = gb_link_deadline(5000);
+  pthread_mutex_lock(&gb_link.lock);
+  struct gb_call **place = NULL;
+  while (gb_link.ready && (place = free_place()) == NULL) {
+    if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) != 0) break;
+  }
+  if (gb_link.ready && place != NULL) {
+    call->request_id = ++gb_link.next_request_id;
+    if (send_frame(type, call->request_id, payload, bytes)) {
+      call->done = false;
+      call->sent = true;
+      *place = call;
+    }
+  }
+  pthread_mutex_unlock(&gb_link.lock);
+}
+
+/* pre: lock. */
+static void forget(const struct gb_call *call) {
+  for (int i = 0; i < (int)GB_ABI_REQUESTS_MAX; i++) {
+    if (gb_link.calls[i] == call) gb_link.calls[i] = NULL;
+  }
+}
+
+enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms) {
+  struct timespec until = gb_link_deadline(timeout_ms);
+  pthread_mutex_lock(&gb_link.lock);
+  while (!call->done) {
+    if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) == 0) continue;
+    if (call->done) break;
+    /* The agent may still act on it later: only a new connection, with staging memory of its own, is safe from that. */
+    forget(call);
+    call->done = true;
+    if (gb_link.fd >= 0) shutdown(gb_link.fd, SHUT_RDWR);
+    gb_link.ready = false;
+    break;
+  }
+  uint32_t status = call->status;
+  pthread_mutex_unlock(&gb_link.lock);
+  return (enum gb_status)status;
+}
+
+bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
+  bool known = false;
+  pthread_mutex_lock(&gb_link.lock);
+  for (int i = 0; i < (int)GB_ABI_REQUESTS_MAX; i++) {
+    struct gb_call *call = gb_link.calls[i];
+    if (call == NULL || call->request_id != frame->request_id || call->type != frame->type) continue;
+    if (!gb_wire_read(frame, payload, call->reply, call->reply_bytes)) break;
+    memcpy(&call->status, call->reply, sizeof call->status);
+    call->done = true;
+    gb_link.calls[i] = NULL;
+    known = true;
+    pthread_cond_broadcast(&gb_link.changed);
+    break;
+  }
+  pthread_mutex_unlock(&gb_link.lock);
+  return known;
+}
+
+static enum gb_status request(uint16_t type, const void *payload, uint32_t bytes, void *reply, uint32_t reply_bytes,
+                              uint32_t timeout_ms) {
+  struct gb_call call = {.request_id = 0};
+  gb_client_send(&call, type, payload, bytes, reply_bytes);
+  enum gb_status status = gb_client_wait(&call, timeout_ms);
+  memcpy(reply, call.reply, reply_bytes);
+  return status;
+}
+
+enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget, struct gb_budget_reply *reply,
+                                uint32_t timeout_ms) {
+  enum gb_status status = request(type, budget, sizeof *budget, reply, sizeof *reply, timeout_ms);
+  if (status == GB_STATUS_OK && budget->tier < GB_TIER_COUNT) {
+    __atomic_store_n(&gb_link.limits[budget->tier], reply->limit_bytes, __ATOMIC_RELAXED);
+  }
+  return status;
+}
+
+enum gb_status gb_client_range(uint16_t type, const struct gb_range *range, struct gb_status_reply *reply,
+                               uint32_t timeout_ms) {
+  memset(reply, 0, sizeof *reply);
+  enum gb_status status = request(type, range, sizeof *range, reply, sizeof *reply, timeout_ms);
+  reply->feeder[sizeof reply->feeder - 1] = '\0';
+  return status;
+}
+
+/* ---- state ---- */
+
+bool gb_client_ready(void) {
+  return gb_link.ready;
+}
+
+uint64_t gb_client_features(void) {
+  pthread_mutex_lock(&gb_link.lock);
+  uint64_t features = gb_link.ready ? gb_link.features : 0;
+  pthread_mutex_unlock(&gb_link.lock);
+  return features;
+}
+
+bool gb_client_limit(enum gb_tier tier, uint64_t *bytes) {
+  if (!__atomic_load_n(&gb_link.limits_known, __ATOMIC_ACQUIRE)) return false;
+  *bytes = __atomic_load_n(&gb_link.limits[tier], __ATOMIC_RELAXED);
+  return true;
+}
+
+uint64_t gb_client_generation(void) {
+  return gb_link.ready ? gb_link.generation : 0;
+}
+
+bool gb_client_map_staging(void **map, uint64_t *bytes, uint64_t *generation) {
+  bool mapped = false;
+  pthread_mutex_lock(&gb_link.lock);
+  if (gb_link.ready) {
+    *map = mmap(NULL, gb_link.staging_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, gb_link.staging_fd, 0);
+    *bytes = gb_link.staging_bytes;
+    *generation = gb_link.generation;
+    mapped = *map != MAP_FAILED;
+  }
+  pthread_mutex_unlock(&gb_link.lock);
+  return mapped;
+}
+
+/* ---- opening and closing ---- */
+
+void gb_link_prepare_hello(void) {
+  struct gb_hello *hello = &gb_link.hello;
+  hello->magic = GB_ABI_MAGIC;
+  hello->abi_major = GB_ABI_MAJOR;
+  hello->abi_minor = GB_ABI_MINOR;
+  hello->features = gb_config()->gated && gb_arena_size_bytes != 0 ? (uint64_t)GB_FEATURE_GATED : 0;
+  hello->arena_base = gb_arena_base_address;
+  hello->arena_bytes = gb_arena_size_bytes;
+  hello->vram_budget_bytes = gb_config()->vram_budget;
+  hello->ram_budget_bytes = gb_config()->ram_budget;
+  hello->pid = (uint32_t)getpid();
+  if (getrandom(hello->attachment_id, sizeof hello->attachment_id, 0) != sizeof hello->attachment_id) {
+    memcpy(hello->attachment_id, &hello->pid, sizeof hello->pid);
+  }
+  CUuuid uuid = {{0}};
+  size_t total = 0;
+  if (gb_arena_device_count() > 0) {
+    CUdevice device = gb_arena_device(0);
+    gb_real.cuDeviceGetName(hello->device_name, (int)sizeof hello->device_name, device);
+    gb_real.cuDeviceTotalMem_v2(&total, device);
+    if (gb_real.cuDeviceGetUuid_v2 != NULL) gb_real.cuDeviceGetUuid_v2(&uuid, device);
+    else if (gb_real.cuDeviceGetUuid != NULL) gb_real.cuDeviceGetUuid(&uuid, device);
+  }
+  hello->device_name[sizeof hello->device_name - 1] = '\0';
+  hello->device_total_bytes = total;
+  memcpy(hello->device_uuid, uuid.bytes, sizeof hello->device_uuid);
+  int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+  ssize_t length = fd >= 0 ? read(fd, hello->command, sizeof hello->command - 1) : 0;
+  if (fd >= 0) close(fd);
+  for (ssize_t i = 0; i + 1 < length; i++) {
+    if (hello->command[i] == '\0') hello->command[i] = ' ';
+  }
+}
+
+static int make_staging(uint64_t bytes) {
+  int fd = memfd_create("greenboost-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -1;
+  if (ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+bool gb_link_open(int fd) {
+  uint64_t bytes = gb_config()->gated ? STAGING_BYTES_GATED : GB_ABI_STAGING_BYTES_MIN;
+  int staging = make_staging(bytes);
+  if (staging < 0) {
+    gb_log(GB_LOG_ERROR, "no staging memory (memfd): the agent cannot be used");
+    return false;
+  }
+  pthread_mutex_lock(&gb_link.lock);
+  gb_link.fd = fd;
+  gb_link.staging_fd = staging;
+  gb_link.staging_bytes = bytes;
+  gb_link.generation++;
+  struct gb_hello hello = gb_link.hello;
+  hello.staging_fd = staging;
+  hello.staging_bytes = bytes;
+  hello.held_bytes[GB_TIER_T2] = gb_t2_held();
+  hello.held_bytes[GB_TIER_T2R] = gb_gated_held();
+  gb_link.hello_id = ++gb_link.next_request_id;
+  send_frame(GB_MSG_HELLO, gb_link.hello_id, &hello, sizeof hello);
+  pthread_mutex_unlock(&gb_link.lock);
+  return true;
+}
+
+void gb_link_close(void) {
+  pthread_mutex_lock(&gb_link.lock);
+  gb_link.ready = false;
+  for (int i = 0; i < (int)GB_ABI_REQUESTS_MAX; i++) {
+    if (gb_link.calls[i] == NULL) continue;
+    gb_link.calls[i]->status = GB_STATUS_UNREACHABLE;
+    gb_link.calls[i]->done = true;
+    gb_link.calls[i] = NULL;
+  }
+  if (gb_link.fd >= 0) close(gb_link.fd);
+  if (gb_link.staging_fd >= 0) close(gb_link.staging_fd);
+  gb_link.fd = gb_link.staging_fd = -1;
+  pthread_cond_broadcast(&gb_link.changed);
+  pthread_mutex_unlock(&gb_link.lock);
+}

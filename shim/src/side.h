@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* side.h: look-ups in the table of what lies outside the arena (core.h has the rest). */
+#ifndef GB_SIDE_H
+#define GB_SIDE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define GB_SIDE_ROWS_MAX (1u << 20)
+
+/* The pool, managed or pinned memory that holds the address: a kernel can read pointers from it. pre: gb_lock or
+ * gb_index_lock. */
+bool gb_side_at(uint64_t address, uint64_t *base, uint64_t *bytes);
+
+#endif

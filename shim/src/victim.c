@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* victim.c: learned intervals and the choice of a victim. */
+#include "victim.h"
+
+static _Atomic uint64_t ticks;
+
+uint64_t gb_tick(void) {
+  return __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
+}
+
+void gb_used_at(struct gb_span *span, uint64_t tick) {
+  uint64_t last = __atomic_exchange_n(&span->last_use, tick, __ATOMIC_RELAXED);
+  /* Uses right after each other belong to one visit; the interval is from visit to visit. */
+  if (last != 0 && tick > last + 1) __atomic_store_n(&span->interval, tick - last, __ATOMIC_RELAXED);
+}
+
+uint64_t gb_predict(const struct gb_span *span, uint64_t now) {
+  uint64_t last = __atomic_load_n(&span->last_use, __ATOMIC_RELAXED);
+  uint64_t interval = __atomic_load_n(&span->interval, __ATOMIC_RELAXED);
+  if (interval == 0) {
+    /* Used in one visit only, typically its upload: of those the latest is needed last when the program then works
+     * through them in order. One used just now is likely to be used again at once. */
+    return last + 2 >= now ? now + 1 : (1ull << 62) + last;
+  }
+  uint64_t next = last + interval;
+  /* Overdue: the pattern has changed, and the longer it stays away the less is it expected. */
+  return next > now ? next : now + (now - last);
+}
+
+struct gb_span *gb_victim(CUdevice device, const uint64_t *keep, uint32_t keep_count) {
+  struct gb_span *best = NULL;
+  uint64_t best_next = 0;
+  uint64_t now = __atomic_load_n(&ticks, __ATOMIC_RELAXED);
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
+    if (span->slab != NULL || span->going || gb_residency(span) != GB_RESIDENT || span->device != device) continue;
+    bool kept = false;
+    for (uint32_t i = 0; i < keep_count && !kept; i++) kept = keep[i] == span->base;
+    uint64_t next = gb_predict(span, now);
+    if (kept || (best != NULL && next <= best_next)) continue;
+    best = span;
+    best_next = next;
+  }
+  return best;
+}
