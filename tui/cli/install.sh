@@ -6,7 +6,8 @@
 set -eu
 action=$1
 prefix=$2
-root=${3:-}$2
+dest=${3:-}
+root=$dest$2
 home=$root/lib/greenboost
 created=$home/created-folders
 
@@ -14,7 +15,7 @@ folder() { # makes $1 with its parents, notes the new ones
   [ -d "$1" ] && return 0
   folder "$(dirname "$1")"
   mkdir "$1"
-  echo "${1#"$root"}" >>"$notes"
+  echo "${1#"$dest"}" >>"$notes"
 }
 
 put() { # copies file $1 to $2 with mode $3
@@ -77,7 +78,7 @@ uninstall_all() {
     "$root/share/zsh/site-functions/_greenboost" "$root/share/fish/vendor_completions.d/greenboost.fish"
   rm -rf "$home" "$root/share/doc/greenboost"
   while read -r path; do
-    [ -d "$root$path" ] && rmdir --ignore-fail-on-non-empty "$root$path"
+    [ -d "$dest$path" ] && rmdir --ignore-fail-on-non-empty "$dest$path"
   done <"$notes"
   echo "uninstalled from $root; keys and logs of users stay in their own folders (docs/operating.md)"
 }
