@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * appvmm.c: the physical memory a program creates with cuMemCreate and where it maps it. Memory lives until it has been
- * released as often as it was created and retained, and unmapped everywhere: then it leaves the account. Host memory
- * that stands in for VRAM is remembered with what was asked for, so that every question is answered as for VRAM.
+ * appvmm.c: the physical memory a program creates with cuMemCreate and where it maps it. Memory
+ * lives until it has been released as often as it was created and retained, and unmapped
+ * everywhere: then it leaves the account. Host memory that stands in for VRAM is remembered with
+ * what was asked for, so that every question is answered as for VRAM.
  */
 #include "appvmm.h"
 
@@ -16,10 +17,11 @@
 #define GB_APPVMM_RECORDS_MAX (1u << 20)
 
 struct memory {
-  uint64_t key; /* in the account; handles may be used again while old memory is still mapped, keys are not */
+  uint64_t key; /* in the account; handles may be used again while old memory is still mapped, keys
+                   are not */
   CUmemGenericAllocationHandle handle;
   uint64_t bytes;
-  uint32_t handles;  /* created and retained, not yet released */
+  uint32_t handles; /* created and retained, not yet released */
   uint32_t mappings;
   enum gb_side_kind kind;
   CUmemAllocationProp properties; /* as the program asked */
@@ -39,8 +41,8 @@ static size_t mapping_count, mapping_room;
 static uint64_t next_key = 1;
 /* Mappings of host memory that stands in: while 0 no question takes the lock. */
 static uint32_t substituted_mappings;
-static pthread_mutex_t calls_lock = PTHREAD_MUTEX_INITIALIZER;  /* taken before state_lock */
-static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;  /* held for moments */
+static pthread_mutex_t calls_lock = PTHREAD_MUTEX_INITIALIZER; /* taken before state_lock */
+static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER; /* held for moments */
 
 void gb_appvmm_lock(void) { pthread_mutex_lock(&calls_lock); }
 void gb_appvmm_unlock(void) { pthread_mutex_unlock(&calls_lock); }
@@ -107,7 +109,8 @@ bool gb_appvmm_add(CUmemGenericAllocationHandle handle, enum gb_side_kind kind, 
                    const CUmemAllocationProp *properties) {
   struct memory *memory = calloc(1, sizeof *memory);
   if (memory == NULL) return false;
-  *memory = (struct memory){.handle = handle, .bytes = bytes, .handles = 1, .kind = kind, .properties = *properties};
+  *memory = (struct memory){
+      .handle = handle, .bytes = bytes, .handles = 1, .kind = kind, .properties = *properties};
   pthread_mutex_lock(&state_lock);
   bool room = grow((void **)&memories, sizeof *memories, memory_count, &memory_room);
   if (room) {
@@ -142,12 +145,15 @@ void gb_appvmm_retain(CUmemGenericAllocationHandle handle) {
   pthread_mutex_unlock(&state_lock);
 }
 
-static bool substitutes(const struct memory *memory) { return memory->kind == GB_SIDE_APP_VMM_HOST; }
+static bool substitutes(const struct memory *memory) {
+  return memory->kind == GB_SIDE_APP_VMM_HOST;
+}
 
 void gb_appvmm_map(CUdeviceptr pointer, uint64_t bytes, CUmemGenericAllocationHandle handle) {
   pthread_mutex_lock(&state_lock);
   struct memory *memory = memory_find(handle);
-  /* Without a record the memory stays counted for ever: too much is counted then, never too little. */
+  /* Without a record the memory stays counted for ever: too much is counted then, never too little.
+   */
   if (memory != NULL) memory->mappings++;
   if (memory != NULL && grow((void **)&mappings, sizeof *mappings, mapping_count, &mapping_room)) {
     size_t i = mapping_index(pointer);
@@ -188,7 +194,8 @@ static CUdevice substituted_device(CUdeviceptr pointer) {
   CUdevice device = -1;
   pthread_mutex_lock(&state_lock);
   const struct mapping *mapping = mapping_find(pointer);
-  if (mapping != NULL && substitutes(mapping->memory)) device = mapping->memory->properties.location.id;
+  if (mapping != NULL && substitutes(mapping->memory))
+    device = mapping->memory->properties.location.id;
   pthread_mutex_unlock(&state_lock);
   return device;
 }
@@ -196,7 +203,8 @@ static CUdevice substituted_device(CUdeviceptr pointer) {
 bool gb_appvmm_substituted(CUdeviceptr pointer) { return substituted_device(pointer) >= 0; }
 
 bool gb_appvmm_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
-  if (attribute != CU_POINTER_ATTRIBUTE_MEMORY_TYPE && attribute != CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL &&
+  if (attribute != CU_POINTER_ATTRIBUTE_MEMORY_TYPE &&
+      attribute != CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL &&
       attribute != CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE)
     return false;
   CUdevice device = substituted_device(pointer);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * dlsym.c: our own dlsym, exported in both versions glibc has (a binary binds to the one it was linked with).
+ * dlsym.c: our own dlsym, exported in both versions glibc has (a binary binds to the one it was
+ * linked with).
  *
- * RTLD_DEFAULT and RTLD_NEXT are answered by the real dlsym, reached by a jump: it finds out who asks from the return
- * address, which must be the program's. Only look-ups in an explicit handle can yield a wrapper. Nothing here takes a
- * lock, loads a library or starts anything.
+ * RTLD_DEFAULT and RTLD_NEXT are answered by the real dlsym, reached by a jump: it finds out who
+ * asks from the return address, which must be the program's. Only look-ups in an explicit handle
+ * can yield a wrapper. Nothing here takes a lock, loads a library or starts anything.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -26,8 +27,9 @@ static void *no_dlsym(void *handle, const char *name) {
   return NULL;
 }
 
-/* Finds the next dlsym after ours. Without a once-guard: dlvsym takes the loader's lock, and a thread that waited for a
- * guard under that lock would never get it. Threads that race store the same value. */
+/* Finds the next dlsym after ours. Without a once-guard: dlvsym takes the loader's lock, and a
+ * thread that waited for a guard under that lock would never get it. Threads that race store the
+ * same value. */
 void *gb_dlsym_find(void) {
   static const char *const versions[] = {"GLIBC_2.34", "GLIBC_2.17", "GLIBC_2.2.5"};
   dlsym_function found = __atomic_load_n(&gb_dlsym_real, __ATOMIC_RELAXED);
@@ -85,5 +87,5 @@ __asm__(
     ".symver gb_dlsym_new, dlsym@@GLIBC_2.34\n"
     ".symver gb_dlsym_old, dlsym@GLIBC_2.2.5\n");
 #else
-#error "The dlsym entry is written for x86-64; other machines need their own two-line jump and symbol versions."
+#error "The dlsym entry is written for x86-64: other machines need their own jump and versions."
 #endif

@@ -4,8 +4,9 @@
  *
  *   program -> exported entry (route.c) -> slot -> gb_hook_X -> wrap_X -> core and gb_real.X
  *
- * The exported entry is one load and one jump. Its slot holds the wrapper, or the real driver's function once the shim
- * has been told to stay out of the way (GREENBOOST_DISABLE=1, a forked child): then nothing of ours runs at all.
+ * The exported entry is one load and one jump. Its slot holds the wrapper, or the real driver's
+ * function once the shim has been told to stay out of the way (GREENBOOST_DISABLE=1, a forked
+ * child): then nothing of ours runs at all.
  */
 #ifndef GB_HOOKS_H
 #define GB_HOOKS_H
@@ -55,7 +56,8 @@ struct gb_nvml_table {
   nvmlReturn_t (*nvmlDeviceGetUUID)(nvmlDevice_t device, char *uuid, unsigned length);
 };
 extern struct gb_nvml_table gb_nvml;
-/* Fills gb_nvml when it is empty. returns: false when the process cannot reach libnvidia-ml.so.1. */
+/* Fills gb_nvml when it is empty. returns: false when the process cannot reach libnvidia-ml.so.1.
+ */
 bool gb_nvml_load(void);
 
 /* ---- rows ---- */
@@ -99,7 +101,7 @@ static inline bool gb_live(void) { return __builtin_expect(gb_routing() == GB_RO
 void gb_route_live(void);
 /* Puts the real functions into every slot. async-signal-safe: yes. */
 void gb_route_pass(void);
-/* GREENBOOST_DISABLE is set to anything but 0. */
+/* GREENBOOST_DISABLE=1 is set. */
 bool gb_disabled(void);
 /* What dlsym should answer for `name`, given the real answer. */
 void *gb_route_symbol(const char *name, void *found);
@@ -108,18 +110,20 @@ void *(*gb_dlsym(void))(void *handle, const char *name);
 
 /* ---- writing wrappers ----
  *
- * A file of wrappers defines wrap_X for each X of its section, GB_WRAP(X, parameters) { ... real(arguments) ... }, and
- * then includes hooks_define.h, which makes gb_hook_X of them. Of a pair only the legacy name is written; `real` is
- * then the function of the flavour that was called.
+ * A file of wrappers defines wrap_X for each X of its section, GB_WRAP(X, parameters) { ...
+ * real(arguments) ... }, and then includes hooks_define.h, which makes gb_hook_X of them. Of a pair
+ * only the legacy name is written; `real` is then the function of the flavour that was called.
  */
-#define GB_WRAP(symbol, ...) static inline CUresult wrap_##symbol(typeof(gb_real.symbol) real, ##__VA_ARGS__)
+#define GB_WRAP(symbol, ...) \
+  static inline CUresult wrap_##symbol(typeof(gb_real.symbol) real, ##__VA_ARGS__)
 
 #define GB_STRIP(...) __VA_ARGS__
 #define GB_APPLY_2(function, first, ...) function(first __VA_OPT__(, ) __VA_ARGS__)
 #define GB_APPLY(function, first, ...) GB_APPLY_2(function, first, __VA_ARGS__)
 
 #define GB_DECLARE(symbol, parameters) CUresult gb_hook_##symbol parameters;
-#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) GB_DECLARE(symbol, parameters)
+#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \
+  GB_DECLARE(symbol, parameters)
 #define GB_PAIR(base, legacy, thread, since, since_thread, weight, parameters, arguments) \
   GB_DECLARE(legacy, parameters)                                                          \
   GB_DECLARE(thread, parameters)
@@ -127,12 +131,14 @@ void *(*gb_dlsym(void))(void *handle, const char *name);
 #include "hooks.def"
 
 /* What the program has done with memory of its own making (appvmm.c). */
-/* Rewrites an attribute of a pointer into host memory that stands in for VRAM. returns: true when `data` was set. */
+/* Rewrites an attribute of a pointer into host memory that stands in for VRAM. returns: true when
+ * `data` was set. */
 bool gb_appvmm_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer);
 /* True when the pointer lies in such memory. */
 bool gb_appvmm_substituted(CUdeviceptr pointer);
 
-/* True when a call on `stream` is recorded into a graph instead of run. thread: NULL means the thread's own stream. */
+/* True when a call on `stream` is recorded into a graph instead of run. thread: NULL means the
+ * thread's own stream. */
 bool gb_recording_slow(CUstream stream, bool thread);
 static inline bool gb_recording(CUstream stream, bool thread) {
   return __builtin_expect(__atomic_load_n(&gb_live_captures, __ATOMIC_ACQUIRE) != 0, 0) &&

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hooks_appvmm.c: programs that map memory by themselves (PyTorch's expandable segments, JAX, NCCL). Their device memory
- * counts against the VRAM budget; when that, or the card, is full, host memory of the same size stands in where nobody
- * can tell except by the clock.
+ * hooks_appvmm.c: programs that map memory by themselves (PyTorch's expandable segments, JAX,
+ * NCCL). Their device memory counts against the VRAM budget; when that, or the card, is full, host
+ * memory of the same size stands in where nobody can tell except by the clock.
  */
 #include "appvmm.h"
 #include "hooks.h"
 
 /* ---- creation ---- */
 
-/* Memory that other devices or fabrics address physically cannot be replaced. A POSIX handle can: host memory is shared
- * between processes in the same way. */
+/* Memory that other devices or fabrics address physically cannot be replaced. A POSIX handle can:
+ * host memory is shared between processes in the same way. */
 static bool replaceable(const CUmemAllocationProp *properties) {
   return properties->type == CU_MEM_ALLOCATION_TYPE_PINNED &&
          (properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_NONE ||
@@ -19,9 +19,11 @@ static bool replaceable(const CUmemAllocationProp *properties) {
          gb_host_numa_node() >= 0;
 }
 
-/* Creates memory whose room is reserved already and enters it. `asked` is what the program will be told it has. */
-static CUresult create_counted(CUmemGenericAllocationHandle *handle, size_t bytes, const CUmemAllocationProp *made,
-                               const CUmemAllocationProp *asked, unsigned long long flags, enum gb_side_kind kind) {
+/* Creates memory whose room is reserved already and enters it. `asked` is what the program will be
+ * told it has. */
+static CUresult create_counted(CUmemGenericAllocationHandle *handle, size_t bytes,
+                               const CUmemAllocationProp *made, const CUmemAllocationProp *asked,
+                               unsigned long long flags, enum gb_side_kind kind) {
   CUresult result = gb_real.cuMemCreate(handle, bytes, made, flags);
   if (result != CUDA_SUCCESS) {
     gb_side_abort(kind, bytes);
@@ -33,8 +35,8 @@ static CUresult create_counted(CUmemGenericAllocationHandle *handle, size_t byte
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-static CUresult create_in_host(CUmemGenericAllocationHandle *handle, size_t bytes, const CUmemAllocationProp *asked,
-                               unsigned long long flags) {
+static CUresult create_in_host(CUmemGenericAllocationHandle *handle, size_t bytes,
+                               const CUmemAllocationProp *asked, unsigned long long flags) {
   if (!replaceable(asked) || gb_side_reserve(GB_SIDE_APP_VMM_HOST, bytes) != CUDA_SUCCESS)
     return CUDA_ERROR_OUT_OF_MEMORY;
   CUmemAllocationProp made = *asked, told = *asked;
@@ -46,15 +48,19 @@ static CUresult create_in_host(CUmemGenericAllocationHandle *handle, size_t byte
   return result == CUDA_SUCCESS ? result : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
-GB_WRAP(cuMemCreate, CUmemGenericAllocationHandle *handle, size_t bytes, const CUmemAllocationProp *properties,
-        unsigned long long flags) {
-  if (handle == NULL || properties == NULL || bytes == 0) return real(handle, bytes, properties, flags);
+GB_WRAP(cuMemCreate, CUmemGenericAllocationHandle *handle, size_t bytes,
+        const CUmemAllocationProp *properties, unsigned long long flags) {
+  if (handle == NULL || properties == NULL || bytes == 0)
+    return real(handle, bytes, properties, flags);
   /* Host memory is the program's own choice: shown as pinned. */
   bool device = properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
   enum gb_side_kind kind = device ? GB_SIDE_APP_VMM : GB_SIDE_PINNED;
   CUresult result = gb_side_reserve(kind, bytes);
-  if (result == CUDA_SUCCESS) result = create_counted(handle, bytes, properties, properties, flags, kind);
-  return device && result == CUDA_ERROR_OUT_OF_MEMORY ? create_in_host(handle, bytes, properties, flags) : result;
+  if (result == CUDA_SUCCESS)
+    result = create_counted(handle, bytes, properties, properties, flags, kind);
+  return device && result == CUDA_ERROR_OUT_OF_MEMORY
+             ? create_in_host(handle, bytes, properties, flags)
+             : result;
 }
 
 /* ---- life ---- */
@@ -68,8 +74,8 @@ GB_WRAP(cuMemRelease, CUmemGenericAllocationHandle handle) {
 }
 
 /* The arena is one reservation of ours: the program may not map, unmap or free inside it. */
-GB_WRAP(cuMemMap, CUdeviceptr pointer, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
-        unsigned long long flags) {
+GB_WRAP(cuMemMap, CUdeviceptr pointer, size_t bytes, size_t offset,
+        CUmemGenericAllocationHandle handle, unsigned long long flags) {
   if (gb_owns(pointer)) return CUDA_ERROR_INVALID_VALUE;
   gb_appvmm_lock();
   CUresult result = real(pointer, bytes, offset, handle, flags);
@@ -88,18 +94,21 @@ GB_WRAP(cuMemUnmap, CUdeviceptr pointer, size_t bytes) {
 GB_WRAP(cuMemAddressFree, CUdeviceptr pointer, size_t bytes) {
   return gb_owns(pointer) ? CUDA_ERROR_INVALID_VALUE : real(pointer, bytes);
 }
-GB_WRAP(cuMemSetAccess, CUdeviceptr pointer, size_t bytes, const CUmemAccessDesc *descriptors, size_t count) {
+GB_WRAP(cuMemSetAccess, CUdeviceptr pointer, size_t bytes, const CUmemAccessDesc *descriptors,
+        size_t count) {
   return gb_owns(pointer) ? CUDA_ERROR_INVALID_VALUE : real(pointer, bytes, descriptors, count);
 }
 
 /* ---- questions ---- */
 
-GB_WRAP(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *properties, CUmemGenericAllocationHandle handle) {
+GB_WRAP(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *properties,
+        CUmemGenericAllocationHandle handle) {
   if (properties != NULL && gb_appvmm_properties(handle, properties)) return CUDA_SUCCESS;
   return real(properties, handle);
 }
 
-/* Arena memory looks like memory of cuMemAlloc, which has no handle; NCCL chooses its path by this answer. */
+/* Arena memory looks like memory of cuMemAlloc, which has no handle; NCCL chooses its path by this
+ * answer. */
 GB_WRAP(cuMemRetainAllocationHandle, CUmemGenericAllocationHandle *handle, void *address) {
   if (gb_manages((CUdeviceptr)(uintptr_t)address)) return CUDA_ERROR_INVALID_VALUE;
   gb_appvmm_lock();
@@ -110,15 +119,16 @@ GB_WRAP(cuMemRetainAllocationHandle, CUmemGenericAllocationHandle *handle, void 
 }
 
 /* A dma-buf is one physical allocation that never moves: arena and stand-in memory are not. */
-GB_WRAP(cuMemGetHandleForAddressRange, void *handle, CUdeviceptr pointer, size_t bytes, CUmemRangeHandleType type,
-        unsigned long long flags) {
+GB_WRAP(cuMemGetHandleForAddressRange, void *handle, CUdeviceptr pointer, size_t bytes,
+        CUmemRangeHandleType type, unsigned long long flags) {
   if (gb_manages(pointer) || gb_appvmm_substituted(pointer)) return CUDA_ERROR_NOT_SUPPORTED;
   return real(handle, pointer, bytes, type, flags);
 }
 
-/* A multicast object keeps the physical memory it was bound to, whatever is mapped at the address later. */
-GB_WRAP(cuMulticastBindAddr, CUmemGenericAllocationHandle multicast, size_t offset, CUdeviceptr pointer, size_t bytes,
-        unsigned long long flags) {
+/* A multicast object keeps the physical memory it was bound to, whatever is mapped at the address
+ * later. */
+GB_WRAP(cuMulticastBindAddr, CUmemGenericAllocationHandle multicast, size_t offset,
+        CUdeviceptr pointer, size_t bytes, unsigned long long flags) {
   if (gb_manages(pointer) || gb_appvmm_substituted(pointer)) return CUDA_ERROR_NOT_SUPPORTED;
   return real(multicast, offset, pointer, bytes, flags);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hooks_context.c: contexts come and go (their allocations with them), device sizes, and the calls that wait, which must
- * return the sticky error of a process that has lost bytes.
+ * hooks_context.c: contexts come and go (their allocations with them), device sizes, and the calls
+ * that wait, which must return the sticky error of a process that has lost bytes.
  */
 #include <pthread.h>
 
@@ -9,8 +9,8 @@
 
 #define GB_DEVICES_MAX 64
 
-/* Primary contexts are counted: the last release destroys one. The lock is held over the driver's call so that count and
- * context cannot part; the driver calls nobody back from there. */
+/* Primary contexts are counted: the last release destroys one. The lock is held over the driver's
+ * call so that count and context cannot part; the driver calls nobody back from there. */
 static struct primary {
   CUcontext context; /* NULL: the core does not know it */
   unsigned retained;
@@ -26,7 +26,8 @@ static CUresult created(CUresult result, const CUcontext *context, CUdevice devi
   return result;
 }
 
-/* A call that waits or asks whether work is done: a process that lost bytes must hear of it here. */
+/* A call that waits or asks whether work is done: a process that lost bytes must hear of it here.
+ */
 static inline CUresult waited(CUresult result) {
   CUresult sticky = gb_sticky_error();
   return __builtin_expect(sticky != CUDA_SUCCESS, 0) ? sticky : result;
@@ -54,10 +55,12 @@ GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice
 GB_WRAP(cuCtxCreate_v2, CUcontext *context, unsigned flags, CUdevice device) {
   return created(real(context, flags, device), context, device);
 }
-GB_WRAP(cuCtxCreate_v3, CUcontext *context, void *affinity, int affinity_count, unsigned flags, CUdevice device) {
+GB_WRAP(cuCtxCreate_v3, CUcontext *context, void *affinity, int affinity_count, unsigned flags,
+        CUdevice device) {
   return created(real(context, affinity, affinity_count, flags, device), context, device);
 }
-GB_WRAP(cuCtxCreate_v4, CUcontext *context, CUctxCreateParams *create_params, unsigned flags, CUdevice device) {
+GB_WRAP(cuCtxCreate_v4, CUcontext *context, CUctxCreateParams *create_params, unsigned flags,
+        CUdevice device) {
   return created(real(context, create_params, flags, device), context, device);
 }
 
@@ -103,8 +106,8 @@ static CUresult primary_release(CUresult (*real)(CUdevice), CUdevice device) {
 GB_WRAP(cuDevicePrimaryCtxRelease, CUdevice device) { return primary_release(real, device); }
 GB_WRAP(cuDevicePrimaryCtxRelease_v2, CUdevice device) { return primary_release(real, device); }
 
-/* A reset destroys what the context holds but keeps it retained; the driver builds it anew at its next use, perhaps at
- * the same address, so it is announced again at once. */
+/* A reset destroys what the context holds but keeps it retained; the driver builds it anew at its
+ * next use, perhaps at the same address, so it is announced again at once. */
 static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice device) {
   struct primary *primary = primary_of(device);
   if (primary == NULL) return real(device);
@@ -123,12 +126,15 @@ static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice device) {
 GB_WRAP(cuDevicePrimaryCtxReset, CUdevice device) { return primary_reset(real, device); }
 GB_WRAP(cuDevicePrimaryCtxReset_v2, CUdevice device) { return primary_reset(real, device); }
 
-/* Peer access as the driver grants it does not reach memory that is mapped in the arena; said once. */
+/* Peer access as the driver grants it does not reach memory that is mapped in the arena; said once.
+ */
 GB_WRAP(cuCtxEnablePeerAccess, CUcontext peer, unsigned flags) {
   static uint32_t told;
   CUresult result = real(peer, flags);
   if (result == CUDA_SUCCESS && __atomic_exchange_n(&told, 1, __ATOMIC_RELAXED) == 0)
-    gb_log(GB_LOG_WARN, "peer access was enabled; memory of the arena is reachable by copies only, not by peer kernels");
+    gb_log(
+        GB_LOG_WARN,
+        "peer access was enabled; it reaches memory of the arena by copies, not by kernels");
   return result;
 }
 
@@ -136,14 +142,18 @@ GB_WRAP(cuCtxSynchronize) { return waited(real()); }
 GB_WRAP(cuCtxSynchronize_v2, CUcontext context) { return waited(real(context)); }
 /* A drain asks the program's streams whether they are idle. */
 static CUresult stream_created(CUresult result, const CUstream *stream, unsigned flags) {
-  if (result == CUDA_SUCCESS && stream != NULL) gb_core_stream_created(*stream, (flags & CU_STREAM_NON_BLOCKING) == 0);
+  if (result == CUDA_SUCCESS && stream != NULL)
+    gb_core_stream_created(*stream, (flags & CU_STREAM_NON_BLOCKING) == 0);
   return result;
 }
-GB_WRAP(cuStreamCreate, CUstream *stream, unsigned flags) { return stream_created(real(stream, flags), stream, flags); }
+GB_WRAP(cuStreamCreate, CUstream *stream, unsigned flags) {
+  return stream_created(real(stream, flags), stream, flags);
+}
 GB_WRAP(cuStreamCreateWithPriority, CUstream *stream, unsigned flags, int priority) {
   return stream_created(real(stream, flags, priority), stream, flags);
 }
-GB_WRAP(cuGreenCtxStreamCreate, CUstream *stream, CUgreenCtx context, unsigned flags, int priority) {
+GB_WRAP(cuGreenCtxStreamCreate, CUstream *stream, CUgreenCtx context, unsigned flags,
+        int priority) {
   return stream_created(real(stream, context, flags, priority), stream, flags);
 }
 GB_WRAP(cuStreamDestroy, CUstream stream) {

@@ -2,15 +2,15 @@
 /* hooks_fill.c: memory fills and stream memory operations, bracketed with the range they touch. */
 #include "hooks.h"
 
-#define GB_BRACKET(base, length, call)                       \
-  do {                                                       \
-    const struct gb_operand operand = {(base), (length)};    \
-    bool slow;                                               \
-    CUresult result = gb_begin_copy(&operand, 1, &slow);     \
-    if (result != CUDA_SUCCESS) return result;               \
-    result = (call);                                         \
-    gb_end(slow);                                            \
-    return result;                                           \
+#define GB_BRACKET(base, length, call)                    \
+  do {                                                    \
+    const struct gb_operand operand = {(base), (length)}; \
+    bool slow;                                            \
+    CUresult result = gb_begin_copy(&operand, 1, &slow);  \
+    if (result != CUDA_SUCCESS) return result;            \
+    result = (call);                                      \
+    gb_end(slow);                                         \
+    return result;                                        \
   } while (0)
 #define GB_BRACKET_STREAM(legacy, base, length, call)                \
   do {                                                               \
@@ -22,22 +22,24 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
   return height == 0 || width_bytes == 0 ? 0 : (uint64_t)pitch * (height - 1) + width_bytes;
 }
 
-#define GB_FILL(symbol, type)                                                  \
-  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {                  \
-    GB_BRACKET(to, count * sizeof value, real(to, value, count));              \
+#define GB_FILL(symbol, type)                                     \
+  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {     \
+    GB_BRACKET(to, count * sizeof value, real(to, value, count)); \
   }
-#define GB_FILL_ASYNC(symbol, type)                                                                 \
-  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count, CUstream stream) {                      \
-    GB_BRACKET_STREAM(symbol, to, count * sizeof value, real(to, value, count, stream));            \
+#define GB_FILL_ASYNC(symbol, type)                                                      \
+  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count, CUstream stream) {           \
+    GB_BRACKET_STREAM(symbol, to, count * sizeof value, real(to, value, count, stream)); \
   }
-#define GB_FILL_2D(symbol, type)                                                                    \
-  GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height) {          \
-    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height), real(to, pitch, value, width, height)); \
+#define GB_FILL_2D(symbol, type)                                                           \
+  GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height) { \
+    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height),                         \
+               real(to, pitch, value, width, height));                                     \
   }
-#define GB_FILL_2D_ASYNC(symbol, type)                                                              \
-  GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height, CUstream stream) { \
-    GB_BRACKET_STREAM(symbol, to, rectangle(pitch, width * sizeof value, height),                   \
-                      real(to, pitch, value, width, height, stream));                               \
+#define GB_FILL_2D_ASYNC(symbol, type)                                                   \
+  GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height, \
+          CUstream stream) {                                                             \
+    GB_BRACKET_STREAM(symbol, to, rectangle(pitch, width * sizeof value, height),        \
+                      real(to, pitch, value, width, height, stream));                    \
   }
 
 GB_FILL(cuMemsetD8_v2, unsigned char)
@@ -53,9 +55,9 @@ GB_FILL_2D_ASYNC(cuMemsetD2D8Async, unsigned char)
 GB_FILL_2D_ASYNC(cuMemsetD2D16Async, unsigned short)
 GB_FILL_2D_ASYNC(cuMemsetD2D32Async, unsigned)
 
-#define GB_STREAM_VALUE(symbol, type)                                                               \
-  GB_WRAP(symbol, CUstream stream, CUdeviceptr to, type value, unsigned flags) {                    \
-    GB_BRACKET_STREAM(symbol, to, sizeof value, real(stream, to, value, flags));                    \
+#define GB_STREAM_VALUE(symbol, type)                                            \
+  GB_WRAP(symbol, CUstream stream, CUdeviceptr to, type value, unsigned flags) { \
+    GB_BRACKET_STREAM(symbol, to, sizeof value, real(stream, to, value, flags)); \
   }
 
 GB_STREAM_VALUE(cuStreamWriteValue32, cuuint32_t)
@@ -68,21 +70,24 @@ GB_STREAM_VALUE(cuStreamWaitValue64, cuuint64_t)
 GB_STREAM_VALUE(cuStreamWaitValue64_v2, cuuint64_t)
 
 /* Up to 256 operations on addresses of their own: not worth taking apart. */
-#define GB_BRACKET_BATCH(legacy)                                                                     \
-  do {                                                                                               \
-    if (gb_recording(stream, real != gb_real.legacy)) return real(stream, count, operations, flags); \
-    bool slow;                                                                                       \
-    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, &slow);                                      \
-    if (result != CUDA_SUCCESS) return result;                                                       \
-    result = real(stream, count, operations, flags);                                                 \
-    gb_end(slow);                                                                                    \
-    return result;                                                                                   \
+#define GB_BRACKET_BATCH(legacy)                                \
+  do {                                                          \
+    if (gb_recording(stream, real != gb_real.legacy))           \
+      return real(stream, count, operations, flags);            \
+    bool slow;                                                  \
+    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, &slow); \
+    if (result != CUDA_SUCCESS) return result;                  \
+    result = real(stream, count, operations, flags);            \
+    gb_end(slow);                                               \
+    return result;                                              \
   } while (0)
 
-GB_WRAP(cuStreamBatchMemOp, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations, unsigned flags) {
+GB_WRAP(cuStreamBatchMemOp, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations,
+        unsigned flags) {
   GB_BRACKET_BATCH(cuStreamBatchMemOp);
 }
-GB_WRAP(cuStreamBatchMemOp_v2, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations, unsigned flags) {
+GB_WRAP(cuStreamBatchMemOp_v2, CUstream stream, unsigned count,
+        CUstreamBatchMemOpParams *operations, unsigned flags) {
   GB_BRACKET_BATCH(cuStreamBatchMemOp_v2);
 }
 

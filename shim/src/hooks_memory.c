@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hooks_memory.c: the allocations the arena serves, and every question about a pointer. Arena pointers are answered by
- * the core; everything else is the driver's, with two exceptions: memory sizes are those of the virtual device, and host
- * memory that stands in for VRAM says it is VRAM.
+ * hooks_memory.c: the allocations the arena serves, and every question about a pointer. Arena
+ * pointers are answered by the core; everything else is the driver's, with two exceptions: memory
+ * sizes are those of the virtual device, and host memory that stands in for VRAM says it is VRAM.
  */
 #include "hooks.h"
 
@@ -18,7 +18,8 @@ GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_by
   return gb_alloc_pitch(pointer, pitch, width_bytes, height, element_bytes);
 }
 
-/* cuMemFree also ends managed and stream-ordered allocations. Their account is settled after the driver has let go. */
+/* cuMemFree also ends managed and stream-ordered allocations. Their account is settled after the
+ * driver has let go. */
 GB_WRAP(cuMemFree_v2, CUdeviceptr pointer) {
   if (gb_manages(pointer)) return gb_free(pointer);
   CUresult result = real(pointer);
@@ -66,31 +67,39 @@ static CUresult arena_attributes(unsigned count, const CUpointer_attribute *attr
   return CUDA_SUCCESS;
 }
 
-GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes, void **data, CUdeviceptr pointer) {
+GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes, void **data,
+        CUdeviceptr pointer) {
   if (gb_manages(pointer)) return arena_attributes(count, attributes, data, pointer);
   CUresult result = real(count, attributes, data, pointer);
   if (result != CUDA_SUCCESS || !gb_appvmm_substituted(pointer)) return result;
-  for (unsigned i = 0; i < count; i++) (void)gb_appvmm_attribute(data[i], attributes[i], pointer);
+  for (unsigned i = 0; i < count; i++)
+    (void)gb_appvmm_attribute(data[i], attributes[i], pointer);
   return result;
 }
 
-/* SYNC_MEMOPS is the only attribute that can be set; copies of the arena are ordered by their streams already. */
-GB_WRAP(cuPointerSetAttribute, const void *value, CUpointer_attribute attribute, CUdeviceptr pointer) {
+/* SYNC_MEMOPS is the only attribute that can be set; copies of the arena are ordered by their
+ * streams already. */
+GB_WRAP(cuPointerSetAttribute, const void *value, CUpointer_attribute attribute,
+        CUdeviceptr pointer) {
   if (!gb_manages(pointer)) return real(value, attribute, pointer);
-  return value != NULL && attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  return value != NULL && attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS
+                                                                        : CUDA_ERROR_INVALID_VALUE;
 }
 
 /* Managed memory only: for anything else the driver says INVALID_VALUE, and so do we for ours. */
-GB_WRAP(cuMemRangeGetAttribute, void *data, size_t data_bytes, CUmem_range_attribute attribute, CUdeviceptr pointer,
-        size_t bytes) {
-  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE : real(data, data_bytes, attribute, pointer, bytes);
-}
-GB_WRAP(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_attribute *attributes, size_t count,
+GB_WRAP(cuMemRangeGetAttribute, void *data, size_t data_bytes, CUmem_range_attribute attribute,
         CUdeviceptr pointer, size_t bytes) {
-  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE : real(data, data_bytes, attributes, count, pointer, bytes);
+  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE
+                             : real(data, data_bytes, attribute, pointer, bytes);
+}
+GB_WRAP(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_attribute *attributes,
+        size_t count, CUdeviceptr pointer, size_t bytes) {
+  return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE
+                             : real(data, data_bytes, attributes, count, pointer, bytes);
 }
 
-/* A legacy handle names memory of cuMemAlloc inside the driver; there is none behind a mapped address. */
+/* A legacy handle names memory of cuMemAlloc inside the driver; there is none behind a mapped
+ * address. */
 GB_WRAP(cuIpcGetMemHandle, CUipcMemHandle *handle, CUdeviceptr pointer) {
   return gb_manages(pointer) ? CUDA_ERROR_NOT_SUPPORTED : real(handle, pointer);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * real.h: the real driver's entry points, typed, one member for each symbol of hooks.def. Filled from libcuda.so.1 at
- * the first CUDA call of the process and never changed afterwards; a symbol that this driver does not have stays NULL,
- * and every use checks. Only the shim's own code calls through it: a call of an exported name would come back to us.
+ * real.h: the real driver's entry points, typed, one member for each symbol of hooks.def. Filled
+ * from libcuda.so.1 at the first CUDA call of the process and never changed afterwards; a symbol
+ * that this driver does not have stays NULL, and every use checks. Only the shim's own code calls
+ * through it: a call of an exported name would come back to us.
  *
  * Member names are concrete symbols (cuMemAlloc_v2), never the names programs are written with.
  */
@@ -32,7 +33,8 @@
 #define GB_SECTION_ALL 0x3ff
 
 struct gb_real_table {
-#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) CUresult(*symbol) parameters;
+#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \
+  CUresult(*symbol) parameters;
 #define GB_PAIR(base, legacy, thread, since, since_thread, weight, parameters, arguments) \
   CUresult(*legacy) parameters;                                                           \
   CUresult(*thread) parameters;
@@ -43,8 +45,8 @@ struct gb_real_table {
 
 extern struct gb_real_table gb_real;
 
-/* Fills gb_real when it is empty. Takes no lock of ours over a loader call, so it may be called under the loader's.
- * returns: false when there is no libcuda.so.1 in this process's reach. */
+/* Fills gb_real when it is empty. Takes no lock of ours over a loader call, so it may be called
+ * under the loader's. returns: false when there is no libcuda.so.1 in this process's reach. */
 bool gb_real_load(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resolve.c: cuInit and the resolvers. The real resolver is asked first; then the answer is identified (which concrete
- * symbol, which ABI) and the wrapper of exactly that symbol swapped in. A look-up starts nothing: programs resolve names
- * before, and without ever, using a GPU.
+ * resolve.c: cuInit and the resolvers. The real resolver is asked first; then the answer is
+ * identified (which concrete symbol, which ABI) and the wrapper of exactly that symbol swapped in.
+ * A look-up starts nothing: programs resolve names before, and without ever, using a GPU.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -19,10 +19,12 @@ struct ask {
   const char *name;
   cuuint64_t flags;
   bool thread; /* the per-thread flavour is wanted */
-  CUresult (*resolve)(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status);
+  CUresult (*resolve)(const struct ask *ask, int version, void **function,
+                      CUdriverProcAddressQueryResult *status);
 };
 
-static CUresult ask_v1(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+static CUresult ask_v1(const struct ask *ask, int version, void **function,
+                       CUdriverProcAddressQueryResult *status) {
   (void)status;
   return gb_real.cuGetProcAddress(ask->name, function, version, ask->flags);
 }
@@ -31,10 +33,12 @@ static CUresult ask_v1_ptsz(const struct ask *ask, int version, void **function,
   (void)status;
   return gb_real.cuGetProcAddress_ptsz(ask->name, function, version, ask->flags);
 }
-static CUresult ask_v2(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+static CUresult ask_v2(const struct ask *ask, int version, void **function,
+                       CUdriverProcAddressQueryResult *status) {
   return gb_real.cuGetProcAddress_v2(ask->name, function, version, ask->flags, status);
 }
-static CUresult ask_v2_ptsz(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+static CUresult ask_v2_ptsz(const struct ask *ask, int version, void **function,
+                            CUdriverProcAddressQueryResult *status) {
   return gb_real.cuGetProcAddress_v2_ptsz(ask->name, function, version, ask->flags, status);
 }
 
@@ -42,8 +46,9 @@ static bool flavour_fits(const struct gb_row *row, const struct ask *ask) {
   return row->stream == GB_ANY || (row->stream == GB_THREAD) == ask->thread;
 }
 
-/* Does the real resolver give the same answer for the version that introduced this row? Then the answer is this row's
- * ABI, also where the driver hands out internal addresses that it does not export. */
+/* Does the real resolver give the same answer for the version that introduced this row? Then the
+ * answer is this row's ABI, also where the driver hands out internal addresses that it does not
+ * export. */
 static bool same_answer(const struct gb_row *row, const struct ask *ask, void *found) {
   void *other = NULL;
   CUdriverProcAddressQueryResult status;
@@ -71,7 +76,9 @@ static const struct gb_row *identify(const struct ask *ask, void *found) {
 /* True when an ABI of this name that we do not know must not reach the program. */
 static bool must_know(const char *name) {
   for (size_t i = 0; i < gb_row_count; i++)
-    if (gb_rows[i].base != NULL && gb_rows[i].weight == GB_MUST && strcmp(gb_rows[i].base, name) == 0) return true;
+    if (gb_rows[i].base != NULL && gb_rows[i].weight == GB_MUST &&
+        strcmp(gb_rows[i].base, name) == 0)
+      return true;
   return false;
 }
 
@@ -81,17 +88,19 @@ static bool is_known_name(const char *name) {
   return false;
 }
 
-/* Answers as the driver does for a name it has never heard of, so that its conventions (which versions return an error
- * and which only a status) hold. */
-static CUresult refuse(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+/* Answers as the driver does for a name it has never heard of, so that its conventions (which
+ * versions return an error and which only a status) hold. */
+static CUresult refuse(const struct ask *ask, int version, void **function,
+                       CUdriverProcAddressQueryResult *status) {
   struct ask nothing = *ask;
   nothing.name = "cuGreenBoostRefused";
   CUdriverProcAddressQueryResult ignored;
   CUresult result = nothing.resolve(&nothing, version, function, status != NULL ? &ignored : NULL);
   *function = NULL;
   if (status != NULL) *status = CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT;
-  gb_log(GB_LOG_WARN, "this driver answers %s for CUDA %d with a version newer than this shim knows; refused", ask->name,
-         version);
+  gb_log(GB_LOG_WARN,
+         "this driver answers %s for CUDA %d with a version newer than this shim knows; refused",
+         ask->name, version);
   return result;
 }
 
@@ -101,9 +110,11 @@ static void note_old(const struct gb_row *row) {
     gb_log(GB_LOG_WARN, "%s has the 32-bit era ABI; its memory stays with the driver", row->symbol);
 }
 
-static CUresult resolve(const struct ask *ask, int version, void **function, CUdriverProcAddressQueryResult *status) {
+static CUresult resolve(const struct ask *ask, int version, void **function,
+                        CUdriverProcAddressQueryResult *status) {
   CUresult result = ask->resolve(ask, version, function, status);
-  if (result != CUDA_SUCCESS || ask->name == NULL || function == NULL || *function == NULL) return result;
+  if (result != CUDA_SUCCESS || ask->name == NULL || function == NULL || *function == NULL)
+    return result;
   if (!is_known_name(ask->name)) return result;
   const struct gb_row *row = identify(ask, *function);
   if (row == NULL) return must_know(ask->name) ? refuse(ask, version, function, status) : result;
@@ -118,34 +129,37 @@ static CUresult resolve(const struct ask *ask, int version, void **function, CUd
 
 static bool passing(void) { return gb_routing() == GB_ROUTING_PASS; }
 
-CUresult gb_hook_cuGetProcAddress(const char *name, void **function, int version, cuuint64_t flags) {
+CUresult gb_hook_cuGetProcAddress(const char *name, void **function, int version,
+                                  cuuint64_t flags) {
   if (!gb_real_load() || gb_real.cuGetProcAddress == NULL) return CUDA_ERROR_NOT_FOUND;
   if (passing()) return gb_real.cuGetProcAddress(name, function, version, flags);
-  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0, ask_v1};
+  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0,
+                    ask_v1};
   return resolve(&ask, version, function, NULL);
 }
 
-CUresult gb_hook_cuGetProcAddress_ptsz(const char *name, void **function, int version, cuuint64_t flags) {
+CUresult gb_hook_cuGetProcAddress_ptsz(const char *name, void **function, int version,
+                                       cuuint64_t flags) {
   if (!gb_real_load() || gb_real.cuGetProcAddress_ptsz == NULL) return CUDA_ERROR_NOT_FOUND;
   if (passing()) return gb_real.cuGetProcAddress_ptsz(name, function, version, flags);
   struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0, ask_v1_ptsz};
   return resolve(&ask, version, function, NULL);
 }
 
-CUresult gb_hook_cuGetProcAddress_v2(const char *name, void **function, int version, cuuint64_t flags,
-                                     CUdriverProcAddressQueryResult *status) {
+CUresult gb_hook_cuGetProcAddress_v2(const char *name, void **function, int version,
+                                     cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
   if (!gb_real_load() || gb_real.cuGetProcAddress_v2 == NULL) return CUDA_ERROR_NOT_FOUND;
-  if (passing())
-    return gb_real.cuGetProcAddress_v2(name, function, version, flags, status);
-  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0, ask_v2};
+  if (passing()) return gb_real.cuGetProcAddress_v2(name, function, version, flags, status);
+  struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0,
+                    ask_v2};
   return resolve(&ask, version, function, status);
 }
 
-CUresult gb_hook_cuGetProcAddress_v2_ptsz(const char *name, void **function, int version, cuuint64_t flags,
+CUresult gb_hook_cuGetProcAddress_v2_ptsz(const char *name, void **function, int version,
+                                          cuuint64_t flags,
                                           CUdriverProcAddressQueryResult *status) {
   if (!gb_real_load() || gb_real.cuGetProcAddress_v2_ptsz == NULL) return CUDA_ERROR_NOT_FOUND;
-  if (passing())
-    return gb_real.cuGetProcAddress_v2_ptsz(name, function, version, flags, status);
+  if (passing()) return gb_real.cuGetProcAddress_v2_ptsz(name, function, version, flags, status);
   struct ask ask = {name, flags, (flags & CU_GET_PROC_ADDRESS_LEGACY_STREAM) == 0, ask_v2_ptsz};
   return resolve(&ask, version, function, status);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * route.c: the exported entries, their slots, the rows that describe them, and the table of real functions. Knows the
- * loader and nothing of memory. No lock is held over a loader call: threads that fill the table at once store the same
- * values.
+ * route.c: the exported entries, their slots, the rows that describe them, and the table of real
+ * functions. Knows the loader and nothing of memory. No lock is held over a loader call: threads
+ * that fill the table at once store the same values.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -29,7 +29,8 @@ enum {
 };
 
 static void *slots[GB_SLOT_COUNT] = {
-#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) (void *)gb_hook_##symbol,
+#define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \
+  (void *)gb_hook_##symbol,
 #define GB_PAIR(base, legacy, thread, since, since_thread, weight, parameters, arguments) \
   (void *)gb_hook_##legacy, (void *)gb_hook_##thread,
 #define GB_NVML(symbol, parameters, arguments) (void *)gb_hook_##symbol,
@@ -37,10 +38,11 @@ static void *slots[GB_SLOT_COUNT] = {
 };
 
 #define GB_EXPORT __attribute__((visibility("default")))
-#define GB_ENTRY(result, symbol, parameters, arguments)                                            \
-  GB_EXPORT result symbol parameters;                                                              \
-  result symbol parameters {                                                                       \
-    return ((result(*) parameters)__atomic_load_n(&slots[GB_ROW_##symbol], __ATOMIC_RELAXED)) arguments; \
+#define GB_ENTRY(result, symbol, parameters, arguments)                        \
+  GB_EXPORT result symbol parameters;                                          \
+  result symbol parameters {                                                   \
+    return ((result(*) parameters)__atomic_load_n(&slots[GB_ROW_##symbol],     \
+                                                  __ATOMIC_RELAXED))arguments; \
   }
 #define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \
   GB_ENTRY(CUresult, symbol, parameters, arguments)
@@ -50,9 +52,16 @@ static void *slots[GB_SLOT_COUNT] = {
 #define GB_NVML(symbol, parameters, arguments) GB_ENTRY(nvmlReturn_t, symbol, parameters, arguments)
 #include "hooks.def"
 
-#define GB_ROW(base, symbol, since, stream, weight)                                    \
-  {base, #symbol, since, stream, weight, GB_LIBRARY_CUDA, (void **)&gb_real.symbol,    \
-   &slots[GB_ROW_##symbol], (void *)symbol},
+#define GB_ROW(base, symbol, since, stream, weight) \
+  {base,                                            \
+   #symbol,                                         \
+   since,                                           \
+   stream,                                          \
+   weight,                                          \
+   GB_LIBRARY_CUDA,                                 \
+   (void **)&gb_real.symbol,                        \
+   &slots[GB_ROW_##symbol],                         \
+   (void *)symbol},
 const struct gb_row gb_rows[] = {
 #define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \
   GB_ROW(#base, symbol, since, stream, weight)
@@ -61,9 +70,16 @@ const struct gb_row gb_rows[] = {
   GB_ROW(#base, thread, since_thread, GB_THREAD, weight)
 #define GB_KNOWN(base, symbol, since, stream) \
   {#base, #symbol, since, stream, GB_MAY, GB_LIBRARY_CUDA, &gb_real.symbol, NULL, NULL},
-#define GB_NVML(symbol, parameters, arguments)                                             \
-  {NULL, #symbol, 0, GB_ANY, GB_MAY, GB_LIBRARY_NVML, (void **)&gb_nvml.symbol,            \
-   &slots[GB_ROW_##symbol], (void *)symbol},
+#define GB_NVML(symbol, parameters, arguments) \
+  {NULL,                                       \
+   #symbol,                                    \
+   0,                                          \
+   GB_ANY,                                     \
+   GB_MAY,                                     \
+   GB_LIBRARY_NVML,                            \
+   (void **)&gb_nvml.symbol,                   \
+   &slots[GB_ROW_##symbol],                    \
+   (void *)symbol},
 #include "hooks.def"
 };
 const size_t gb_row_count = sizeof gb_rows / sizeof gb_rows[0];
@@ -94,8 +110,8 @@ void gb_route_pass(void) {
 
 void gb_route_live(void) {
   uint32_t expected = GB_ROUTING_READY;
-  __atomic_compare_exchange_n(&gb_routing_state, &expected, GB_ROUTING_LIVE, false, __ATOMIC_ACQ_REL,
-                              __ATOMIC_ACQUIRE);
+  __atomic_compare_exchange_n(&gb_routing_state, &expected, GB_ROUTING_LIVE, false,
+                              __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
 bool gb_disabled(void) {
@@ -103,7 +119,7 @@ bool gb_disabled(void) {
   uint32_t state = __atomic_load_n(&known, __ATOMIC_RELAXED);
   if (state == 0) {
     const char *value = getenv("GREENBOOST_DISABLE");
-    state = value != NULL && *value != '\0' && strcmp(value, "0") != 0 ? 2 : 1;
+    state = value != NULL && strcmp(value, "1") == 0 ? 2 : 1;
     __atomic_store_n(&known, state, __ATOMIC_RELAXED);
   }
   return state == 2;
@@ -132,8 +148,8 @@ bool gb_real_load(void) {
   if (handle == NULL) return false;
   fill_cuda(handle);
   uint32_t expected = GB_ROUTING_UNRESOLVED;
-  __atomic_compare_exchange_n(&gb_routing_state, &expected, GB_ROUTING_READY, false, __ATOMIC_ACQ_REL,
-                              __ATOMIC_ACQUIRE);
+  __atomic_compare_exchange_n(&gb_routing_state, &expected, GB_ROUTING_READY, false,
+                              __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
   if (gb_disabled()) gb_route_pass();
   return true;
 }
@@ -163,14 +179,16 @@ static bool file_is(const char *path, const char *soname) {
   return strncmp(slash != NULL ? slash + 1 : path, soname, strlen(soname)) == 0;
 }
 
-/* Does `found` belong to the library the row speaks of? Compares with the table where it is filled already and asks the
- * loader's own records otherwise, so that a look-up never loads or starts anything. */
+/* Does `found` belong to the library the row speaks of? Compares with the table where it is filled
+ * already and asks the loader's own records otherwise, so that a look-up never loads or starts
+ * anything. */
 static bool row_owns(const struct gb_row *row, void *found) {
   void *real = __atomic_load_n(row->real, __ATOMIC_RELAXED);
   if (real != NULL) return found == real;
   Dl_info info;
   if (dladdr(found, &info) == 0) return false;
-  return file_is(info.dli_fname, row->library == GB_LIBRARY_CUDA ? "libcuda.so" : "libnvidia-ml.so");
+  return file_is(info.dli_fname,
+                 row->library == GB_LIBRARY_CUDA ? "libcuda.so" : "libnvidia-ml.so");
 }
 
 void *gb_route_symbol(const char *name, void *found) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* cudart_program.c: makes the real CUDA runtime resolve the driver, and asks it for entry points. Linked once with the
- * shared and once with the static runtime; the runtime's few functions are declared here by their ABI. */
+/* cudart_program.c: makes the real CUDA runtime resolve the driver, and asks it for entry points.
+ * Linked once with the shared and once with the static runtime; the runtime's few functions are
+ * declared here by their ABI. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -10,10 +11,11 @@
 
 int cudaDriverGetVersion(int *version);
 int cudaGetDeviceCount(int *count);
-int cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version, unsigned long long flags,
-                                     int *status);
+int cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version,
+                                     unsigned long long flags, int *status);
 
-/* With an argument it only makes the runtime resolve its names: a driver without devices answers nothing else. */
+/* With an argument it only makes the runtime resolve its names: a driver without devices answers
+ * nothing else. */
 int main(int argc, char **argv) {
   (void)argv;
   int version = 0, count = 0, status = -1, failures = 0;
@@ -23,10 +25,12 @@ int main(int argc, char **argv) {
   (void)cudaDriverGetVersion(&version);
   /* Default, legacy and per-thread flavours. */
   for (unsigned long long flags = 0; argc == 1 && flags < 3; flags++) {
-    int result = cudaGetDriverEntryPointByVersion("cuMemcpyHtoDAsync", &function, 12000, flags, &status);
+    int result =
+        cudaGetDriverEntryPointByVersion("cuMemcpyHtoDAsync", &function, 12000, flags, &status);
     const char *expected = flags == 2 ? "cuMemcpyHtoDAsync_v2_ptsz" : "cuMemcpyHtoDAsync_v2";
-    int right = result == 0 && function != NULL && dladdr(function, &info) != 0 && info.dli_sname != NULL &&
-                strstr(info.dli_fname, "libgreenboost_cuda.so") != NULL && strcmp(info.dli_sname, expected) == 0;
+    int right = result == 0 && function != NULL && dladdr(function, &info) != 0 &&
+                info.dli_sname != NULL && strstr(info.dli_fname, "libgreenboost_cuda.so") != NULL &&
+                strcmp(info.dli_sname, expected) == 0;
     if (!right) {
       printf("entry point with flags %llu: result %d, %s instead of %s\n", flags, result,
              function != NULL && info.dli_sname != NULL ? info.dli_sname : "nothing", expected);

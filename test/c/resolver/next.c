@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* next.c: built twice, as libfirst.so and libsecond.so: what comes after the first is the second. */
+/* next.c: built twice, as libfirst.so and libsecond.so: what comes after the first is the second.
+ */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resolve_program.c CASE: one property of the resolvers per case, in a process of its own. Linked with libcuda as
- * ordinary driver-API programs are; run under the shim on the simulated driver, unless the case says otherwise.
+ * resolve_program.c CASE: one property of the resolvers per case, in a process of its own. Linked
+ * with libcuda as ordinary driver-API programs are; run under the shim on the simulated driver,
+ * unless the case says otherwise.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -19,12 +20,12 @@
 
 static int failures;
 
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);          \
-      failures++;                                                               \
-    }                                                                           \
+#define CHECK(condition)                                               \
+  do {                                                                 \
+    if (!(condition)) {                                                \
+      printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+      failures++;                                                      \
+    }                                                                  \
   } while (0)
 
 typedef void *(*look_up)(void *, const char *);
@@ -43,8 +44,8 @@ static int from(void *address, const char *library) {
 }
 static int is_shim(void *address, const char *symbol) {
   Dl_info info;
-  return from(address, "libgreenboost_cuda.so") && dladdr(address, &info) != 0 && info.dli_sname != NULL &&
-         strcmp(info.dli_sname, symbol) == 0;
+  return from(address, "libgreenboost_cuda.so") && dladdr(address, &info) != 0 &&
+         info.dli_sname != NULL && strcmp(info.dli_sname, symbol) == 0;
 }
 
 static void *asked(const char *name, int version, cuuint64_t flags) {
@@ -114,8 +115,8 @@ static void case_proc_address(void) {
 /* The answers around a look-up are the driver's own. */
 static void case_status(void) {
   CUresult (*real)(const char *, void **, int, cuuint64_t, CUdriverProcAddressQueryResult *) =
-      (CUresult(*)(const char *, void **, int, cuuint64_t, CUdriverProcAddressQueryResult *))in_driver(
-          "cuGetProcAddress_v2");
+      (CUresult (*)(const char *, void **, int, cuuint64_t,
+                    CUdriverProcAddressQueryResult *))in_driver("cuGetProcAddress_v2");
   static const char *const names[] = {"", "cuMemAlloc", "cuNothingOfTheKind", "cuMemCreate"};
   for (int i = 0; i < 4; i++) {
     for (int version = 0; version <= 13000; version += 6500) {
@@ -158,7 +159,8 @@ static void case_fork(void) {
     failures = 0;
     CHECK(asked("cuMemAlloc", 12000, 0) == in_driver("cuMemAlloc_v2"));
     CUdeviceptr pointer;
-    CUresult (*real)(CUdeviceptr *, size_t) = (CUresult(*)(CUdeviceptr *, size_t))in_driver("cuMemAlloc_v2");
+    CUresult (*real)(CUdeviceptr *, size_t) =
+        (CUresult (*)(CUdeviceptr *, size_t))in_driver("cuMemAlloc_v2");
     CHECK(cuMemAlloc_v2(&pointer, 1 << 20) == real(&pointer, 1 << 20));
     fflush(stdout);
     _exit(failures);
@@ -188,7 +190,8 @@ static void case_fork_before(void) {
 /* On the foreign driver: answers that no exported name has, and versions newer than ours. */
 static void case_foreign(void) {
   void *(*internal)(const char *) = (void *(*)(const char *))in_driver("gb_foreign_internal");
-  CHECK(internal("cuMemAlloc_v2") != NULL && internal("cuMemAlloc_v2") != in_driver("cuMemAlloc_v2"));
+  CHECK(internal("cuMemAlloc_v2") != NULL &&
+        internal("cuMemAlloc_v2") != in_driver("cuMemAlloc_v2"));
   CHECK(is_shim(asked("cuMemAlloc", 13000, 0), "cuMemAlloc_v2"));
   CHECK(is_shim(asked("cuMemcpyHtoDAsync", 13000, 2), "cuMemcpyHtoDAsync_v2_ptsz"));
   CHECK(is_shim(asked("cuMemAdvise", 12010, 0), "cuMemAdvise"));
@@ -199,7 +202,8 @@ static void case_foreign(void) {
   void *function = &status;
   CHECK(cuGetProcAddress_v2("cuMemAlloc", &function, 14000, 0, &status) == CUDA_SUCCESS);
   CHECK(function == NULL && status == CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
-  CHECK(cuGetProcAddress_v2("cuMemAlloc", &function, 14000, 0, NULL) != CUDA_SUCCESS && function == NULL);
+  CHECK(cuGetProcAddress_v2("cuMemAlloc", &function, 14000, 0, NULL) != CUDA_SUCCESS &&
+        function == NULL);
   CHECK(from(asked("cuEventQuery", 14000, 0), "libcuda.so.1"));
   CHECK(is_shim(asked("cuEventQuery", 13000, 0), "cuEventQuery"));
 }

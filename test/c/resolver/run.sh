@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# run.sh BUILD: the resolver test. Every case is a process of its own under the preloaded shim. Prints one line for each
-# case and exits with the number of failed ones.
+# run.sh BUILD: the resolver test. Every case is a process of its own under the preloaded shim.
+# Prints one line for each case and exits with the number of failed ones.
 set -u
 build=$1
 here=$build/test/resolver
@@ -10,7 +10,8 @@ sim=$build/lib/sim
 failed=0
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
-export GBSIM_DIR="$state" GBSIM_GPU=resolver GBSIM_VRAM=64MiB GREENBOOST_SOCKET="$state/no-agent.sock"
+export GBSIM_DIR="$state" GBSIM_GPU=resolver GBSIM_VRAM=64MiB
+export GREENBOOST_SOCKET="$state/no-agent.sock"
 
 report() { # NAME STATUS
   if [ "$2" -eq 0 ]; then echo "ok   $1"; else echo "FAIL $1"; failed=$((failed + 1)); fi
@@ -22,17 +23,21 @@ case_of() { # NAME LIBRARIES [VARIABLE=VALUE]
 # The runtime's requests, recorded between it and the shim.
 runtime() { # PROGRAM LIBRARIES [ARGUMENT]
   : >"$state/record"
-  GB_RECORD="$state/record" LD_LIBRARY_PATH="$2" LD_PRELOAD="$here/librecord.so:$shim" "$here/$1" ${3:-}
+  GB_RECORD="$state/record" LD_LIBRARY_PATH="$2" LD_PRELOAD="$here/librecord.so:$shim" \
+    "$here/$1" ${3:-}
   report "$1 on $(basename "$2"): entry points" $?
   grep '^BAD' "$state/record"
   asked=$(wc -l <"$state/record")
   wrapped=$(grep -c '^ok .* shim ' "$state/record")
   flavoured=$(grep -c '^ok .* shim .*_pts[zd]$' "$state/record")
-  ! grep -q '^BAD' "$state/record" && [ "$asked" -ge 300 ] && [ "$wrapped" -ge 80 ] && [ "$flavoured" -ge 20 ]
+  ! grep -q '^BAD' "$state/record" && [ "$asked" -ge 300 ] && [ "$wrapped" -ge 80 ] &&
+    [ "$flavoured" -ge 20 ]
   report "$1 on $(basename "$2"): $asked requests, $wrapped wrapped, $flavoured of them per-thread" $?
 }
 
-for name in dlsym dlsym-loaded pseudo-handles proc-address status fork fork-before; do case_of $name "$sim"; done
+for name in dlsym dlsym-loaded pseudo-handles proc-address status fork fork-before; do
+  case_of $name "$sim"
+done
 case_of disabled "$sim" GREENBOOST_DISABLE=1
 case_of foreign "$here/foreign"
 

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+# The shim: one preloadable library, needing nothing but the C library. It never links libcuda.
+SHIM_LIB := $(BUILD)/lib/libgreenboost_cuda.so
+SHIM_SOURCES := $(wildcard shim/src/*.c)
+SHIM_OBJECTS := $(SHIM_SOURCES:shim/src/%.c=$(BUILD)/obj/shim/%.o)
+# Initial-exec thread locals: the launch path reads one counter and must not call into the loader for its address.
+SHIM_CFLAGS := -D_GNU_SOURCE -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
+
+NATIVES += $(SHIM_LIB)
+
+$(BUILD)/obj/shim/%.o: shim/src/%.c shim/shim.mk
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(SHIM_CFLAGS) -MMD -MP -c $< -o $@
+
+$(SHIM_LIB): $(SHIM_OBJECTS) shim/greenboost.map
+	@mkdir -p $(@D)
+	$(CC) -shared -Wl,-soname,libgreenboost_cuda.so -Wl,-Bsymbolic-functions \
+	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) -o $@ -pthread -ldl
+
+-include $(SHIM_OBJECTS:.o=.d)
