@@ -55,6 +55,18 @@ static bool same_answer(const struct gb_row *row, const struct ask *ask, void *f
   return ask->resolve(ask, row->since, &other, &status) == CUDA_SUCCESS && other == found;
 }
 
+/* The newest row that gives the same answer. fitting: only of the flavour that was asked for; a
+ * driver may lack that one and answer with the other. */
+static const struct gb_row *by_answer(const struct ask *ask, void *found, bool fitting) {
+  for (size_t i = gb_row_count; i-- > 0;) {
+    const struct gb_row *row = &gb_rows[i];
+    if (row->base == NULL || strcmp(row->base, ask->name) != 0) continue;
+    if (fitting && !flavour_fits(row, ask)) continue;
+    if (same_answer(row, ask, found)) return row;
+  }
+  return NULL;
+}
+
 /* returns: the row of the concrete symbol `found` is, or NULL. */
 static const struct gb_row *identify(const struct ask *ask, void *found) {
   const struct gb_row *best = NULL;
@@ -65,12 +77,8 @@ static const struct gb_row *identify(const struct ask *ask, void *found) {
     if (best == NULL || (flavour_fits(row, ask) && !flavour_fits(best, ask))) best = row;
   }
   if (best != NULL) return best;
-  for (size_t i = gb_row_count; i-- > 0;) {
-    const struct gb_row *row = &gb_rows[i];
-    if (row->base == NULL || strcmp(row->base, ask->name) != 0 || !flavour_fits(row, ask)) continue;
-    if (same_answer(row, ask, found)) return row;
-  }
-  return NULL;
+  best = by_answer(ask, found, true);
+  return best != NULL ? best : by_answer(ask, found, false);
 }
 
 /* True when an ABI of this name that we do not know must not reach the program. */
@@ -115,8 +123,12 @@ static CUresult resolve(const struct ask *ask, int version, void **function,
   CUresult result = ask->resolve(ask, version, function, status);
   if (result != CUDA_SUCCESS || ask->name == NULL || function == NULL || *function == NULL)
     return result;
-  if (!is_known_name(ask->name)) return result;
-  const struct gb_row *row = identify(ask, *function);
+  /* The runtime's first question has no name; the answer, if any, is the resolver itself, with which
+   * the runtime would go on. */
+  struct ask named = *ask;
+  if (*ask->name == '\0') named.name = "cuGetProcAddress";
+  if (!is_known_name(named.name)) return result;
+  const struct gb_row *row = identify(&named, *function);
   if (row == NULL) return must_know(ask->name) ? refuse(ask, version, function, status) : result;
   if (row->entry != NULL)
     *function = row->entry;

@@ -21,10 +21,10 @@ case_of() { # NAME LIBRARIES [VARIABLE=VALUE]
   report "$1 on $(basename "$2")" $?
 }
 # The runtime's requests, recorded between it and the shim.
-runtime() { # PROGRAM LIBRARIES [ARGUMENT]
+runtime() { # PROGRAM LIBRARIES
   : >"$state/record"
   GB_RECORD="$state/record" LD_LIBRARY_PATH="$2" LD_PRELOAD="$here/librecord.so:$shim" \
-    "$here/$1" ${3:-}
+    "$here/$1"
   report "$1 on $(basename "$2"): entry points" $?
   grep '^BAD' "$state/record"
   asked=$(wc -l <"$state/record")
@@ -49,7 +49,7 @@ report "silent without CUDA ($preloaded)" $?
 for program in cudart_shared cudart_static; do
   if [ -x "$here/$program" ]; then
     runtime $program "$sim"
-    runtime $program "$here/foreign" requests-only
+    runtime $program "$here/foreign"
   else
     echo "left $program out: no CUDA toolkit with that runtime (CUDA_HOME or /usr/local/cuda)"
   fi
