@@ -2,25 +2,24 @@
 // What the agent was told: options of the command line over the environment over defaults. Resolved once.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
+import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
 import { GbError } from '../proto/base/errors.js';
 import { agentSocketPath, configDir, runtimeDir, shimSocketPath, stateDir } from '../proto/base/paths.js';
 import { parseBytes } from '../proto/base/units.js';
-
-export type GpuChoice = 'auto' | 'none';
 
 export interface AgentOptions {
   /** T2 for all programs together, whatever MemAvailable says, as `16GiB` or in bytes.
    *  Default: GREENBOOST_AGENT_RAM_BUDGET, else MemAvailable less the reserve. */
   readonly ramBudget?: string | number | undefined;
-  /** Whether local GPUs are listed and measured. Default: GREENBOOST_GPU (`none`: not), else auto. */
-  readonly gpu?: string | undefined;
+  /** Whose driver lists and measures local GPUs. Default: GREENBOOST_GPU, else cuda. */
+  readonly gpu?: GpuDriver | undefined;
   /** Default: process.env. XDG_* decide where everything lies. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
 export interface AgentConfig {
   readonly ramBudgetBytes: number | undefined;
-  readonly gpu: GpuChoice;
+  readonly gpu: GpuDriver;
   readonly hostName: string;
   readonly configDir: string;
   readonly runtimeDir: string;
@@ -37,7 +36,7 @@ export function resolveConfig(options: AgentOptions): AgentConfig {
   const runtime = runtimeDir(env);
   return {
     ramBudgetBytes: ramBudget(options.ramBudget ?? env['GREENBOOST_AGENT_RAM_BUDGET']),
-    gpu: gpuChoice(options.gpu ?? env['GREENBOOST_GPU']),
+    gpu: options.gpu ?? gpuDriverFromEnv(env, 'cuda'),
     hostName: hostname(),
     configDir: configDir(env),
     runtimeDir: runtime,
@@ -54,19 +53,4 @@ function ramBudget(value: string | number | undefined): number | undefined {
   if (typeof value === 'string') return parseBytes(value);
   if (!Number.isSafeInteger(value) || value < 0) throw new GbError('INVALID_ARGUMENT', 'the RAM budget is no byte count');
   return value;
-}
-
-function gpuChoice(value: string | undefined): GpuChoice {
-  switch (value) {
-    case undefined:
-    case '':
-    case 'auto':
-    case 'cuda':
-    case 'sim':
-      return 'auto';
-    case 'none':
-      return 'none';
-    default:
-      throw new GbError('INVALID_ARGUMENT', `GREENBOOST_GPU is "${value}"; write cuda, sim or none`);
-  }
 }

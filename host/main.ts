@@ -120,7 +120,7 @@ class Agent implements RunningAgent {
       onBug,
     });
     this.registry = new AttachmentRegistry({ clock, events, ledger, directory: this.links, persist, touch, onBug });
-    this.local = new LocalTiers({ clock, events, ledger, gpus: openGpuSource(config.gpu), runProbe, touch });
+    this.local = new LocalTiers({ clock, events, ledger, gpus: openGpuSource(config.gpu), runProbe: (gpu, signal) => runProbe(config.gpu, gpu, signal), touch });
     const desk = new GrantDesk(ledger);
     this.shim = new ShimSocket({ registry: this.registry, desk, ledger, events, clock, touch, onBug });
     const actions = new Actions({

@@ -71,8 +71,7 @@ export class Attachment {
     public facts: AttachmentFacts,
     private readonly deps: AttachmentDeps,
   ) {
-    const { attachmentId, arenaBase, arenaBytes } = facts;
-    this.budget = new FeederBudget({ attachmentId, arenaBase, arenaBytes, persist: deps.persist }, deps.directory);
+    this.budget = new FeederBudget({ facts: () => this.facts, persist: deps.persist }, deps.directory);
   }
 
   get id(): string {

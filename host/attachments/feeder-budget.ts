@@ -54,9 +54,7 @@ export interface Reservation {
 }
 
 export interface BudgetOwner {
-  readonly attachmentId: string;
-  readonly arenaBase: bigint;
-  readonly arenaBytes: number;
+  facts(): { readonly attachmentId: string; readonly arenaBase: bigint; readonly arenaBytes: number };
   /** Leases changed: must be on disk when this resolves. */
   persist(): Promise<void>;
 }
@@ -241,7 +239,7 @@ export class FeederBudget {
       this.note(feederId, additions, 1);
       return hold;
     }
-    const { attachmentId, arenaBase, arenaBytes } = this.owner;
+    const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
     const lease = await client.acquire({ attachmentId, arenaBase, arenaBytes, limits: additions });
     const name = this.directory.usable().find((view) => view.feederId === feederId)?.name ?? feederId;
     const devices = new Map([...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]));

@@ -247,7 +247,7 @@ export class AttachmentRegistry {
   private checkReturn(known: AttachmentFacts, facts: AttachmentFacts): void {
     const sameProcess = known.identity.pid === facts.identity.pid && known.identity.startTicks === facts.identity.startTicks;
     if (!sameProcess) throw new GbError('PERMISSION_DENIED', 'the attachment belongs to another process');
-    if (known.arenaBase !== facts.arenaBase || known.arenaBytes !== facts.arenaBytes) {
+    if (known.arenaBytes !== 0 && (known.arenaBase !== facts.arenaBase || known.arenaBytes !== facts.arenaBytes)) {
       throw new GbError('INVALID_ARGUMENT', 'the arena is another than before');
     }
   }

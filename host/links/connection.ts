@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One authenticated connection to a feeder, from TCP to its end: TLS with the pairing key, Hello, heartbeat stream.
 // Knows nothing of leases or of earlier connections; links/link.ts decides what an end means.
+import { setMaxListeners } from 'node:events';
 import * as grpc from '@grpc/grpc-js';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
@@ -61,6 +62,8 @@ export function createConnector(host: HostIdentity, clock: Clock): Connector {
 async function openConnection(host: HostIdentity, clock: Clock, request: OpenRequest): Promise<FeederConnection> {
   const controller = new AbortController();
   const signal = AbortSignal.any([controller.signal, request.signal]);
+  // Every call under way listens to it.
+  setMaxListeners(0, signal);
   let cipher = '';
   const credentials = createPskChannelCredentials({
     key: request.key,

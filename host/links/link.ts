@@ -285,7 +285,7 @@ export class Link {
     const opening = new AbortController();
     const giveUp = (): void => opening.abort(signal.reason);
     signal.addEventListener('abort', giveUp, { once: true });
-    const connection = await options.connector({
+    const opens = options.connector({
       address: options.address,
       key: options.key,
       traffic: this.traffic,
@@ -299,8 +299,8 @@ export class Link {
         if (opened) this.onEnd(opened, reason);
       },
     });
+    const connection = await opens.finally(() => signal.removeEventListener('abort', giveUp));
     opened = connection;
-    signal.removeEventListener('abort', giveUp);
     try {
       signal.throwIfAborted();
       const { hello } = connection;

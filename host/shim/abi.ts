@@ -232,7 +232,7 @@ export const gbLost = struct('gb_lost', { offset: 'u64', length: 'u64', feeder: 
 export const gbLimits = struct('gb_limits', { limit_bytes: { u64s: TIER_COUNT } });
 
 /** Every struct by its C name, for the test that compiles the header. */
-export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout'>>> = {
+export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout' | 'decode'>>> = {
   gb_frame: gbFrame,
   gb_hello: gbHello,
   gb_hello_ack: gbHelloAck,

@@ -166,9 +166,8 @@ export class ShimSession implements ShimPeer {
     const identity = await identifyProcess(peer.pid);
     if (!identity) throw new GbError('PERMISSION_DENIED', 'the program is gone');
     const { arena_base: arenaBase, arena_bytes: arenaBytes } = hello;
-    const inside = arenaBase >= abi.ARENA_WINDOW_BASE && arenaBytes > 0n && arenaBase + arenaBytes <= abi.ARENA_WINDOW_END;
-    const aligned = arenaBase % BigInt(abi.RANGE_ALIGN) === 0n && arenaBytes % BigInt(abi.RANGE_ALIGN) === 0n;
-    if (!inside || !aligned) throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
+    const gated = (hello.features & abi.FEATURE_GATED) !== 0n;
+    checkArena(arenaBase, arenaBytes, gated);
     return {
       attachmentId: Buffer.from(hello.attachment_id).toString('hex'),
       identity,
@@ -176,7 +175,7 @@ export class ShimSession implements ShimPeer {
       deviceName: plainText(hello.device_name, 64),
       arenaBase,
       arenaBytes: Number(arenaBytes),
-      gated: (hello.features & abi.FEATURE_GATED) !== 0n,
+      gated,
       vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
       ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
       startedUnixMs: this.deps.clock.unixMs(),
@@ -313,6 +312,14 @@ export class ShimSession implements ShimPeer {
   private peerName(): string {
     return this.phase.t === 'attached' ? `pid ${this.phase.attachment.facts.identity.pid}` : 'a program';
   }
+}
+
+/** A program without an arena (plain form, or nothing allocated yet) has 0 bytes of it and keeps nothing on feeders. */
+function checkArena(base: bigint, bytes: bigint, gated: boolean): void {
+  if (bytes === 0n && !gated) return;
+  const inside = base >= abi.ARENA_WINDOW_BASE && bytes > 0n && base + bytes <= abi.ARENA_WINDOW_END;
+  const aligned = base % BigInt(abi.RANGE_ALIGN) === 0n && bytes % BigInt(abi.RANGE_ALIGN) === 0n;
+  if (!inside || !aligned) throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
 }
 
 /** @throws GbError PROTOCOL_VIOLATION above 2^53: nothing here is that large. */

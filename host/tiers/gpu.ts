@@ -1,24 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-// The GPUs of this machine, as the tiers see them. Where the figures come from is decided once, at the start.
+// The GPUs of this machine, as the tiers see them: listed once, then asked how full they are.
+import { listGpus, type Gpu } from '../../driver/cuda/memory.js';
+import type { GpuDriver } from '../../driver/library.js';
+import { listNvmlMemory } from '../../driver/nvml/memory.js';
+import { GbError } from '../../proto/base/errors.js';
 
 export interface LocalGpu {
   readonly index: number;
   readonly name: string;
   readonly totalBytes: number;
-  /** Used by everybody on this machine. */
-  readonly usedBytes: number;
+  /** Used by everybody on this machine; undefined when NVML cannot tell. */
+  readonly usedBytes: number | undefined;
   readonly simulated: boolean;
 }
 
 export interface GpuSource {
-  /** @throws GbError DRIVER_ERROR when the driver does not answer. */
-  list(): readonly LocalGpu[];
-  close(): void;
+  /** Driver calls run on worker threads. Empty on a machine without a driver or a GPU.
+   *  @throws GbError DRIVER_ERROR when the driver does not answer as it should. */
+  list(): Promise<readonly LocalGpu[]>;
 }
 
-/** A machine whose GPUs the agent is not to look at, or that has none. */
-export const noGpus: GpuSource = { list: () => [], close: () => undefined };
+/** The GPUs that `driver` shows; `none` shows none. */
+export function openGpuSource(driver: GpuDriver): GpuSource {
+  let known: readonly Gpu[] | undefined;
+  return {
+    async list() {
+      if (driver === 'none') return [];
+      known ??= await listOrNone(driver);
+      if (known.length === 0) return [];
+      const memory = await listNvmlMemory(driver).catch(() => []);
+      const used = new Map(memory.map(({ uuid, usedBytes }) => [uuid, usedBytes]));
+      return known.map(({ index, name, totalBytes, uuid, simulated }) => ({
+        index,
+        name,
+        totalBytes,
+        usedBytes: used.get(uuid),
+        simulated,
+      }));
+    },
+  };
+}
 
-export function openGpuSource(_choice: 'auto' | 'none'): GpuSource {
-  return noGpus;
+async function listOrNone(driver: 'cuda' | 'sim'): Promise<readonly Gpu[]> {
+  try {
+    return (await listGpus(driver)).gpus;
+  } catch (reason) {
+    if (GbError.from(reason).code === 'NOT_FOUND') return [];
+    throw reason;
+  }
 }

@@ -3,7 +3,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { MEMORY_POLL_INTERVAL_MS } from '../../proto/base/limits.js';
+import { GPU_POLL_INTERVAL_MS, MEMORY_POLL_INTERVAL_MS } from '../../proto/base/limits.js';
 import { TierKind, type TierSchema } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { EventLog } from '../control/events.js';
@@ -19,8 +19,8 @@ export interface LocalTiersDeps {
   readonly events: EventLog;
   readonly ledger: Ledger;
   readonly gpus: GpuSource;
-  /** Measures one GPU and its way to RAM, in a process of its own. */
-  readonly runProbe: (gpuIndex: number) => Promise<ProbeFigures>;
+  /** Measures one GPU and its way to RAM (undefined: RAM alone), in a process of its own. */
+  readonly runProbe: (gpuIndex: number | undefined, signal: AbortSignal) => Promise<ProbeFigures>;
   readonly touch: () => void;
 }
 
@@ -28,24 +28,28 @@ export class LocalTiers {
   memory: MemoryFigures = { availableBytes: 0, pressurePercent: -1 };
   private gpus: readonly LocalGpu[] = [];
   private gpuNote = '';
-  private readonly probed = new Map<number, ProbeFigures | { note: string }>();
+  private readonly probed = new Map<number | undefined, ProbeFigures | { note: string }>();
+  private readonly stopped = new AbortController();
   private probing: Promise<void> | undefined;
-  private timer: Timer | undefined;
+  private polling: Promise<void> | undefined;
+  private readonly timers: Timer[] = [];
   private pressed = false;
 
   constructor(private readonly deps: LocalTiersDeps) {}
 
   /** Reads what is there, and begins to measure in the background. */
   start(): void {
-    this.poll();
-    this.timer = this.deps.clock.every(MEMORY_POLL_INTERVAL_MS, () => this.poll());
+    const { clock } = this.deps;
+    this.pollMemory();
+    this.timers.push(clock.every(MEMORY_POLL_INTERVAL_MS, () => this.pollMemory()));
+    this.timers.push(clock.every(GPU_POLL_INTERVAL_MS, () => void this.pollGpus()));
     void this.probe();
   }
 
   async stop(): Promise<void> {
-    this.timer?.cancel();
-    this.deps.gpus.close();
-    await this.probing;
+    this.timers.splice(0).forEach((timer) => timer.cancel());
+    this.stopped.abort();
+    await Promise.allSettled([this.probing, this.polling]);
   }
 
   /** Measures all GPUs again; one run at a time. Failures become notes of their tiers. */
@@ -65,7 +69,7 @@ export class LocalTiers {
         capacityBytes: BigInt(gpu.totalBytes),
         // A program names no GPU to the agent: with several, the account stands at the first.
         grantedBytes: BigInt(position === 0 ? grantedBytes : 0),
-        usedBytes: BigInt(position === 0 ? Math.max(usedByPrograms, gpu.usedBytes) : gpu.usedBytes),
+        usedBytes: BigInt(gpu.usedBytes ?? (position === 0 ? usedByPrograms : 0)),
         readBytesPerSecond: measured?.readBytesPerSecond ?? 0,
         writeBytesPerSecond: measured?.writeBytesPerSecond ?? 0,
         latencyMicros: measured?.latencyMicros ?? 0,
@@ -77,7 +81,7 @@ export class LocalTiers {
 
   ram({ ledger, usedBytes }: { ledger: Ledger; usedBytes: number }): TierInit {
     const first = this.gpus[0];
-    const probe = first ? this.probed.get(first.index) : undefined;
+    const probe = this.probed.get(first?.index);
     const measured = probe && 'ram' in probe ? probe.ram : undefined;
     return {
       kind: TierKind.LOCAL_RAM,
@@ -90,17 +94,17 @@ export class LocalTiers {
       writeBytesPerSecond: measured?.writeBytesPerSecond ?? 0,
       latencyMicros: measured?.latencyMicros ?? 0,
       simulated: first?.simulated ?? false,
-      note: first ? this.noteOf(first.index) : this.gpuNote,
+      note: [this.gpuNote, this.noteOf(first?.index)].filter((note) => note !== '').join('; '),
     };
   }
 
-  private noteOf(index: number): string {
+  private noteOf(index: number | undefined): string {
     const probe = this.probed.get(index);
     if (!probe) return 'not measured yet';
     return 'note' in probe ? probe.note : '';
   }
 
-  private poll(): void {
+  private pollMemory(): void {
     this.memory = readMemoryFigures();
     this.deps.ledger.observe(this.memory);
     const pressed = !this.deps.ledger.mayGrow;
@@ -110,9 +114,19 @@ export class LocalTiers {
       if (pressed) this.deps.events.add('warning', 'ram_growth_stopped', 'RAM', `${figure}: no more RAM is granted`);
       else this.deps.events.add('info', 'ram_growth_allowed', 'RAM', figure);
     }
+    this.deps.touch();
+  }
+
+  /** One at a time: a driver that hangs is asked no second time. */
+  private pollGpus(): Promise<void> {
+    this.polling ??= this.readGpus().finally(() => (this.polling = undefined));
+    return this.polling;
+  }
+
+  private async readGpus(): Promise<void> {
     try {
-      this.gpus = this.deps.gpus.list();
-      this.gpuNote = this.gpus.length === 0 ? 'no GPU here to measure the way from' : '';
+      this.gpus = await this.deps.gpus.list();
+      this.gpuNote = this.gpus.length === 0 ? 'no GPU: as the CPU sees it' : '';
     } catch (reason) {
       this.gpus = [];
       this.gpuNote = GbError.from(reason).rawMessage;
@@ -121,8 +135,11 @@ export class LocalTiers {
   }
 
   private async probeAll(): Promise<void> {
-    for (const { index } of this.gpus) {
-      const figures = await this.deps.runProbe(index).catch((reason: unknown) => ({
+    await this.pollGpus();
+    const indexes = this.gpus.length > 0 ? this.gpus.map(({ index }) => index) : [undefined];
+    for (const index of indexes) {
+      if (this.stopped.signal.aborted) return;
+      const figures = await this.deps.runProbe(index, this.stopped.signal).catch((reason: unknown) => ({
         note: `not measured: ${GbError.from(reason).rawMessage}`,
       }));
       this.probed.set(index, figures);

@@ -82,6 +82,8 @@ export const LIMITS_NOTICE_INTERVAL_MS = 500;
 /** Leases that could not be released while their feeder was away, per feeder. */
 export const PENDING_RELEASES_MAX = 1_024;
 export const MEMORY_POLL_INTERVAL_MS = 1_000;
+/** NVML takes tens of milliseconds on a real machine. */
+export const GPU_POLL_INTERVAL_MS = 2_000;
 export const WATCH_INTERVAL_MS_MIN = 100;
 export const WATCH_INTERVAL_MS_DEFAULT = 500;
 export const STATE_FILE_BYTES_MAX = 8 * MIB;
@@ -96,3 +98,34 @@ export const RAM_RESERVE_FRACTION = 0.1;
 /** Growth of T2 stops above this share of stalled time (PSI memory some, avg10, percent). */
 export const MEMORY_PRESSURE_PERCENT_MAX = 20;
 export const STAGING_BYTES = 64 * MIB;
+
+// Feeder and its executors.
+/** Staging memory of one executor: this many frames of FRAME_BYTES_MAX. */
+export const EXECUTOR_SLOT_COUNT = 16;
+export const EXECUTOR_START_TIMEOUT_MS = 20_000;
+/** One request to an executor; beyond it nobody knows what its memory holds, and it is ended. */
+export const EXECUTOR_REQUEST_TIMEOUT_MS = 60_000;
+/** How long an executor may take to scrub and go before it is killed. */
+export const EXECUTOR_STOP_MS = 3_000;
+/** `gb-executor --probe`: twice over what it needs. */
+export const PROBE_PROCESS_TIMEOUT_MS = 5_000;
+export const PROBE_OUTPUT_BYTES_MAX = 64 * KIB;
+/** Read and Write calls under way per session; more are refused. */
+export const TRANSFERS_PER_SESSION_MAX = 16;
+/** Frames of one Read or Write between the network and the executor. */
+export const TRANSFER_FRAMES_MAX = 4;
+export const PROBES_PER_SESSION_MAX = 2;
+export const STATS_WATCHERS_PER_SESSION_MAX = 4;
+/** Calls under way on one connection. */
+export const STREAMS_PER_SESSION_MAX = 128;
+/** Changes are shown to watchers this long after they happened, together. */
+export const STATS_COALESCE_MS = 50;
+/** A feeder that hears nothing on a connection asks, and closes it without an answer. */
+export const KEEPALIVE_INTERVAL_MS = 5_000;
+export const KEEPALIVE_TIMEOUT_MS = 5_000;
+/** How long a feeder that stops waits for its goodbye to reach the hosts. */
+export const GOODBYE_MS = 300;
+export const HOST_NAME_CHARACTERS_MAX = 64;
+export const ARENA_WINDOW_BASE = 0x500000000000n;
+export const ARENA_WINDOW_END = 0x555500000000n;
+export const ARENA_BYTES_MAX = 4n << 40n;
