@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hooks_program.c CASE: what the wrappers promise a program, one property per case, each in a process
+ * of its own under the shim with GREENBOOST_VRAM_BUDGET=64MiB and GREENBOOST_RAM_BUDGET=64MiB on a
+ * device with more. An ordinary driver-API program otherwise.
+ */
+#include <cuda.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIB ((size_t)1 << 20)
+#define BUDGET (64 * MIB)
+
+static int failures;
+
+#define CHECK(condition)                                               \
+  do {                                                                 \
+    if (!(condition)) {                                                \
+      printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #condition); \
+      failures++;                                                      \
+    }                                                                  \
+  } while (0)
+#define CHECK_IS(call, expected)                                                           \
+  do {                                                                                     \
+    CUresult got = (call);                                                                 \
+    if (got != (expected)) {                                                               \
+      printf("%s:%d: %s is %d, not %s\n", __FILE__, __LINE__, #call, (int)got, #expected); \
+      failures++;                                                                          \
+    }                                                                                      \
+  } while (0)
+#define OK(call) CHECK_IS(call, CUDA_SUCCESS)
+
+static CUdevice device;
+static CUcontext context;
+
+static void start(void) {
+  OK(cuInit(0));
+  OK(cuDeviceGet(&device, 0));
+  OK(cuDevicePrimaryCtxRetain(&context, device));
+  OK(cuCtxSetCurrent(context));
+}
+
+static size_t free_bytes(void) {
+  size_t bytes = 0;
+  OK(cuMemGetInfo(&bytes, NULL));
+  return bytes;
+}
+
+static void pattern(unsigned char *bytes, size_t count, unsigned seed) {
+  for (size_t i = 0; i < count; i++) bytes[i] = (unsigned char)(i * 31 + seed + (i >> 9));
+}
+
+/* ---- memory the program maps itself ---- */
+
+static CUmemAllocationProp device_memory(void) {
+  CUmemAllocationProp properties;
+  memset(&properties, 0, sizeof properties);
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device;
+  return properties;
+}
+
+#define SEGMENT (20 * MIB)
+#define SEGMENTS 16
+
+/* As PyTorch's expandable segments do: one reservation, one handle after the other. */
+static void case_app_vmm(void) {
+  CUmemAllocationProp properties = device_memory(), told;
+  CUmemGenericAllocationHandle handles[SEGMENTS];
+  CUdeviceptr base;
+  size_t before = free_bytes(), granularity = 0;
+  int made = 0;
+  unsigned char *sent = malloc(SEGMENT), *received = malloc(SEGMENT);
+  OK(cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+  CHECK(granularity == 2 * MIB);
+  OK(cuMemAddressReserve(&base, SEGMENTS * SEGMENT, 0, 0, 0));
+  CUresult result = CUDA_SUCCESS;
+  for (; made < SEGMENTS; made++) {
+    result = cuMemCreate(&handles[made], SEGMENT, &properties, 0);
+    if (result != CUDA_SUCCESS) break;
+    CUdeviceptr at = base + (size_t)made * SEGMENT;
+    CUmemAccessDesc access = {properties.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    OK(cuMemMap(at, SEGMENT, 0, handles[made], 0));
+    OK(cuMemSetAccess(at, SEGMENT, &access, 1));
+    memset(&told, 0xff, sizeof told);
+    OK(cuMemGetAllocationPropertiesFromHandle(&told, handles[made]));
+    CHECK(told.location.type == CU_MEM_LOCATION_TYPE_DEVICE && told.location.id == device);
+    unsigned type = 0, listed = 0;
+    int ordinal = -1;
+    CUpointer_attribute attributes[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                                        CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+    void *data[] = {&listed, &ordinal};
+    OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, at + 4096));
+    OK(cuPointerGetAttributes(2, attributes, data, at + 4096));
+    CHECK(type == CU_MEMORYTYPE_DEVICE && listed == CU_MEMORYTYPE_DEVICE && ordinal == device);
+    pattern(sent, SEGMENT, (unsigned)made);
+    OK(cuMemcpyHtoD(at, sent, SEGMENT));
+  }
+  /* Three segments fit into 64 MiB of VRAM and three into 64 MiB of RAM. */
+  CHECK_IS(result, CUDA_ERROR_OUT_OF_MEMORY);
+  CHECK(made == 6);
+  for (int i = 0; i < made; i++) {
+    pattern(sent, SEGMENT, (unsigned)i);
+    OK(cuMemcpyDtoH(received, base + (size_t)i * SEGMENT, SEGMENT));
+    CHECK(memcmp(sent, received, SEGMENT) == 0);
+  }
+  CHECK(free_bytes() < before);
+  /* Released handles stay counted while mapped. */
+  for (int i = 0; i < made; i++) OK(cuMemRelease(handles[i]));
+  CHECK_IS(cuMemCreate(&handles[0], SEGMENT, &properties, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  OK(cuMemUnmap(base, (size_t)made * SEGMENT));
+  CHECK(free_bytes() == before);
+  OK(cuMemCreate(&handles[0], SEGMENT, &properties, 0));
+  OK(cuMemRelease(handles[0]));
+  CHECK(free_bytes() == before);
+  OK(cuMemAddressFree(base, SEGMENTS * SEGMENT));
+  free(sent);
+  free(received);
+}
+
+/* Compression, and handles of fabrics, need real device memory. */
+static void case_app_vmm_special(void) {
+  CUmemAllocationProp properties = device_memory();
+  CUmemGenericAllocationHandle full, more;
+  OK(cuMemCreate(&full, BUDGET, &properties, 0));
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_FABRIC;
+  CHECK_IS(cuMemCreate(&more, 2 * MIB, &properties, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  properties = device_memory();
+  properties.allocFlags.compressionType = 1;
+  CHECK_IS(cuMemCreate(&more, 2 * MIB, &properties, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  OK(cuMemRelease(full));
+}
+
+/* ---- the driver's own allocators ---- */
+
+static void case_pools(void) {
+  CUstream stream;
+  CUdeviceptr first, second, third;
+  size_t before = free_bytes();
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  OK(cuMemAllocAsync(&first, 40 * MIB, stream));
+  CHECK_IS(cuMemAllocAsync(&second, 40 * MIB, stream), CUDA_ERROR_OUT_OF_MEMORY);
+  OK(cuMemAllocAsync(&second, 20 * MIB, stream));
+  OK(cuStreamSynchronize(stream));
+  OK(cuMemFree(second)); /* legal for memory of a pool */
+  OK(cuMemFreeAsync(first, stream));
+  OK(cuStreamSynchronize(stream));
+  OK(cuMemAllocAsync(&third, 60 * MIB, stream));
+  OK(cuMemFreeAsync(third, stream));
+  OK(cuStreamSynchronize(stream));
+  OK(cuStreamDestroy(stream));
+  CUmemoryPool pool;
+  OK(cuDeviceGetDefaultMemPool(&pool, device));
+  OK(cuMemPoolTrimTo(pool, 0));
+  CHECK(free_bytes() == before);
+}
+
+static void case_managed(void) {
+  CUdeviceptr first, second;
+  size_t before = free_bytes();
+  OK(cuMemAllocManaged(&first, 40 * MIB, CU_MEM_ATTACH_GLOBAL));
+  CHECK_IS(cuMemAllocManaged(&second, 40 * MIB, CU_MEM_ATTACH_GLOBAL), CUDA_ERROR_OUT_OF_MEMORY);
+  OK(cuMemFree(first));
+  OK(cuMemAllocManaged(&second, 60 * MIB, CU_MEM_ATTACH_GLOBAL));
+  OK(cuMemFree(second));
+  CHECK(free_bytes() == before);
+}
+
+static void case_arrays(void) {
+  CUarray first, second;
+  CUDA_ARRAY_DESCRIPTOR large = {4096, 2048, CU_AD_FORMAT_FLOAT, 1}; /* 32 MiB */
+  OK(cuArrayCreate(&first, &large));
+  large.NumChannels = 2;
+  CHECK_IS(cuArrayCreate(&second, &large), CUDA_ERROR_OUT_OF_MEMORY);
+  OK(cuArrayDestroy(first));
+  OK(cuArrayCreate(&second, &large));
+  OK(cuArrayDestroy(second));
+}
+
+/* Pinned memory is not the card's: more than both budgets together. */
+static void case_pinned(void) {
+  void *pointer;
+  unsigned flags;
+  OK(cuMemHostAlloc(&pointer, 3 * BUDGET, CU_MEMHOSTALLOC_PORTABLE));
+  OK(cuMemHostGetFlags(&flags, pointer));
+  OK(cuMemFreeHost(pointer));
+}
+
+/* ---- questions ---- */
+
+static void case_sizes(void) {
+  size_t total = 0, free_now = 0, device_total = 0;
+  OK(cuMemGetInfo(&free_now, &total));
+  OK(cuMemGetInfo(NULL, NULL));
+  OK(cuDeviceTotalMem(&device_total, device));
+  CHECK(total == device_total && free_now <= total);
+  CHECK(total == 2 * BUDGET);
+  struct {
+    unsigned long long total, free, used;
+  } seen;
+  int (*nvml_init)(void);
+  int (*by_index)(unsigned, void **);
+  int (*memory_info)(void *, void *);
+  void *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW), *card = NULL;
+  CHECK(nvml != NULL);
+  if (nvml == NULL) return;
+  *(void **)&nvml_init = dlsym(nvml, "nvmlInit_v2");
+  *(void **)&by_index = dlsym(nvml, "nvmlDeviceGetHandleByIndex_v2");
+  *(void **)&memory_info = dlsym(nvml, "nvmlDeviceGetMemoryInfo");
+  CHECK(nvml_init != NULL && by_index != NULL && memory_info != NULL);
+  CHECK(nvml_init() == 0 && by_index(0, &card) == 0 && memory_info(card, &seen) == 0);
+  CHECK(seen.total == total && seen.free == free_now && seen.used == total - free_now);
+}
+
+/* An arena pointer looks like any pointer of cuMemAlloc. */
+static void case_identity(void) {
+  CUdeviceptr pointer, base, answered;
+  CUdevice ordinal;
+  size_t bytes;
+  unsigned flags, type;
+  CUipcMemHandle handle;
+  CUmemGenericAllocationHandle retained;
+  void *host = NULL;
+  OK(cuMemAlloc(&pointer, 5 * MIB));
+  OK(cuMemGetAddressRange(&base, &bytes, pointer + 12345));
+  CHECK(base == pointer && bytes == 5 * MIB);
+  OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer));
+  CHECK(type == CU_MEMORYTYPE_DEVICE);
+  OK(cuPointerGetAttribute(&answered, CU_POINTER_ATTRIBUTE_DEVICE_POINTER, pointer + 8));
+  CHECK(answered == pointer + 8);
+  CUpointer_attribute attributes[] = {CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                                      CU_POINTER_ATTRIBUTE_HOST_POINTER,
+                                      CU_POINTER_ATTRIBUTE_RANGE_SIZE};
+  void *data[] = {&ordinal, &host, &bytes};
+  host = data;
+  OK(cuPointerGetAttributes(3, attributes, data, pointer));
+  CHECK(ordinal == device && host == NULL && bytes == 5 * MIB);
+  CHECK_IS(cuIpcGetMemHandle(&handle, pointer), CUDA_ERROR_NOT_SUPPORTED);
+  CHECK_IS(cuMemRetainAllocationHandle(&retained, (void *)(uintptr_t)pointer),
+           CUDA_ERROR_INVALID_VALUE);
+  CHECK_IS(cuMemHostGetFlags(&flags, (void *)(uintptr_t)pointer), CUDA_ERROR_INVALID_VALUE);
+  CHECK_IS(cuMemHostGetDevicePointer(&answered, (void *)(uintptr_t)pointer, 0),
+           CUDA_ERROR_INVALID_VALUE);
+  CHECK_IS(cuMemUnmap(pointer, 2 * MIB), CUDA_ERROR_INVALID_VALUE);
+  CHECK_IS(cuMemFreeAsync(pointer, NULL), CUDA_ERROR_INVALID_VALUE);
+  CHECK_IS(cuMemFree(pointer + 512), CUDA_ERROR_INVALID_VALUE);
+  OK(cuMemFree(pointer));
+  OK(cuMemFree(0));
+}
+
+/* ---- copies and fills ---- */
+
+/* The same bytes travel by every way there is, through memory of both tiers. */
+static void case_copies(void) {
+  enum { WIDTH = 1024, HEIGHT = 2048, BYTES = WIDTH * HEIGHT };
+  unsigned char *sent = malloc(BYTES), *received = malloc(BYTES);
+  CUdeviceptr filler, first, second;
+  CUstream stream;
+  OK(cuMemAlloc(&filler, BUDGET - 4 * MIB)); /* what follows lives in RAM */
+  OK(cuMemAlloc(&first, BYTES));
+  OK(cuMemAlloc(&second, 6 * MIB));
+  OK(cuStreamCreate(&stream, 0));
+  pattern(sent, BYTES, 1);
+#define ROUND(there, across, back)      \
+  do {                                  \
+    memset(received, 0, BYTES);         \
+    OK(cuMemsetD8(first, 0, BYTES));    \
+    OK(cuMemsetD8(second, 0, BYTES));   \
+    OK(there);                          \
+    OK(across);                         \
+    OK(back);                           \
+    OK(cuStreamSynchronize(stream));    \
+    CHECK(memcmp(sent, received, BYTES) == 0); \
+  } while (0)
+  ROUND(cuMemcpyHtoD(first, sent, BYTES), cuMemcpyDtoD(second, first, BYTES),
+        cuMemcpyDtoH(received, second, BYTES));
+  ROUND(cuMemcpyHtoDAsync(first, sent, BYTES, stream),
+        cuMemcpyDtoDAsync(second, first, BYTES, stream),
+        cuMemcpyDtoHAsync(received, second, BYTES, stream));
+  ROUND(cuMemcpy(first, (CUdeviceptr)(uintptr_t)sent, BYTES), cuMemcpy(second, first, BYTES),
+        cuMemcpy((CUdeviceptr)(uintptr_t)received, second, BYTES));
+  ROUND(cuMemcpyHtoD(first, sent, BYTES), cuMemcpyPeer(second, context, first, context, BYTES),
+        cuMemcpyDtoH(received, second, BYTES));
+  CUDA_MEMCPY2D flat;
+  memset(&flat, 0, sizeof flat);
+  flat.srcMemoryType = flat.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  flat.srcDevice = first;
+  flat.dstDevice = second;
+  flat.srcPitch = flat.dstPitch = flat.WidthInBytes = WIDTH;
+  flat.Height = HEIGHT;
+  ROUND(cuMemcpyHtoD(first, sent, BYTES), cuMemcpy2D(&flat), cuMemcpyDtoH(received, second, BYTES));
+  ROUND(cuMemcpyHtoDAsync(first, sent, BYTES, stream), cuMemcpy2DAsync(&flat, stream),
+        cuMemcpyDtoHAsync(received, second, BYTES, stream));
+  CUDA_MEMCPY3D box;
+  memset(&box, 0, sizeof box);
+  box.srcMemoryType = CU_MEMORYTYPE_HOST;
+  box.srcHost = sent;
+  box.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  box.dstDevice = first;
+  box.srcPitch = box.dstPitch = box.WidthInBytes = WIDTH;
+  box.srcHeight = box.dstHeight = box.Height = HEIGHT / 4;
+  box.Depth = 4;
+  ROUND(cuMemcpy3D(&box), cuMemcpyDtoD(second, first, BYTES), cuMemcpyDtoH(received, second, BYTES));
+  CUdeviceptr to[2] = {second, second + BYTES / 2}, from[2] = {first, first + BYTES / 2};
+  size_t sizes[2] = {BYTES / 2, BYTES / 2}, index = 0;
+  CUmemcpyAttributes attributes;
+  memset(&attributes, 0, sizeof attributes);
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  ROUND(cuMemcpyHtoDAsync(first, sent, BYTES, stream),
+        cuMemcpyBatchAsync(to, from, sizes, 2, &attributes, &index, 1, stream),
+        cuMemcpyDtoHAsync(received, second, BYTES, stream));
+  /* Fills: whole, words, rectangles. */
+  OK(cuMemsetD32(first, 0x01020304, BYTES / 4));
+  OK(cuMemsetD2D8(first + 16, WIDTH, 9, 8, HEIGHT));
+  OK(cuMemsetD16Async(first, 0x0506, 4, stream));
+  OK(cuMemcpyDtoHAsync(received, first, BYTES, stream));
+  OK(cuStreamSynchronize(stream));
+  CHECK(received[0] == 6 && received[8] == 4 && received[16] == 9 && received[23] == 9 &&
+        received[24] == 4 && received[BYTES - WIDTH + 16] == 9 && received[BYTES - 1] == 1);
+  OK(cuStreamDestroy(stream));
+  OK(cuMemFree(second));
+  OK(cuMemFree(first));
+  OK(cuMemFree(filler));
+  free(sent);
+  free(received);
+}
+
+/* ---- lives of contexts, captures ---- */
+
+static void case_contexts(void) {
+  size_t before = free_bytes();
+  CUcontext second;
+  CUdeviceptr pointer;
+  OK(cuCtxCreate_v2(&second, 0, device));
+  OK(cuMemAlloc(&pointer, 30 * MIB));
+  CHECK(free_bytes() < before);
+  OK(cuCtxDestroy(second));
+  OK(cuCtxSetCurrent(context));
+  CHECK(free_bytes() == before);
+  /* The last release, not the first, drops what the primary context holds. */
+  CUcontext again;
+  OK(cuDevicePrimaryCtxRetain(&again, device));
+  CHECK(again == context);
+  OK(cuMemAlloc(&pointer, 30 * MIB));
+  OK(cuDevicePrimaryCtxRelease(device));
+  OK(cuMemsetD8(pointer, 1, MIB));
+  OK(cuDevicePrimaryCtxReset(device));
+  OK(cuDevicePrimaryCtxRelease(device));
+  OK(cuDevicePrimaryCtxRetain(&context, device));
+  OK(cuCtxSetCurrent(context));
+  CHECK(free_bytes() == before);
+  OK(cuMemAlloc(&pointer, 30 * MIB));
+  OK(cuMemFree(pointer));
+}
+
+static void case_capture(void) {
+  CUstream stream;
+  CUgraph graph = NULL;
+  CUgraphExec executable;
+  CUdeviceptr pointer;
+  unsigned char received[16];
+  OK(cuMemAlloc(&pointer, 4 * MIB));
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  CHECK_IS(cuStreamEndCapture(stream, &graph), CUDA_ERROR_ILLEGAL_STATE);
+  OK(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL));
+  OK(cuMemsetD8Async(pointer, 7, 4 * MIB, stream));
+  OK(cuStreamEndCapture(stream, &graph));
+  OK(cuGraphInstantiate(&executable, graph, 0));
+  OK(cuMemsetD8(pointer, 1, 4 * MIB));
+  OK(cuGraphLaunch(executable, stream));
+  OK(cuStreamSynchronize(stream));
+  OK(cuMemcpyDtoH(received, pointer + 3 * MIB, sizeof received));
+  CHECK(received[0] == 7 && received[15] == 7);
+  OK(cuGraphExecDestroy(executable));
+  OK(cuGraphDestroy(graph));
+  OK(cuStreamDestroy(stream));
+  OK(cuMemFree(pointer));
+}
+
+/* ---- threads ---- */
+
+static void *work(void *argument) {
+  unsigned seed = (unsigned)(uintptr_t)argument;
+  unsigned char sent[4096], received[4096];
+  if (cuCtxSetCurrent(context) != CUDA_SUCCESS) return (void *)1;
+  for (unsigned i = 0; i < 200; i++) {
+    CUdeviceptr pointer;
+    pattern(sent, sizeof sent, seed + i);
+    if (cuMemAlloc(&pointer, (i % 3 + 1) * MIB) != CUDA_SUCCESS) return (void *)2;
+    if (cuMemcpyHtoD(pointer + 512, sent, sizeof sent) != CUDA_SUCCESS) return (void *)3;
+    if (cuMemcpyDtoH(received, pointer + 512, sizeof received) != CUDA_SUCCESS) return (void *)4;
+    if (memcmp(sent, received, sizeof sent) != 0) return (void *)5;
+    if (cuMemFree(pointer) != CUDA_SUCCESS) return (void *)6;
+  }
+  return NULL;
+}
+
+static void case_threads(void) {
+  enum { THREADS = 8 };
+  pthread_t threads[THREADS];
+  size_t before = free_bytes();
+  for (int i = 0; i < THREADS; i++)
+    CHECK(pthread_create(&threads[i], NULL, work, (void *)(uintptr_t)(i * 1000)) == 0);
+  for (int i = 0; i < THREADS; i++) {
+    void *result = NULL;
+    CHECK(pthread_join(threads[i], &result) == 0 && result == NULL);
+  }
+  CHECK(free_bytes() == before);
+}
+
+static const struct {
+  const char *name;
+  void (*run)(void);
+} cases[] = {
+    {"app-vmm", case_app_vmm},   {"app-vmm-special", case_app_vmm_special},
+    {"pools", case_pools},       {"managed", case_managed},
+    {"arrays", case_arrays},     {"pinned", case_pinned},
+    {"sizes", case_sizes},       {"identity", case_identity},
+    {"copies", case_copies},     {"contexts", case_contexts},
+    {"capture", case_capture},   {"threads", case_threads},
+};
+
+int main(int argc, char **argv) {
+  for (size_t i = 0; argc == 2 && i < sizeof cases / sizeof cases[0]; i++) {
+    if (strcmp(argv[1], cases[i].name) != 0) continue;
+    start();
+    cases[i].run();
+    return failures == 0 ? 0 : 1;
+  }
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) printf("%s\n", cases[i].name);
+  return argc == 1 ? 0 : 2;
+}
