@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writing to people: colours only on a terminal that wants them, tables that fit its width, JSON for everybody else.
-import type { Table } from '../view/plain.js';
+import type { Table, TableColumn } from '../view/plain.js';
 import { cleanText, cutText, padEndCells, padStartCells, textWidth } from '../view/text.js';
 
 type Paint = (text: string) => string;
@@ -68,23 +68,36 @@ export function writeJsonLine(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 
-/** A table as lines, two spaces between columns. Cells are cleaned here; numbers are never cut, the
- *  shrinking column is. */
-export function tableLines({ columns, rows }: Table, width = outputWidth()): string[] {
+function widthsOf(
+  cells: readonly (readonly string[])[],
+  columns: readonly TableColumn[],
+): number[] {
+  return columns.map((_, index) => Math.max(...cells.map((row) => textWidth(row[index] ?? ''))));
+}
+
+function totalOf(widths: readonly number[]): number {
+  return widths.reduce((sum, value) => sum + value, 2 * (widths.length - 1));
+}
+
+/** A table as lines, two spaces between columns. Cells are cleaned here. On a narrow terminal optional
+ *  columns are left out first, then the shrinking one is cut; numbers never are. */
+export function tableLines(table: Table, width = outputWidth()): string[] {
+  const { columns, rows } = table;
   const cells = [columns.map((column) => column.title), ...rows.map((row) => row.map(cleanText))];
-  const widths = columns.map((_, index) =>
-    Math.max(...cells.map((row) => textWidth(row[index] ?? ''))),
-  );
-  const total = widths.reduce((sum, value) => sum + value, 2 * (columns.length - 1));
-  const shrinking = columns.findIndex((column) => column.shrinks);
-  if (total > width && shrinking >= 0) {
-    widths[shrinking] = Math.max(6, (widths[shrinking] ?? 0) - (total - width));
+  const widths = widthsOf(cells, columns);
+  const excess = totalOf(widths) - width;
+  const dropped = columns.findLastIndex((column) => column.optional);
+  if (excess > 0 && dropped >= 0) {
+    const without = <T>(list: readonly T[]): T[] => list.filter((_, index) => index !== dropped);
+    return tableLines({ columns: without(columns), rows: rows.map(without) }, width);
   }
+  const shrinking = columns.findIndex((column) => column.shrinks);
+  if (excess > 0 && shrinking >= 0)
+    widths[shrinking] = Math.max(6, (widths[shrinking] ?? 0) - excess);
   return cells.map((row) => {
     const line = columns
       .map((column, index) => {
-        const cell = row[index] ?? '';
-        const cellWidth = widths[index] ?? 0;
+        const [cell, cellWidth] = [row[index] ?? '', widths[index] ?? 0];
         return column.align === 'right'
           ? padStartCells(cell, cellWidth)
           : padEndCells(cell, cellWidth);

@@ -13,7 +13,10 @@ import type {
 export interface TableColumn {
   readonly title: string;
   readonly align?: 'left' | 'right';
+  /** Gives way, down to six cells, when the terminal is narrow. */
   readonly shrinks?: boolean;
+  /** Left out first, from the right, when the terminal is narrow. */
+  readonly optional?: boolean;
 }
 
 export interface Table {
@@ -24,6 +27,7 @@ export interface Table {
 const left = (title: string): TableColumn => ({ title });
 const right = (title: string): TableColumn => ({ title, align: 'right' });
 const shrinking = (title: string): TableColumn => ({ title, shrinks: true });
+const optional = (column: TableColumn): TableColumn => ({ ...column, optional: true });
 
 const TIER_WORDS: Readonly<Record<TierJson['kind'], string>> = {
   local_vram: 'vram local',
@@ -57,8 +61,8 @@ export function tierTable(tiers: readonly TierJson[]): Table {
       right('USED'),
       right('CAPACITY'),
       right('READ'),
-      right('WRITE'),
-      right('LATENCY'),
+      optional(right('WRITE')),
+      optional(right('LATENCY')),
       left('NOTE'),
     ],
     rows: sortedTiers(tiers).map((tier) => [
@@ -91,16 +95,16 @@ export function linkTable(snapshot: SnapshotJson): Table {
   return {
     columns: [
       shrinking('FEEDER'),
-      left('ADDRESS'),
+      optional(left('ADDRESS')),
       left('STATE'),
       right('RTT'),
-      right('UP'),
-      right('DOWN'),
+      optional(right('UP')),
+      optional(right('DOWN')),
       right('VRAM'),
       right('RAM'),
-      right('SENT'),
-      right('RECEIVED'),
-      right('ERRORS'),
+      optional(right('SENT')),
+      optional(right('RECEIVED')),
+      optional(right('ERRORS')),
       right('SEEN'),
     ],
     rows: snapshot.links.map((link) => [
@@ -132,9 +136,9 @@ export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: 
       right('RAM'),
       right('F-VRAM'),
       right('F-RAM'),
-      right('FETCHED'),
-      right('EVICTED'),
-      left('PHASE'),
+      optional(right('FETCHED')),
+      optional(right('EVICTED')),
+      optional(left('PHASE')),
       right('AGE'),
     ],
     rows: attachments.map((from) => [
@@ -211,7 +215,7 @@ export function feedDeviceTable(status: FeedStatusJson): Table {
       right('CAPACITY'),
       right('LEASED'),
       right('USED'),
-      right('LOCKED'),
+      optional(right('LOCKED')),
       left('NOTE'),
     ],
     rows: status.devices.map((device) => [

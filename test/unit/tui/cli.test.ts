@@ -148,3 +148,13 @@ test('a table never cuts numbers: the shrinking column gives way', () => {
   expect(row).toMatch(/^a very .*…\s+123456789$/);
   expect(textWidth(row ?? '')).toBeLessThanOrEqual(24);
 });
+
+test('a narrow terminal loses optional columns from the right, then nothing but names', () => {
+  const table = {
+    columns: [{ title: 'PID' }, { title: 'A', optional: true }, { title: 'B', optional: true }],
+    rows: [['1234', 'aaaa', 'bbbb']],
+  };
+  expect(tableLines(table, 16)).toEqual(['PID   A     B', '1234  aaaa  bbbb']);
+  expect(tableLines(table, 12)).toEqual(['PID   A', '1234  aaaa']);
+  expect(tableLines(table, 5)).toEqual(['PID', '1234']);
+});

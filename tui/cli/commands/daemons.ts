@@ -6,10 +6,6 @@ interface FeederMain {
   runFeeder(settings: FeedSettings): Promise<void>;
 }
 
-interface AgentMain {
-  runAgent(): Promise<void>;
-}
-
 /** Runs the feeder until it was stopped. @throws GbError when it cannot start. */
 export async function feedForeground(settings: FeedSettings): Promise<void> {
   const { runFeeder } = (await import(
@@ -20,8 +16,6 @@ export async function feedForeground(settings: FeedSettings): Promise<void> {
 
 /** Runs the host agent until it was stopped. @throws GbError when it cannot start. */
 export async function agentForeground(): Promise<void> {
-  const { runAgent } = (await import(
-    new URL('../../../host/main.js', import.meta.url).href
-  )) as AgentMain;
+  const { runAgent } = await import('../../../host/main.js');
   await runAgent();
 }
