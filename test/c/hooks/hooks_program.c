@@ -372,6 +372,7 @@ static void case_capture(void) {
   OK(cuStreamEndCapture(stream, &graph));
   OK(cuGraphInstantiate(&executable, graph, 0));
   OK(cuMemsetD8(pointer, 1, 4 * MIB));
+  OK(cuCtxSynchronize()); /* the stream does not wait for the fill */
   OK(cuGraphLaunch(executable, stream));
   OK(cuStreamSynchronize(stream));
   OK(cuMemcpyDtoH(received, pointer + 3 * MIB, sizeof received));
