@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Composition root of the host agent: one per user, holds the lock, makes every part and stops them in order.
 import { rmSync } from 'node:fs';
+import { probeMemory, type MemoryProbe } from '../driver/executor/probe.js';
 import { tryLockFile } from '../driver/os/unix.js';
 import { systemClock } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
@@ -25,7 +26,6 @@ import { freshState, loadState, StateWriter, type AgentState } from './state.js'
 import { openGpuSource } from './tiers/gpu.js';
 import { LocalTiers } from './tiers/local.js';
 import { readMemInfo, reserveBytes } from './tiers/memory.js';
-import { runProbe } from './tiers/probe.js';
 
 export type { AgentOptions } from './config.js';
 
@@ -120,7 +120,9 @@ class Agent implements RunningAgent {
       onBug,
     });
     this.registry = new AttachmentRegistry({ clock, events, ledger, directory: this.links, persist, touch, onBug });
-    this.local = new LocalTiers({ clock, events, ledger, gpus: openGpuSource(config.gpu), runProbe: (gpu, signal) => runProbe(config.gpu, gpu, signal), touch });
+    const runProbe = (gpuIndex: number | undefined, signal: AbortSignal): Promise<MemoryProbe> =>
+      probeMemory({ gpu: config.gpu, signal, ...(gpuIndex === undefined ? {} : { gpuIndex }) });
+    this.local = new LocalTiers({ clock, events, ledger, gpus: openGpuSource(config.gpu), runProbe, touch });
     const desk = new GrantDesk(ledger);
     this.shim = new ShimSocket({ registry: this.registry, desk, ledger, events, clock, touch, onBug });
     const actions = new Actions({

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // This machine's own tiers: VRAM of its GPUs and RAM, with what the executor's probe measured of them.
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { MemoryProbe } from '../../driver/executor/probe.js';
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import { GPU_POLL_INTERVAL_MS, MEMORY_POLL_INTERVAL_MS } from '../../proto/base/limits.js';
@@ -10,9 +11,11 @@ import type { EventLog } from '../control/events.js';
 import type { Ledger, MemoryFigures } from '../ledger.js';
 import type { GpuSource, LocalGpu } from './gpu.js';
 import { readMemoryFigures } from './memory.js';
-import type { ProbeFigures } from './probe.js';
+import { figuresFromProbe, type ProbeFigures, type TierFigures } from './probe.js';
 
 type TierInit = MessageInitShape<typeof TierSchema>;
+
+const UNMEASURED: TierFigures = { readBytesPerSecond: 0, writeBytesPerSecond: 0, latencyMicros: 0 };
 
 export interface LocalTiersDeps {
   readonly clock: Clock;
@@ -20,7 +23,7 @@ export interface LocalTiersDeps {
   readonly ledger: Ledger;
   readonly gpus: GpuSource;
   /** Measures one GPU and its way to RAM (undefined: RAM alone), in a process of its own. */
-  readonly runProbe: (gpuIndex: number | undefined, signal: AbortSignal) => Promise<ProbeFigures>;
+  readonly runProbe: (gpuIndex: number | undefined, signal: AbortSignal) => Promise<MemoryProbe>;
   readonly touch: () => void;
 }
 
@@ -28,7 +31,7 @@ export class LocalTiers {
   memory: MemoryFigures = { availableBytes: 0, pressurePercent: -1 };
   private gpus: readonly LocalGpu[] = [];
   private gpuNote = '';
-  private readonly probed = new Map<number | undefined, ProbeFigures | { note: string }>();
+  private readonly probed = new Map<number | undefined, ProbeFigures>();
   private readonly stopped = new AbortController();
   private probing: Promise<void> | undefined;
   private polling: Promise<void> | undefined;
@@ -61,7 +64,7 @@ export class LocalTiers {
   vram(grantedBytes: number, usedByPrograms: number): TierInit[] {
     return this.gpus.map((gpu, position) => {
       const probe = this.probed.get(gpu.index);
-      const measured = probe && 'vram' in probe ? probe.vram : undefined;
+      const measured = probe?.vram;
       return {
         kind: TierKind.LOCAL_VRAM,
         name: gpu.name,
@@ -82,7 +85,7 @@ export class LocalTiers {
   ram({ ledger, usedBytes }: { ledger: Ledger; usedBytes: number }): TierInit {
     const first = this.gpus[0];
     const probe = this.probed.get(first?.index);
-    const measured = probe && 'ram' in probe ? probe.ram : undefined;
+    const measured = probe?.ram;
     return {
       kind: TierKind.LOCAL_RAM,
       name: 'RAM',
@@ -100,8 +103,7 @@ export class LocalTiers {
 
   private noteOf(index: number | undefined): string {
     const probe = this.probed.get(index);
-    if (!probe) return 'not measured yet';
-    return 'note' in probe ? probe.note : '';
+    return probe ? probe.note : 'not measured yet';
   }
 
   private pollMemory(): void {
@@ -139,9 +141,14 @@ export class LocalTiers {
     const indexes = this.gpus.length > 0 ? this.gpus.map(({ index }) => index) : [undefined];
     for (const index of indexes) {
       if (this.stopped.signal.aborted) return;
-      const figures = await this.deps.runProbe(index, this.stopped.signal).catch((reason: unknown) => ({
-        note: `not measured: ${GbError.from(reason).rawMessage}`,
-      }));
+      const figures = await this.deps
+        .runProbe(index, this.stopped.signal)
+        .then(figuresFromProbe)
+        .catch((reason: unknown) => ({
+          vram: undefined,
+          ram: UNMEASURED,
+          note: `not measured: ${GbError.from(reason).rawMessage}`,
+        }));
       this.probed.set(index, figures);
       this.deps.touch();
     }
