@@ -208,11 +208,10 @@ async function watchRun(
 
 /** The shim's own last report, as its --stats-file holds it. */
 interface ShimStats {
-  readonly peak_bytes?: readonly number[];
+  readonly peak_bytes?: { readonly t1: number; readonly t2: number };
   readonly fetch_bytes?: number;
   readonly evict_bytes?: number;
   readonly clean_drop_bytes?: number;
-  readonly launch_count?: number;
 }
 
 function readStats(path: string): ShimStats {
@@ -223,8 +222,8 @@ function readStats(path: string): ShimStats {
 
 function drawResidency(stats: ShimStats, peak: Peak, report: DemoReport): void {
   const rows: [string, number][] = [
-    ['VRAM of the host', stats.peak_bytes?.[0] ?? 0],
-    ['RAM of the host', stats.peak_bytes?.[1] ?? 0],
+    ['VRAM of the host', stats.peak_bytes?.t1 ?? 0],
+    ['RAM of the host', stats.peak_bytes?.t2 ?? 0],
     ...[...peak.perFeeder].map(([name, bytes]): [string, number] => [`RAM of ${name}`, bytes]),
   ];
   const most = Math.max(1, ...rows.map(([, bytes]) => bytes));
@@ -261,11 +260,11 @@ function checkStats(stats: ShimStats, peak: Peak, sizes: Sizes, report: DemoRepo
     report.check(name, result.ok, result.found);
   add(
     'VRAM stayed within its budget',
-    atMost(stats.peak_bytes?.[0] ?? Number.NaN, sizes.vramBytes),
+    atMost(stats.peak_bytes?.t1 ?? Number.NaN, sizes.vramBytes),
   );
   add(
     'local RAM stayed within its budget',
-    atMost(stats.peak_bytes?.[1] ?? Number.NaN, sizes.vramBytes),
+    atMost(stats.peak_bytes?.t2 ?? Number.NaN, sizes.vramBytes),
   );
   add('a third of the bytes lived on feeders, by their counters', atLeast(peak.feederBytes, third));
   const everyFeeder =
@@ -301,7 +300,7 @@ async function runProgram(
     String(sizes.vramBytes),
   ];
   const program = [
-    nativePath('bin', 'programs', 'gb_workset'),
+    nativePath('bin', 'gb_workset'),
     '--bytes',
     String(sizes.workingSetBytes),
     '--buffer-bytes',
