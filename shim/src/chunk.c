@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "config.h"
+#include "room.h"
 #include "tier.h"
 
 struct pooled {
@@ -56,12 +56,17 @@ uint64_t gb_pool_drop(enum gb_tier tier) {
   return bytes;
 }
 
-/* A range about to be evicted makes room for one about to be fetched: then every handle is wanted again at once. */
+/* While spans are unmapped, one evicted makes room for one fetched: every handle is wanted again at once. */
 static bool pool_has_room(const struct gb_chunk *chunk) {
   if (pool_count == GB_POOL_HANDLES_MAX) return false;
-  if (gb_config()->gated) return true;
+  if (gb_unmapped_count != 0) return true;
   uint64_t limit = chunk->tier == GB_TIER_T1 ? GB_POOL_T1_BYTES_MAX : GB_POOL_T2_BYTES_MAX;
   return gb_tier_account(chunk->tier, GB_ACCOUNT_POOLED) + chunk->bytes <= limit;
+}
+
+void gb_pool_trim(void) {
+  if (gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > GB_POOL_T1_BYTES_MAX) gb_pool_drop(GB_TIER_T1);
+  if (gb_tier_account(GB_TIER_T2, GB_ACCOUNT_POOLED) > GB_POOL_T2_BYTES_MAX) gb_pool_drop(GB_TIER_T2);
 }
 
 void gb_chunks_give(struct gb_span *span) {

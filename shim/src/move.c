@@ -131,12 +131,21 @@ static bool copy_in(const struct gb_span *span, uint32_t piece, uint32_t slot, C
 
 static enum gb_moved settle_store(struct gb_span *span, struct slot *slot) {
   enum gb_moved result = settle(slot);
-  if (result == GB_MOVED) span->pieces[slot->piece].valid = true;
+  if (result != GB_MOVED) return result;
+  span->pieces[slot->piece].valid = true;
+  gb_report_add(GB_COUNT_EVICT_BYTES, piece_bytes(span, slot->piece));
   return result;
 }
 
+/* What an eviction learned of the content. */
+struct seen {
+  bool hidden;          /* it holds addresses of the arena */
+  uint64_t clean_bytes; /* equal to the feeder's copy */
+};
+
 /* One piece out of its chunk; stored unless the feeder's copy is the same. */
-static enum gb_moved store_piece(struct gb_span *span, uint32_t piece, struct slot *slot, CUstream stream, bool *hidden) {
+static enum gb_moved store_piece(struct gb_span *span, uint32_t piece, struct slot *slot, CUstream stream,
+                                 struct seen *seen) {
   uint32_t index = (uint32_t)(slot - staging.slots);
   struct gb_piece *copy = &span->pieces[piece];
   uint64_t bytes = piece_bytes(span, piece);
@@ -146,21 +155,20 @@ static enum gb_moved store_piece(struct gb_span *span, uint32_t piece, struct sl
   }
   if (!copy_out(span, piece, index, stream)) return GB_MOVE_FAILED;
   struct gb_digest digest = gb_hash(&key, slot_memory(index), bytes);
-  if (!*hidden) *hidden = gb_holds_addresses(slot_memory(index), bytes);
+  if (!seen->hidden) seen->hidden = gb_holds_addresses(slot_memory(index), bytes);
   if (copy->valid && gb_digest_equal(copy->digest, digest)) {
-    gb_report_add(GB_COUNT_CLEAN_DROP_BYTES, bytes);
+    seen->clean_bytes += bytes;
     return GB_MOVED;
   }
   *copy = (struct gb_piece){.digest = digest, .valid = false};
   send_transfer(slot, GB_MSG_STORE, span, piece);
-  gb_report_add(GB_COUNT_EVICT_BYTES, bytes);
   return GB_MOVED;
 }
 
-static enum gb_moved store_all(struct gb_span *span, CUstream stream, bool *hidden) {
+static enum gb_moved store_all(struct gb_span *span, CUstream stream, struct seen *seen) {
   enum gb_moved result = GB_MOVED;
   for (uint32_t piece = 0; piece < gb_piece_count(span) && result == GB_MOVED; piece++) {
-    result = store_piece(span, piece, &staging.slots[piece % staging.slot_count], stream, hidden);
+    result = store_piece(span, piece, &staging.slots[piece % staging.slot_count], stream, seen);
   }
   for (uint32_t i = 0; i < staging.slot_count; i++) {
     if (!staging.slots[i].busy) continue;
@@ -176,16 +184,17 @@ static void set_residency(struct gb_span *span, enum gb_residency residency, enu
 }
 
 static enum gb_moved evict_in_context(struct gb_span *span) {
-  bool hidden = false;
+  struct seen seen = {false, 0};
   CUstream stream = gb_context_stream(gb_context_get(span->context, span->device));
   if (stream == NULL || !open_staging()) return GB_MOVE_UNREACHABLE;
   enum gb_moved result = from_status(gb_remote_place(span));
   if (result != GB_MOVED) return result == GB_MOVE_LOST ? GB_MOVE_UNREACHABLE : result;
-  result = store_all(span, stream, &hidden);
+  result = store_all(span, stream, &seen);
   if (result != GB_MOVED) return result == GB_MOVE_LOST ? GB_MOVE_UNREACHABLE : result; /* ours is still whole */
   if (!driver_ok(gb_chunks_unmap(span))) return GB_MOVE_FAILED;
   gb_chunks_give(span);
-  set_residency(span, GB_STORED, hidden ? GB_SCAN_HIDDEN : GB_SCAN_CLEAN);
+  gb_report_add(GB_COUNT_CLEAN_DROP_BYTES, seen.clean_bytes);
+  set_residency(span, GB_STORED, seen.hidden ? GB_SCAN_HIDDEN : GB_SCAN_CLEAN);
   return GB_MOVED;
 }
 

@@ -2,6 +2,7 @@
 /* room.c: admission beyond the local tiers, and eviction until there is room. */
 #include "room.h"
 
+#include "chunk.h"
 #include "config.h"
 #include "context.h"
 #include "gate.h"
@@ -99,4 +100,5 @@ void gb_gated_forget(struct gb_span *span) {
   CUdevice device = span->device;
   gb_remote_end(span);
   if (gated) gb_remote_shrink(gb_local_bytes(device));
+  if (gb_unmapped_count == 0) gb_pool_trim();
 }

@@ -121,8 +121,9 @@ static void unlink_slab(struct gb_slab *slab) {
   }
 }
 
-/* Another empty slab of the same context is there already. */
+/* Host memory is not kept, and of VRAM one empty slab for each context. */
 static bool is_spare(const struct gb_slab *slab) {
+  if (slab->span->chunks[0].tier != GB_TIER_T1) return true;
   for (const struct gb_slab *other = slabs; other != NULL; other = other->next) {
     if (other != slab && other->free_units == GB_SLAB_UNITS && other->span->context == slab->span->context) return true;
   }

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# The shim's core against a model, on the simulated driver: plain, with ASan and UBSan, with TSan.
+CORE_OUT := $(BUILD)/test/core
+CORE_SOURCES := $(wildcard shim/src/*.c)
+CORE_HEADERS := $(wildcard shim/src/*.h shim/src/*.def shim/include/*.h test/c/core/*.h)
+CORE_CFLAGS := -D_GNU_SOURCE -Idriver/include -Ishim/include
+CORE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
+CORE_TSAN := -fsanitize=thread -O1
+CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
+CORE_COMMON := $(CORE_OUT)/kernels.so $(CORE_OUT)/agent $(CORE_SIM)
+
+.PHONY: test-c-core test-c-core-asan test-c-core-tsan
+test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_OUT)/plain/program $(BUILD)/lib/libgreenboost_cuda.so
+	$(CORE_OUT)/unit
+	test/c/core/run.sh plain $(BUILD)/lib/libgreenboost_cuda.so
+test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/libgreenboost_cuda.so
+	test/c/core/run.sh asan $(CORE_OUT)/asan/libgreenboost_cuda.so
+test-c-core-tsan: $(CORE_COMMON) $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/libgreenboost_cuda.so
+	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so
+
+$(CORE_OUT)/kernels.so: test/c/core/kernels.c driver/sim/gbsim_kernel.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -Idriver/sim -shared $< -o $@
+
+$(CORE_OUT)/agent: test/c/core/agent.c shim/include/gb_abi.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(CORE_CFLAGS) $< -o $@
+
+$(CORE_OUT)/unit: test/c/core/unit.c $(CORE_SOURCES) $(CORE_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(CORE_CFLAGS) $(CORE_ASAN) -DGB_CUDA_NO_ALIASES -Ishim/src $< \
+	  shim/src/va.c shim/src/hash.c shim/src/wire.c shim/src/config.c shim/src/victim.c -o $@ -pthread
+
+define CORE_VARIANT
+$(CORE_OUT)/$(1)/program: test/c/core/program.c test/c/core/check.h $(CORE_SIM)
+	@mkdir -p $$(@D)
+	nice $$(CC) $$(CFLAGS_ALL) $$(CORE_CFLAGS) $(2) $$< -o $$@ -L$(BUILD)/lib/sim -l:libcuda.so.1 -pthread
+$(CORE_OUT)/$(1)/libgreenboost_cuda.so: $(CORE_SOURCES) $(CORE_HEADERS) shim/greenboost.map
+	@mkdir -p $$(@D)
+	nice $$(CC) $$(CFLAGS_ALL) $$(CORE_CFLAGS) $(2) -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec -shared \
+	  -Wl,-soname,libgreenboost_cuda.so -Wl,-Bsymbolic-functions -Wl,--version-script=shim/greenboost.map \
+	  $(CORE_SOURCES) -o $$@ -pthread -ldl
+endef
+$(eval $(call CORE_VARIANT,plain,))
+$(eval $(call CORE_VARIANT,asan,$(CORE_ASAN)))
+$(eval $(call CORE_VARIANT,tsan,$(CORE_TSAN)))

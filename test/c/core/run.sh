@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs the model program under the preloaded shim: run.sh plain|asan|tsan SHIM. Prints one line for each run.
+set -u
+variant=$1
+shim=$(realpath "$2")
+cd "$(dirname "$0")/../../.."
+out=build/test/core
+work=$(mktemp -d "${TMPDIR:-/tmp}/gbcore.XXXXXX")
+agent_pid=
+failed=0
+finish() {
+  [ -n "$agent_pid" ] && kill "$agent_pid" 2>/dev/null
+  rm -rf "$work"
+}
+trap finish EXIT
+
+steps=1000
+preload=$shim
+case $variant in
+  asan) preload="$(gcc -print-file-name=libasan.so) $shim"; steps=400 ;;
+  tsan) preload="$(gcc -print-file-name=libtsan.so) $shim"; steps=200
+        export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB ;;
+esac
+[ "${GB_TEST_STEPS:-}" ] && steps=$GB_TEST_STEPS
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
+export GBSIM_GPU=core-$$ GBSIM_VRAM=256MiB GBSIM_DIR=$work GREENBOOST_LOG=error
+export GREENBOOST_VRAM_BUDGET=32MiB GREENBOOST_SOCKET=$work/shim.sock GREENBOOST_STATS_FILE=$work/stats.json
+
+fail() {
+  echo "FAILED: $*"
+  failed=1
+}
+
+# figure NAME: a number of the statistics file; used T: bytes in use of a tier.
+figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats.json"; }
+tier() { sed -n "s/^  \"$1\": .*\"$2\": \([0-9]*\).*/\1/p" "$work/stats.json"; }
+
+program() { # program NAME ARGUMENTS...: under the shim, with a limit on its time
+  local name=$1
+  shift
+  rm -f "$work/stats.json"
+  printf '%-32s ' "$variant, $name:"
+  LD_LIBRARY_PATH=build/lib/sim LD_PRELOAD="$preload" timeout 300 "$out/$variant/program" "$out/kernels.so" "$@" \
+    >"$work/out" 2>"$work/err"
+  local code=$?
+  cat "$work/out"
+  if [ $code != 0 ] || grep -q 'Sanitizer\|runtime error' "$work/err"; then
+    fail "$name: exit $code"
+    head -c 6000 "$work/err"
+  fi
+  grep 'gbsim: strict' "$work/err" | head -3
+  [ -s "$work/stats.json" ] || fail "$name: no statistics"
+}
+
+expect() { # expect WHAT CONDITION: arithmetic over figures
+  if ! (($2)); then fail "$1: $2"; fi
+}
+
+no_agent() {
+  export GREENBOOST_RAM_BUDGET=128MiB
+  unset GREENBOOST_OVERCOMMIT
+  program "local tiers, 1 thread" 11 "$steps" 1 120 16
+  expect "T1 was filled to the byte" "$(tier peak_bytes t1) == 33554432"
+  expect "T2 was used" "$(tier peak_bytes t2) > 0"
+  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0 && $(tier used_bytes t1) <= 2097152"
+  program "local tiers, 8 threads" 12 "$((steps / 2))" 8 120 8
+  expect "nothing is left" "$(figure allocation_count) == 0 && $(figure allocated_bytes) == 0"
+  expect "T1 stays within its budget" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 134217728"
+}
+
+agent_start() {
+  "$out/agent" "$GREENBOOST_SOCKET" 32 512 "$@" >"$work/agent" &
+  agent_pid=$!
+  for _ in $(seq 100); do [ -S "$GREENBOOST_SOCKET" ] && return; sleep 0.05; done
+  fail "the test agent did not start"
+}
+
+agent_stop() {
+  kill "$agent_pid" && wait "$agent_pid"
+  agent_pid=
+  account=$(cat "$work/agent")
+}
+
+agent_figure() { sed -n "s/.* $1=\([0-9]*\).*/\1/p" "$work/agent"; }
+
+gated() { # gated NAME SEED STEPS THREADS LARGEST FAULTS...
+  local name=$1 seed=$2 count=$3 threads=$4 largest=$5
+  shift 5
+  agent_start "$@"
+  program "$name" "$seed" "$count" "$threads" "${live:-110}" "$largest"
+  agent_stop
+  expect "$name: feeders held bytes" "$(tier peak_bytes t2r) > 0 && $(figure fetch_bytes) > 0 && $(figure evict_bytes) > 0"
+  expect "$name: budgets" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 33554432"
+  expect "$name: nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2r) == 0"
+  expect "$name: the agent's account" "$(agent_figure placed_bytes) == 0 && $(agent_figure errors) == 0"
+  expect "$name: feeder grants returned" "$(agent_figure held_t2r_bytes) == 0"
+}
+
+lossy() { # lossy NAME FAULT: the program must end with the sticky error
+  agent_start "$2"
+  program "$1" 31 "$steps" "$3" 110 16 loss
+  agent_stop
+  expect "$1: error 911" "$(figure sticky_error) == 911"
+}
+
+no_agent
+export GREENBOOST_RAM_BUDGET=32MiB GREENBOOST_OVERCOMMIT=gated
+gated "gated, 1 thread" 21 "$steps" 1 16
+gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
+live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
+expect "some launches were unaccounted and ran" "$(figure unaccounted_launch_count) > $(figure refused_launch_count)"
+gated "gated, link cut" 23 "$((steps / 4))" 1 16 cut=37
+expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connections) > 1"
+gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7
+gated "gated, feeder full" 25 "$((steps / 4))" 1 16 refuse=11
+expect "the fault happened" "$(agent_figure refused) > 0"
+gated "gated, feeder away" 26 "$((steps / 4))" 4 8 away=9
+expect "the fault happened" "$(agent_figure away) > 0"
+lossy "gated, feeder lost" lose=20 1
+lossy "gated, feeder lost, 8 threads" lose=20 8
+lossy "gated, wrong bytes" flip=15 1
+[ $failed = 0 ] && echo "$variant: core agrees with its model"
+exit $failed
