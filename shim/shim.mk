@@ -17,7 +17,4 @@ $(SHIM_LIB): $(SHIM_OBJECTS) shim/greenboost.map
 	$(CC) -shared -Wl,-soname,libgreenboost_cuda.so -Wl,-Bsymbolic-functions \
 	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) -o $@ -pthread -ldl
 
-# Sanitizers look their own functions up, through our dlsym, before they work.
-$(BUILD)/obj/shim/dlsym.o: SHIM_CFLAGS += -fno-sanitize=all
-
 -include $(SHIM_OBJECTS:.o=.d)

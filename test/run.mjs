@@ -19,6 +19,7 @@ const SUITES = [
   jest('fuzz', 'test/fuzz', 900, { GB_FUZZ_SECONDS: process.env.GB_FUZZ_SECONDS ?? '5' }),
   c('c-sim', 'test-c-sim', 300),
   c('c-resolver', 'test-c-resolver', 300),
+  c('c-hooks', 'test-c-hooks', 300),
   c('c-core', 'test-c-core', 600),
   c('c-core-asan', 'test-c-core-asan', 900),
   c('c-core-tsan', 'test-c-core-tsan', 1200),

@@ -16,12 +16,15 @@
 
 typedef void *(*dlsym_function)(void *handle, const char *name);
 
+/* Sanitizers look their own functions up, through our dlsym, before they work. */
+#define GB_PLAIN __attribute__((no_sanitize("address", "undefined", "thread")))
+
 /* Used by the assembler below. */
 dlsym_function gb_dlsym_real;
 void *gb_dlsym_find(void);
 void *gb_dlsym_handle(void *handle, const char *name);
 
-static void *no_dlsym(void *handle, const char *name) {
+GB_PLAIN static void *no_dlsym(void *handle, const char *name) {
   (void)handle;
   (void)name;
   return NULL;
@@ -30,7 +33,7 @@ static void *no_dlsym(void *handle, const char *name) {
 /* Finds the next dlsym after ours. Without a once-guard: dlvsym takes the loader's lock, and a
  * thread that waited for a guard under that lock would never get it. Threads that race store the
  * same value. */
-void *gb_dlsym_find(void) {
+GB_PLAIN void *gb_dlsym_find(void) {
   static const char *const versions[] = {"GLIBC_2.34", "GLIBC_2.17", "GLIBC_2.2.5"};
   dlsym_function found = __atomic_load_n(&gb_dlsym_real, __ATOMIC_RELAXED);
   for (size_t i = 0; found == NULL && i < sizeof versions / sizeof versions[0]; i++)
@@ -40,9 +43,9 @@ void *gb_dlsym_find(void) {
   return (void *)found;
 }
 
-dlsym_function gb_dlsym(void) { return (dlsym_function)gb_dlsym_find(); }
+GB_PLAIN dlsym_function gb_dlsym(void) { return (dlsym_function)gb_dlsym_find(); }
 
-void *gb_dlsym_handle(void *handle, const char *name) {
+GB_PLAIN void *gb_dlsym_handle(void *handle, const char *name) {
   return gb_route_symbol(name, gb_dlsym()(handle, name));
 }
 

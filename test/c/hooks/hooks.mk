@@ -4,7 +4,7 @@ HOOKS_TEST := $(BUILD)/test/hooks
 
 .PHONY: test-c-hooks
 test-c-hooks: $(HOOKS_TEST)/hooks_program $(SHIM_LIB) $(BUILD)/lib/sim/libcuda.so.1
-	sh test/c/hooks/run.sh $(BUILD)
+	@sh test/c/hooks/run.sh $(BUILD)
 
 $(HOOKS_TEST)/hooks_program: test/c/hooks/hooks_program.c $(BUILD)/lib/sim/libcuda.so.1
 	@mkdir -p $(@D)

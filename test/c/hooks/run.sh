@@ -5,6 +5,7 @@
 set -u
 build=$1
 program=$build/test/hooks/hooks_program
+passed=0
 failed=0
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
@@ -15,10 +16,11 @@ export GREENBOOST_VRAM_BUDGET=64MiB GREENBOOST_RAM_BUDGET=64MiB
 for name in $("$program"); do
   if GBSIM_GPU="hooks-$name" LD_PRELOAD="$build/lib/libgreenboost_cuda.so" "$program" "$name"; then
     echo "ok   $name"
+    passed=$((passed + 1))
   else
     echo "FAIL $name"
     failed=$((failed + 1))
   fi
 done
-[ $failed -eq 0 ] && echo "hooks: all right" || echo "hooks: $failed failed"
+echo "$passed passed, $failed failed"
 exit $failed

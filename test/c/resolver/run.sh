@@ -7,6 +7,7 @@ build=$1
 here=$build/test/resolver
 shim=$build/lib/libgreenboost_cuda.so
 sim=$build/lib/sim
+passed=0
 failed=0
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
@@ -14,7 +15,13 @@ export GBSIM_DIR="$state" GBSIM_GPU=resolver GBSIM_VRAM=64MiB
 export GREENBOOST_SOCKET="$state/no-agent.sock"
 
 report() { # NAME STATUS
-  if [ "$2" -eq 0 ]; then echo "ok   $1"; else echo "FAIL $1"; failed=$((failed + 1)); fi
+  if [ "$2" -eq 0 ]; then
+    echo "ok   $1"
+    passed=$((passed + 1))
+  else
+    echo "FAIL $1"
+    failed=$((failed + 1))
+  fi
 }
 case_of() { # NAME LIBRARIES [VARIABLE=VALUE]
   env ${3:-} LD_LIBRARY_PATH="$2:$here" LD_PRELOAD="$shim" "$here/resolve_program" "$1"
@@ -54,5 +61,7 @@ for program in cudart_shared cudart_static; do
     echo "left $program out: no CUDA toolkit with that runtime (CUDA_HOME or /usr/local/cuda)"
   fi
 done
-[ $failed -eq 0 ] && echo "resolver: all right" || echo "resolver: $failed failed"
+sh test/c/resolver/documented.sh
+report "every entry point is documented" $?
+echo "$passed passed, $failed failed"
 exit $failed
