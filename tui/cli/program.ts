@@ -40,12 +40,9 @@ function addFeed(program: Command): void {
   const start = feed
     .command('start')
     .description('start lending (in the background, unless --foreground)')
-    .option(
-      '--ram <size>',
-      'RAM to lend, e.g. 16GiB (default: what leaves this machine its reserve)',
-    )
+    .option('--ram <size>', 'RAM to lend, e.g. 16GiB (default: half of what is available)')
     .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect)
-    .option('--port <port>', 'TCP port (default: 9740)')
+    .option('--port <port>', 'TCP port, 0 for any free one (default: 9740)')
     .option(
       '--bind <address>',
       'address to listen on; repeatable (default: the LAN addresses)',

@@ -3,7 +3,6 @@
 // times its GPU memory, every byte verified, and nothing left behind. Real daemons, real keys, real links; the GPU is
 // the simulated one where there is none, and then everything says so.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sleep, systemClock } from '../../../proto/base/clock.js';
@@ -78,18 +77,6 @@ function hasRealGpu(): boolean {
   return existsSync('/dev/nvidiactl') && existsSync(folder) && readdirSync(folder).length > 0;
 }
 
-function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      const port = typeof address === 'object' && address ? address.port : 0;
-      server.close(() => resolve(port));
-    });
-  });
-}
-
 function createCluster(folder: string, sizes: Sizes): DemoCluster {
   const simulated = !hasRealGpu();
   const simulation = join(folder, 'sim');
@@ -113,7 +100,6 @@ function createCluster(folder: string, sizes: Sizes): DemoCluster {
 
 async function startFeeder(feeder: DemoMachine, host: DemoMachine, sizes: Sizes): Promise<string> {
   await feeder.call(['key', 'generate']);
-  const port = String(await freePort());
   await feeder.call([
     'feed',
     'start',
@@ -122,16 +108,17 @@ async function startFeeder(feeder: DemoMachine, host: DemoMachine, sizes: Sizes)
     '--bind',
     '127.0.0.1',
     '--port',
-    port,
+    '0',
     '--gpu',
     'none',
     '--ram',
     String(sizes.lentBytes),
   ]);
-  await feeder.feedStatus();
+  const [address] = (await feeder.feedStatus()).addresses;
+  if (address === undefined) throw new GbError('DRIVER_ERROR', `${feeder.name} listens nowhere`);
   const key = (await feeder.call(['key', 'show'])).trim();
   await host.call(['key', 'import'], { GREENBOOST_KEY: key });
-  return `127.0.0.1:${port}`;
+  return address;
 }
 
 async function bringUp(cluster: DemoCluster, sizes: Sizes, report: DemoReport): Promise<void> {
@@ -258,10 +245,7 @@ function checkStats(stats: ShimStats, peak: Peak, sizes: Sizes, report: DemoRepo
   const third = sizes.workingSetBytes / 3;
   const add = (name: string, result: { ok: boolean; found: string }): void =>
     report.check(name, result.ok, result.found);
-  add(
-    'VRAM stayed within its budget',
-    atMost(stats.peak_bytes?.t1 ?? Number.NaN, sizes.vramBytes),
-  );
+  add('VRAM stayed within its budget', atMost(stats.peak_bytes?.t1 ?? Number.NaN, sizes.vramBytes));
   add(
     'local RAM stayed within its budget',
     atMost(stats.peak_bytes?.t2 ?? Number.NaN, sizes.vramBytes),
