@@ -10,7 +10,7 @@ import { ROOT } from '../arch/files.js';
 import type { Namespace } from './namespaces.js';
 
 const CLI = join(ROOT, 'build', 'js', 'tui', 'cli', 'main.js');
-export const PROGRAMS = join(ROOT, 'build', 'bin', 'programs');
+export const PROGRAMS = join(ROOT, 'build', 'bin');
 export const MIB = 1 << 20;
 
 export interface Finished {
