@@ -6,7 +6,7 @@ import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
 import type { FeederCalls } from '../links/feeder-client.js';
 import { rangeEnd, Residency, type ByteRange, type Extent, type Segment } from '../placement/residency.js';
 import { RANGE_ALIGN, type Report } from '../shim/abi.js';
-import { FeederBudget, isVram, type FeederDirectory, type Hold, type Reservation } from './feeder-budget.js';
+import { FeederBudget, isOf, isVram, type FeederDirectory, type Hold, type Reservation } from './feeder-budget.js';
 import type { ProcessIdentity } from './process.js';
 import { RangeQueue } from './range-queue.js';
 import type { Staging } from './staging.js';
@@ -117,7 +117,7 @@ export class Attachment {
   loseLease(hold: Hold): void {
     if (hold.state === 'lost') return;
     hold.state = 'lost';
-    const lost = this.residency.lose((extent) => extent.leaseId === hold.leaseId);
+    const lost = this.residency.lose((extent) => isOf(extent, hold));
     for (const range of mergeRanges(lost)) {
       this.peer?.lost(range, hold.feederName);
       this.deps.onLost(this, range, hold.feederName);
@@ -150,7 +150,7 @@ export class Attachment {
       const known = this.residency.within(range).some((extent) => isSame(extent, range, hold));
       if (!known) await client.free(hold, range.deviceKey, range.offset, range.length);
     }
-    const missing = this.residency.lose((e) => e.leaseId === hold.leaseId && !wanted.has(extentKey(e)));
+    const missing = this.residency.lose((e) => isOf(e, hold) && !wanted.has(extentKey(e)));
     for (const range of mergeRanges(missing)) {
       this.peer?.lost(range, hold.feederName);
       this.deps.onLost(this, range, hold.feederName);
@@ -244,12 +244,12 @@ export class Attachment {
     const now = this.residency.within(extent).find((other) => other.offset === extent.offset);
     if (!now) return;
     this.residency.remove(now);
-    const hold = this.budget.holdOf(extent.leaseId);
+    const hold = this.budget.holdOf(extent);
     if (hold) this.budget.unreserve({ hold, deviceKey: extent.deviceKey, bytes: extent.length });
   }
 
   private async freeOnFeeder(extent: Extent): Promise<void> {
-    const hold = this.budget.holdOf(extent.leaseId);
+    const hold = this.budget.holdOf(extent);
     if (!hold || hold.state === 'lost') return;
     await this.onLease(hold, (client) => client.free(hold, extent.deviceKey, extent.offset, extent.length));
   }
@@ -285,7 +285,7 @@ export class Attachment {
     stagingOffset: number,
     signal: AbortSignal,
   ): Promise<void> {
-    const hold = this.budget.holdOf(segment.extent.leaseId);
+    const hold = this.budget.holdOf(segment.extent);
     if (!hold) throw lossOf(segment.extent);
     await this.onLease(hold, (client) =>
       direction === 'store'
@@ -296,7 +296,7 @@ export class Attachment {
 
   private async moveExtent(extent: Extent, feederId: string): Promise<number> {
     if (!this.residency.all.includes(extent)) return 0;
-    const source = this.budget.holdOf(extent.leaseId);
+    const source = this.budget.holdOf(extent);
     if (!source) throw lossOf(extent);
     const parts = this.budget.reserve(extent.length, feederId);
     const targets = await this.allocate(extent.offset, parts);
@@ -317,7 +317,7 @@ export class Attachment {
   }
 
   private async copyPiece(source: Hold, piece: Segment): Promise<void> {
-    const target = this.budget.holdOf(piece.extent.leaseId) as Hold;
+    const target = this.budget.holdOf(piece.extent) as Hold;
     const buffer = Buffer.allocUnsafe(piece.length);
     const { signal } = this.ended;
     await this.onLease(source, (client) =>
@@ -400,7 +400,7 @@ const extentKey = (extent: ByteRange & { deviceKey: string }): string =>
   `${extent.deviceKey}/${extent.offset}/${extent.length}`;
 
 function isSame(extent: Extent, range: ByteRange & { deviceKey: string }, hold: Hold): boolean {
-  return extent.leaseId === hold.leaseId && extentKey(extent) === extentKey(range);
+  return isOf(extent, hold) && extentKey(extent) === extentKey(range);
 }
 
 function holdLimit(hold: Hold): number {

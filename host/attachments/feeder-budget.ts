@@ -177,8 +177,9 @@ export class FeederBudget {
     device.usedBytes -= bytes;
   }
 
-  holdOf(leaseId: string): Hold | undefined {
-    return this.held.find((hold) => hold.leaseId === leaseId);
+  /** Lease ids are the feeder's choice: only with its own id do they name a lease. */
+  holdOf(of: { readonly feederId: string; readonly leaseId: string }): Hold | undefined {
+    return this.held.find((hold) => isOf(of, hold));
   }
 
   private async growNow(bytes: number, exclude: string | undefined): Promise<boolean> {
@@ -346,6 +347,10 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'CANCELED',
   'DRIVER_ERROR',
 ]);
+
+export function isOf(of: { readonly feederId: string; readonly leaseId: string }, hold: Hold): boolean {
+  return of.feederId === hold.feederId && of.leaseId === hold.leaseId;
+}
 
 export function limitsOf(hold: Hold): Map<DeviceKey, number> {
   return new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes]));
