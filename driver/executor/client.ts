@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+// One executor process as the daemon sees it: started, asked, ended. Bulk bytes go through slots of its staging memory.
+//   starting -> ready -> ended          any request of an ended executor fails with DATA_LOSS: its bytes are gone
+// Must not know leases or accounts.
+import { spawn, type ChildProcess } from 'node:child_process';
+import { open, type FileHandle } from 'node:fs/promises';
+import type { Socket } from 'node:net';
+import type { Clock } from '../../proto/base/clock.js';
+import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
+import {
+  EXECUTOR_REQUEST_TIMEOUT_MS,
+  EXECUTOR_SLOT_COUNT,
+  EXECUTOR_START_TIMEOUT_MS,
+  EXECUTOR_STOP_MS,
+  FRAME_BYTES_MAX,
+} from '../../proto/base/limits.js';
+import type { Logger } from '../../proto/base/log.js';
+import { nativePath } from '../../proto/base/paths.js';
+import { cuErrorName } from '../cuda/errors.js';
+import { driverEnv, type GpuDriver } from '../library.js';
+import {
+  encodeRequest,
+  gbxInit,
+  gbxInitReply,
+  gbxRange,
+  gbxStat,
+  gbxStatus,
+  gbxTransfer,
+  GbxDevice,
+  GbxMsg,
+  GBX_GPUS_MAX,
+  GbxStatus,
+  GBX_VERSION,
+  ReplyReader,
+  type GbxMsgType,
+} from './abi.js';
+
+export interface ExecutorOptions {
+  readonly arenaBase: bigint;
+  readonly arenaBytes: bigint;
+  /** CUDA ordinals whose memory it may hold; empty: RAM only, no driver is loaded. */
+  readonly gpuOrdinals: readonly number[];
+  readonly gpu: GpuDriver;
+  readonly log: Logger;
+  readonly clock: Clock;
+}
+
+/** Part of the arena on one device. `gpuOrdinal` undefined: RAM. */
+export interface ExecutorRange {
+  readonly gpuOrdinal?: number;
+  readonly offset: bigint;
+  readonly length: bigint;
+}
+
+export interface ExecutorStat {
+  readonly ramBytes: number;
+  readonly ramLockedBytes: number;
+  /** By CUDA ordinal. */
+  readonly vramBytes: ReadonlyMap<number, number>;
+  readonly readBytes: number;
+  readonly writeBytes: number;
+  readonly rangeCount: number;
+}
+
+export interface ExecutorExit {
+  /** What happened, in words. */
+  readonly reason: string;
+  /** True when stop() was called before. */
+  readonly expected: boolean;
+}
+
+interface Waiting {
+  readonly type: GbxMsgType;
+  resolve(payload: Buffer): void;
+  reject(error: GbError): void;
+}
+
+const STDERR_BYTES_MAX = 2_048;
+
+export class Executor {
+  /** Resolves once, when the process is gone. */
+  readonly ended: Promise<ExecutorExit>;
+  private readonly socket: Socket;
+  private readonly waiting = new Map<bigint, Waiting>();
+  private readonly reader = new ReplyReader();
+  private readonly freeSlots: number[] = [];
+  private readonly slotWaiters: ((slot: number) => void)[] = [];
+  private staging: FileHandle | undefined;
+  private nextId = 1n;
+  private stopping = false;
+  private gone: GbError | undefined;
+  private lastWords = '';
+  private hostNuma = false;
+
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly options: ExecutorOptions,
+  ) {
+    this.socket = child.stdio[3] as Socket;
+    for (let slot = 0; slot < EXECUTOR_SLOT_COUNT; slot++) this.freeSlots.push(slot);
+    this.ended = new Promise((resolve) => {
+      child.once('error', (error) => this.onEnd(`could not be started: ${error.message}`, resolve));
+      child.once('exit', (code, signal) => {
+        this.onEnd(signal ? `was ended by ${signal}` : `ended with code ${code}`, resolve);
+      });
+    });
+    this.socket.on('error', () => undefined); // 'exit' follows and says why.
+    this.socket.on('data', (chunk: Buffer) => this.onData(chunk));
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.lastWords = (this.lastWords + chunk.toString('utf8')).slice(-STDERR_BYTES_MAX);
+    });
+  }
+
+  /** Starts a process and has it reserve the arena. @throws GbError CAPACITY_EXHAUSTED, DRIVER_ERROR with the reason;
+   *  then nothing is left running. */
+  static async start(options: ExecutorOptions): Promise<Executor> {
+    const child = spawn(nativePath('bin', 'gb-executor'), [], {
+      cwd: '/',
+      env: driverEnv(options.gpu, process.env),
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+    });
+    const executor = new Executor(child, options);
+    try {
+      await executor.init();
+      return executor;
+    } catch (reason) {
+      await executor.stop();
+      throw reason;
+    }
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** True when RAM ranges are chunks the GPU sees at the same address. */
+  get ramIsHostNuma(): boolean {
+    return this.hostNuma;
+  }
+
+  /** Maps zeroed memory. Returns how many of its bytes are locked. @throws GbError CAPACITY_EXHAUSTED,
+   *  INVALID_ARGUMENT for a range that does not fit, DATA_LOSS when the executor is gone. */
+  async allocate(range: ExecutorRange): Promise<number> {
+    const { bytes } = await this.simple(GbxMsg.ALLOCATE, this.encodeRange(range), 'allocate');
+    return Number(bytes);
+  }
+
+  /** Scrubs and unmaps exactly what one allocate mapped. Transfers under way are waited for. */
+  async free(range: ExecutorRange): Promise<void> {
+    await this.simple(GbxMsg.FREE, this.encodeRange(range), 'free');
+  }
+
+  /** Copies `data` (at most FRAME_BYTES_MAX) to arena offset `offset`. Ownership: `data` is not kept. Blocks while all
+   *  slots are taken, so awaiting it is the flow control. @throws GbError NOT_FOUND when not allocated. */
+  write(offset: bigint, data: Uint8Array): Promise<void> {
+    return this.withSlot(async (file, position) => {
+      for (let done = 0; done < data.length; ) {
+        done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
+      }
+      const transfer = { offset, length: BigInt(data.length), staging_offset: BigInt(position) };
+      await this.simple(GbxMsg.WRITE, gbxTransfer.encode(transfer), 'write');
+    });
+  }
+
+  /** Copies `length` bytes (at most FRAME_BYTES_MAX) into a new buffer. */
+  read(offset: bigint, length: number): Promise<Buffer> {
+    return this.withSlot(async (file, position) => {
+      const transfer = { offset, length: BigInt(length), staging_offset: BigInt(position) };
+      await this.simple(GbxMsg.READ, gbxTransfer.encode(transfer), 'read');
+      const data = Buffer.allocUnsafe(length);
+      for (let done = 0; done < length; ) {
+        const { bytesRead } = await file.read(data, done, length - done, position + done);
+        if (bytesRead === 0) throw this.gone ?? new GbError('DATA_LOSS', 'the staging memory is too short');
+        done += bytesRead;
+      }
+      return data;
+    });
+  }
+
+  async stat(): Promise<ExecutorStat> {
+    const stat = gbxStat.decode(await this.request(GbxMsg.STAT, Buffer.alloc(0)));
+    if (stat.status !== GbxStatus.OK) throw this.failure(stat.status, stat.detail, 'stat');
+    return {
+      ramBytes: Number(stat.ram_bytes),
+      ramLockedBytes: Number(stat.ram_locked_bytes),
+      vramBytes: new Map(this.options.gpuOrdinals.map((gpu, index) => [gpu, Number(stat.vram_bytes[index])])),
+      readBytes: Number(stat.read_bytes),
+      writeBytes: Number(stat.write_bytes),
+      rangeCount: Number(stat.range_count),
+    };
+  }
+
+  /** Ends the process: in order, by closing its socket, and by force if it does not go. Resolves when it is gone. */
+  async stop(): Promise<void> {
+    this.stopping = true;
+    this.socket.destroy();
+    const force = this.options.clock.after(EXECUTOR_STOP_MS, () => this.child.kill('SIGKILL'));
+    await this.ended;
+    force.cancel();
+    await this.staging?.close().catch(() => undefined);
+    this.staging = undefined;
+  }
+
+  private async init(): Promise<void> {
+    const { arenaBase, arenaBytes, gpuOrdinals } = this.options;
+    if (gpuOrdinals.length > GBX_GPUS_MAX) {
+      throw new GbError('INVALID_ARGUMENT', `at most ${GBX_GPUS_MAX} GPUs can be lent together`);
+    }
+    const ordinals = Array.from({ length: GBX_GPUS_MAX }, (_, index) => gpuOrdinals[index] ?? 0);
+    const payload = gbxInit.encode({
+      version: GBX_VERSION,
+      gpu_count: gpuOrdinals.length,
+      arena_base: arenaBase,
+      arena_bytes: arenaBytes,
+      staging_bytes: BigInt(EXECUTOR_SLOT_COUNT * FRAME_BYTES_MAX),
+      gpu_ordinals: ordinals,
+    });
+    const reply = gbxInitReply.decode(await this.request(GbxMsg.INIT, payload, EXECUTOR_START_TIMEOUT_MS));
+    if (reply.status !== GbxStatus.OK) throw this.failure(reply.status, reply.detail, 'init');
+    if (reply.arena_base !== arenaBase) throw new GbError('DRIVER_ERROR', 'the executor reserved another arena');
+    this.hostNuma = reply.ram_is_host_numa === 1;
+    this.staging = await open(`/proc/${this.pid}/fd/${reply.staging_fd}`, 'r+');
+  }
+
+  private encodeRange({ gpuOrdinal, offset, length }: ExecutorRange): Buffer {
+    const index = gpuOrdinal === undefined ? 0 : this.options.gpuOrdinals.indexOf(gpuOrdinal);
+    const kind = gpuOrdinal === undefined ? GbxDevice.RAM : GbxDevice.GPU;
+    return gbxRange.encode({ device_kind: kind, device_index: index, offset, length });
+  }
+
+  private async simple(type: GbxMsgType, payload: Buffer, verb: string): Promise<{ bytes: bigint }> {
+    const status = gbxStatus.decode(await this.request(type, payload));
+    if (status.status !== GbxStatus.OK) throw this.failure(status.status, status.detail, verb);
+    return status;
+  }
+
+  private request(type: GbxMsgType, payload: Buffer, timeoutMs = EXECUTOR_REQUEST_TIMEOUT_MS): Promise<Buffer> {
+    if (this.gone) return Promise.reject(this.gone);
+    if (this.stopping) return Promise.reject(new GbError('DATA_LOSS', 'the executor is being stopped'));
+    const id = this.nextId++;
+    return new Promise((resolve, reject) => {
+      // An executor that does not answer is as good as dead: nobody knows what its memory holds.
+      const timer = this.options.clock.after(timeoutMs, () => {
+        this.lastWords += `no answer within ${timeoutMs} ms`;
+        this.child.kill('SIGKILL');
+      });
+      const settle =
+        <T>(done: (value: T) => void) =>
+        (value: T): void => {
+          timer.cancel();
+          this.waiting.delete(id);
+          done(value);
+        };
+      this.waiting.set(id, { type, resolve: settle(resolve), reject: settle(reject) });
+      this.socket.write(encodeRequest(type, id, payload));
+    });
+  }
+
+  private onData(chunk: Buffer): void {
+    try {
+      for (const { type, requestId, payload } of this.reader.push(chunk)) {
+        const waiting = this.waiting.get(requestId);
+        if (waiting?.type !== type) throw new GbError('PROTOCOL_VIOLATION', 'the executor answered what nobody asked');
+        waiting.resolve(payload);
+      }
+    } catch (reason) {
+      this.lastWords += GbError.from(reason).rawMessage;
+      this.child.kill('SIGKILL');
+    }
+  }
+
+  private onEnd(what: string, resolve: (exit: ExecutorExit) => void): void {
+    if (this.gone) return;
+    const words = this.lastWords.trim().split('\n').at(-1);
+    const reason = words ? `${what} (${words})` : what;
+    this.gone = new GbError('DATA_LOSS', `the executor ${reason}; what it held is gone`);
+    this.socket.destroy();
+    for (const waiting of [...this.waiting.values()]) waiting.reject(this.gone);
+    for (const wake of this.slotWaiters.splice(0)) wake(-1);
+    resolve({ reason, expected: this.stopping });
+  }
+
+  private async withSlot<T>(use: (file: FileHandle, position: number) => Promise<T>): Promise<T> {
+    const slot = this.freeSlots.pop() ?? (await new Promise<number>((resolve) => this.slotWaiters.push(resolve)));
+    try {
+      const file = this.staging;
+      if (this.gone || !file || slot < 0) throw this.gone ?? new GbError('DATA_LOSS', 'the executor is being stopped');
+      return await use(file, slot * FRAME_BYTES_MAX);
+    } finally {
+      const next = slot < 0 ? undefined : this.slotWaiters.shift();
+      if (next) next(slot);
+      else if (slot >= 0) this.freeSlots.push(slot);
+    }
+  }
+
+  private failure(status: number, detail: number, verb: string): GbError {
+    const [code, text] = STATUS_ERRORS[status] ?? ['DRIVER_ERROR', `answered status ${status}`];
+    const why = status === GbxStatus.DRIVER ? `: ${cuErrorName(detail)}` : detail ? ` (${detail})` : '';
+    const words = verb === 'init' ? this.lastWords.trim().split('\n').at(-1) : '';
+    return new GbError(code, `${verb}: the executor ${text}${why}${words ? `; ${words}` : ''}`, { details: { detail } });
+  }
+}
+
+const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = {
+  [GbxStatus.INVALID]: ['INVALID_ARGUMENT', 'refused the range: unaligned, outside the arena, or overlapping'],
+  [GbxStatus.VERSION_MISMATCH]: ['DRIVER_ERROR', 'is of another version; run "make" again'],
+  [GbxStatus.CAPACITY]: ['CAPACITY_EXHAUSTED', 'found no memory'],
+  [GbxStatus.NOT_FOUND]: ['NOT_FOUND', 'knows no such range'],
+  [GbxStatus.ARENA_UNAVAILABLE]: ['DRIVER_ERROR', 'could not reserve the arena at its address'],
+  [GbxStatus.DRIVER]: ['DRIVER_ERROR', 'was refused by the CUDA driver'],
+  [GbxStatus.SYSTEM]: ['DRIVER_ERROR', 'was refused by the system'],
+};

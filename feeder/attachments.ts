@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// What leases hold: one executor per lease, its ranges, and the account kept exact around every step.
+//   held -> ended (released, expired, stopped)        held -> failed (its executor died) -> ended
+// Must not know gRPC, sessions or TTLs.
+import { assert } from '../proto/base/assert.js';
+import type { Clock } from '../proto/base/clock.js';
+import { GbError } from '../proto/base/errors.js';
+import type { LeaseId } from '../proto/base/ids.js';
+import { FRAME_BYTES_MAX, RANGE_ALIGN_BYTES, RANGES_PER_LEASE_MAX } from '../proto/base/limits.js';
+import type { Logger } from '../proto/base/log.js';
+import { Executor, type ExecutorRange } from '../driver/executor/client.js';
+import type { GpuDriver } from '../driver/library.js';
+import type { Lease } from './lease.js';
+import type { MemoryGuard } from './memory-guard.js';
+import { RAM_KEY, type DeviceBytes, type DeviceKey, type Pool } from './pool.js';
+import { RangeSet, type HeldRange } from './ranges.js';
+
+export interface Attachment {
+  readonly leaseId: LeaseId;
+  readonly executor: Executor;
+  readonly ranges: RangeSet;
+  readBytes: number;
+  writeBytes: number;
+  /** RAM bytes locked against swapping. */
+  lockedBytes: number;
+  /** Why its bytes are gone, once they are. */
+  failure: GbError | undefined;
+  /** Set when the lease ends; nothing new starts from then on. */
+  ending: Promise<number> | undefined;
+}
+
+export interface AttachmentsOptions {
+  readonly pool: Pool;
+  readonly gpu: GpuDriver;
+  /** CUDA ordinals every executor opens. */
+  readonly gpuOrdinals: readonly number[];
+  readonly guard: MemoryGuard;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly onChange: () => void;
+}
+
+export class Attachments {
+  private readonly held = new Map<LeaseId, Attachment>();
+  private readTotal = 0;
+  private writeTotal = 0;
+
+  constructor(private readonly options: AttachmentsOptions) {}
+
+  /** Bytes served to hosts since start, and taken from them. */
+  get traffic(): { readonly readBytes: number; readonly writeBytes: number } {
+    return { readBytes: this.readTotal, writeBytes: this.writeTotal };
+  }
+
+  /** RAM locked against swapping, of all leases. */
+  get lockedBytes(): number {
+    let locked = 0;
+    for (const attachment of this.held.values()) locked += attachment.lockedBytes;
+    return locked;
+  }
+
+  /** Starts the executor of a lease whose bytes are promised already. @throws GbError when it cannot start. */
+  async open(lease: Lease): Promise<void> {
+    const { arenaBase, arenaBytes, id } = lease;
+    const { gpu, gpuOrdinals, log, clock } = this.options;
+    const executor = await Executor.start({ arenaBase, arenaBytes, gpu, gpuOrdinals, log, clock });
+    const attachment: Attachment = {
+      leaseId: id,
+      executor,
+      ranges: new RangeSet(),
+      readBytes: 0,
+      writeBytes: 0,
+      lockedBytes: 0,
+      failure: undefined,
+      ending: undefined,
+    };
+    this.held.set(id, attachment);
+    void executor.ended.then(({ reason, expected }) => {
+      if (!expected) this.onExecutorDeath(attachment, reason);
+    });
+    log.info({ event: 'executor_started', lease: id, pid: executor.pid }, 'an executor holds this lease');
+  }
+
+  /** @throws GbError DATA_LOSS when its executor died; LEASE_EXPIRED when it is ending. */
+  get(leaseId: LeaseId): Attachment {
+    const attachment = this.held.get(leaseId);
+    if (!attachment || attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${leaseId} has ended`);
+    if (attachment.failure) throw attachment.failure;
+    return attachment;
+  }
+
+  /** What a lease holds, also after its executor died. */
+  facts(leaseId: LeaseId): Pick<Attachment, 'readBytes' | 'writeBytes'> | undefined {
+    return this.held.get(leaseId);
+  }
+
+  pidOf(leaseId: LeaseId): number | undefined {
+    return this.held.get(leaseId)?.executor.pid;
+  }
+
+  /** Maps zeroed memory. Returns its locked bytes. Cancel: an allocation whose caller went away is undone.
+   *  @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED, DATA_LOSS; then nothing has changed. */
+  async allocate(lease: Lease, device: DeviceKey, offset: number, length: number, signal: AbortSignal): Promise<number> {
+    const attachment = this.get(lease.id);
+    checkRange(lease, offset, length);
+    if (attachment.ranges.count >= RANGES_PER_LEASE_MAX) {
+      throw new GbError('CAPACITY_EXHAUSTED', `a lease holds at most ${RANGES_PER_LEASE_MAX} ranges`);
+    }
+    const range: HeldRange = { device, offset, length, lockedBytes: 0, ready: false };
+    attachment.ranges.add(range);
+    const undoGuard = device === RAM_KEY ? await this.guardOrForget(attachment, range) : () => undefined;
+    try {
+      this.take(attachment, range);
+      try {
+        range.lockedBytes = await attachment.executor.allocate(executorRange(range));
+      } catch (reason) {
+        this.giveBack(attachment, range);
+        throw reason;
+      }
+    } catch (reason) {
+      attachment.ranges.remove(range);
+      throw reason;
+    } finally {
+      undoGuard();
+    }
+    range.ready = true;
+    attachment.lockedBytes += device === RAM_KEY ? range.lockedBytes : 0;
+    this.options.onChange();
+    if (signal.aborted) {
+      await this.free(lease, device, offset, length).catch(() => undefined);
+      throw new GbError('CANCELED', 'the caller went away; the range was freed again');
+    }
+    return range.lockedBytes;
+  }
+
+  /** Scrubs and gives back exactly one allocated range. @throws GbError NOT_FOUND, DATA_LOSS. */
+  async free(lease: Lease, device: DeviceKey, offset: number, length: number): Promise<void> {
+    const attachment = this.get(lease.id);
+    const range = attachment.ranges.find(device, offset, length);
+    if (!range?.ready) throw new GbError('NOT_FOUND', `no range of ${length} bytes was allocated at offset ${offset}`);
+    range.ready = false; // A second Free, and new transfers, do not find it.
+    await attachment.executor.free(executorRange(range));
+    attachment.ranges.remove(range);
+    attachment.lockedBytes -= device === RAM_KEY ? range.lockedBytes : 0;
+    this.giveBack(attachment, range);
+    this.options.onChange();
+  }
+
+  /** Checks a transfer before its first byte. @throws GbError NOT_FOUND unless all of it is allocated on one device. */
+  checkTransfer(lease: Lease, offset: number, length: number): Attachment {
+    const attachment = this.get(lease.id);
+    if (!attachment.ranges.covers(offset, length)) {
+      throw new GbError('NOT_FOUND', `bytes ${offset} to ${offset + length} are not allocated`);
+    }
+    return attachment;
+  }
+
+  /** Writes one frame. Awaiting it is the flow control. */
+  async writeFrame(attachment: Attachment, offset: number, data: Uint8Array): Promise<void> {
+    assert(data.length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
+    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    await attachment.executor.write(BigInt(offset), data);
+    attachment.writeBytes += data.length;
+    this.writeTotal += data.length;
+  }
+
+  async readFrame(attachment: Attachment, offset: number, length: number): Promise<Buffer> {
+    assert(length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
+    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    const data = await attachment.executor.read(BigInt(offset), length);
+    attachment.readBytes += length;
+    this.readTotal += length;
+    return data;
+  }
+
+  /** Ends what a lease holds: the executor scrubs and goes, then the account is closed. Returns the freed bytes.
+   *  May be called again; every call answers the same. */
+  end(leaseId: LeaseId): Promise<number> {
+    const attachment = this.held.get(leaseId);
+    if (!attachment) return Promise.resolve(0);
+    attachment.ending ??= this.endNow(attachment);
+    return attachment.ending;
+  }
+
+  private async endNow(attachment: Attachment): Promise<number> {
+    await attachment.executor.stop();
+    const freed = attachment.failure ? 0 : this.options.pool.close(attachment.leaseId);
+    this.held.delete(attachment.leaseId);
+    this.options.onChange();
+    return freed;
+  }
+
+  /** The bytes are gone at once; the lease stays known, so that its owner is told DATA_LOSS and not "unknown". */
+  private onExecutorDeath(attachment: Attachment, reason: string): void {
+    const { leaseId } = attachment;
+    const text = `the executor of lease ${leaseId} ${reason}; what it held is gone`;
+    attachment.failure = new GbError('DATA_LOSS', text, { details: { leaseId } });
+    attachment.lockedBytes = 0;
+    this.options.pool.close(leaseId);
+    this.options.log.error({ event: 'executor_died', lease: leaseId, pid: attachment.executor.pid, reason }, text);
+    this.options.onChange();
+  }
+
+  private async guardOrForget(attachment: Attachment, range: HeldRange): Promise<() => void> {
+    try {
+      return await this.options.guard.admit(range.length);
+    } catch (reason) {
+      attachment.ranges.remove(range);
+      throw reason;
+    }
+  }
+
+  private take(attachment: Attachment, range: HeldRange): void {
+    if (attachment.failure) throw attachment.failure;
+    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    this.options.pool.take(attachment.leaseId, range.device, range.length);
+  }
+
+  /** Nothing to give back once the account was closed by the executor's death or the lease's end. */
+  private giveBack(attachment: Attachment, range: HeldRange): void {
+    if (attachment.failure || !this.options.pool.holding(attachment.leaseId).has(range.device)) return;
+    this.options.pool.give(attachment.leaseId, range.device, range.length);
+  }
+
+  /** Ends everything, all leases at once. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.held.keys()].map((leaseId) => this.end(leaseId)));
+  }
+
+  /** For the account of one lease. */
+  rangesOf(leaseId: LeaseId): readonly HeldRange[] {
+    return this.held.get(leaseId)?.ranges.all() ?? [];
+  }
+}
+
+/** Limits a lease asks for, as the log shows them. */
+export function describeLimits(limits: DeviceBytes): Record<string, number> {
+  return Object.fromEntries(limits);
+}
+
+function executorRange(range: HeldRange): ExecutorRange {
+  const { device, offset, length } = range;
+  const place = { offset: BigInt(offset), length: BigInt(length) };
+  return device === RAM_KEY ? place : { gpuOrdinal: Number(device.slice('gpu:'.length)), ...place };
+}
+
+function checkRange(lease: Lease, offset: number, length: number): void {
+  const aligned = offset % RANGE_ALIGN_BYTES === 0 && length % RANGE_ALIGN_BYTES === 0;
+  if (!aligned || length === 0) {
+    throw new GbError('INVALID_ARGUMENT', `ranges start and end at multiples of ${RANGE_ALIGN_BYTES} bytes`);
+  }
+  if (BigInt(offset) + BigInt(length) > lease.arenaBytes) {
+    throw new GbError('INVALID_ARGUMENT', `offset ${offset} + ${length} bytes is outside the arena`);
+  }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a feeder is told, checked against what the machine has. The only file of the feeder that reads its environment.
+import { hostname } from 'node:os';
+import { GbError } from '../proto/base/errors.js';
+import { DEFAULT_PORT, HOST_NAME_CHARACTERS_MAX, LEASE_TTL_MS, RANGE_ALIGN_BYTES } from '../proto/base/limits.js';
+import { configDir, feedSocketPath } from '../proto/base/paths.js';
+import { formatBytes, parseBytes } from '../proto/base/units.js';
+import { listGpus, type Gpu } from '../driver/cuda/memory.js';
+import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
+import { chooseBinds, type Bind } from '../security/bind.js';
+import { defaultReserveBytes, readMemory, type MemoryFacts } from './memory-guard.js';
+
+type Env = Readonly<Record<string, string | undefined>>;
+
+/** What may be asked for; everything has a default. Sizes in bytes, times in milliseconds. */
+export interface FeederOptions {
+  /** RAM to lend. Default: half of what is available now, and never into the reserve. 0: none. */
+  readonly ramBytes?: number;
+  /** VRAM to lend by CUDA ordinal. Default: none; a GPU is only lent when its owner says how much. */
+  readonly vramBytes?: ReadonlyMap<number, number>;
+  /** TCP port; 0: any free one. Default: 9740. */
+  readonly port?: number;
+  /** Addresses or interface names. Default: every LAN address. */
+  readonly bind?: readonly string[];
+  readonly allowWan?: boolean;
+  /** Default: the host name. */
+  readonly name?: string;
+  /** Default: GREENBOOST_GPU, else `cuda` when VRAM is to be lent, else `none`. */
+  readonly gpu?: GpuDriver;
+  /** RAM kept for this machine's user. Default: GREENBOOST_RAM_RESERVE, else the larger of 1 GiB and a tenth. */
+  readonly ramReserveBytes?: number;
+  readonly leaseTtlMs?: number;
+  /** Folder of the pairing keys. Default: the user's configuration folder. */
+  readonly configDir?: string;
+  /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime folder. */
+  readonly controlSocket?: string | false;
+}
+
+export interface LentGpu {
+  readonly gpu: Gpu;
+  readonly bytes: number;
+}
+
+/** Checked and complete. */
+export interface FeederConfig {
+  readonly ramBytes: number;
+  readonly ramReserveBytes: number;
+  readonly gpus: readonly LentGpu[];
+  readonly gpu: GpuDriver;
+  readonly binds: readonly Bind[];
+  readonly allowWan: boolean;
+  readonly name: string;
+  readonly leaseTtlMs: number;
+  readonly configDir: string;
+  readonly controlSocket: string | false;
+}
+
+/** Share of MemAvailable that is lent unless the user says otherwise. */
+const DEFAULT_RAM_SHARE = 0.5;
+/** VRAM that a GPU keeps: contexts of executors, and a desktop. */
+const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
+
+const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);
+
+/** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared, NOT_FOUND without
+ *  the GPU that was named; the message says what to do. */
+export async function resolveConfig(options: FeederOptions, env: Env = process.env): Promise<FeederConfig> {
+  const vram = new Map([...(options.vramBytes ?? [])].filter(([, bytes]) => bytes > 0));
+  const gpu = options.gpu ?? gpuDriverFromEnv(env, vram.size > 0 ? 'cuda' : 'none');
+  const memory = readMemory();
+  const ramReserveBytes = options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
+  const config: FeederConfig = {
+    ramBytes: chooseRam(options.ramBytes, memory, ramReserveBytes),
+    ramReserveBytes,
+    gpus: await chooseGpus(vram, gpu),
+    gpu,
+    binds: chooseBinds({
+      ...(options.bind?.length ? { bind: options.bind } : {}),
+      allowWan: options.allowWan ?? false,
+      port: options.port ?? DEFAULT_PORT,
+    }),
+    allowWan: options.allowWan ?? false,
+    name: cleanName(options.name ?? hostname()),
+    leaseTtlMs: options.leaseTtlMs ?? LEASE_TTL_MS,
+    configDir: options.configDir ?? configDir(env),
+    controlSocket: options.controlSocket ?? feedSocketPath(env),
+  };
+  if (config.ramBytes === 0 && config.gpus.length === 0) {
+    throw new GbError('INVALID_ARGUMENT', 'nothing to lend; give --ram 4GiB or --vram 0=4GiB');
+  }
+  return config;
+}
+
+function reserveFromEnv(env: Env): number | undefined {
+  const text = env['GREENBOOST_RAM_RESERVE'];
+  return text === undefined || text === '' ? undefined : parseBytes(text);
+}
+
+/** Whole chunks of RAM. */
+export function chooseRam(wanted: number | undefined, memory: MemoryFacts, reserveBytes: number): number {
+  const spare = alignDown(Math.max(0, memory.availableBytes - reserveBytes));
+  if (wanted === undefined) return Math.min(spare, alignDown(Math.floor(memory.availableBytes * DEFAULT_RAM_SHARE)));
+  const bytes = alignDown(wanted);
+  if (wanted > 0 && bytes === 0) {
+    throw new GbError('INVALID_ARGUMENT', `--ram: at least ${formatBytes(RANGE_ALIGN_BYTES)}, or 0 for none`);
+  }
+  if (bytes > spare) {
+    throw new GbError(
+      'CAPACITY_EXHAUSTED',
+      `--ram ${formatBytes(wanted)} is more than this machine can spare: ${formatBytes(memory.availableBytes)} are ` +
+        `available and ${formatBytes(reserveBytes)} stay for its own user; lend at most ${formatBytes(spare)}, ` +
+        'or lower the reserve with GREENBOOST_RAM_RESERVE=SIZE',
+    );
+  }
+  return bytes;
+}
+
+async function chooseGpus(vram: ReadonlyMap<number, number>, driver: GpuDriver): Promise<LentGpu[]> {
+  if (vram.size === 0) return [];
+  if (driver === 'none') throw new GbError('INVALID_ARGUMENT', '--vram needs a driver; --gpu none lends RAM only');
+  const { gpus } = await listGpus(driver);
+  return [...vram]
+    .sort(([a], [b]) => a - b)
+    .map(([index, wanted]) => {
+      const gpu = gpus.find((candidate) => candidate.index === index);
+      if (!gpu) {
+        throw new GbError('NOT_FOUND', `--vram ${index}=…: this machine has GPUs 0 to ${gpus.length - 1}`);
+      }
+      return { gpu, bytes: checkVram(gpu, alignDown(wanted)) };
+    });
+}
+
+function checkVram(gpu: Gpu, bytes: number): number {
+  if (bytes === 0) throw new GbError('INVALID_ARGUMENT', `--vram: at least ${formatBytes(RANGE_ALIGN_BYTES)} of a GPU`);
+  if (!gpu.vmm) {
+    throw new GbError('UNSUPPORTED', `GPU ${gpu.index} (${gpu.name}) cannot map memory at chosen addresses`);
+  }
+  const free = Math.min(gpu.freeBytes ?? gpu.totalBytes, gpu.totalBytes);
+  const spare = Math.max(0, free - (gpu.simulated ? 0 : VRAM_RESERVE_BYTES));
+  if (bytes > spare) {
+    throw new GbError(
+      'CAPACITY_EXHAUSTED',
+      `GPU ${gpu.index} (${gpu.name}) can spare ${formatBytes(alignDown(spare))} of ${formatBytes(gpu.totalBytes)} now`,
+    );
+  }
+  return bytes;
+}
+
+/** Names travel to other machines' terminals: printable characters only. */
+export function cleanName(text: string): string {
+  const clean = text.replace(/[^\p{L}\p{N} ._-]/gu, '').trim().slice(0, HOST_NAME_CHARACTERS_MAX);
+  return clean === '' ? 'feeder' : clean;
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// The feeder itself: leases, their bytes and their time, brought together. Must not know gRPC.
+//   lending -> stopping -> stopped
+import type { Clock, Timer } from '../proto/base/clock.js';
+import { GbError } from '../proto/base/errors.js';
+import type { LeaseId, SessionId } from '../proto/base/ids.js';
+import {
+  ARENA_BYTES_MAX,
+  ARENA_WINDOW_BASE,
+  ARENA_WINDOW_END,
+  LEASES_PER_SESSION_MAX,
+  LEASE_SWEEP_INTERVAL_MS,
+  RANGE_ALIGN_BYTES,
+} from '../proto/base/limits.js';
+import type { Logger } from '../proto/base/log.js';
+import { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
+import type { GpuDriver } from '../driver/library.js';
+import { Attachments } from './attachments.js';
+import type { LentGpu } from './config.js';
+import { LeaseTable, type Caller, type Lease, type LeaseRequest, type RenewOutcome } from './lease.js';
+import { MemoryGuard } from './memory-guard.js';
+import { gpuKey, Pool, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
+import { StatsHub } from './stats.js';
+
+export interface FeederSettings {
+  readonly ramBytes: number;
+  readonly ramReserveBytes: number;
+  readonly gpus: readonly LentGpu[];
+  readonly gpu: GpuDriver;
+  readonly leaseTtlMs: number;
+}
+
+export interface LeaseFacts {
+  readonly lease: Lease;
+  readonly limits: DeviceBytes;
+  readonly usedBytes: number;
+  readonly ttlRemainingMs: number;
+  readonly adopted: boolean;
+}
+
+export class Feeder {
+  readonly pool: Pool;
+  readonly hub: StatsHub;
+  readonly attachments: Attachments;
+  readonly gpus: readonly LentGpu[];
+  private readonly table: LeaseTable;
+  private readonly opening = new Set<Promise<unknown>>();
+  private readonly sweep: Timer;
+  private current = FeederState.LENDING;
+  private onEmpty: (() => void) | undefined;
+
+  constructor(
+    settings: FeederSettings,
+    private readonly clock: Clock,
+    private readonly log: Logger,
+  ) {
+    const ram: [DeviceKey, number][] = settings.ramBytes > 0 ? [[RAM_KEY, settings.ramBytes]] : [];
+    this.pool = new Pool(new Map([...ram, ...settings.gpus.map(({ gpu, bytes }) => [gpuKey(gpu.index), bytes] as const)]));
+    this.hub = new StatsHub(clock);
+    this.gpus = settings.gpus;
+    this.table = new LeaseTable(settings.leaseTtlMs);
+    this.attachments = new Attachments({
+      pool: this.pool,
+      gpu: settings.gpu,
+      gpuOrdinals: settings.gpus.map(({ gpu }) => gpu.index),
+      guard: new MemoryGuard(settings.ramReserveBytes),
+      clock,
+      log,
+      onChange: () => this.changed(),
+    });
+    this.sweep = clock.every(LEASE_SWEEP_INTERVAL_MS, () => this.expire());
+  }
+
+  get state(): FeederState {
+    return this.current;
+  }
+
+  get leaseTtlMs(): number {
+    return this.table.ttlMs;
+  }
+
+  get leaseCount(): number {
+    return this.table.size;
+  }
+
+  /** Promises bytes and starts the executor that will hold them. Cancel: a lease nobody waits for is released.
+   *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE when stopping; then nothing has changed. */
+  async acquire(caller: Caller, request: LeaseRequest, limits: DeviceBytes, signal: AbortSignal): Promise<Lease> {
+    this.assertLending();
+    checkArena(request);
+    if (this.table.countOf(caller.hostId) >= LEASES_PER_SESSION_MAX) {
+      throw new GbError('CAPACITY_EXHAUSTED', `a host holds at most ${LEASES_PER_SESSION_MAX} leases`);
+    }
+    const lease = this.table.acquire(caller, request, this.clock.nowMs());
+    try {
+      this.pool.open(lease.id, limits);
+    } catch (reason) {
+      this.table.remove(lease.id);
+      throw reason;
+    }
+    const opened = this.attachments.open(lease);
+    this.opening.add(opened);
+    try {
+      await opened;
+    } catch (reason) {
+      this.pool.close(lease.id);
+      this.table.remove(lease.id);
+      throw reason;
+    } finally {
+      this.opening.delete(opened);
+      this.changed();
+    }
+    if (signal.aborted || !this.table.get(lease.id)) {
+      this.table.remove(lease.id);
+      await this.attachments.end(lease.id);
+      throw new GbError('CANCELED', 'nobody waits for this lease any more');
+    }
+    const { id, attachmentId, hostName } = lease;
+    this.log.info(
+      { event: 'lease_acquired', lease: id, attachment: attachmentId, host: hostName, limits: Object.fromEntries(limits) },
+      'bytes are promised',
+    );
+    return lease;
+  }
+
+  /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used. */
+  resize(caller: Caller, id: string, fencingToken: bigint, limits: DeviceBytes): void {
+    const lease = this.authorize(caller, id, fencingToken);
+    this.assertLending();
+    this.attachments.get(lease.id);
+    this.pool.resize(lease.id, limits);
+    this.changed();
+  }
+
+  renew(caller: Caller, id: string, fencingToken: bigint): RenewOutcome {
+    const outcome = this.table.renew(caller, id, fencingToken, this.clock.nowMs());
+    if (outcome.t === 'ok' && outcome.adopted) {
+      this.log.info({ event: 'lease_adopted', lease: id, session: caller.sessionId }, 'a session took over a lease');
+      this.changed();
+    }
+    return outcome;
+  }
+
+  /** Frees everything a lease holds, at once. Returns how many bytes. */
+  async release(caller: Caller, id: string, fencingToken: bigint): Promise<number> {
+    const lease = this.authorize(caller, id, fencingToken);
+    this.table.remove(lease.id);
+    const freedBytes = await this.attachments.end(lease.id);
+    this.log.info({ event: 'lease_released', lease: lease.id, freedBytes }, 'a lease was released');
+    return freedBytes;
+  }
+
+  authorize(caller: Caller, id: string, fencingToken: bigint): Lease {
+    return this.table.authorize(caller, id, fencingToken, this.clock.nowMs());
+  }
+
+  allocate(
+    lease: Lease,
+    range: { device: DeviceKey; offset: number; length: number },
+    signal: AbortSignal,
+  ): Promise<number> {
+    this.assertLending();
+    return this.attachments.allocate(lease, range.device, range.offset, range.length, signal);
+  }
+
+  /** A connection has ended: the TTL of its leases starts. */
+  onSessionEnd(sessionId: SessionId): void {
+    for (const { id } of this.table.orphan(sessionId, this.clock.nowMs())) {
+      const { leaseTtlMs } = this;
+      this.log.warn({ event: 'lease_orphaned', lease: id, leaseTtlMs }, 'its session has ended; the TTL runs');
+    }
+    this.changed();
+  }
+
+  leaseFacts(): LeaseFacts[] {
+    const nowMs = this.clock.nowMs();
+    return this.table.all().map((lease) => {
+      const holding = this.pool.holding(lease.id);
+      let usedBytes = 0;
+      for (const held of holding.values()) usedBytes += held.usedBytes;
+      return {
+        lease,
+        limits: new Map([...holding].map(([device, { limitBytes }]) => [device, limitBytes])),
+        usedBytes,
+        ttlRemainingMs: Math.max(0, Math.round(lease.state.deadlineMs - nowMs)),
+        adopted: lease.state.t === 'adopted',
+      };
+    });
+  }
+
+  /** No new leases and allocations; waits until hosts gave theirs back, at most `graceMs`. */
+  async drain(graceMs: number): Promise<void> {
+    this.current = FeederState.STOPPING;
+    this.hub.flush();
+    if (this.table.size === 0 || graceMs <= 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = this.clock.after(graceMs, resolve);
+      this.onEmpty = () => {
+        timer.cancel();
+        resolve();
+      };
+    });
+    this.onEmpty = undefined;
+  }
+
+  /** Whoever waits in drain waits no longer. */
+  endGrace(): void {
+    this.onEmpty?.();
+  }
+
+  /** Ends every lease: executors scrub and go. */
+  async stop(): Promise<void> {
+    this.current = FeederState.STOPPING;
+    this.sweep.cancel();
+    for (const lease of this.table.all()) this.table.remove(lease.id);
+    await Promise.allSettled(this.opening);
+    await this.attachments.stop();
+  }
+
+  private changed(): void {
+    this.hub.changed();
+    if (this.table.size === 0) this.endGrace();
+  }
+
+  private expire(): void {
+    for (const { id } of this.table.expire(this.clock.nowMs())) void this.endExpired(id);
+  }
+
+  private async endExpired(id: LeaseId): Promise<void> {
+    const freedBytes = await this.attachments.end(id);
+    this.log.warn({ event: 'lease_expired', lease: id, freedBytes }, 'nobody renewed a lease; it was freed');
+  }
+
+  private assertLending(): void {
+    if (this.current === FeederState.LENDING) return;
+    throw new GbError('WRONG_STATE', 'the feeder is stopping; it lends nothing new');
+  }
+}
+
+function checkArena({ arenaBase, arenaBytes }: LeaseRequest): void {
+  const align = BigInt(RANGE_ALIGN_BYTES);
+  const aligned = arenaBase % align === 0n && arenaBytes % align === 0n;
+  const sized = arenaBytes > 0n && arenaBytes <= ARENA_BYTES_MAX;
+  if (!aligned || !sized || arenaBase < ARENA_WINDOW_BASE || arenaBase + arenaBytes > ARENA_WINDOW_END) {
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `the arena must be aligned to ${RANGE_ALIGN_BYTES} bytes, at most ${ARENA_BYTES_MAX} bytes, and lie between ` +
+        `0x${ARENA_WINDOW_BASE.toString(16)} and 0x${ARENA_WINDOW_END.toString(16)}`,
+    );
+  }
+}

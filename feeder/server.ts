@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gRPC edge of a feeder: takes messages apart, asks the feeder, puts answers together. Nothing is decided here.
+import type * as grpc from '@grpc/grpc-js';
+import { GbError } from '../proto/base/errors.js';
+import { parseAttachmentId, parseId } from '../proto/base/ids.js';
+import {
+  HEARTBEAT_INTERVAL_MS,
+  LEASES_PER_SESSION_MAX,
+  PING_PAYLOAD_BYTES_MAX,
+  PROBES_PER_SESSION_MAX,
+  PROTOCOL_MAJOR,
+  PROTOCOL_MINOR,
+  STATS_WATCHERS_PER_SESSION_MAX,
+  TRANSFERS_PER_SESSION_MAX,
+  WATCH_INTERVAL_MS_MIN,
+} from '../proto/base/limits.js';
+import { bytesFromWire } from '../proto/base/units.js';
+import { softwareVersion } from '../proto/base/version.js';
+import {
+  DeviceKind,
+  ErrorCodeOrOk,
+  FeederService,
+  type DeviceBytes as WireDeviceBytes,
+  type DeviceId,
+  type LeaseRef,
+  type Range,
+} from '../proto/gen/greenboost/v1/feeder_pb.js';
+import type { ServerCallInfo, ServiceHandlers } from '../proto/grpc.js';
+import { cleanName } from './config.js';
+import type { Feeder } from './feeder.js';
+import type { Lease } from './lease.js';
+import { gpuKey, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
+import type { Session, Sessions } from './sessions.js';
+import { deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
+import { callSignal, checkTransferSpan, receiveProbe, receiveWrite, sendProbe, sendRead } from './transfers.js';
+
+export interface ServerOptions {
+  readonly feeder: Feeder;
+  readonly sessions: Sessions;
+  readonly feederId: string;
+  readonly feederName: string;
+  /** Random per start: leases of another incarnation are gone. */
+  readonly incarnation: string;
+  readonly authFailureCount: () => number;
+  /** Aborts when the feeder says goodbye: open streams end in order. */
+  readonly goodbye: AbortSignal;
+}
+
+type Handlers = ServiceHandlers<typeof FeederService>;
+
+/** Optional features of the protocol this feeder knows; none yet. */
+const FEATURES = 0n;
+const WATCH_INTERVAL_MS_MAX = 60_000;
+const DEVICES_PER_LEASE_MAX = 64;
+
+export function lentNow({ feeder }: Pick<ServerOptions, 'feeder'>): LentDeviceFacts[] {
+  return lentDevices(feeder.pool, feeder.gpus, feeder.attachments.lockedBytes);
+}
+
+/** The present state, as WatchStats and `feed status` show it. */
+export function statsNow(options: Pick<ServerOptions, 'feeder' | 'sessions' | 'authFailureCount'>) {
+  const { feeder, sessions, authFailureCount } = options;
+  const { readBytes, writeBytes } = feeder.attachments.traffic;
+  return {
+    devices: lentNow(options),
+    state: feeder.state,
+    leaseCount: feeder.leaseCount,
+    sessionCount: sessions.size,
+    readBytes: BigInt(readBytes),
+    writeBytes: BigInt(writeBytes),
+    authFailureCount: BigInt(authFailureCount()),
+  };
+}
+
+/** The handlers of FeederService. */
+export function feederHandlers(options: ServerOptions): Handlers {
+  return { ...sessionHandlers(options), ...leaseHandlers(options), ...memoryHandlers(options) };
+}
+
+type SessionCalls = 'hello' | 'ping' | 'probeUpload' | 'probeDownload' | 'watchStats';
+
+function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
+  const { feeder, sessions } = options;
+  return {
+    async hello(request, { peer }) {
+      checkVersion(request.version, request.featuresRequired);
+      const host = { hostId: parseId('host', request.hostId), hostName: cleanName(request.hostName) };
+      const { sessionId } = sessions.hello(peer, host);
+      return {
+        version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
+        features: request.featuresOffered & FEATURES,
+        feederId: options.feederId,
+        feederName: options.feederName,
+        software: softwareVersion(),
+        sessionId,
+        incarnation: options.incarnation,
+        devices: lentNow(options),
+        leaseTtlMs: feeder.leaseTtlMs,
+      };
+    },
+    async ping({ payload }, { peer }) {
+      sessions.get(peer);
+      if (payload.length > PING_PAYLOAD_BYTES_MAX) {
+        throw new GbError('INVALID_ARGUMENT', `a ping carries at most ${PING_PAYLOAD_BYTES_MAX} bytes`);
+      }
+      return { payload };
+    },
+    async probeUpload(call) {
+      const release = sessions.get(call.getPeer()).count('probes', PROBES_PER_SESSION_MAX);
+      try {
+        return { bytes: BigInt(await receiveProbe(call)) };
+      } catch (reason) {
+        throw call.cancelled ? new GbError('CANCELED', 'the caller went away') : reason;
+      } finally {
+        release();
+      }
+    },
+    async probeDownload(call) {
+      const release = sessions.get(call.getPeer()).count('probes', PROBES_PER_SESSION_MAX);
+      try {
+        await sendProbe(asFrames(call), callSignal(call), bytesFromWire(call.request.bytes));
+      } finally {
+        release();
+      }
+    },
+    async watchStats(call) {
+      const release = sessions.get(call.getPeer()).count('watchers', STATS_WATCHERS_PER_SESSION_MAX);
+      const asked = call.request.intervalMs || HEARTBEAT_INTERVAL_MS;
+      const intervalMs = Math.min(WATCH_INTERVAL_MS_MAX, Math.max(WATCH_INTERVAL_MS_MIN, asked));
+      const watcher = {
+        send: () => call.write(statsNow(options)),
+        resume: (callback: () => void) => call.once('drain', callback),
+      };
+      const end = feeder.hub.watch(watcher, intervalMs);
+      await aborted(AbortSignal.any([callSignal(call), options.goodbye]));
+      end();
+      release();
+    },
+  };
+}
+
+type LeaseCalls = 'acquireLease' | 'resizeLease' | 'renewLeases' | 'releaseLease' | 'statLease';
+
+function leaseHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, LeaseCalls> {
+  return {
+    async acquireLease(request, { peer, signal }) {
+      const session = sessions.get(peer);
+      const { arenaBase, arenaBytes } = request;
+      const attachmentId = parseAttachmentId(request.attachmentId);
+      const wanted = { hostName: session.hostName, attachmentId, arenaBase, arenaBytes };
+      const lease = await feeder.acquire(session, wanted, limitsOf(request.devices), signal);
+      return { lease: refOf(lease), ttlMs: feeder.leaseTtlMs };
+    },
+    async resizeLease(request, { peer }) {
+      const { leaseId, fencingToken } = refFrom(request.lease);
+      feeder.resize(sessions.get(peer), leaseId, fencingToken, limitsOf(request.devices));
+      return {};
+    },
+    async renewLeases(request, { peer }) {
+      const session = sessions.get(peer);
+      if (request.leases.length > LEASES_PER_SESSION_MAX) {
+        throw new GbError('INVALID_ARGUMENT', `at most ${LEASES_PER_SESSION_MAX} leases are renewed at once`);
+      }
+      return { leases: request.leases.map((ref) => renewOne(feeder, session, ref)) };
+    },
+    async releaseLease(request, { peer }) {
+      const { leaseId, fencingToken } = refFrom(request.lease);
+      return { freedBytes: BigInt(await feeder.release(sessions.get(peer), leaseId, fencingToken)) };
+    },
+    async statLease(request, { peer }) {
+      const lease = authorized(feeder, sessions.get(peer), request.lease);
+      const { readBytes, writeBytes } = feeder.attachments.get(lease.id);
+      const facts = feeder.leaseFacts().find((candidate) => candidate.lease.id === lease.id);
+      return {
+        limits: [...(facts?.limits ?? [])].map(([key, bytes]) => ({ device: deviceIdOf(key), bytes: BigInt(bytes) })),
+        ranges: feeder.attachments
+          .rangesOf(lease.id)
+          .filter((range) => range.ready)
+          .map(({ device, offset, length }) => ({
+            device: deviceIdOf(device),
+            offset: BigInt(offset),
+            length: BigInt(length),
+          })),
+        readBytes: BigInt(readBytes),
+        writeBytes: BigInt(writeBytes),
+        ttlRemainingMs: BigInt(facts?.ttlRemainingMs ?? 0),
+      };
+    },
+  };
+}
+
+function memoryHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, 'allocate' | 'free' | 'read' | 'write'> {
+  const { attachments } = feeder;
+  return {
+    async allocate(request, { peer, signal }: ServerCallInfo) {
+      const lease = authorized(feeder, sessions.get(peer), request.lease);
+      return { lockedBytes: BigInt(await feeder.allocate(lease, rangeFrom(request.range), signal)) };
+    },
+    async free(request, { peer }) {
+      const lease = authorized(feeder, sessions.get(peer), request.lease);
+      const { device, offset, length } = rangeFrom(request.range);
+      await attachments.free(lease, device, offset, length);
+      return {};
+    },
+    async read(call) {
+      const session = sessions.get(call.getPeer());
+      const lease = authorized(feeder, session, call.request.lease);
+      const { offset, length } = checkTransferSpan(call.request.offset, call.request.length);
+      const release = session.count('transfers', TRANSFERS_PER_SESSION_MAX);
+      try {
+        const attachment = attachments.checkTransfer(lease, offset, length);
+        await sendRead(asFrames(call), callSignal(call), length, (position, bytes) =>
+          attachments.readFrame(attachment, offset + position, bytes),
+        );
+      } finally {
+        release();
+      }
+    },
+    async write(call) {
+      const session = sessions.get(call.getPeer());
+      const release = session.count('transfers', TRANSFERS_PER_SESSION_MAX);
+      try {
+        const bytes = await receiveWrite(call, callSignal(call), (header) => {
+          const lease = authorized(feeder, session, header.lease);
+          const { offset, length } = checkTransferSpan(header.offset, header.length);
+          const attachment = attachments.checkTransfer(lease, offset, length);
+          return { length, take: (position, data) => attachments.writeFrame(attachment, offset + position, data) };
+        });
+        return { bytes: BigInt(bytes) };
+      } finally {
+        release();
+      }
+    },
+  };
+}
+
+function checkVersion(version: { major: number; minor: number } | undefined, required: bigint): void {
+  const ours = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
+  if (version?.major !== PROTOCOL_MAJOR) {
+    const theirs = version ? `${version.major}.${version.minor}` : 'none';
+    throw new GbError('UNSUPPORTED', `the host speaks protocol ${theirs}, this feeder ${ours}; update the older one`);
+  }
+  const unknown = required & ~FEATURES;
+  if (unknown !== 0n) {
+    throw new GbError('UNSUPPORTED', `the host requires features this feeder does not have (0x${unknown.toString(16)})`);
+  }
+}
+
+function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {
+  const outcome = feeder.renew(session, ref.leaseId, ref.fencingToken);
+  if (outcome.t === 'ok') {
+    return { lease: refOf(outcome.lease), status: ErrorCodeOrOk.OK, ttlMs: feeder.leaseTtlMs };
+  }
+  const status = outcome.t === 'fenced' ? ErrorCodeOrOk.FENCED : ErrorCodeOrOk.LEASE_EXPIRED;
+  return { lease: { leaseId: ref.leaseId, fencingToken: ref.fencingToken }, status, ttlMs: 0 };
+}
+
+function authorized(feeder: Feeder, session: Session, ref: LeaseRef | undefined): Lease {
+  const { leaseId, fencingToken } = refFrom(ref);
+  return feeder.authorize(session, leaseId, fencingToken);
+}
+
+function refFrom(ref: LeaseRef | undefined): LeaseRef {
+  if (!ref) throw new GbError('INVALID_ARGUMENT', 'the call names no lease');
+  return ref;
+}
+
+function refOf({ id, fencingToken }: Lease): { leaseId: string; fencingToken: bigint } {
+  return { leaseId: id, fencingToken };
+}
+
+function keyFrom(device: DeviceId | undefined): DeviceKey {
+  if (device?.kind === DeviceKind.GPU) return gpuKey(device.index);
+  if (device?.kind === DeviceKind.RAM && device.index === 0) return RAM_KEY;
+  throw new GbError('INVALID_ARGUMENT', 'the call names no device of this feeder');
+}
+
+function limitsOf(devices: readonly WireDeviceBytes[]): DeviceBytes {
+  const limits = new Map<DeviceKey, number>();
+  if (devices.length > DEVICES_PER_LEASE_MAX) throw new GbError('INVALID_ARGUMENT', 'too many devices');
+  for (const { device, bytes } of devices) {
+    const key = keyFrom(device);
+    if (limits.has(key)) throw new GbError('INVALID_ARGUMENT', `${key} is named twice`);
+    limits.set(key, bytesFromWire(bytes));
+  }
+  return limits;
+}
+
+function rangeFrom(range: Range | undefined): { device: DeviceKey; offset: number; length: number } {
+  if (!range) throw new GbError('INVALID_ARGUMENT', 'the call names no range');
+  const { device, offset, length } = range;
+  return { device: keyFrom(device), offset: bytesFromWire(offset), length: bytesFromWire(length) };
+}
+
+/** The typed adapter takes message initialisers; frames are the part both have. */
+function asFrames(call: unknown): grpc.ServerWritableStream<unknown, { data: Uint8Array }> {
+  return call as grpc.ServerWritableStream<unknown, { data: Uint8Array }>;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// A real feeder in this process (real TLS with a pairing key, real executors), and hosts that talk to it.
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createId, type HostId } from '../../../proto/base/ids.js';
+import { createLogger } from '../../../proto/base/log.js';
+import { DeviceKind, FeederService, type LeaseRef } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import { FeedService } from '../../../proto/gen/greenboost/v1/control_pb.js';
+import { createClient, errorFromStatus, type ServiceClient } from '../../../proto/grpc.js';
+import * as grpc from '@grpc/grpc-js';
+import { createPskChannelCredentials } from '../../../security/channel.js';
+import { loadOrCreateFeederKeys } from '../../../security/key-file.js';
+import { startFeeder, type FeederOptions, type RunningFeeder } from '../../../feeder/main.js';
+
+export const MIB = 2 ** 20;
+export const RAM = { kind: DeviceKind.RAM, index: 0 };
+export const GPU = { kind: DeviceKind.GPU, index: 0 };
+export const ARENA_BASE = 0x500000000000n;
+export const ARENA_BYTES = 1n << 34n;
+
+export type Client = ServiceClient<typeof FeederService>;
+
+export interface TestFeeder {
+  readonly feeder: RunningFeeder;
+  readonly folder: string;
+  readonly socketPath: string;
+  connect(hostId?: HostId): Promise<TestHost>;
+  /** A session that has not said Hello. */
+  connectSilently(): Client;
+  control(): ServiceClient<typeof FeedService>;
+  stop(): Promise<void>;
+}
+
+export interface TestHost {
+  readonly client: Client;
+  readonly hostId: HostId;
+  lease(bytes: { ram?: number; gpu?: number }): Promise<LeaseRef>;
+  allocate(lease: LeaseRef, offset: number, length: number, device?: typeof RAM): Promise<bigint>;
+  free(lease: LeaseRef, offset: number, length: number, device?: typeof RAM): Promise<void>;
+  write(lease: LeaseRef, offset: number, data: Uint8Array): Promise<number>;
+  read(lease: LeaseRef, offset: number, length: number): Promise<Buffer>;
+  /** capacity, leased and used bytes of a device, now. */
+  account(device?: typeof RAM): Promise<{ capacity: number; leased: number; used: number }>;
+  close(): void;
+}
+
+export async function openFeeder(options: FeederOptions = {}): Promise<TestFeeder> {
+  const folder = mkdtempSync(join(tmpdir(), 'greenboost-feeder-'));
+  const socketPath = join(folder, 'run', 'feed.sock');
+  const feeder = await startFeeder(
+    {
+      ramBytes: 256 * MIB,
+      port: 0,
+      bind: ['127.0.0.1'],
+      gpu: 'none',
+      name: 'test',
+      ramReserveBytes: 64 * MIB,
+      configDir: join(folder, 'config'),
+      controlSocket: socketPath,
+      ...options,
+    },
+    { log: createLogger({ name: 'feeder', file: join(folder, 'feeder.log'), level: 'debug' }) },
+  );
+  const clients: { close(): void }[] = [];
+  const connectSilently = (): Client => {
+    const key = loadOrCreateFeederKeys(join(folder, 'config')).keys[0]!;
+    const client = createClient(
+      FeederService,
+      feeder.addresses[0] as string,
+      createPskChannelCredentials({ key }),
+      { 'grpc.enable_http_proxy': 0, 'grpc.max_receive_message_length': 4 * MIB },
+      'FEEDER_UNREACHABLE',
+    );
+    clients.push(client);
+    return client;
+  };
+  return {
+    feeder,
+    folder,
+    socketPath,
+    connectSilently,
+    connect: (hostId = createId('host')) => sayHello(connectSilently(), hostId),
+    control() {
+      const credentials = grpc.credentials.createInsecure();
+      const client = createClient(FeedService, `unix:${socketPath}`, credentials, {}, 'FEEDER_UNREACHABLE');
+      clients.push(client);
+      return client;
+    },
+    async stop() {
+      for (const client of clients) client.close();
+      await feeder.stop();
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+export const hello = (hostId: string) => ({ version: { major: 1, minor: 0 }, hostId, hostName: 'testhost', software: 'test' });
+
+async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
+  await client.hello(hello(hostId), { timeoutMs: 5_000 });
+  const big = BigInt;
+  return {
+    client,
+    hostId,
+    async lease({ ram = 0, gpu = 0 }) {
+      const devices = [
+        ...(ram ? [{ device: RAM, bytes: big(ram) }] : []),
+        ...(gpu ? [{ device: GPU, bytes: big(gpu) }] : []),
+      ];
+      const request = { attachmentId: randomBytes(16).toString('hex'), arenaBase: ARENA_BASE, arenaBytes: ARENA_BYTES, devices };
+      return (await client.acquireLease(request)).lease!;
+    },
+    async allocate(lease, offset, length, device = RAM) {
+      return (await client.allocate({ lease, range: { device, offset: big(offset), length: big(length) } })).lockedBytes;
+    },
+    async free(lease, offset, length, device = RAM) {
+      await client.free({ lease, range: { device, offset: big(offset), length: big(length) } });
+    },
+    write: (lease, offset, data) => writeAll(client, lease, offset, data),
+    async read(lease, offset, length) {
+      const parts: Uint8Array[] = [];
+      try {
+        for await (const message of client.read({ lease, offset: big(offset), length: big(length) })) {
+          parts.push((message as { data: Uint8Array }).data);
+        }
+      } catch (reason) {
+        throw errorFromStatus(reason as grpc.ServiceError, 'FEEDER_UNREACHABLE');
+      }
+      return Buffer.concat(parts);
+    },
+    async account(device = RAM) {
+      const { devices } = await firstStats(client);
+      const lent = devices.find(({ id }) => id?.kind === device.kind && id.index === device.index)!;
+      return { capacity: Number(lent.capacityBytes), leased: Number(lent.leasedBytes), used: Number(lent.usedBytes) };
+    },
+    close: () => client.close(),
+  };
+}
+
+export async function firstStats(client: Client) {
+  const call = client.watchStats({ intervalMs: 1_000 });
+  for await (const message of call) {
+    call.cancel();
+    return message as { devices: { id?: typeof RAM; capacityBytes: bigint; leasedBytes: bigint; usedBytes: bigint }[]; leaseCount: number; state: number; sessionCount: number };
+  }
+  throw new Error('no statistics');
+}
+
+export async function writeAll(client: Client, lease: LeaseRef, offset: number, data: Uint8Array): Promise<number> {
+  const { call, response } = client.write();
+  call.write({ part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(data.length) } } });
+  for (let position = 0; position < data.length; position += MIB) {
+    const frame = data.subarray(position, position + MIB);
+    if (!call.write({ part: { case: 'data', value: frame } })) {
+      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), response.catch(() => undefined)]);
+    }
+  }
+  call.end();
+  return Number((await response).bytes);
+}
+
+/** The code a promise rejects with, or 'OK'. */
+export async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return 'OK';
+  } catch (reason) {
+    return (reason as { code?: string }).code ?? String(reason);
+  }
+}
+
+export async function until(what: string, probe: () => Promise<boolean> | boolean, timeoutMs = 5_000): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
+  while (!(await probe())) {
+    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await sleep(20);
+  }
+}
+
+/** Bytes that say where they belong. */
+export function pattern(length: number, seed: number): Buffer {
+  const data = Buffer.allocUnsafe(length);
+  for (let at = 0; at + 4 <= length; at += 4) data.writeUInt32LE((at * 2654435761 + seed * 40503) >>> 0, at);
+  return data;
+}
