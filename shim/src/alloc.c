@@ -58,12 +58,21 @@ static CUresult take_span(CUcontext context, CUdevice device, uint64_t bytes, ui
   return CUDA_SUCCESS;
 }
 
+/* A slab must be resident: when spans fill every local tier, one of them leaves. gb_lock is given up between tries. */
 static CUresult take_small(CUcontext context, CUdevice device, uint64_t bytes, uint64_t *address) {
-  CUresult result = gb_slab_take(context, device, bytes, address);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && gb_gated_make_room(device, GB_GRANULE)) {
-    result = gb_slab_take(context, device, bytes, address);
+  uint64_t until = gb_now_ns() + GB_DRAIN_TOTAL_NS;
+  uint64_t patience = GB_DRAIN_DEADLINE_NS;
+  for (;;) {
+    CUresult result = gb_slab_take(context, device, bytes, address);
+    if (result != CUDA_ERROR_OUT_OF_MEMORY) return result;
+    enum gb_room room = gb_gated_make_room(device, GB_GRANULE, patience);
+    if (room == GB_ROOM_NONE || (room == GB_ROOM_AGAIN && gb_now_ns() > until)) return result;
+    if (room == GB_ROOM_MADE) continue;
+    pthread_mutex_unlock(&gb_lock);
+    gb_sleep_ns(patience);
+    pthread_mutex_lock(&gb_lock);
+    if (patience < GB_DRAIN_DEADLINE_NS_MAX) patience *= 2;
   }
-  return result;
 }
 
 static CUresult take(CUcontext context, CUdevice device, uint64_t bytes, uint64_t *address) {

@@ -22,8 +22,10 @@ bool gb_gated_on(void);
 /* A span without chunks is admitted if feeders grant room for everything that does not fit locally. pre: gb_lock.
  * post: on true the span is GB_UNWRITTEN. */
 bool gb_gated_admit(struct gb_span *span);
-/* Makes local room by evicting, for memory that must be resident (slabs). pre: gb_lock. */
-bool gb_gated_make_room(CUdevice device, uint64_t bytes);
+/* Makes local room by evicting, for memory that must be resident (slabs). pre: gb_lock. One try: GB_ROOM_AGAIN when the
+ * GPU was not idle or a feeder did not answer. */
+enum gb_room { GB_ROOM_MADE, GB_ROOM_NONE, GB_ROOM_AGAIN };
+enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patience_ns);
 /* Ends a span that has no chunks any more: drops its feeder room and releases it (later, when no agent answers).
  * pre: gb_lock. */
 void gb_gated_forget(struct gb_span *span);

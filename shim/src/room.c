@@ -83,15 +83,18 @@ bool gb_gated_admit(struct gb_span *span) {
   return true;
 }
 
-bool gb_gated_make_room(CUdevice device, uint64_t bytes) {
+enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patience_ns) {
   bool idle = false;
-  if (!gb_gated_on() || gb_live_captures != 0) return false;
-  uint64_t deadline = gb_now_ns() + GB_DRAIN_DEADLINE_NS;
-  if (!gb_gate_close(deadline)) return false;
-  enum gb_moved result = GB_MOVE_FAILED;
-  if (gb_drain(deadline, &idle) == CUDA_SUCCESS && idle) result = gb_make_room(device, bytes, NULL, 0);
+  if (!gb_gated_on() || gb_live_captures != 0) return GB_ROOM_NONE;
+  uint64_t deadline = gb_now_ns() + patience_ns;
+  if (!gb_gate_close(deadline)) return GB_ROOM_AGAIN;
+  enum gb_moved result = GB_MOVE_UNREACHABLE;
+  CUresult drained = gb_drain(deadline, &idle);
+  if (drained != CUDA_SUCCESS) result = GB_MOVE_FAILED;
+  else if (idle) result = gb_make_room(device, bytes, NULL, 0);
   gb_gate_open();
-  return result == GB_MOVED;
+  if (result == GB_MOVED) return GB_ROOM_MADE;
+  return result == GB_MOVE_UNREACHABLE ? GB_ROOM_AGAIN : GB_ROOM_NONE;
 }
 
 void gb_gated_forget(struct gb_span *span) {

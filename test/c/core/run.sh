@@ -18,8 +18,8 @@ trap finish EXIT
 steps=1000
 preload=$shim
 case $variant in
-  asan) preload="$(gcc -print-file-name=libasan.so) $shim"; steps=400 ;;
-  tsan) preload="$(gcc -print-file-name=libtsan.so) $shim"; steps=200
+  asan) preload="$(gcc -print-file-name=libasan.so) $shim" ;;
+  tsan) preload="$(gcc -print-file-name=libtsan.so) $shim"
         export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB ;;
 esac
 [ "${GB_TEST_STEPS:-}" ] && steps=$GB_TEST_STEPS
