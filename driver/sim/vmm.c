@@ -86,21 +86,19 @@ CUresult cuMemAddressReserve(CUdeviceptr *pointer, size_t bytes, size_t align, C
 
 CUresult cuMemAddressFree(CUdeviceptr base, size_t bytes) {
   SIM_ENTER(SIM_NEED_INIT);
-  CUresult result = CUDA_ERROR_INVALID_VALUE;
+  CUresult result = CUDA_SUCCESS;
   pthread_mutex_lock(&sim_lock);
-  for (size_t i = 0; i < reservation_count; i++) {
-    if (reservations[i].base != base || reservations[i].bytes != bytes) continue;
-    if (sim_region_overlaps(base, bytes)) {
-      result = sim_strict(CUDA_ERROR_INVALID_VALUE, "reservation 0x%llx is freed while parts are mapped", base);
-      break;
-    }
+  size_t i = 0;
+  while (i < reservation_count && (reservations[i].base != base || reservations[i].bytes != bytes)) i++;
+  if (i == reservation_count)
+    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "cuMemAddressFree(0x%llx, %zu) names no reservation", base, bytes);
+  else if (sim_region_overlaps(base, bytes))
+    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "reservation 0x%llx is freed while parts are mapped", base);
+  if (result == CUDA_SUCCESS) {
     munmap((void *)base, bytes);
     reservations[i] = reservations[--reservation_count];
-    result = CUDA_SUCCESS;
-    break;
   }
   pthread_mutex_unlock(&sim_lock);
-  if (result != CUDA_SUCCESS) sim_strict(result, "cuMemAddressFree(0x%llx, %zu) names no reservation", base, bytes);
   return result;
 }
 
