@@ -2,15 +2,9 @@
 // The two daemons in the foreground. They are loaded here and nowhere else in tui/.
 import type { FeedSettings } from './feed.js';
 
-interface FeederMain {
-  runFeeder(settings: FeedSettings): Promise<void>;
-}
-
 /** Runs the feeder until it was stopped. @throws GbError when it cannot start. */
 export async function feedForeground(settings: FeedSettings): Promise<void> {
-  const { runFeeder } = (await import(
-    new URL('../../../feeder/main.js', import.meta.url).href
-  )) as FeederMain;
+  const { runFeeder } = await import('../../../feeder/main.js');
   await runFeeder(settings);
 }
 

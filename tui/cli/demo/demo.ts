@@ -26,8 +26,8 @@ const VRAM_BYTES_MIN = 32 * MIB;
 const VRAM_BYTES_MAX = 64 * GIB;
 const WORKING_SET_FACTOR = 3;
 const BUFFERS_PER_VRAM = 16;
-const ROUNDS = 3;
-const HOLD_SECONDS = 2;
+const ROUNDS = 2;
+const HOLD_SECONDS = 1;
 const SAMPLE_INTERVAL_MS = 250;
 const RUN_TIMEOUT_MS = 240_000;
 /** What a program held must be free on its feeders within this time of its end. */
