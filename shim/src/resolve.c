@@ -123,8 +123,8 @@ static CUresult resolve(const struct ask *ask, int version, void **function,
   CUresult result = ask->resolve(ask, version, function, status);
   if (result != CUDA_SUCCESS || ask->name == NULL || function == NULL || *function == NULL)
     return result;
-  /* The runtime's first question has no name; the answer, if any, is the resolver itself, with which
-   * the runtime would go on. */
+  /* The runtime's first question has no name; the answer, if any, is the resolver itself, with
+   * which the runtime would go on. */
   struct ask named = *ask;
   if (*ask->name == '\0') named.name = "cuGetProcAddress";
   if (!is_known_name(named.name)) return result;

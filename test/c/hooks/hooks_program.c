@@ -305,7 +305,8 @@ static void case_copies(void) {
   box.srcPitch = box.dstPitch = box.WidthInBytes = WIDTH;
   box.srcHeight = box.dstHeight = box.Height = HEIGHT / 4;
   box.Depth = 4;
-  ROUND(cuMemcpy3D(&box), cuMemcpyDtoD(second, first, BYTES), cuMemcpyDtoH(received, second, BYTES));
+  ROUND(cuMemcpy3D(&box), cuMemcpyDtoD(second, first, BYTES),
+        cuMemcpyDtoH(received, second, BYTES));
   CUdeviceptr to[2] = {second, second + BYTES / 2}, from[2] = {first, first + BYTES / 2};
   size_t sizes[2] = {BYTES / 2, BYTES / 2}, index = 0;
   CUmemcpyAttributes attributes;
