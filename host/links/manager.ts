@@ -248,11 +248,25 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     this.changed();
   }
 
-  statsChanged(): void {
+  statsChanged(link: Link): void {
+    const entry = this.managed.find((other) => other.link === link);
+    if (entry && link.stopping && link.state === 'ready') void this.leave(entry);
     this.deps.touch();
   }
 
   // ---- internals
+
+  /** A feeder says goodbye: what it holds goes to others while it waits. What finds no room is lost when it goes. */
+  private async leave({ link }: ManagedLink): Promise<void> {
+    link.drain();
+    this.deps.events.add('warning', 'feeder_stopping', link.name, 'it says goodbye');
+    for (const attachment of this.deps.registry().all) {
+      await attachment.evacuate(link.feederId).catch((reason: unknown) => {
+        const { rawMessage } = GbError.from(reason);
+        this.deps.events.add('warning', 'evacuation_failed', link.name, rawMessage);
+      });
+    }
+  }
 
   private changed(): void {
     this.epoch++;
