@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * executor_test.c: a real gb-executor over its socket: round trips, and every kind of bad frame, each of which must leave
+ * state and contents as they were. Arguments: path of gb-executor; `ram`, `ram-sanitized` or `sim`.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../check.h"
+#include "gb_exec.h"
+
+#define MIB (1ull << 20)
+#define ARENA_BASE 0x510000000000ull
+#define ARENA_BYTES (1ull << 36)
+#define STAGING_BYTES (4 * MIB)
+#define CAP_IPC_LOCK_NUMBER 14
+#define REPLY_TIMEOUT_MS 20000
+
+static const char *executor_path;
+static bool with_gpu;
+static bool with_sanitizer;   /* it makes mlock a no-op */
+static uint64_t memlock_limit; /* for the next executor; 0: as it is */
+
+struct executor {
+  pid_t pid;
+  int socket;
+  uint8_t *staging;
+  uint64_t next_id;
+};
+
+static struct gbx_init good_init(void) {
+  return (struct gbx_init){
+      .version = GBX_VERSION,
+      .gpu_count = with_gpu ? 1 : 0,
+      .arena_base = ARENA_BASE,
+      .arena_bytes = ARENA_BYTES,
+      .staging_bytes = STAGING_BYTES,
+  };
+}
+
+static void spawn_executor(struct executor *executor) {
+  int pair[2];
+  memset(executor, 0, sizeof(*executor));
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+    abort();
+  executor->pid = fork();
+  if (executor->pid == 0) {
+    if (pair[1] == 3)
+      fcntl(3, F_SETFD, 0);
+    else
+      dup2(pair[1], 3);
+    if (memlock_limit > 0) {
+      struct rlimit limit = {memlock_limit, memlock_limit};
+      setrlimit(RLIMIT_MEMLOCK, &limit);
+      prctl(PR_CAPBSET_DROP, CAP_IPC_LOCK_NUMBER); /* fails for a user who has no such capability anyway */
+    }
+    execl(executor_path, executor_path, (char *)NULL);
+    _exit(127);
+  }
+  close(pair[1]);
+  executor->socket = pair[0];
+  executor->next_id = 1;
+}
+
+static bool read_fully(int fd, void *bytes, size_t length) {
+  for (size_t done = 0; done < length;) {
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    if (poll(&ready, 1, REPLY_TIMEOUT_MS) != 1)
+      return false;
+    ssize_t count = read(fd, (char *)bytes + done, length - done);
+    if (count <= 0)
+      return false;
+    done += (size_t)count;
+  }
+  return true;
+}
+
+static void send_frame(struct executor *executor, uint16_t type, const void *payload, uint32_t bytes) {
+  uint8_t message[sizeof(struct gbx_frame) + GBX_PAYLOAD_BYTES_MAX];
+  struct gbx_frame frame = {bytes, type, 0, executor->next_id++};
+  memcpy(message, &frame, sizeof(frame));
+  memcpy(message + sizeof(frame), payload, bytes);
+  if (send(executor->socket, message, sizeof(frame) + bytes, MSG_NOSIGNAL) < 0)
+    fprintf(stderr, "send: %s\n", strerror(errno));
+}
+
+/* Sends a request and takes its reply. False when the executor did not answer with a frame of that size. */
+static bool ask(struct executor *executor, uint16_t type, const void *payload, uint32_t bytes, void *reply,
+                uint32_t reply_bytes) {
+  uint64_t id = executor->next_id;
+  struct gbx_frame frame;
+  send_frame(executor, type, payload, bytes);
+  return read_fully(executor->socket, &frame, sizeof(frame)) && frame.request_id == id && frame.type == type &&
+         frame.flags == GBX_FRAME_REPLY && frame.payload_bytes == reply_bytes &&
+         read_fully(executor->socket, reply, reply_bytes);
+}
+
+static struct gbx_status ask_status(struct executor *executor, uint16_t type, const void *payload, uint32_t bytes) {
+  struct gbx_status status = {.status = 999};
+  CHECK(ask(executor, type, payload, bytes, &status, sizeof(status)));
+  return status;
+}
+
+static struct gbx_init_reply initialise(struct executor *executor, const struct gbx_init *init) {
+  struct gbx_init_reply reply = {.status = 999};
+  CHECK(ask(executor, GBX_MSG_INIT, init, sizeof(*init), &reply, sizeof(reply)));
+  return reply;
+}
+
+static struct gbx_stat stat_of(struct executor *executor) {
+  struct gbx_stat stat = {.status = 999};
+  CHECK(ask(executor, GBX_MSG_STAT, "", 0, &stat, sizeof(stat)));
+  CHECK_EQUAL(stat.status, GBX_OK);
+  return stat;
+}
+
+static uint32_t change(struct executor *executor, uint16_t type, uint32_t kind, uint64_t offset, uint64_t length) {
+  struct gbx_range range = {kind, 0, offset, length};
+  return ask_status(executor, type, &range, sizeof(range)).status;
+}
+
+static uint32_t transfer(struct executor *executor, uint16_t type, uint64_t offset, uint64_t length, uint64_t staging) {
+  struct gbx_transfer request = {offset, length, staging};
+  struct gbx_status status = ask_status(executor, type, &request, sizeof(request));
+  CHECK_EQUAL(status.bytes, status.status == GBX_OK ? length : 0);
+  return status.status;
+}
+
+static bool open_executor(struct executor *executor) {
+  spawn_executor(executor);
+  struct gbx_init init = good_init();
+  struct gbx_init_reply reply = initialise(executor, &init);
+  CHECK_EQUAL(reply.status, GBX_OK);
+  CHECK_EQUAL(reply.arena_base, ARENA_BASE);
+  CHECK_EQUAL(reply.ram_is_host_numa, with_gpu);
+  char path[64];
+  snprintf(path, sizeof(path), "/proc/%d/fd/%d", executor->pid, reply.staging_fd);
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0)
+    return false;
+  CHECK(ftruncate(fd, 4096) != 0); /* sealed: nobody can make the executor fault by shrinking it */
+  executor->staging = mmap(NULL, STAGING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  close(fd);
+  return executor->staging != MAP_FAILED;
+}
+
+/* Closes the socket; returns the exit code, or -signal. Fails the test when it takes longer than 5 s. */
+static int close_executor(struct executor *executor) {
+  close(executor->socket);
+  if (executor->staging)
+    munmap(executor->staging, STAGING_BYTES);
+  int status = 0;
+  for (int waited = 0; waited < 5000; waited += 5) {
+    if (waitpid(executor->pid, &status, WNOHANG) == executor->pid)
+      return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+    usleep(5000);
+  }
+  kill(executor->pid, SIGKILL);
+  waitpid(executor->pid, &status, 0);
+  return -SIGALRM;
+}
+
+static void fill(uint8_t *bytes, size_t length, uint32_t seed) {
+  for (size_t at = 0; at < length; at++)
+    bytes[at] = (uint8_t)((at * 2654435761u + seed) >> 7);
+}
+
+static bool is_filled(const uint8_t *bytes, size_t length, uint32_t seed) {
+  for (size_t at = 0; at < length; at++) {
+    if (bytes[at] != (uint8_t)((at * 2654435761u + seed) >> 7))
+      return false;
+  }
+  return true;
+}
+
+static bool is_zero(const uint8_t *bytes, size_t length) {
+  return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
+}
+
+/* ---- what works ---- */
+
+static void round_trip(struct executor *executor, uint32_t kind) {
+  CHECK_EQUAL(change(executor, GBX_MSG_ALLOCATE, kind, 4 * MIB, 2 * MIB), GBX_OK);
+  CHECK_EQUAL(change(executor, GBX_MSG_ALLOCATE, kind, 6 * MIB, 4 * MIB), GBX_OK);
+  memset(executor->staging, 0xff, STAGING_BYTES);
+  CHECK_EQUAL(transfer(executor, GBX_MSG_READ, 4 * MIB, 4 * MIB, 0), GBX_OK);
+  CHECK(is_zero(executor->staging, 4 * MIB));
+
+  /* Across two ranges, at odd offsets, from the middle of the staging memory. */
+  fill(executor->staging + 17, 3 * MIB, 5);
+  CHECK_EQUAL(transfer(executor, GBX_MSG_WRITE, 5 * MIB + 3, 3 * MIB, 17), GBX_OK);
+  memset(executor->staging, 0, STAGING_BYTES);
+  CHECK_EQUAL(transfer(executor, GBX_MSG_READ, 5 * MIB + 3, 3 * MIB, 1 * MIB), GBX_OK);
+  CHECK(is_filled(executor->staging + 1 * MIB, 3 * MIB, 5));
+
+  struct gbx_stat stat = stat_of(executor);
+  CHECK_EQUAL(kind == GBX_DEVICE_RAM ? stat.ram_bytes : stat.vram_bytes[0], 6 * MIB);
+  CHECK_EQUAL(stat.range_count, 2);
+  CHECK_EQUAL(change(executor, GBX_MSG_FREE, kind, 6 * MIB, 4 * MIB), GBX_OK);
+  CHECK_EQUAL(transfer(executor, GBX_MSG_READ, 5 * MIB, 2 * MIB, 0), GBX_NOT_FOUND);
+
+  /* What is allocated again is zero. */
+  CHECK_EQUAL(change(executor, GBX_MSG_ALLOCATE, kind, 6 * MIB, 2 * MIB), GBX_OK);
+  memset(executor->staging, 0xff, STAGING_BYTES);
+  CHECK_EQUAL(transfer(executor, GBX_MSG_READ, 6 * MIB, 2 * MIB, 0), GBX_OK);
+  CHECK(is_zero(executor->staging, 2 * MIB));
+  CHECK_EQUAL(change(executor, GBX_MSG_FREE, kind, 6 * MIB, 2 * MIB), GBX_OK);
+  CHECK_EQUAL(change(executor, GBX_MSG_FREE, kind, 4 * MIB, 2 * MIB), GBX_OK);
+  stat = stat_of(executor);
+  CHECK(stat.ram_bytes == 0 && stat.vram_bytes[0] == 0 && stat.range_count == 0 && stat.ram_locked_bytes == 0);
+}
+
+static void bytes_come_back(void) {
+  struct executor executor;
+  spawn_executor(&executor);
+  close_executor(&executor);
+  REQUIRE(open_executor(&executor));
+  round_trip(&executor, GBX_DEVICE_RAM);
+  if (with_gpu)
+    round_trip(&executor, GBX_DEVICE_GPU);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+/* The kernel's own account; HOST_NUMA memory is in none. */
+static uint64_t locked_by_kernel(const struct executor *executor) {
+  char path[64], line[256];
+  snprintf(path, sizeof(path), "/proc/%d/status", executor->pid);
+  FILE *file = fopen(path, "r");
+  unsigned long long locked_kib = 0;
+  while (file && fgets(line, sizeof(line), file))
+    sscanf(line, "VmLck: %llu", &locked_kib);
+  if (file)
+    fclose(file);
+  return locked_kib * 1024;
+}
+
+static uint64_t allocate_ram(struct executor *executor, uint64_t offset, uint64_t length) {
+  struct gbx_range range = {GBX_DEVICE_RAM, 0, offset, length};
+  struct gbx_status status = ask_status(executor, GBX_MSG_ALLOCATE, &range, sizeof(range));
+  CHECK_EQUAL(status.status, GBX_OK);
+  return status.bytes;
+}
+
+static void locked_bytes_are_told_truly(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  uint64_t locked = allocate_ram(&executor, 0, 16 * MIB);
+  CHECK_EQUAL(stat_of(&executor).ram_locked_bytes, locked);
+  if (with_gpu)
+    CHECK_EQUAL(locked, 16 * MIB);
+  else if (!with_sanitizer)
+    CHECK_EQUAL(locked_by_kernel(&executor), locked);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void a_small_memlock_limit_locks_what_it_can(void) {
+  struct executor executor;
+  memlock_limit = 5 * MIB;
+  bool opened = open_executor(&executor);
+  memlock_limit = 0;
+  REQUIRE(opened);
+  CHECK_EQUAL(allocate_ram(&executor, 0, 4 * MIB), 4 * MIB);
+  CHECK_EQUAL(allocate_ram(&executor, 4 * MIB, 4 * MIB), 1 * MIB);
+  CHECK_EQUAL(allocate_ram(&executor, 8 * MIB, 4 * MIB), 0);
+  CHECK_EQUAL(stat_of(&executor).ram_locked_bytes, 5 * MIB);
+  CHECK_EQUAL(locked_by_kernel(&executor), 5 * MIB);
+  CHECK_EQUAL(change(&executor, GBX_MSG_FREE, GBX_DEVICE_RAM, 0, 4 * MIB), GBX_OK);
+  CHECK_EQUAL(stat_of(&executor).ram_locked_bytes, 1 * MIB);
+  CHECK_EQUAL(allocate_ram(&executor, 0, 2 * MIB), 2 * MIB);
+  CHECK_EQUAL(locked_by_kernel(&executor), 3 * MIB);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void many_transfers_are_in_flight(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 64 * MIB), GBX_OK);
+  fill(executor.staging, STAGING_BYTES, 9);
+  const int count = 200; /* more than the queue holds */
+  for (int index = 0; index < count; index++) {
+    struct gbx_transfer write = {(uint64_t)index % 64 * MIB, MIB, (uint64_t)index % 4 * MIB};
+    send_frame(&executor, GBX_MSG_WRITE, &write, sizeof(write));
+  }
+  for (int index = 0; index < count; index++) {
+    struct gbx_frame frame;
+    struct gbx_status status;
+    REQUIRE(read_fully(executor.socket, &frame, sizeof(frame)));
+    REQUIRE(read_fully(executor.socket, &status, sizeof(status)));
+    CHECK_EQUAL(status.status, GBX_OK);
+  }
+  CHECK_EQUAL(stat_of(&executor).write_bytes, count * MIB);
+  CHECK_EQUAL(transfer(&executor, GBX_MSG_READ, 0, 4 * MIB, 0), GBX_OK);
+  CHECK(is_filled(executor.staging, 4 * MIB, 9));
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+/* ---- what must not ---- */
+
+static void bad_requests_change_nothing(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 8 * MIB, 4 * MIB), GBX_OK);
+  fill(executor.staging, 4 * MIB, 3);
+  CHECK_EQUAL(transfer(&executor, GBX_MSG_WRITE, 8 * MIB, 4 * MIB, 0), GBX_OK);
+  struct gbx_stat before = stat_of(&executor);
+
+  const struct { uint16_t type; uint32_t kind; int32_t index; uint64_t offset, length; uint32_t want; } ranges[] = {
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 8 * MIB, 4 * MIB, GBX_INVALID},       /* again */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 10 * MIB, 4 * MIB, GBX_INVALID},      /* overlapping the end */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 6 * MIB, 4 * MIB, GBX_INVALID},       /* overlapping the start */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 6 * MIB, 10 * MIB, GBX_INVALID},      /* around it */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 512, 2 * MIB, GBX_INVALID},           /* unaligned offset */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 0, 4096, GBX_INVALID},                /* unaligned length */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 0, 0, GBX_INVALID},
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, ARENA_BYTES, 2 * MIB, GBX_INVALID},   /* behind the arena */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 0, ARENA_BYTES + 2 * MIB, GBX_INVALID},
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, UINT64_MAX - 2 * MIB + 1, 2 * MIB, GBX_INVALID}, /* wraps around */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 1, 0, 2 * MIB, GBX_INVALID},             /* no such device */
+      {GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, 7, 0, 2 * MIB, GBX_INVALID},
+      {GBX_MSG_ALLOCATE, 9, 0, 0, 2 * MIB, GBX_INVALID},
+      {GBX_MSG_FREE, GBX_DEVICE_RAM, 0, 0, 2 * MIB, GBX_NOT_FOUND},               /* never allocated */
+      {GBX_MSG_FREE, GBX_DEVICE_RAM, 0, 8 * MIB, 2 * MIB, GBX_NOT_FOUND},         /* a part of it */
+      {GBX_MSG_FREE, GBX_DEVICE_GPU, 0, 8 * MIB, 4 * MIB, GBX_NOT_FOUND},         /* of another device */
+  };
+  for (size_t index = 0; index < sizeof(ranges) / sizeof(*ranges); index++) {
+    struct gbx_range range = {ranges[index].kind, ranges[index].index, ranges[index].offset, ranges[index].length};
+    CHECK_EQUAL(ask_status(&executor, ranges[index].type, &range, sizeof(range)).status, ranges[index].want);
+  }
+  const struct { uint64_t offset, length, staging; uint32_t want; } transfers[] = {
+      {0, 4096, 0, GBX_NOT_FOUND},                             /* before the range */
+      {12 * MIB, 4096, 0, GBX_NOT_FOUND},                      /* behind it */
+      {12 * MIB - 1, 2, 0, GBX_NOT_FOUND},                     /* over its end */
+      {8 * MIB - 1, 2, 0, GBX_NOT_FOUND},                      /* over its start */
+      {8 * MIB, 0, 0, GBX_INVALID},                            /* nothing */
+      {8 * MIB, 4096, STAGING_BYTES, GBX_INVALID},             /* outside the staging memory */
+      {8 * MIB, 4096, STAGING_BYTES - 4095, GBX_INVALID},
+      {8 * MIB, 4096, UINT64_MAX - 4095, GBX_INVALID},
+      {8 * MIB, UINT64_MAX, 0, GBX_INVALID},
+      {UINT64_MAX - 1, 4, 0, GBX_INVALID},
+  };
+  for (size_t index = 0; index < sizeof(transfers) / sizeof(*transfers); index++) {
+    CHECK_EQUAL(transfer(&executor, GBX_MSG_WRITE, transfers[index].offset, transfers[index].length,
+                         transfers[index].staging), transfers[index].want);
+    CHECK_EQUAL(transfer(&executor, GBX_MSG_READ, transfers[index].offset, transfers[index].length,
+                         transfers[index].staging), transfers[index].want);
+  }
+  struct gbx_stat after = stat_of(&executor);
+  CHECK(memcmp(&before, &after, sizeof(before)) == 0);
+  memset(executor.staging, 0, STAGING_BYTES);
+  CHECK_EQUAL(transfer(&executor, GBX_MSG_READ, 8 * MIB, 4 * MIB, 0), GBX_OK);
+  CHECK(is_filled(executor.staging, 4 * MIB, 3));
+  CHECK_EQUAL(change(&executor, GBX_MSG_FREE, GBX_DEVICE_RAM, 8 * MIB, 4 * MIB), GBX_OK);
+  CHECK_EQUAL(change(&executor, GBX_MSG_FREE, GBX_DEVICE_RAM, 8 * MIB, 4 * MIB), GBX_NOT_FOUND); /* twice */
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void malformed_payloads_are_answered(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  uint8_t bytes[GBX_PAYLOAD_BYTES_MAX] = {0};
+  struct gbx_stat before = stat_of(&executor);
+  struct gbx_stat refused;
+  CHECK_EQUAL(ask_status(&executor, 77, bytes, 24).status, GBX_INVALID); /* unknown type */
+  CHECK_EQUAL(ask_status(&executor, 0, bytes, 0).status, GBX_INVALID);
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_ALLOCATE, bytes, 23).status, GBX_INVALID); /* too short */
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_ALLOCATE, bytes, 25).status, GBX_INVALID); /* too long */
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_WRITE, bytes, GBX_PAYLOAD_BYTES_MAX).status, GBX_INVALID);
+  CHECK(ask(&executor, GBX_MSG_STAT, bytes, 8, &refused, sizeof(refused)));
+  CHECK_EQUAL(refused.status, GBX_INVALID);
+  struct gbx_init again = good_init();
+  CHECK_EQUAL(initialise(&executor, &again).status, GBX_INVALID); /* a second INIT */
+  struct gbx_stat after = stat_of(&executor);
+  CHECK(memcmp(&before, &after, sizeof(before)) == 0);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void a_bad_init_can_be_repeated(void) {
+  struct executor executor;
+  spawn_executor(&executor);
+  CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 2 * MIB), GBX_INVALID); /* before INIT */
+  struct gbx_init init = good_init();
+  init.version = GBX_VERSION + 1;
+  CHECK_EQUAL(initialise(&executor, &init).status, GBX_VERSION_MISMATCH);
+  init = good_init();
+  init.arena_base += 4096;
+  CHECK_EQUAL(initialise(&executor, &init).status, GBX_INVALID);
+  init = good_init();
+  init.arena_bytes = 1ull << 60;
+  CHECK_EQUAL(initialise(&executor, &init).status, GBX_INVALID);
+  init = good_init();
+  init.staging_bytes = UINT64_MAX;
+  CHECK_EQUAL(initialise(&executor, &init).status, GBX_INVALID);
+  init = good_init();
+  init.gpu_count = 9;
+  CHECK_EQUAL(initialise(&executor, &init).status, GBX_INVALID);
+  init = good_init();
+  struct gbx_init_reply reply = initialise(&executor, &init);
+  CHECK_EQUAL(reply.status, GBX_OK);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void a_broken_stream_ends_it(void) {
+  const struct gbx_frame broken[] = {
+      {GBX_PAYLOAD_BYTES_MAX + 1, GBX_MSG_STAT, 0, 5}, /* oversized */
+      {UINT32_MAX, GBX_MSG_WRITE, 0, 5},
+      {0, GBX_MSG_STAT, GBX_FRAME_REPLY, 5},           /* a reply to us */
+      {0, GBX_MSG_STAT, 0, 0},                         /* without an id */
+  };
+  for (size_t index = 0; index < sizeof(broken) / sizeof(*broken); index++) {
+    struct executor executor;
+    REQUIRE(open_executor(&executor));
+    CHECK(send(executor.socket, &broken[index], sizeof(broken[index]), MSG_NOSIGNAL) > 0);
+    char byte;
+    CHECK(!read_fully(executor.socket, &byte, 1)); /* closed without an answer */
+    CHECK_EQUAL(close_executor(&executor), 1);
+  }
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  struct gbx_frame half = {24, GBX_MSG_FREE, 0, 9};
+  CHECK(send(executor.socket, &half, sizeof(half), MSG_NOSIGNAL) > 0); /* truncated: its payload never comes */
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+/* A frame that arrives one byte at a time is a frame. */
+static void small_pieces_are_put_together(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  struct { struct gbx_frame frame; struct gbx_range range; } message = {
+      {sizeof(struct gbx_range), GBX_MSG_ALLOCATE, 0, 4242}, {GBX_DEVICE_RAM, 0, 0, 2 * MIB}};
+  for (size_t at = 0; at < sizeof(message); at++)
+    CHECK_EQUAL(send(executor.socket, (uint8_t *)&message + at, 1, MSG_NOSIGNAL), 1);
+  struct gbx_frame frame;
+  struct gbx_status status;
+  REQUIRE(read_fully(executor.socket, &frame, sizeof(frame)) && read_fully(executor.socket, &status, sizeof(status)));
+  CHECK_EQUAL(frame.request_id, 4242);
+  CHECK_EQUAL(status.status, GBX_OK);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+/* The parent of an executor dies by SIGKILL while a copy of its socket lives on: the executor must go all the same. */
+static void it_does_not_outlive_the_daemon(void) {
+  int pids[2], keeper[2];
+  REQUIRE(pipe(pids) == 0 && pipe(keeper) == 0);
+  pid_t daemon = fork();
+  if (daemon == 0) {
+    struct executor executor;
+    spawn_executor(&executor);
+    struct gbx_init init = good_init();
+    initialise(&executor, &init);
+    if (fork() == 0) { /* holds the socket open */
+      char byte;
+      close(keeper[1]);
+      close(pids[1]);
+      _exit(read(keeper[0], &byte, 1) < 0);
+    }
+    ssize_t written = write(pids[1], &executor.pid, sizeof(executor.pid));
+    _exit(written == sizeof(executor.pid) && pause() == 0);
+  }
+  pid_t executor = 0;
+  REQUIRE(read_fully(pids[0], &executor, sizeof(executor)) && executor > 0);
+  CHECK_EQUAL(kill(executor, 0), 0);
+  kill(daemon, SIGKILL);
+  waitpid(daemon, NULL, 0);
+  bool gone = false;
+  for (int waited = 0; waited < 6000 && !gone; waited += 10) {
+    gone = waitpid(executor, NULL, WNOHANG) == executor; /* We are its subreaper. */
+    usleep(10000);
+  }
+  CHECK(gone);
+  close(keeper[1]);
+  close(keeper[0]);
+  close(pids[0]);
+  close(pids[1]);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 3)
+    return 2;
+  executor_path = argv[1];
+  with_gpu = strcmp(argv[2], "sim") == 0;
+  with_sanitizer = strcmp(argv[2], "ram-sanitized") == 0;
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  RUN(bytes_come_back);
+  RUN(locked_bytes_are_told_truly);
+  if (!with_gpu && !with_sanitizer)
+    RUN(a_small_memlock_limit_locks_what_it_can);
+  RUN(many_transfers_are_in_flight);
+  RUN(bad_requests_change_nothing);
+  RUN(malformed_payloads_are_answered);
+  RUN(a_bad_init_can_be_repeated);
+  RUN(a_broken_stream_ends_it);
+  RUN(small_pieces_are_put_together);
+  RUN(it_does_not_outlive_the_daemon);
+  return check_done();
+}

@@ -1,0 +1,31 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs the executor's tests in each configuration and adds up their counts. Argument: the build folder.
+build=$1
+out=$build/test/executor
+passed=0
+failed=0
+
+run() {
+  echo "-- $1" >&2
+  shift
+  last=$("$@" | tail -n 1)
+  case $last in
+    *" passed, "*" failed")
+      passed=$((passed + ${last%% *}))
+      rest=${last#*, }
+      failed=$((failed + ${rest%% *}))
+      ;;
+    *) failed=$((failed + 1)) ;;
+  esac
+}
+
+GBSIM_GPU=executor-test-$$
+GBSIM_VRAM=256MiB
+export GBSIM_GPU GBSIM_VRAM
+run "range table against a model" "$out/ranges_test"
+run "RAM only" "$out/executor_test" "$build/bin/gb-executor" ram
+run "RAM only, ASan and UBSan" "$out/executor_test" "$out/gb-executor-asan" ram-sanitized
+run "simulated GPU" env LD_LIBRARY_PATH="$build/lib/sim" "$out/executor_test" "$build/bin/gb-executor" sim
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
