@@ -155,6 +155,12 @@ static bool take_slot(struct gb_span *span) {
   return true;
 }
 
+static _Atomic uint64_t reached_bytes;
+
+uint64_t gb_arena_reached_bytes(void) {
+  return reached_bytes;
+}
+
 struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes, uint64_t request_bytes) {
   int index = gb_arena_device_index(device);
   if (index < 0) return NULL;
@@ -180,6 +186,8 @@ struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t byte
     free(span);
     return NULL;
   }
+  uint64_t end = base + bytes - gb_arena_base_address;
+  if (end > reached_bytes) reached_bytes = end;
   return span;
 }
 

@@ -98,6 +98,9 @@ void gb_span_hide(struct gb_span *span);
 struct gb_span *gb_span_at(uint64_t address);
 /* Walks all spans in slot order: pass NULL first. pre: gb_lock or gb_index_lock. */
 struct gb_span *gb_span_next(const struct gb_span *span);
+/* Bytes from the arena's base that ranges have ever reached: no pointer the program can have lies beyond. Far less than
+ * the arena, so that data which merely looks like an address is rare in the content scan. */
+uint64_t gb_arena_reached_bytes(void);
 /* Next unique buffer id. */
 uint64_t gb_buffer_id(void);
 

@@ -16,7 +16,7 @@
 bool gb_holds_addresses(const void *bytes, uint64_t length) {
   const unsigned char *p = bytes;
   const uint64_t base = gb_arena_base_address;
-  const uint64_t size = gb_arena_size_bytes;
+  const uint64_t size = gb_arena_reached_bytes();
   for (uint64_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, p + at, sizeof word);
@@ -61,7 +61,7 @@ static bool have_kernel(struct gb_context *context) {
 static bool launch(struct gb_context *context, CUstream stream, uint64_t address, uint64_t bytes, uint32_t slot) {
   uint64_t words = bytes / 4;
   uint64_t base = gb_arena_base_address;
-  uint64_t size = gb_arena_size_bytes;
+  uint64_t size = gb_arena_reached_bytes();
   uint64_t result = results_device + slot * sizeof *results;
   void *params[] = {&address, &words, &base, &size, &result};
   uint64_t blocks = (words + GB_SCAN_BLOCK - 1) / GB_SCAN_BLOCK;

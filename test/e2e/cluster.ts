@@ -36,10 +36,20 @@ export async function createCluster(): Promise<Cluster> {
     const options = ['--ram', '256MiB', '--gpu', 'none', '--port', PORT];
     daemons[index] = await (feeders[index] as Machine).startFeeder(options);
   };
-  for (const [index, feeder] of feeders.entries()) {
-    await startFeeder(index);
-    const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
-    await host.call(['connect', `${feeder.namespace.address}:${PORT}`], { GREENBOOST_KEY: key });
+  const close = async (): Promise<void> => {
+    await host.close();
+    for (const feeder of feeders) await feeder.close();
+    network.close();
+  };
+  try {
+    for (const [index, feeder] of feeders.entries()) {
+      await startFeeder(index);
+      const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
+      await host.call(['connect', `${feeder.namespace.address}:${PORT}`], { GREENBOOST_KEY: key });
+    }
+  } catch (error) {
+    await close();
+    throw error;
   }
   return {
     network,
@@ -66,10 +76,6 @@ export async function createCluster(): Promise<Cluster> {
         async () => attachmentOf(await host.status(), (a) => a.feederRamUsedBytes >= minimumBytes),
         30_000,
       ),
-    async close() {
-      await host.close();
-      for (const feeder of feeders) await feeder.close();
-      network.close();
-    },
+    close,
   };
 }

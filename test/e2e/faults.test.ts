@@ -12,7 +12,7 @@ let cluster: Cluster;
 beforeAll(async () => {
   cluster = await createCluster();
 }, 90_000);
-afterAll(() => cluster.close(), 60_000);
+afterAll(async () => (cluster as Cluster | undefined)?.close(), 60_000);
 
 async function feederBytes(): Promise<number> {
   const feeders = await Promise.all(cluster.feeders.map((feeder) => feeder.feedStatus()));
