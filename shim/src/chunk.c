@@ -153,7 +153,12 @@ CUresult gb_chunks_cover(struct gb_span *span) {
 
 /* ---- mapping ---- */
 
-static size_t access_list(const struct gb_span *span, enum gb_tier tier, CUmemAccessDesc list[GB_DEVICES_MAX + 1]) {
+/*
+ * Devices only, never the host: with CPU access on a HOST_NUMA chunk, driver 580.159 answers a fill that crosses from one
+ * chunk to the next with CUDA_ERROR_INVALID_VALUE and crashes the process in copies that cross between VRAM and host
+ * chunks; without it all of them work (H200, 26 kinds of access over 5 layouts). Who needs the bytes on the CPU copies.
+ */
+static size_t access_list(const struct gb_span *span, CUmemAccessDesc list[GB_DEVICES_MAX]) {
   size_t count = 0;
   for (int i = 0; i < gb_arena_device_count(); i++) {
     CUdevice device = gb_arena_device(i);
@@ -162,27 +167,12 @@ static size_t access_list(const struct gb_span *span, enum gb_tier tier, CUmemAc
     if (!peer) continue;
     list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_DEVICE, device}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
   }
-  if (tier == GB_TIER_T2) {
-    list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_HOST_NUMA, gb_host_numa_node()},
-                                      CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-  }
   return count;
 }
 
 static CUresult grant_access(const struct gb_span *span) {
-  uint64_t address = span->base;
-  uint32_t i = 0;
-  while (i < span->chunk_count) {
-    enum gb_tier tier = span->chunks[i].tier;
-    uint64_t run = 0;
-    for (; i < span->chunk_count && span->chunks[i].tier == tier; i++) run += span->chunks[i].bytes;
-    CUmemAccessDesc list[GB_DEVICES_MAX + 1];
-    size_t count = access_list(span, tier, list);
-    CUresult result = gb_real.cuMemSetAccess(address, run, list, count);
-    if (result != CUDA_SUCCESS) return result;
-    address += run;
-  }
-  return CUDA_SUCCESS;
+  CUmemAccessDesc list[GB_DEVICES_MAX];
+  return gb_real.cuMemSetAccess(span->base, span->bytes, list, access_list(span, list));
 }
 
 /* Undoes the maps of the first count chunks. */

@@ -18,7 +18,7 @@
 /* Fills span->chunks so that they cover span->bytes: T1 as far as its room goes, then T2. Nothing is mapped yet.
  * returns: CUDA_ERROR_OUT_OF_MEMORY when the tiers may not hold it; nothing was taken then. */
 CUresult gb_chunks_cover(struct gb_span *span);
-/* Maps the chunks at the span's address and grants access, once for each run of one tier. returns: the driver's error;
+/* Maps the chunks at the span's address and grants the devices access, once. returns: the driver's error;
  * nothing is mapped then. */
 CUresult gb_chunks_map(struct gb_span *span);
 /* pre: mapped; nothing that runs may touch the span. */

@@ -74,10 +74,9 @@ static bool try_here(int numa_node) {
   bool works = false;
   if (gb_real.cuMemAddressReserve(&address, GB_GRANULE, 0, 0, 0) == CUDA_SUCCESS) {
     if (gb_real.cuMemMap(address, GB_GRANULE, 0, handle, 0) == CUDA_SUCCESS) {
-      CUmemAccessDesc access_list[2] = {
-          {{CU_MEM_LOCATION_TYPE_DEVICE, gb_arena_device(0)}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE},
-          {{CU_MEM_LOCATION_TYPE_HOST_NUMA, numa_node}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE}};
-      works = gb_real.cuMemSetAccess(address, GB_GRANULE, access_list, 2) == CUDA_SUCCESS;
+      CUmemAccessDesc device_access = {{CU_MEM_LOCATION_TYPE_DEVICE, gb_arena_device(0)},
+                                CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+      works = gb_real.cuMemSetAccess(address, GB_GRANULE, &device_access, 1) == CUDA_SUCCESS;
       gb_real.cuMemUnmap(address, GB_GRANULE);
     }
     gb_real.cuMemAddressFree(address, GB_GRANULE);

@@ -192,7 +192,8 @@ static void step_hidden(struct worker *w, struct buffer *to, struct buffer *from
   void *params[] = {&table, &words, &seed};
   if (to == from || words == 0) return;
   if (!accepted(cuMemAlloc(&table, sizeof rows), &w->refused_allocations, "table")) return;
-  accepted(cuMemcpyHtoD(table, rows, sizeof rows), &w->refused_launches, "table");
+  /* Not cuMemcpyHtoD: it may return before the bytes have arrived, and the stream does not wait for the legacy one. */
+  accepted(cuMemcpyHtoDAsync(table, rows, sizeof rows, w->stream), &w->refused_launches, "table");
   CUresult result = cuLaunchKernel(mix_table, 1, 1, 1, 32, 1, 1, 0, w->stream, params, NULL);
   w->unknown++;
   if (accepted(result, &w->refused_launches, "hidden launch")) mix_host(to, from, words, seed);

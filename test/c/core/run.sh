@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the model program under the preloaded shim: run.sh plain|asan|tsan SHIM. Prints one line for each run.
+# Runs the model program under the preloaded shim: run.sh plain|asan|tsan|gpu SHIM. Prints one line for each run. gpu: on
+# the machine's own driver and GPU instead of the simulated ones.
 set -u
 variant=$1
 shim=$(realpath "$2")
@@ -17,10 +18,14 @@ trap finish EXIT
 
 steps=1000
 preload=$shim
+binary=$out/$variant/program
+module=$out/kernels.so
+driver=build/lib/sim
 case $variant in
   asan) preload="$(gcc -print-file-name=libasan.so) $shim" ;;
   tsan) preload="$(gcc -print-file-name=libtsan.so) $shim"
         export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB ;;
+  gpu) binary=$out/plain/program; module=$out/kernels.ptx; driver=${LD_LIBRARY_PATH:-} ;;
 esac
 [ "${GB_TEST_STEPS:-}" ] && steps=$GB_TEST_STEPS
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
@@ -41,7 +46,7 @@ program() { # program NAME ARGUMENTS...: under the shim, with a limit on its tim
   shift
   rm -f "$work/stats.json"
   printf '%-32s ' "$variant, $name:"
-  LD_LIBRARY_PATH=build/lib/sim LD_PRELOAD="$preload" timeout 300 "$out/$variant/program" "$out/kernels.so" "$@" \
+  LD_LIBRARY_PATH=$driver LD_PRELOAD="$preload" timeout 300 "$binary" "$module" "$@" \
     >"$work/out" 2>"$work/err"
   local code=$?
   cat "$work/out"
