@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the agent was told: options of the command line over the environment over defaults. Resolved once.
+// What the agent was told: options of the command line over the environment over defaults. Resolved
+// once.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
 import { GbError } from '../proto/base/errors.js';
-import { agentSocketPath, configDir, runtimeDir, shimSocketPath, stateDir } from '../proto/base/paths.js';
+import {
+  agentSocketPath,
+  configDir,
+  runtimeDir,
+  shimSocketPath,
+  stateDir,
+} from '../proto/base/paths.js';
 import { parseBytes } from '../proto/base/units.js';
 
 export interface AgentOptions {
@@ -51,6 +58,7 @@ export function resolveConfig(options: AgentOptions): AgentConfig {
 function ramBudget(value: string | number | undefined): number | undefined {
   if (value === undefined || value === '') return undefined;
   if (typeof value === 'string') return parseBytes(value);
-  if (!Number.isSafeInteger(value) || value < 0) throw new GbError('INVALID_ARGUMENT', 'the RAM budget is no byte count');
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new GbError('INVALID_ARGUMENT', 'the RAM budget is no byte count');
   return value;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only account of T2. HOST_NUMA memory shows in no process's RSS, memlock or cgroup figure, so every byte is
-// granted here before it is created and returned here after it was destroyed. No I/O; the figures are brought in.
+// The only account of T2. HOST_NUMA memory shows in no process's RSS, memlock or cgroup figure, so
+// every byte is granted here before it is created and returned here after it was destroyed. No I/O;
+// the figures are brought in.
 import { assert } from '../proto/base/assert.js';
 import { MEMORY_PRESSURE_PERCENT_MAX } from '../proto/base/limits.js';
 
@@ -24,7 +25,8 @@ interface Account {
   createdBytes: number;
 }
 
-/** Invariant: grantedBytes is the sum over accounts, and a grant never raised it above the budget of that moment. */
+/** Invariant: grantedBytes is the sum over accounts, and a grant never raised it above the budget
+ *  of that moment. */
 export class Ledger {
   private readonly accounts = new Map<string, Account>();
   private figures: MemoryFigures = { availableBytes: 0, pressurePercent: -1 };
@@ -45,8 +47,8 @@ export class Ledger {
     return this.figures.pressurePercent <= MEMORY_PRESSURE_PERCENT_MAX;
   }
 
-  /** What all grants together may reach at this moment. MemAvailable has fallen by what was created, so a grant that was
-   *  not created yet is taken off once more. */
+  /** What all grants together may reach at this moment. MemAvailable has fallen by what was
+   *  created, so a grant that was not created yet is taken off once more. */
   get budgetBytes(): number {
     const { fixedBudgetBytes, reserveBytes } = this.options;
     if (fixedBudgetBytes !== undefined) return Math.max(fixedBudgetBytes, this.grantedBytes);
@@ -86,7 +88,8 @@ export class Ledger {
     return taken;
   }
 
-  /** A program that came back says what it holds: that memory exists, so it is booked whatever the budget says. */
+  /** A program that came back says what it holds: that memory exists, so it is booked whatever the
+   *  budget says. */
   adopt(account: string, bytes: number): void {
     const entry = this.entry(account);
     entry.grantedBytes = bytes;
@@ -105,7 +108,10 @@ export class Ledger {
   }
 
   private headroomByMemory(reserveBytes: number): number {
-    const uncreatedBytes = sum(this.accounts, (account) => account.grantedBytes - account.createdBytes);
+    const uncreatedBytes = sum(
+      this.accounts,
+      (account) => account.grantedBytes - account.createdBytes,
+    );
     return Math.max(0, this.figures.availableBytes - reserveBytes - uncreatedBytes);
   }
 

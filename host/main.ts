@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Composition root of the host agent: one per user, holds the lock, makes every part and stops them in order.
+// Composition root of the host agent: one per user, holds the lock, makes every part and stops them
+// in order.
 import { rmSync } from 'node:fs';
 import { probeMemory, type MemoryProbe } from '../driver/executor/probe.js';
 import { tryLockFile } from '../driver/os/unix.js';
@@ -40,8 +41,8 @@ export interface RunningAgent {
 }
 
 /** Starts the agent of this user. Ownership: the caller stops it.
- *  @throws GbError ALREADY_EXISTS when one runs; INVALID_ARGUMENT for a bad option; PERMISSION_DENIED when the runtime
- *  folder is somebody else's. */
+ *  @throws GbError ALREADY_EXISTS when one runs; INVALID_ARGUMENT for a bad option;
+ *  PERMISSION_DENIED when the runtime folder is somebody else's. */
 export async function startAgent(options: AgentOptions = {}): Promise<RunningAgent> {
   const config = resolveConfig(options);
   const log = createLogger({ name: 'agent' });
@@ -63,7 +64,8 @@ export async function startAgent(options: AgentOptions = {}): Promise<RunningAge
   }
 }
 
-/** Runs the agent until SIGTERM, SIGINT or a Shutdown call. For `greenboost agent`. @throws as startAgent. */
+/** Runs the agent until SIGTERM, SIGINT or a Shutdown call. For `greenboost agent`. @throws as
+ *  startAgent. */
 export async function runAgent(options: AgentOptions = {}): Promise<void> {
   const agent = await startAgent(options);
   const stop = (): void => void agent.stop();
@@ -98,7 +100,8 @@ class Agent implements RunningAgent {
     const clock = systemClock;
     const touch = (): void => this.changes.touch();
     const persist = (): Promise<void> => this.writer.save();
-    const onBug = (error: unknown, where: string): void => this.log.error({ event: 'bug', where, err: error }, 'bug');
+    const onBug = (error: unknown, where: string): void =>
+      this.log.error({ event: 'bug', where, err: error }, 'bug');
     this.events = new EventLog(clock, log);
     const memory = readMemInfo();
     this.ledger = new Ledger({
@@ -119,12 +122,35 @@ class Agent implements RunningAgent {
       touch,
       onBug,
     });
-    this.registry = new AttachmentRegistry({ clock, events, ledger, directory: this.links, persist, touch, onBug });
+    this.registry = new AttachmentRegistry({
+      clock,
+      events,
+      ledger,
+      directory: this.links,
+      persist,
+      touch,
+      onBug,
+    });
     const runProbe = (gpuIndex: number | undefined, signal: AbortSignal): Promise<MemoryProbe> =>
       probeMemory({ gpu: config.gpu, signal, ...(gpuIndex === undefined ? {} : { gpuIndex }) });
-    this.local = new LocalTiers({ clock, events, ledger, gpus: openGpuSource(config.gpu), runProbe, touch });
+    this.local = new LocalTiers({
+      clock,
+      events,
+      ledger,
+      gpus: openGpuSource(config.gpu),
+      runProbe,
+      touch,
+    });
     const desk = new GrantDesk(ledger);
-    this.shim = new ShimSocket({ registry: this.registry, desk, ledger, events, clock, touch, onBug });
+    this.shim = new ShimSocket({
+      registry: this.registry,
+      desk,
+      ledger,
+      events,
+      clock,
+      touch,
+      onBug,
+    });
     const actions = new Actions({
       links: this.links,
       registry: this.registry,
@@ -134,7 +160,14 @@ class Agent implements RunningAgent {
       stopSoon: () => void clock.after(50, () => void this.stop()),
     });
     const snapshot = (): SnapshotInit => this.snapshot();
-    this.control = new ControlServer({ clock, changes: this.changes, events, actions, snapshot, onBug });
+    this.control = new ControlServer({
+      clock,
+      changes: this.changes,
+      events,
+      actions,
+      snapshot,
+      onBug,
+    });
   }
 
   async start(): Promise<void> {
@@ -197,7 +230,13 @@ class Agent implements RunningAgent {
 
   private collect(): AgentState {
     const { links, pendingReleases } = this.links.save();
-    return { version: 1, hostId: this.saved.hostId, links, attachments: this.registry.save(), pendingReleases };
+    return {
+      version: 1,
+      hostId: this.saved.hostId,
+      links,
+      attachments: this.registry.save(),
+      pendingReleases,
+    };
   }
 
   private findKey(keyId: string) {

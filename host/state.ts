@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What survives a restart of the agent: who we are, our links, and the leases of running programs. One JSON file, written
-// whole beside the old one and renamed over it. Secrets are not in it; they lie in the keyring.
+// What survives a restart of the agent: who we are, our links, and the leases of running programs.
+// One JSON file, written whole beside the old one and renamed over it. Secrets are not in it; they
+// lie in the keyring.
 import { readFileSync, statSync } from 'node:fs';
 import { mkdir, open, rename } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { GbError } from '../proto/base/errors.js';
 import { createId } from '../proto/base/ids.js';
-import { ATTACHMENTS_MAX, LINKS_MAX, PENDING_RELEASES_MAX, STATE_FILE_BYTES_MAX } from '../proto/base/limits.js';
+import {
+  ATTACHMENTS_MAX,
+  LINKS_MAX,
+  PENDING_RELEASES_MAX,
+  STATE_FILE_BYTES_MAX,
+} from '../proto/base/limits.js';
 
 const feederId = z.string().regex(/^F-[0-9a-f]{16}$/);
 const leaseId = z.string().regex(/^L-[0-9a-f]{16}$/);
@@ -73,10 +79,12 @@ export function freshState(): AgentState {
   return { version: 1, hostId: createId('host'), links: [], attachments: [], pendingReleases: [] };
 }
 
-/** The state at `path`, or a fresh one when there is no file. @throws GbError DATA_LOSS when it is damaged. */
+/** The state at `path`, or a fresh one when there is no file. @throws GbError DATA_LOSS when it is
+ *  damaged. */
 export function loadState(path: string): AgentState {
   try {
-    if (statSync(path).size > STATE_FILE_BYTES_MAX) throw new GbError('DATA_LOSS', `${path} is too large`);
+    if (statSync(path).size > STATE_FILE_BYTES_MAX)
+      throw new GbError('DATA_LOSS', `${path} is too large`);
     return parseState(readFileSync(path, 'utf8'));
   } catch (reason) {
     if ((reason as NodeJS.ErrnoException).code === 'ENOENT') return freshState();
@@ -84,7 +92,8 @@ export function loadState(path: string): AgentState {
   }
 }
 
-/** Writes the state whenever asked, one write at a time; requests that come during a write share the next one. */
+/** Writes the state whenever asked, one write at a time; requests that come during a write share
+ *  the next one. */
 export class StateWriter {
   private running: Promise<void> | undefined;
   private next: Promise<void> | undefined;
@@ -98,10 +107,12 @@ export class StateWriter {
   save(): Promise<void> {
     if (this.next) return this.next;
     if (!this.running) return this.begin();
-    const next = this.running.catch(() => undefined).then(() => {
-      this.next = undefined;
-      return this.begin();
-    });
+    const next = this.running
+      .catch(() => undefined)
+      .then(() => {
+        this.next = undefined;
+        return this.begin();
+      });
     this.next = next;
     return next;
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The few system calls that Node does not offer: who is behind a Unix socket, whole-file locks, seals of a memfd.
+// The few system calls that Node does not offer: who is behind a Unix socket, whole-file locks,
+// seals of a memfd.
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { GbError } from '../../proto/base/errors.js';
@@ -29,7 +30,9 @@ function libc(): LibC {
   if (loaded) return loaded;
   const library = koffi.load('libc.so.6');
   loaded = {
-    getsockopt: library.func('int getsockopt(int fd, int level, int name, void *value, void *length)') as Call,
+    getsockopt: library.func(
+      'int getsockopt(int fd, int level, int name, void *value, void *length)',
+    ) as Call,
     flock: library.func('int flock(int fd, int operation)') as Call,
     fcntl: library.func('int fcntl(int fd, int command, int argument)') as Call,
   };
@@ -63,8 +66,9 @@ export interface FileLock {
   release(): void;
 }
 
-/** Takes an exclusive lock on `path` (created 0600), held until release or the end of the process, however it ends.
- *  Returns undefined when another process holds it. @throws GbError DRIVER_ERROR on any other failure. */
+/** Takes an exclusive lock on `path` (created 0600), held until release or the end of the process,
+ *  however it ends. Returns undefined when another process holds it. @throws GbError DRIVER_ERROR
+ *  on any other failure. */
 export function tryLockFile(path: string): FileLock | undefined {
   const fd = openSync(path, 'a', 0o600);
   if (libc().flock(fd, LOCK_EX | LOCK_NB) === 0) return { release: () => closeSync(fd) };

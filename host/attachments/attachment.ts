@@ -1,15 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-// One program under the shim: its arena, where its ranges lie on feeders, what it was granted, and the moves of its bytes.
-// Outlives its socket; knows no frames (host/shim) and no connections (host/links).
+// One program under the shim: its arena, where its ranges lie on feeders, what it was granted, and
+// the moves of its bytes. Outlives its socket; knows no frames (host/shim) and no connections
+// (host/links).
 import { GbError } from '../../proto/base/errors.js';
-import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
 import type { FeederCalls } from '../links/feeder-client.js';
-import { rangeEnd, Residency, type ByteRange, type Extent, type Segment } from '../placement/residency.js';
+import {
+  rangeEnd,
+  Residency,
+  type ByteRange,
+  type Extent,
+  type Segment,
+} from '../placement/residency.js';
 import { RANGE_ALIGN, type Report } from '../shim/abi.js';
-import { FeederBudget, isOf, isVram, type FeederDirectory, type Hold, type Reservation } from './feeder-budget.js';
+import {
+  FeederBudget,
+  isOf,
+  isVram,
+  type FeederDirectory,
+  type Hold,
+  type Reservation,
+} from './feeder-budget.js';
+import {
+  extentKey,
+  holdLimit,
+  isSame,
+  lossOf,
+  mergeRanges,
+  splitSegments,
+  withFeeder,
+} from './pieces.js';
 import type { ProcessIdentity } from './process.js';
 import { RangeQueue } from './range-queue.js';
 import type { Staging } from './staging.js';
+
+/** One copy between feeders passes through the agent in pieces of this size. */
+const COPY_BYTES = 8 * 2 ** 20;
+
+/** A feeder that cannot be asked now is asked at adoption. */
+const AWAY: ReadonlySet<string> = new Set([
+  'FEEDER_UNREACHABLE',
+  'CANCELED',
+  'DEADLINE_EXCEEDED',
+  'DATA_LOSS',
+]);
 
 export interface AttachmentFacts {
   readonly attachmentId: string;
@@ -62,7 +95,8 @@ export class Attachment {
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
   /** Granted by GRANT of T1; accounting only. */
   t1HeldBytes = 0;
-  /** The agent knows less than the program: ranges it cannot find were lost with an earlier agent. */
+  /** The agent knows less than the program: ranges it cannot find were lost with an earlier agent.
+   *  */
   forgetful = false;
   private readonly queue = new RangeQueue();
   private readonly ended = new AbortController();
@@ -71,7 +105,10 @@ export class Attachment {
     public facts: AttachmentFacts,
     private readonly deps: AttachmentDeps,
   ) {
-    this.budget = new FeederBudget({ facts: () => this.facts, persist: deps.persist }, deps.directory);
+    this.budget = new FeederBudget(
+      { facts: () => this.facts, persist: deps.persist },
+      deps.directory,
+    );
   }
 
   get id(): string {
@@ -93,7 +130,8 @@ export class Attachment {
     });
   }
 
-  /** Staging to feeders. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
+  /** Staging to feeders. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE,
+   *  INVALID_ARGUMENT. */
   store(transfer: Transfer): Promise<void> {
     return this.queue.run(transfer, () => this.transfer('store', transfer));
   }
@@ -137,8 +175,8 @@ export class Attachment {
     for (const hold of this.budget.holds) if (hold.feederId === feederId) this.loseLease(hold);
   }
 
-  /** Brings our account and the feeder's to one after a reconnect. What only the feeder has is freed there (or, after a
-   *  restart of the agent, taken over); what only we have is lost. */
+  /** Brings our account and the feeder's to one after a reconnect. What only the feeder has is
+   *  freed there (or, after a restart of the agent, taken over); what only we have is lost. */
   async reconcile(hold: Hold, client: FeederCalls): Promise<void> {
     const facts = await client.stat(hold);
     if (hold.state === 'unadopted') {
@@ -155,22 +193,34 @@ export class Attachment {
       this.peer?.lost(range, hold.feederName);
       this.deps.onLost(this, range, hold.feederName);
     }
-    const differs = [...hold.devices].some(([key, { limitBytes }]) => (facts.limits.get(key) ?? 0) !== limitBytes);
+    const differs = [...hold.devices].some(
+      ([key, { limitBytes }]) => (facts.limits.get(key) ?? 0) !== limitBytes,
+    );
     if (differs) {
-      await client.resize(hold, new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes])));
+      await client.resize(
+        hold,
+        new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes])),
+      );
     }
   }
 
-  /** Moves everything a feeder holds for this attachment to others that have room. Returns the bytes moved.
-   *  @throws GbError WRONG_STATE when there is not enough room elsewhere; what was moved stays moved. */
+  /** Moves everything a feeder holds for this attachment to others that have room. Returns the
+   *  bytes moved.
+   *  @throws GbError WRONG_STATE when there is not enough room elsewhere; what was moved stays
+   *  moved. */
   async evacuate(feederId: string): Promise<number> {
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();
-    const holds = this.budget.holds.filter((hold) => hold.feederId === feederId && hold.state === 'held');
+    const holds = this.budget.holds.filter(
+      (hold) => hold.feederId === feederId && hold.state === 'held',
+    );
     const limitBytes = holds.reduce((sum, hold) => sum + holdLimit(hold), 0);
     if (limitBytes === 0) return 0;
     if (!(await this.budget.grow(limitBytes, feederId))) {
-      throw new GbError('WRONG_STATE', `no other feeder has room for ${limitBytes} bytes of pid ${this.facts.identity.pid}`);
+      throw new GbError(
+        'WRONG_STATE',
+        `no other feeder has room for ${limitBytes} bytes of pid ${this.facts.identity.pid}`,
+      );
     }
     let movedBytes = 0;
     for (const extent of this.residency.all.filter((e) => e.feederId === feederId && !e.lost)) {
@@ -222,7 +272,15 @@ export class Attachment {
       for (const { hold, deviceKey, bytes } of parts) {
         const { feederId, feederName, leaseId } = hold;
         await this.onLease(hold, (client) => client.allocate(hold, deviceKey, position, bytes));
-        done.push({ offset: position, length: bytes, feederId, feederName, deviceKey, leaseId, lost: false });
+        done.push({
+          offset: position,
+          length: bytes,
+          feederId,
+          feederName,
+          deviceKey,
+          leaseId,
+          lost: false,
+        });
         position += bytes;
       }
       return done;
@@ -251,7 +309,9 @@ export class Attachment {
   private async freeOnFeeder(extent: Extent): Promise<void> {
     const hold = this.budget.holdOf(extent);
     if (!hold || hold.state === 'lost') return;
-    await this.onLease(hold, (client) => client.free(hold, extent.deviceKey, extent.offset, extent.length));
+    await this.onLease(hold, (client) =>
+      client.free(hold, extent.deviceKey, extent.offset, extent.length),
+    );
   }
 
   private async transfer(direction: Direction, transfer: Transfer): Promise<void> {
@@ -268,13 +328,18 @@ export class Attachment {
     const signal = AbortSignal.any([this.ended.signal, failed.signal]);
     const delta = transfer.stagingOffset - transfer.offset;
     const moves = splitSegments(segments).map((segment) =>
-      this.move(direction, segment, staging, segment.offset + delta, signal).catch((reason: unknown) => {
-        failed.abort(reason);
-        throw reason;
-      }),
+      this.move(direction, segment, staging, segment.offset + delta, signal).catch(
+        (reason: unknown) => {
+          failed.abort(reason);
+          throw reason;
+        },
+      ),
     );
-    const failures = (await Promise.allSettled(moves)).filter((result) => result.status === 'rejected');
-    const first = failures.find(({ reason }) => GbError.from(reason).code !== 'CANCELED') ?? failures[0];
+    const failures = (await Promise.allSettled(moves)).filter(
+      (result) => result.status === 'rejected',
+    );
+    const first =
+      failures.find(({ reason }) => GbError.from(reason).code !== 'CANCELED') ?? failures[0];
     if (first) throw first.reason;
   }
 
@@ -289,8 +354,18 @@ export class Attachment {
     if (!hold) throw lossOf(segment.extent);
     await this.onLease(hold, (client) =>
       direction === 'store'
-        ? client.write(hold, segment, (at, frame) => staging.read(stagingOffset + at, frame), signal)
-        : client.read(hold, segment, (at, frame) => staging.write(stagingOffset + at, frame), signal),
+        ? client.write(
+            hold,
+            segment,
+            (at, frame) => staging.read(stagingOffset + at, frame),
+            signal,
+          )
+        : client.read(
+            hold,
+            segment,
+            (at, frame) => staging.write(stagingOffset + at, frame),
+            signal,
+          ),
     );
   }
 
@@ -302,7 +377,10 @@ export class Attachment {
     const targets = await this.allocate(extent.offset, parts);
     try {
       for (const target of targets) {
-        for (const piece of splitSegments([{ offset: target.offset, length: target.length, extent: target }], COPY_BYTES)) {
+        for (const piece of splitSegments(
+          [{ offset: target.offset, length: target.length, extent: target }],
+          COPY_BYTES,
+        )) {
           await this.copyPiece(source, piece);
         }
       }
@@ -324,14 +402,20 @@ export class Attachment {
       client.read(source, piece, async (at, frame) => void buffer.set(frame, at), signal),
     );
     await this.onLease(target, (client) =>
-      client.write(target, piece, async (at, frame) => void buffer.copy(frame, 0, at, at + frame.length), signal),
+      client.write(
+        target,
+        piece,
+        async (at, frame) => void buffer.copy(frame, 0, at, at + frame.length),
+        signal,
+      ),
     );
   }
 
   /** A call for a lease; when the feeder does not know the lease any more, its bytes are gone. */
   private async onLease<T>(hold: Hold, call: (client: FeederCalls) => Promise<T>): Promise<T> {
     if (hold.state === 'lost') throw lossOf(hold);
-    if (hold.state === 'unadopted') throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
+    if (hold.state === 'unadopted')
+      throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
     try {
       return await call(this.deps.directory.client(hold.feederId));
     } catch (reason) {
@@ -344,14 +428,33 @@ export class Attachment {
     }
   }
 
-  private takeOver(hold: Hold, facts: { limits: ReadonlyMap<string, number>; ranges: readonly (ByteRange & { deviceKey: string })[] }): void {
+  private takeOver(
+    hold: Hold,
+    facts: {
+      limits: ReadonlyMap<string, number>;
+      ranges: readonly (ByteRange & { deviceKey: string })[];
+    },
+  ): void {
     hold.devices.clear();
-    for (const [key, limitBytes] of facts.limits) hold.devices.set(key, { limitBytes, usedBytes: 0 });
+    for (const [key, limitBytes] of facts.limits)
+      hold.devices.set(key, { limitBytes, usedBytes: 0 });
     const { feederId, feederName, leaseId } = hold;
     for (const { deviceKey, offset, length } of facts.ranges) {
-      this.residency.insert({ offset, length, feederId, feederName, deviceKey, leaseId, lost: false });
+      this.residency.insert({
+        offset,
+        length,
+        feederId,
+        feederName,
+        deviceKey,
+        leaseId,
+        lost: false,
+      });
       const device = hold.devices.get(deviceKey);
-      if (!device) throw new GbError('PROTOCOL_VIOLATION', 'the feeder holds a range on a device without a limit');
+      if (!device)
+        throw new GbError(
+          'PROTOCOL_VIOLATION',
+          'the feeder holds a range on a device without a limit',
+        );
       device.usedBytes += length;
     }
     hold.state = 'held';
@@ -366,7 +469,8 @@ export class Attachment {
       if (this.budget.holds.some(({ state }) => state === 'unadopted')) {
         throw new GbError('FEEDER_UNREACHABLE', 'a feeder that may hold the range is not back yet');
       }
-      if (this.forgetful) throw new GbError('DATA_LOSS', 'the range was lost with an earlier agent');
+      if (this.forgetful)
+        throw new GbError('DATA_LOSS', 'the range was lost with an earlier agent');
       throw reason;
     }
   }
@@ -378,52 +482,4 @@ export class Attachment {
       throw new GbError('INVALID_ARGUMENT', `no such range of the arena: ${offset} + ${length}`);
     }
   }
-}
-
-/** One copy between feeders passes through the agent in pieces of this size. */
-const COPY_BYTES = 8 * 2 ** 20;
-
-/** A feeder that cannot be asked now is asked at adoption. */
-const AWAY: ReadonlySet<string> = new Set(['FEEDER_UNREACHABLE', 'CANCELED', 'DEADLINE_EXCEEDED', 'DATA_LOSS']);
-
-function lossOf(of: { readonly feederName: string }): GbError {
-  return new GbError('DATA_LOSS', `the bytes are gone with feeder ${of.feederName}`, {
-    details: { feeder: of.feederName },
-  });
-}
-
-function withFeeder(error: GbError, feeder: string): GbError {
-  return new GbError(error.code, error.rawMessage, { cause: error, details: { ...error.details, feeder } });
-}
-
-const extentKey = (extent: ByteRange & { deviceKey: string }): string =>
-  `${extent.deviceKey}/${extent.offset}/${extent.length}`;
-
-function isSame(extent: Extent, range: ByteRange & { deviceKey: string }, hold: Hold): boolean {
-  return isOf(extent, hold) && extentKey(extent) === extentKey(range);
-}
-
-function holdLimit(hold: Hold): number {
-  return [...hold.devices.values()].reduce((sum, { limitBytes }) => sum + limitBytes, 0);
-}
-
-function splitSegments(segments: readonly Segment[], bytesMax = TRANSFER_BYTES_MAX): Segment[] {
-  return segments.flatMap(({ offset, length, extent }) => {
-    const pieces: Segment[] = [];
-    for (let at = 0; at < length; at += bytesMax) {
-      pieces.push({ offset: offset + at, length: Math.min(bytesMax, length - at), extent });
-    }
-    return pieces;
-  });
-}
-
-/** Adjacent ranges as one; in order. */
-export function mergeRanges(ranges: readonly ByteRange[]): ByteRange[] {
-  const merged: { offset: number; length: number }[] = [];
-  for (const { offset, length } of [...ranges].sort((a, b) => a.offset - b.offset)) {
-    const last = merged.at(-1);
-    if (last && rangeEnd(last) === offset) last.length += length;
-    else merged.push({ offset, length });
-  }
-  return merged;
 }

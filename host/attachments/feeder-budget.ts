@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What one attachment may hold on feeders, and on which: its leases, byte-exact. A grant is backed by leases before it is
-// given, so that placing a granted range cannot fail for lack of room. Knows bytes, not ranges.
+// What one attachment may hold on feeders, and on which: its leases, byte-exact. A grant is backed
+// by leases before it is given, so that placing a granted range cannot fail for lack of room. Knows
+// bytes, not ranges.
 import { assert } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
 import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { DeviceKey, FeederCalls, LeaseHandle } from '../links/feeder-client.js';
-import { orderByCost, planPlacement, type MeasuredCost, type TierOffer } from '../placement/policy.js';
+import {
+  orderByCost,
+  planPlacement,
+  type MeasuredCost,
+  type TierOffer,
+} from '../placement/policy.js';
 import { RANGE_ALIGN } from '../shim/abi.js';
 import { Mutex } from './range-queue.js';
 
@@ -36,8 +42,8 @@ export interface DeviceHold {
   usedBytes: number;
 }
 
-/** One lease. `unadopted`: known from the state file, the feeder was not asked yet. `lost`: gone with its bytes; kept
- *  until the program has returned them, so that its account and ours agree. */
+/** One lease. `unadopted`: known from the state file, the feeder was not asked yet. `lost`: gone
+ *  with its bytes; kept until the program has returned them, so that its account and ours agree. */
 export interface Hold {
   readonly feederId: string;
   readonly feederName: string;
@@ -54,7 +60,11 @@ export interface Reservation {
 }
 
 export interface BudgetOwner {
-  facts(): { readonly attachmentId: string; readonly arenaBase: bigint; readonly arenaBytes: number };
+  facts(): {
+    readonly attachmentId: string;
+    readonly arenaBase: bigint;
+    readonly arenaBytes: number;
+  };
   /** Leases changed: must be on disk when this resolves. */
   persist(): Promise<void>;
 }
@@ -103,11 +113,19 @@ export class FeederBudget {
   /** The program says it holds more than we know of: those bytes are gone. */
   addLost(bytes: number): void {
     const devices = new Map([['lost', { limitBytes: bytes, usedBytes: bytes }]]);
-    const hold: Hold = { feederId: '', feederName: '', leaseId: '', fencingToken: 0n, state: 'lost', devices };
+    const hold: Hold = {
+      feederId: '',
+      feederName: '',
+      leaseId: '',
+      fencingToken: 0n,
+      state: 'lost',
+      devices,
+    };
     this.held.push(hold);
   }
 
-  /** Leases `bytes` more, cheapest feeders first; all or nothing. Returns false when there is not enough room.
+  /** Leases `bytes` more, cheapest feeders first; all or nothing. Returns false when there is not
+   *  enough room.
    *  @throws GbError when the state could not be kept; nothing was granted then. */
   grow(bytes: number, exclude?: string): Promise<boolean> {
     assert(bytes > 0 && bytes % RANGE_ALIGN === 0, 'a grant has whole granules');
@@ -130,7 +148,9 @@ export class FeederBudget {
   /** Ends the lease on one feeder. pre: nothing of it is used. */
   releaseFeeder(feederId: string): Promise<void> {
     return this.mutex.run(async () => {
-      for (const hold of this.held.filter((hold) => hold.feederId === feederId && hold.state !== 'lost')) {
+      for (const hold of this.held.filter(
+        (hold) => hold.feederId === feederId && hold.state !== 'lost',
+      )) {
         this.held.splice(this.held.indexOf(hold), 1);
         this.endLease(hold);
       }
@@ -138,9 +158,10 @@ export class FeederBudget {
     });
   }
 
-  /** Sets room of held leases aside for `bytes`, split at granules only where it must be. The caller uses or unreserves it.
-   *  @throws GbError CAPACITY_EXHAUSTED beyond what was granted; FEEDER_UNREACHABLE when the room is on a feeder that is
-   *  away. */
+  /** Sets room of held leases aside for `bytes`, split at granules only where it must be. The
+   *  caller uses or unreserves it.
+   *  @throws GbError CAPACITY_EXHAUSTED beyond what was granted; FEEDER_UNREACHABLE when the room
+   *  is on a feeder that is away. */
   reserve(bytes: number, exclude?: string): Reservation[] {
     const offers: (TierOffer & { hold: Hold; deviceKey: DeviceKey })[] = [];
     let awayBytes = 0;
@@ -152,7 +173,14 @@ export class FeederBudget {
         if (!reachable) awayBytes += freeBytes;
         else {
           const key = `${index}/${deviceKey}`;
-          offers.push({ key, freeBytes, rank: rankOf(deviceKey), ...this.directory.costOf(hold.feederId), hold, deviceKey });
+          offers.push({
+            key,
+            freeBytes,
+            rank: rankOf(deviceKey),
+            ...this.directory.costOf(hold.feederId),
+            hold,
+            deviceKey,
+          });
         }
       }
     }
@@ -242,8 +270,11 @@ export class FeederBudget {
     }
     const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
     const lease = await client.acquire({ attachmentId, arenaBase, arenaBytes, limits: additions });
-    const name = this.directory.usable().find((view) => view.feederId === feederId)?.name ?? feederId;
-    const devices = new Map([...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]));
+    const name =
+      this.directory.usable().find((view) => view.feederId === feederId)?.name ?? feederId;
+    const devices = new Map(
+      [...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]),
+    );
     const acquired: Hold = { feederId, feederName: name, ...lease, state: 'held', devices };
     this.held.push(acquired);
     this.note(feederId, additions, 1);
@@ -307,7 +338,8 @@ export class FeederBudget {
     return orderByCost(offers).reverse();
   }
 
-  /** Tells feeders the limits that fell. One that is away learns it at the next adoption, which compares them. */
+  /** Tells feeders the limits that fell. One that is away learns it at the next adoption, which
+   *  compares them. */
   private async applyLimits(holds: ReadonlySet<Hold>): Promise<void> {
     for (const hold of holds) {
       const limits = limitsOf(hold);
@@ -348,7 +380,10 @@ const REFUSALS: ReadonlySet<string> = new Set([
   'DRIVER_ERROR',
 ]);
 
-export function isOf(of: { readonly feederId: string; readonly leaseId: string }, hold: Hold): boolean {
+export function isOf(
+  of: { readonly feederId: string; readonly leaseId: string },
+  hold: Hold,
+): boolean {
   return of.feederId === hold.feederId && of.leaseId === hold.leaseId;
 }
 
@@ -378,7 +413,9 @@ function sumHolds(holds: readonly Hold[], value: (device: DeviceHold) => number)
   return total;
 }
 
-function byFeeder(parts: readonly { key: string; bytes: number }[]): Map<string, Map<DeviceKey, number>> {
+function byFeeder(
+  parts: readonly { key: string; bytes: number }[],
+): Map<string, Map<DeviceKey, number>> {
   const result = new Map<string, Map<DeviceKey, number>>();
   for (const { key, bytes } of parts) {
     const [feederId, device] = key.split('/') as [string, string];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a program may hold in each tier, asked before memory is created. Feeder bytes of either kind are granted as T2R;
-// the limit of T1R is therefore 0.
+// What a program may hold in each tier, asked before memory is created. Feeder bytes of either kind
+// are granted as T2R; the limit of T1R is therefore 0.
 import { GbError } from '../../proto/base/errors.js';
 import type { Ledger } from '../ledger.js';
 import { AbiTier, RANGE_ALIGN } from '../shim/abi.js';
@@ -16,8 +16,8 @@ export interface BudgetAnswer {
 export class GrantDesk {
   constructor(private readonly ledger: Ledger) {}
 
-  /** @throws GbError INVALID_ARGUMENT for another tier or feeder bytes that are no whole granules; PERMISSION_DENIED for
-   *  feeder bytes of a program that does not run gated. */
+  /** @throws GbError INVALID_ARGUMENT for another tier or feeder bytes that are no whole granules;
+   *  PERMISSION_DENIED for feeder bytes of a program that does not run gated. */
   async grant(attachment: Attachment, tier: number, bytes: number): Promise<BudgetAnswer> {
     let granted = true;
     if (tier === AbiTier.T1) attachment.t1HeldBytes += bytes;
@@ -36,7 +36,8 @@ export class GrantDesk {
     return this.answer(attachment, tier, true);
   }
 
-  /** What could be held in all per tier, in the order of enum gb_tier; undefined: no limit of ours. */
+  /** What could be held in all per tier, in the order of enum gb_tier; undefined: no limit of ours.
+   *  */
   limits(attachment: Attachment): readonly (number | undefined)[] {
     const { facts, budget, id } = attachment;
     const ramBytes = this.ledger.heldBytes(id) + this.ledger.headroomBytes;
@@ -66,8 +67,10 @@ export class GrantDesk {
   }
 
   private async grantFeeder({ budget, facts }: Attachment, bytes: number): Promise<boolean> {
-    if (!facts.gated) throw new GbError('PERMISSION_DENIED', 'feeder memory needs --overcommit gated');
-    if (bytes % RANGE_ALIGN !== 0) throw new GbError('INVALID_ARGUMENT', 'feeder bytes are granted in whole 2 MiB');
+    if (!facts.gated)
+      throw new GbError('PERMISSION_DENIED', 'feeder memory needs --overcommit gated');
+    if (bytes % RANGE_ALIGN !== 0)
+      throw new GbError('INVALID_ARGUMENT', 'feeder bytes are granted in whole 2 MiB');
     return bytes === 0 || budget.grow(bytes);
   }
 }

@@ -8,15 +8,19 @@ export interface ProcessIdentity {
   readonly startTicks: number;
 }
 
-/** Start time and state out of /proc/PID/stat, or undefined when the text is not of that form. The command's name is in
- *  parentheses and may hold anything, also parentheses. */
+/** Start time and state out of /proc/PID/stat, or undefined when the text is not of that form. The
+ *  command's name is in parentheses and may hold anything, also parentheses. */
 export function parseProcStat(text: string): { startTicks: number; state: string } | undefined {
   const end = text.lastIndexOf(')');
   if (end < 0) return undefined;
-  const fields = text.slice(end + 1).trim().split(/\s+/);
+  const fields = text
+    .slice(end + 1)
+    .trim()
+    .split(/\s+/);
   const state = fields[0] ?? '';
   const startTicks = Number(fields[19]);
-  if (!/^[A-Za-z]$/.test(state) || !Number.isSafeInteger(startTicks) || fields[19] === undefined) return undefined;
+  if (!/^[A-Za-z]$/.test(state) || !Number.isSafeInteger(startTicks) || fields[19] === undefined)
+    return undefined;
   return { startTicks, state };
 }
 

@@ -12,7 +12,9 @@ export class RangeQueue {
 
   /** Runs `work` after everything queued earlier for overlapping bytes has ended, well or not. */
   async run<T>(range: ByteRange, work: () => Promise<T>): Promise<T> {
-    const before = [...this.pending].filter((other) => overlaps(other.range, range)).map(({ done }) => done);
+    const before = [...this.pending]
+      .filter((other) => overlaps(other.range, range))
+      .map(({ done }) => done);
     let finish = (): void => undefined;
     const entry: Pending = { range, done: new Promise<void>((resolve) => (finish = resolve)) };
     this.pending.add(entry);

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// All programs of this agent: who may attach, who came back, who is gone. A broken socket ends nothing; the end of the
-// process does.
+// All programs of this agent: who may attach, who came back, who is gone. A broken socket ends
+// nothing; the end of the process does.
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { ATTACHMENTS_MAX, LEASE_TTL_MS, PROCESS_POLL_INTERVAL_MS, READOPT_WINDOW_MS } from '../../proto/base/limits.js';
+import {
+  ATTACHMENTS_MAX,
+  LEASE_TTL_MS,
+  PROCESS_POLL_INTERVAL_MS,
+  READOPT_WINDOW_MS,
+} from '../../proto/base/limits.js';
 import { formatBytes } from '../../proto/base/units.js';
 import type { EventLog } from '../control/events.js';
 import type { Ledger } from '../ledger.js';
@@ -52,7 +57,8 @@ export class AttachmentRegistry {
     if (restored.length === 0) return;
     this.timers.push(
       clock.after(READOPT_WINDOW_MS, () => {
-        for (const attachment of restored) if (!attachment.peer) this.end(attachment, 'it did not come back');
+        for (const attachment of restored)
+          if (!attachment.peer) this.end(attachment, 'it did not come back');
       }),
       // A feeder that was not back within the TTL has ended the leases.
       clock.after(LEASE_TTL_MS, () => {
@@ -61,7 +67,8 @@ export class AttachmentRegistry {
     );
   }
 
-  /** Stops watching; attachments and their leases stay, for the next agent. Resolves when ends under way are done. */
+  /** Stops watching; attachments and their leases stay, for the next agent. Resolves when ends
+   *  under way are done. */
   async stop(): Promise<void> {
     this.timers.splice(0).forEach((timer) => timer.cancel());
     for (const attachment of this.all) attachment.peer?.close('the agent stops');
@@ -84,9 +91,18 @@ export class AttachmentRegistry {
     };
     const attachment = this.create(facts);
     for (const { feederId, feederName, leaseId, fencingToken, limits } of saved.leases) {
-      const devices = new Map(limits.map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]));
+      const devices = new Map(
+        limits.map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]),
+      );
       const token = BigInt(fencingToken);
-      attachment.budget.restore({ feederId, feederName, leaseId, fencingToken: token, state: 'unadopted', devices });
+      attachment.budget.restore({
+        feederId,
+        feederName,
+        leaseId,
+        fencingToken: token,
+        state: 'unadopted',
+        devices,
+      });
     }
     this.attachments.set(attachment.id, attachment);
   }
@@ -117,9 +133,10 @@ export class AttachmentRegistry {
     });
   }
 
-  /** A shim said HELLO: a new attachment, or one that came back. The older socket of the same one is closed.
-   *  @throws GbError PERMISSION_DENIED for the id of another process, CAPACITY_EXHAUSTED beyond ATTACHMENTS_MAX,
-   *  INVALID_ARGUMENT for another arena than before. */
+  /** A shim said HELLO: a new attachment, or one that came back. The older socket of the same one
+   *  is closed.
+   *  @throws GbError PERMISSION_DENIED for the id of another process, CAPACITY_EXHAUSTED beyond
+   *  ATTACHMENTS_MAX, INVALID_ARGUMENT for another arena than before. */
   async attach(facts: AttachmentFacts, held: HeldBefore, peer: ShimPeer): Promise<Attachment> {
     const known = this.attachments.get(facts.attachmentId);
     if (known) this.checkReturn(known.facts, facts);
@@ -128,12 +145,18 @@ export class AttachmentRegistry {
     }
     for (const other of this.all) {
       // The same process with a new id: it called exec, and what it held is gone.
-      const replaced = other.facts.identity.pid === facts.identity.pid && other.id !== facts.attachmentId && !other.peer;
+      const replaced =
+        other.facts.identity.pid === facts.identity.pid &&
+        other.id !== facts.attachmentId &&
+        !other.peer;
       if (replaced) this.end(other, 'the process started another program');
     }
     const attachment = known ?? this.create(facts);
     attachment.peer?.close('a newer connection of the same program');
-    attachment.facts = { ...facts, startedUnixMs: known?.facts.startedUnixMs ?? facts.startedUnixMs };
+    attachment.facts = {
+      ...facts,
+      startedUnixMs: known?.facts.startedUnixMs ?? facts.startedUnixMs,
+    };
     attachment.peer = peer;
     this.attachments.set(attachment.id, attachment);
     this.settleHeld(attachment, held);
@@ -141,7 +164,12 @@ export class AttachmentRegistry {
       const text = `${facts.command || 'a program'} attached with ${facts.deviceName || 'its GPU'}`;
       this.deps.events.add('info', 'attachment_started', `pid ${facts.identity.pid}`, text);
     } else {
-      this.deps.events.add('info', 'attachment_returned', `pid ${facts.identity.pid}`, 'the program is connected again');
+      this.deps.events.add(
+        'info',
+        'attachment_returned',
+        `pid ${facts.identity.pid}`,
+        'the program is connected again',
+      );
     }
     await this.deps.persist();
     this.deps.touch();
@@ -189,8 +217,8 @@ export class AttachmentRegistry {
     for (const attachment of this.all) attachment.loseFeeder(feederId);
   }
 
-  /** After a (re)connect: one message renews all leases of the feeder and makes them ours again; those that stood are
-   *  compared with what the feeder holds. Returns how many were adopted. */
+  /** After a (re)connect: one message renews all leases of the feeder and makes them ours again;
+   *  those that stood are compared with what the feeder holds. Returns how many were adopted. */
   async adopt(feederId: string, client: FeederCalls): Promise<number> {
     const leases = this.leasesOn(feederId);
     if (leases.length === 0) return 0;
@@ -217,7 +245,9 @@ export class AttachmentRegistry {
     client: FeederCalls,
   ): Promise<boolean> {
     const handles: LeaseHandle[] = leases.map(({ hold }) => hold);
-    const renewals = new Map((await client.renew(handles)).map((renewal) => [renewal.leaseId, renewal]));
+    const renewals = new Map(
+      (await client.renew(handles)).map((renewal) => [renewal.leaseId, renewal]),
+    );
     let changed = false;
     for (const { attachment, hold } of leases) {
       const renewal = renewals.get(hold.leaseId);
@@ -245,14 +275,21 @@ export class AttachmentRegistry {
   }
 
   private checkReturn(known: AttachmentFacts, facts: AttachmentFacts): void {
-    const sameProcess = known.identity.pid === facts.identity.pid && known.identity.startTicks === facts.identity.startTicks;
-    if (!sameProcess) throw new GbError('PERMISSION_DENIED', 'the attachment belongs to another process');
-    if (known.arenaBytes !== 0 && (known.arenaBase !== facts.arenaBase || known.arenaBytes !== facts.arenaBytes)) {
+    const sameProcess =
+      known.identity.pid === facts.identity.pid &&
+      known.identity.startTicks === facts.identity.startTicks;
+    if (!sameProcess)
+      throw new GbError('PERMISSION_DENIED', 'the attachment belongs to another process');
+    if (
+      known.arenaBytes !== 0 &&
+      (known.arenaBase !== facts.arenaBase || known.arenaBytes !== facts.arenaBytes)
+    ) {
       throw new GbError('INVALID_ARGUMENT', 'the arena is another than before');
     }
   }
 
-  /** The program knows best what it holds: a reply of ours may have been lost with the old socket or agent. */
+  /** The program knows best what it holds: a reply of ours may have been lost with the old socket
+   *  or agent. */
   private settleHeld(attachment: Attachment, held: HeldBefore): void {
     this.deps.ledger.adopt(attachment.id, held.t2Bytes);
     attachment.t1HeldBytes = held.t1Bytes;
@@ -262,7 +299,9 @@ export class AttachmentRegistry {
       budget.addLost(difference);
       attachment.forgetful = true;
     } else if (difference < 0) {
-      budget.shrink(-difference).catch((reason: unknown) => this.deps.onBug(reason, 'settling of what is held'));
+      budget
+        .shrink(-difference)
+        .catch((reason: unknown) => this.deps.onBug(reason, 'settling of what is held'));
     }
   }
 
@@ -276,7 +315,8 @@ export class AttachmentRegistry {
 
   private async poll(): Promise<void> {
     for (const attachment of this.all) {
-      if (!(await isSameProcess(attachment.facts.identity))) this.end(attachment, 'the process has ended');
+      if (!(await isSameProcess(attachment.facts.identity)))
+        this.end(attachment, 'the process has ended');
     }
   }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A program's staging memory: a sealed memfd of the shim, opened through /proc and used with pread and pwrite.
+// A program's staging memory: a sealed memfd of the shim, opened through /proc and used with pread
+// and pwrite.
 import { open, readlink, type FileHandle } from 'node:fs/promises';
 import { fileSeals, SEAL_SHRINK } from '../../driver/os/unix.js';
 import { GbError } from '../../proto/base/errors.js';
@@ -27,14 +28,17 @@ export class Staging {
       if (!target.startsWith('/memfd:')) throw new Error('it is no memfd');
       file = await open(path, 'r+');
       const stat = await file.stat();
-      if (!stat.isFile() || stat.size < bytes) throw new Error(`it has ${stat.size} of ${bytes} bytes`);
+      if (!stat.isFile() || stat.size < bytes)
+        throw new Error(`it has ${stat.size} of ${bytes} bytes`);
       const seals = fileSeals(file.fd);
       if (seals < 0 || (seals & SEAL_SHRINK) === 0) throw new Error('it can still shrink');
       return new Staging(file, bytes);
     } catch (reason) {
       await file?.close();
       const text = reason instanceof Error ? reason.message : String(reason);
-      throw new GbError('INVALID_ARGUMENT', `the staging memory cannot be used: ${text}`, { cause: reason });
+      throw new GbError('INVALID_ARGUMENT', `the staging memory cannot be used: ${text}`, {
+        cause: reason,
+      });
     }
   }
 
@@ -49,18 +53,23 @@ export class Staging {
     }
   }
 
-  /** Writes all of `source` at `offset`. @throws GbError INVALID_ARGUMENT outside the staging memory. */
+  /** Writes all of `source` at `offset`. @throws GbError INVALID_ARGUMENT outside the staging
+   *  memory. */
   async write(offset: number, source: Uint8Array): Promise<void> {
     this.check(offset, source.length);
     let done = 0;
     while (done < source.length) {
-      done += (await this.file.write(source, done, source.length - done, offset + done)).bytesWritten;
+      done += (await this.file.write(source, done, source.length - done, offset + done))
+        .bytesWritten;
     }
   }
 
   check(offset: number, length: number): void {
     if (!Number.isSafeInteger(offset) || offset < 0 || length < 0 || offset + length > this.bytes) {
-      throw new GbError('INVALID_ARGUMENT', `bytes ${offset} + ${length} lie outside the staging memory`);
+      throw new GbError(
+        'INVALID_ARGUMENT',
+        `bytes ${offset} + ${length} lie outside the staging memory`,
+      );
     }
   }
 

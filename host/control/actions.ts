@@ -3,7 +3,10 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { GbError } from '../../proto/base/errors.js';
 import { parseId } from '../../proto/base/ids.js';
-import type { ConnectResponseSchema, DisconnectResponseSchema } from '../../proto/gen/greenboost/v1/control_pb.js';
+import type {
+  ConnectResponseSchema,
+  DisconnectResponseSchema,
+} from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { LinkManager } from '../links/manager.js';
 import type { LocalTiers } from '../tiers/local.js';
@@ -22,8 +25,10 @@ export interface ActionDeps {
 export class Actions {
   constructor(private readonly deps: ActionDeps) {}
 
-  /** Opens the link and waits until it is ready and measured. Without an id the only key of the keyring is taken.
-   *  @throws GbError NOT_FOUND, UNAUTHENTICATED, FEEDER_UNREACHABLE, INVALID_ARGUMENT, ALREADY_EXISTS. */
+  /** Opens the link and waits until it is ready and measured. Without an id the only key of the
+   *  keyring is taken.
+   *  @throws GbError NOT_FOUND, UNAUTHENTICATED, FEEDER_UNREACHABLE, INVALID_ARGUMENT,
+   *  ALREADY_EXISTS. */
   async connect(request: {
     address: string;
     feederId: string;
@@ -38,7 +43,10 @@ export class Actions {
   }
 
   /** @throws GbError NOT_FOUND; WRONG_STATE when bytes would be lost. */
-  async disconnect(feeder: string, force: boolean): Promise<MessageInitShape<typeof DisconnectResponseSchema>> {
+  async disconnect(
+    feeder: string,
+    force: boolean,
+  ): Promise<MessageInitShape<typeof DisconnectResponseSchema>> {
     const { movedBytes, lostBytes } = await this.deps.links.disconnect(feeder, force);
     return { movedBytes: BigInt(movedBytes), lostBytes: BigInt(lostBytes) };
   }
@@ -48,8 +56,8 @@ export class Actions {
     await Promise.all([this.deps.links.measureAll(), this.deps.local.probe()]);
   }
 
-  /** @throws GbError WRONG_STATE while programs run, unless `force`: they keep their local memory then, and what they
-   *  have on feeders lives until its time to live. */
+  /** @throws GbError WRONG_STATE while programs run, unless `force`: they keep their local memory
+   *  then, and what they have on feeders lives until its time to live. */
   shutdown(force: boolean): void {
     const running = this.deps.registry.all.length;
     if (running > 0 && !force) {
@@ -64,7 +72,10 @@ export class Actions {
     if (feederId !== '') return parseId('feeder', feederId);
     const ids = this.deps.keyIds();
     if (ids.length === 1) return ids[0] as string;
-    const text = ids.length === 0 ? 'the keyring holds no key' : 'the keyring holds several keys; name the feeder id';
+    const text =
+      ids.length === 0
+        ? 'the keyring holds no key'
+        : 'the keyring holds several keys; name the feeder id';
     throw new GbError(ids.length === 0 ? 'NOT_FOUND' : 'INVALID_ARGUMENT', text);
   }
 }

@@ -29,7 +29,14 @@ export class EventLog {
 
   add(severity: Severity, name: string, subject: string, text: string): void {
     const unixMs = BigInt(Math.floor(this.clock.unixMs()));
-    this.ring.push({ sequence: ++this.sequence, unixMs, severity: SEVERITY[severity], name, subject, text });
+    this.ring.push({
+      sequence: ++this.sequence,
+      unixMs,
+      severity: SEVERITY[severity],
+      name,
+      subject,
+      text,
+    });
     if (this.ring.length > EVENTS_KEPT_MAX) this.ring.shift();
     const level = severity === 'info' ? 'info' : severity === 'warning' ? 'warn' : 'error';
     this.log[level]({ event: name, subject }, text);
@@ -55,6 +62,8 @@ export class EventLog {
 
 /** Text from a program or a peer without control characters: it ends on somebody's terminal. */
 export function plainText(text: string, charactersMax: number): string {
-  // eslint-disable-next-line no-control-regex
-  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ').trim().slice(0, charactersMax);
+  return text
+    .replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ')
+    .trim()
+    .slice(0, charactersMax);
 }

@@ -31,7 +31,9 @@ export interface ControlDeps {
 const CONNECT_TIMEOUT_MS_MAX = 120_000;
 
 export class ControlServer {
-  private readonly server = new grpc.Server({ 'grpc.max_receive_message_length': MESSAGE_BYTES_MAX });
+  private readonly server = new grpc.Server({
+    'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
+  });
   private readonly streams = new Set<AbortController>();
 
   constructor(private readonly deps: ControlDeps) {
@@ -67,7 +69,12 @@ export class ControlServer {
       watch: (call) => this.watch(call),
       connect: (request, { signal }) => {
         const timeoutMs = Math.min(request.timeoutMs || CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS_MAX);
-        return actions.connect({ address: request.address, feederId: request.feederId, timeoutMs, signal });
+        return actions.connect({
+          address: request.address,
+          feederId: request.feederId,
+          timeoutMs,
+          signal,
+        });
       },
       disconnect: ({ feeder, force }) => actions.disconnect(feeder, force),
       probe: async () => {
@@ -82,15 +89,20 @@ export class ControlServer {
     };
   }
 
-  /** The whole state now and after changes; a watcher that does not keep up gets the newest state when it does. */
+  /** The whole state now and after changes; a watcher that does not keep up gets the newest state
+   *  when it does. */
   private watch(call: Parameters<ServiceHandlers<typeof AgentService>['watch']>[0]): Promise<void> {
     const wanted = call.request.intervalMs || WATCH_INTERVAL_MS_DEFAULT;
     const intervalMs = Math.max(WATCH_INTERVAL_MS_MIN, wanted);
     const { changes, clock, snapshot } = this.deps;
-    return this.stream(call, (signal) => newestOnly(call, { changes, clock, intervalMs, signal, message: snapshot }));
+    return this.stream(call, (signal) =>
+      newestOnly(call, { changes, clock, intervalMs, signal, message: snapshot }),
+    );
   }
 
-  private follow(call: Parameters<ServiceHandlers<typeof AgentService>['events']>[0]): Promise<void> {
+  private follow(
+    call: Parameters<ServiceHandlers<typeof AgentService>['events']>[0],
+  ): Promise<void> {
     const { events } = this.deps;
     return this.stream(call, async (signal) => {
       let sequence = call.request.afterSequence;
@@ -111,7 +123,8 @@ export class ControlServer {
     call: { on(event: 'cancelled' | 'close', listener: () => void): unknown },
     run: (signal: AbortSignal) => Promise<void>,
   ): Promise<void> {
-    if (this.streams.size >= WATCHERS_MAX) throw new GbError('CAPACITY_EXHAUSTED', `${WATCHERS_MAX} streams are open`);
+    if (this.streams.size >= WATCHERS_MAX)
+      throw new GbError('CAPACITY_EXHAUSTED', `${WATCHERS_MAX} streams are open`);
     const controller = new AbortController();
     this.streams.add(controller);
     call.on('cancelled', () => controller.abort());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one account people read: agent, tiers, links, programs, recent events. Builds messages, decides nothing.
+// The one account people read: agent, tiers, links, programs, recent events. Builds messages,
+// decides nothing.
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { SNAPSHOT_EVENTS_MAX } from '../../proto/base/limits.js';
 import {
@@ -60,7 +61,10 @@ export function buildSnapshot(sources: SnapshotSources): SnapshotInit {
     hostId: sources.hostId,
     hostName: sources.hostName,
     tiers: [
-      ...local.vram(sum(attachments, (a) => a.t1HeldBytes), sum(attachments, (a) => used(a, AbiTier.T1))),
+      ...local.vram(
+        sum(attachments, (a) => a.t1HeldBytes),
+        sum(attachments, (a) => used(a, AbiTier.T1)),
+      ),
       local.ram({ ledger, usedBytes: sum(attachments, (a) => used(a, AbiTier.T2)) }),
       ...links.links.flatMap((link) => feederTiers(link, attachments)),
     ],
@@ -81,13 +85,19 @@ export function feederTiers(link: Link, attachments: readonly Attachment[]): Tie
     let usedBytes = 0;
     for (const attachment of attachments) {
       for (const hold of attachment.budget.holds) {
-        const held = hold.feederId === link.feederId && hold.state !== 'lost' ? hold.devices.get(key) : undefined;
+        const held =
+          hold.feederId === link.feederId && hold.state !== 'lost'
+            ? hold.devices.get(key)
+            : undefined;
         grantedBytes += held?.limitBytes ?? 0;
         usedBytes += held?.usedBytes ?? 0;
       }
     }
     const { measurement } = link;
-    const notes = [link.state === 'ready' ? '' : `feeder is ${link.state}`, measurement ? '' : 'link not measured yet'];
+    const notes = [
+      link.state === 'ready' ? '' : `feeder is ${link.state}`,
+      measurement ? '' : 'link not measured yet',
+    ];
     return {
       kind: device.id?.kind === DeviceKind.GPU ? TierKind.FEEDER_VRAM : TierKind.FEEDER_RAM,
       name: `${link.name}: ${device.name}`,
@@ -128,7 +138,10 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
   };
 }
 
-function attachmentMessage(attachment: Attachment, ledger: Ledger): MessageInitShape<typeof AttachmentSchema> {
+function attachmentMessage(
+  attachment: Attachment,
+  ledger: Ledger,
+): MessageInitShape<typeof AttachmentSchema> {
   const { facts, report, budget } = attachment;
   const placed = attachment.placedBytes;
   const peak = (tier: number): bigint => report?.peak_bytes[tier] ?? 0n;
@@ -177,6 +190,9 @@ function used(attachment: Attachment, tier: number): number {
   return Number(attachment.report?.used_bytes[tier] ?? 0n);
 }
 
-function sum(attachments: readonly Attachment[], value: (attachment: Attachment) => number): number {
+function sum(
+  attachments: readonly Attachment[],
+  value: (attachment: Attachment) => number,
+): number {
   return attachments.reduce((total, attachment) => total + value(attachment), 0);
 }

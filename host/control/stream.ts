@@ -2,7 +2,8 @@
 // Many small changes, few messages: watchers get the newest whole state, never a backlog.
 import type { Clock } from '../../proto/base/clock.js';
 
-/** Says that something people see has changed. Carries nothing: the state is read when it is sent. */
+/** Says that something people see has changed. Carries nothing: the state is read when it is sent.
+ *  */
 export class ChangeBus {
   private readonly listeners = new Set<() => void>();
 
@@ -49,11 +50,17 @@ export function untilDrained(stream: Drainable, signal: AbortSignal): Promise<vo
   });
 }
 
-/** Writes `message()` now and after changes, at most once per interval and only while the sink takes it.
- *  Resolves when `signal` is aborted. */
+/** Writes `message()` now and after changes, at most once per interval and only while the sink
+ *  takes it. Resolves when `signal` is aborted. */
 export async function newestOnly<T>(
   sink: Sink<T>,
-  options: { changes: ChangeBus; clock: Clock; intervalMs: number; signal: AbortSignal; message: () => T },
+  options: {
+    changes: ChangeBus;
+    clock: Clock;
+    intervalMs: number;
+    signal: AbortSignal;
+    message: () => T;
+  },
 ): Promise<void> {
   const { changes, clock, intervalMs, signal, message } = options;
   let dirty = true;

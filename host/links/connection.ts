@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// One authenticated connection to a feeder, from TCP to its end: TLS with the pairing key, Hello, heartbeat stream.
-// Knows nothing of leases or of earlier connections; links/link.ts decides what an end means.
+// One authenticated connection to a feeder, from TCP to its end: TLS with the pairing key, Hello,
+// heartbeat stream. Knows nothing of leases or of earlier connections; links/link.ts decides what
+// an end means.
 import { setMaxListeners } from 'node:events';
-import * as grpc from '@grpc/grpc-js';
+import type * as grpc from '@grpc/grpc-js';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
@@ -13,14 +14,25 @@ import {
   PROTOCOL_MINOR,
 } from '../../proto/base/limits.js';
 import { softwareVersion } from '../../proto/base/version.js';
-import { FeederService, type HelloResponse, type WatchStatsResponse } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  FeederService,
+  type HelloResponse,
+  type WatchStatsResponse,
+} from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { createClient } from '../../proto/grpc.js';
 import { createPskChannelCredentials } from '../../security/channel.js';
 import type { PairingKey } from '../../security/pairing.js';
-import { FeederClient, fromStream, type FeederCalls, type RawFeederClient, type Traffic } from './feeder-client.js';
+import {
+  FeederClient,
+  fromStream,
+  type FeederCalls,
+  type RawFeederClient,
+  type Traffic,
+} from './feeder-client.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
-/** Bytes in flight before the receiver must answer; the protocol's default of 64 KiB halves the bandwidth. */
+/** Bytes in flight before the receiver must answer; the protocol's default of 64 KiB halves the
+ *  bandwidth. */
 const FLOW_CONTROL_WINDOW_BYTES = 8 * 2 ** 20;
 
 export interface FeederConnection {
@@ -46,8 +58,9 @@ export interface OpenRequest {
   readonly onEnd: (reason: GbError) => void;
 }
 
-/** Opens a connection. @throws GbError UNAUTHENTICATED: another key is needed, do not try again; PROTOCOL_VIOLATION:
- *  a feeder of another version; FEEDER_UNREACHABLE or DEADLINE_EXCEEDED: try again later. */
+/** Opens a connection. @throws GbError UNAUTHENTICATED: another key is needed, do not try again;
+ *  PROTOCOL_VIOLATION: a feeder of another version; FEEDER_UNREACHABLE or DEADLINE_EXCEEDED: try
+ *  again later. */
 export type Connector = (request: OpenRequest) => Promise<FeederConnection>;
 
 export interface HostIdentity {
@@ -59,7 +72,11 @@ export function createConnector(host: HostIdentity, clock: Clock): Connector {
   return (request) => openConnection(host, clock, request);
 }
 
-async function openConnection(host: HostIdentity, clock: Clock, request: OpenRequest): Promise<FeederConnection> {
+async function openConnection(
+  host: HostIdentity,
+  clock: Clock,
+  request: OpenRequest,
+): Promise<FeederConnection> {
   const controller = new AbortController();
   const signal = AbortSignal.any([controller.signal, request.signal]);
   // Every call under way listens to it.
@@ -73,7 +90,13 @@ async function openConnection(host: HostIdentity, clock: Clock, request: OpenReq
       request.onSecured();
     },
   });
-  const raw = createClient(FeederService, request.address, credentials, CHANNEL_OPTIONS, 'FEEDER_UNREACHABLE');
+  const raw = createClient(
+    FeederService,
+    request.address,
+    credentials,
+    CHANNEL_OPTIONS,
+    'FEEDER_UNREACHABLE',
+  );
   const close = (): void => {
     controller.abort(new GbError('CANCELED', 'the connection was given up'));
     raw.close();
@@ -124,15 +147,27 @@ function checkHello(hello: HelloResponse, key: PairingKey): void {
   if (hello.version?.major !== PROTOCOL_MAJOR) {
     const theirs = `${hello.version?.major ?? '?'}.${hello.version?.minor ?? '?'}`;
     const ours = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
-    throw new GbError('PROTOCOL_VIOLATION', `the feeder speaks protocol ${theirs}, this host ${ours}; update the older one`);
+    throw new GbError(
+      'PROTOCOL_VIOLATION',
+      `the feeder speaks protocol ${theirs}, this host ${ours}; update the older one`,
+    );
   }
-  if (!/^F-[0-9a-f]{16}$/.test(hello.feederId)) throw new GbError('PROTOCOL_VIOLATION', 'the feeder has no id');
+  if (!/^F-[0-9a-f]{16}$/.test(hello.feederId))
+    throw new GbError('PROTOCOL_VIOLATION', 'the feeder has no id');
   if (!key.shared && hello.feederId !== key.feederId) {
-    throw new GbError('UNAUTHENTICATED', `the feeder is ${hello.feederId}, the key is that of ${key.feederId}`);
+    throw new GbError(
+      'UNAUTHENTICATED',
+      `the feeder is ${hello.feederId}, the key is that of ${key.feederId}`,
+    );
   }
 }
 
-function watch(raw: RawFeederClient, signal: AbortSignal, request: OpenRequest, close: () => void): void {
+function watch(
+  raw: RawFeederClient,
+  signal: AbortSignal,
+  request: OpenRequest,
+  close: () => void,
+): void {
   const stream = raw.watchStats({ intervalMs: HEARTBEAT_INTERVAL_MS }, { signal });
   let ended = false;
   const end = (reason: GbError): void => {

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// The calls of FeederService in the agent's own words, over one authenticated connection. Bulk bytes stream in frames.
+// The calls of FeederService in the agent's own words, over one authenticated connection. Bulk
+// bytes stream in frames.
 import { bytesFromWire } from '../../proto/base/units.js';
 import { assert } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
-import { CALL_TIMEOUT_MS, FRAME_BYTES_MAX, TRANSFER_BYTES_MAX, TRANSFER_TIMEOUT_MS, TRANSFERS_PER_LINK_MAX } from '../../proto/base/limits.js';
 import {
-  DeviceKind,
+  CALL_TIMEOUT_MS,
+  FRAME_BYTES_MAX,
+  TRANSFER_BYTES_MAX,
+  TRANSFER_TIMEOUT_MS,
+  TRANSFERS_PER_LINK_MAX,
+} from '../../proto/base/limits.js';
+import type { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
   ErrorCodeOrOk,
   type DeviceBytes,
   type FeederService,
@@ -65,8 +72,13 @@ export function deviceFromKey(key: DeviceKey): { kind: DeviceKind; index: number
   return { kind: Number(kind) as DeviceKind, index: Number(index) };
 }
 
-function deviceBytes(limits: ReadonlyMap<DeviceKey, number>): { device: DeviceBytes['device']; bytes: bigint }[] {
-  return [...limits].map(([key, bytes]) => ({ device: deviceFromKey(key) as DeviceBytes['device'], bytes: BigInt(bytes) }));
+function deviceBytes(
+  limits: ReadonlyMap<DeviceKey, number>,
+): { device: DeviceBytes['device']; bytes: bigint }[] {
+  return [...limits].map(([key, bytes]) => ({
+    device: deviceFromKey(key) as DeviceBytes['device'],
+    bytes: BigInt(bytes),
+  }));
 }
 
 function rangeOf(key: DeviceKey, offset: number, length: number): Range {
@@ -108,7 +120,8 @@ export class FeederClient {
     return { leaseId: response.lease.leaseId, fencingToken: response.lease.fencingToken };
   }
 
-  /** Sets what the lease may hold. @throws GbError CAPACITY_EXHAUSTED; WRONG_STATE below what is allocated. */
+  /** Sets what the lease may hold. @throws GbError CAPACITY_EXHAUSTED; WRONG_STATE below what is
+   *  allocated. */
   async resize(lease: LeaseHandle, limits: ReadonlyMap<DeviceKey, number>): Promise<void> {
     await this.raw.resizeLease({ lease: refOf(lease), devices: deviceBytes(limits) }, this.options);
   }
@@ -116,7 +129,8 @@ export class FeederClient {
   async renew(leases: readonly LeaseHandle[]): Promise<Renewal[]> {
     const response = await this.raw.renewLeases({ leases: leases.map(refOf) }, this.options);
     return response.leases.map(({ lease, status }) => {
-      if (!lease) throw new GbError('PROTOCOL_VIOLATION', 'the feeder renewed a lease without a name');
+      if (!lease)
+        throw new GbError('PROTOCOL_VIOLATION', 'the feeder renewed a lease without a name');
       const ok = status === ErrorCodeOrOk.OK;
       const outcome = ok ? 'ok' : status === ErrorCodeOrOk.FENCED ? 'fenced' : 'expired';
       return { leaseId: lease.leaseId, fencingToken: lease.fencingToken, outcome };
@@ -127,8 +141,16 @@ export class FeederClient {
     await this.raw.releaseLease({ lease: refOf(lease) }, this.options);
   }
 
-  async allocate(lease: LeaseHandle, key: DeviceKey, offset: number, length: number): Promise<void> {
-    await this.raw.allocate({ lease: refOf(lease), range: rangeOf(key, offset, length) }, this.options);
+  async allocate(
+    lease: LeaseHandle,
+    key: DeviceKey,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    await this.raw.allocate(
+      { lease: refOf(lease), range: rangeOf(key, offset, length) },
+      this.options,
+    );
   }
 
   async free(lease: LeaseHandle, key: DeviceKey, offset: number, length: number): Promise<void> {
@@ -137,7 +159,9 @@ export class FeederClient {
 
   async stat(lease: LeaseHandle): Promise<LeaseFacts> {
     const response = await this.raw.statLease({ lease: refOf(lease) }, this.options);
-    const limits = response.limits.map(({ device, bytes }) => [deviceKey(device), bytesFromWire(bytes)] as const);
+    const limits = response.limits.map(
+      ({ device, bytes }) => [deviceKey(device), bytesFromWire(bytes)] as const,
+    );
     const ranges = response.ranges.map(({ device, offset, length }) => ({
       deviceKey: deviceKey(device),
       offset: bytesFromWire(offset),
@@ -146,13 +170,20 @@ export class FeederClient {
     return { limits: new Map(limits), ranges };
   }
 
-  /** Streams `length` bytes to the feeder; `source` fills each frame. pre: length <= TRANSFER_BYTES_MAX.
-   *  Cancel: `signal`; the bytes on the feeder are then partly old, partly new. */
-  write(lease: LeaseHandle, range: ByteSpan, source: FrameMover, signal: AbortSignal): Promise<void> {
+  /** Streams `length` bytes to the feeder; `source` fills each frame. pre: length <=
+   *  TRANSFER_BYTES_MAX. Cancel: `signal`; the bytes on the feeder are then partly old, partly new.
+   *  */
+  write(
+    lease: LeaseHandle,
+    range: ByteSpan,
+    source: FrameMover,
+    signal: AbortSignal,
+  ): Promise<void> {
     return this.slots.run(() => this.writeNow(lease, range, source, signal));
   }
 
-  /** Streams `length` bytes from the feeder into `sink`, in order, a few frames ahead. pre: as write. */
+  /** Streams `length` bytes from the feeder into `sink`, in order, a few frames ahead. pre: as
+   *  write. */
   read(lease: LeaseHandle, range: ByteSpan, sink: FrameMover, signal: AbortSignal): Promise<void> {
     return this.slots.run(() => this.readNow(lease, range, sink, signal));
   }
@@ -165,7 +196,10 @@ export class FeederClient {
   ): Promise<void> {
     const { offset, length } = range;
     assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
-    const options = { timeoutMs: TRANSFER_TIMEOUT_MS, signal: AbortSignal.any([this.signal, signal]) };
+    const options = {
+      timeoutMs: TRANSFER_TIMEOUT_MS,
+      signal: AbortSignal.any([this.signal, signal]),
+    };
     const { call, response } = this.raw.write(options);
     let settled = false;
     const end = response.then(
@@ -177,7 +211,12 @@ export class FeederClient {
       await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
     };
     try {
-      await send({ part: { case: 'header', value: { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) } } });
+      await send({
+        part: {
+          case: 'header',
+          value: { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) },
+        },
+      });
       for (let position = 0; position < length && !settled; position += FRAME_BYTES_MAX) {
         const frame = Buffer.allocUnsafe(Math.min(FRAME_BYTES_MAX, length - position));
         await source(position, frame);
@@ -189,7 +228,8 @@ export class FeederClient {
     }
     call.end();
     const { bytes } = await response;
-    if (bytes !== BigInt(length)) throw new GbError('PROTOCOL_VIOLATION', `the feeder took ${bytes} of ${length} bytes`);
+    if (bytes !== BigInt(length))
+      throw new GbError('PROTOCOL_VIOLATION', `the feeder took ${bytes} of ${length} bytes`);
     this.traffic.sentBytes += length;
   }
 
@@ -201,7 +241,10 @@ export class FeederClient {
   ): Promise<void> {
     const { offset, length } = range;
     assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
-    const options = { timeoutMs: TRANSFER_TIMEOUT_MS, signal: AbortSignal.any([this.signal, signal]) };
+    const options = {
+      timeoutMs: TRANSFER_TIMEOUT_MS,
+      signal: AbortSignal.any([this.signal, signal]),
+    };
     const request = { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) };
     const call = this.raw.read(request, options);
     const writing: Promise<void>[] = [];
@@ -209,7 +252,8 @@ export class FeederClient {
     try {
       for await (const message of call) {
         const { data } = message as { data: Uint8Array };
-        if (position + data.length > length) throw new GbError('PROTOCOL_VIOLATION', 'the feeder sent too many bytes');
+        if (position + data.length > length)
+          throw new GbError('PROTOCOL_VIOLATION', 'the feeder sent too many bytes');
         const written = sink(position, data);
         written.catch(() => undefined);
         writing.push(written);
@@ -222,7 +266,8 @@ export class FeederClient {
       await Promise.allSettled(writing);
       throw reason instanceof GbError ? reason : fromStream(reason);
     }
-    if (position !== length) throw new GbError('PROTOCOL_VIOLATION', `the feeder sent ${position} of ${length} bytes`);
+    if (position !== length)
+      throw new GbError('PROTOCOL_VIOLATION', `the feeder sent ${position} of ${length} bytes`);
     this.traffic.receivedBytes += length;
   }
 }
@@ -230,7 +275,8 @@ export class FeederClient {
 /** What attachments may ask of a feeder; tests bring their own. */
 export type FeederCalls = { readonly [K in keyof FeederClient]: FeederClient[K] };
 
-/** A broken stream as GbError; errors that are no gRPC status (a staging file, say) keep their text. */
+/** A broken stream as GbError; errors that are no gRPC status (a staging file, say) keep their
+ *  text. */
 export function fromStream(reason: unknown): GbError {
   const status = reason as Partial<grpc.ServiceError>;
   if (reason instanceof Error && typeof status.code === 'number') {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state machine of one feeder. It owns the connection, the attempts to get one, and the clocks of silence and TTL;
-// what a feeder's loss means for leases is told through LinkHooks.
+// The state machine of one feeder. It owns the connection, the attempts to get one, and the clocks
+// of silence and TTL; what a feeder's loss means for leases is told through LinkHooks.
 //
 //   connecting -> handshaking -> ready -> draining -> closed
 //       ^              |          |  ^        |
@@ -17,7 +17,11 @@ import {
   SILENCE_MAX_MS,
   SILENCE_RECONNECT_MS,
 } from '../../proto/base/limits.js';
-import { FeederState, type LentDevice, type WatchStatsResponse } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  FeederState,
+  type LentDevice,
+  type WatchStatsResponse,
+} from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { PairingKey } from '../../security/pairing.js';
 import type { Connector, FeederConnection } from './connection.js';
 import type { FeederCalls, Traffic } from './feeder-client.js';
@@ -57,7 +61,8 @@ type Entered<S extends LinkState> = S & {
 };
 
 export interface LinkHooks {
-  /** A connection stands and Hello said who it is. Adopts leases; a rejection drops the connection. */
+  /** A connection stands and Hello said who it is. Adopts leases; a rejection drops the connection.
+   *  */
   adopt(link: Link, connection: FeederConnection, restarted: boolean): Promise<void>;
   /** Leases of this feeder are gone with their bytes. */
   leasesLost(link: Link, why: string): void;
@@ -120,14 +125,18 @@ export class Link {
     this.enter(this.connecting());
   }
 
-  /** The client while calls may be made. @throws GbError FEEDER_UNREACHABLE otherwise, naming the feeder. */
+  /** The client while calls may be made. @throws GbError FEEDER_UNREACHABLE otherwise, naming the
+   *  feeder. */
   client(): FeederCalls {
     const { current } = this;
     if (current.t === 'ready' || current.t === 'draining') return current.connection.client;
-    throw new GbError('FEEDER_UNREACHABLE', `feeder ${this.name} is ${current.t}`, { details: { feeder: this.name } });
+    throw new GbError('FEEDER_UNREACHABLE', `feeder ${this.name} is ${current.t}`, {
+      details: { feeder: this.name },
+    });
   }
 
-  /** Measures round trip and bandwidth again. @throws GbError FEEDER_UNREACHABLE when not connected. */
+  /** Measures round trip and bandwidth again. @throws GbError FEEDER_UNREACHABLE when not
+   *  connected. */
   async measure(): Promise<LinkMeasurement> {
     const { current } = this;
     if (current.t !== 'ready' && current.t !== 'draining') this.client();
@@ -140,7 +149,8 @@ export class Link {
 
   /** No new leases from now on. @throws GbError WRONG_STATE unless ready. */
   drain(): void {
-    if (this.current.t !== 'ready') throw new GbError('WRONG_STATE', `feeder ${this.name} is ${this.current.t}`);
+    if (this.current.t !== 'ready')
+      throw new GbError('WRONG_STATE', `feeder ${this.name} is ${this.current.t}`);
     this.enter(this.holding('draining', this.current.connection));
   }
 
@@ -191,7 +201,10 @@ export class Link {
     return { t: 'handshaking', onExit: () => undefined };
   }
 
-  private holding(t: 'ready' | 'draining', connection: FeederConnection): Entered<Ready | Draining> {
+  private holding(
+    t: 'ready' | 'draining',
+    connection: FeederConnection,
+  ): Entered<Ready | Draining> {
     const { clock } = this.options;
     const timer = clock.every(SILENCE_MAX_MS / 4, () => {
       if (clock.nowMs() - this.lastSeenMs <= SILENCE_MAX_MS) return;
@@ -222,7 +235,8 @@ export class Link {
       connection,
       onExit(next) {
         timers.forEach((timer) => timer.cancel());
-        if (connection && (!('connection' in next) || next.connection !== connection)) connection.close();
+        if (connection && (!('connection' in next) || next.connection !== connection))
+          connection.close();
       },
     };
   }
@@ -237,7 +251,8 @@ export class Link {
     this.attempts = undefined;
   }
 
-  /** One attempt after the other with growing delays, until one succeeds, the key is refused, or cancel. */
+  /** One attempt after the other with growing delays, until one succeeds, the key is refused, or
+   *  cancel. */
   private startAttempts(): { cancel(): void } {
     const { clock, random } = this.options;
     const controller = new AbortController();
@@ -305,7 +320,8 @@ export class Link {
       signal.throwIfAborted();
       const { hello } = connection;
       const restarted = this.incarnation !== undefined && this.incarnation !== hello.incarnation;
-      if (restarted && this.current.t !== 'lost') options.hooks.leasesLost(this, 'it was restarted');
+      if (restarted && this.current.t !== 'lost')
+        options.hooks.leasesLost(this, 'it was restarted');
       this.acceptHello(connection);
       await options.hooks.adopt(this, connection, restarted);
       signal.throwIfAborted();

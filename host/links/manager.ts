@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The set of feeders and the epoch: makes links, renews leases, measures, drains. Implements what attachments see of
-// feeders (FeederDirectory).
-import { isIP } from 'node:net';
+// The set of feeders and the epoch: makes links, renews leases, measures, drains. Implements what
+// attachments see of feeders (FeederDirectory).
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { DEFAULT_PORT, LEASE_RENEW_INTERVAL_MS, LINKS_MAX, PENDING_RELEASES_MAX } from '../../proto/base/limits.js';
+import {
+  LEASE_RENEW_INTERVAL_MS,
+  LINKS_MAX,
+  PENDING_RELEASES_MAX,
+} from '../../proto/base/limits.js';
 import type { PairingKey } from '../../security/pairing.js';
 import type { FeederDirectory, FeederView } from '../attachments/feeder-budget.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { EventLog } from '../control/events.js';
 import type { MeasuredCost } from '../placement/policy.js';
 import type { AgentState, SavedLink } from '../state.js';
+import { normalizeAddress, sameAddress } from './address.js';
 import type { Connector, FeederConnection } from './connection.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
@@ -79,25 +83,44 @@ export class LinkManager implements FeederDirectory, LinkHooks {
         incarnation: link.incarnation ?? '',
       }));
     const pendingReleases = [...this.pendingReleases].flatMap(([feederId, handles]) =>
-      handles.map(({ leaseId, fencingToken }) => ({ feederId, leaseId, fencingToken: fencingToken.toString() })),
+      handles.map(({ leaseId, fencingToken }) => ({
+        feederId,
+        leaseId,
+        fencingToken: fencingToken.toString(),
+      })),
     );
     return { links, pendingReleases };
   }
 
-  /** Connects a feeder and waits until it is ready and measured. An existing link to it is awaited instead.
-   *  @throws GbError NOT_FOUND without a key; UNAUTHENTICATED for a wrong one; FEEDER_UNREACHABLE after `timeoutMs`. */
-  async connect(request: { address: string; keyId: string; timeoutMs: number; signal: AbortSignal }): Promise<Link> {
+  /** Connects a feeder and waits until it is ready and measured. An existing link to it is awaited
+   *  instead.
+   *  @throws GbError NOT_FOUND without a key; UNAUTHENTICATED for a wrong one; FEEDER_UNREACHABLE
+   *  after `timeoutMs`. */
+  async connect(request: {
+    address: string;
+    keyId: string;
+    timeoutMs: number;
+    signal: AbortSignal;
+  }): Promise<Link> {
     const address = normalizeAddress(request.address);
     const key = this.deps.findKey(request.keyId);
-    const existing = this.managed.find(({ link, keyId }) => keyId === request.keyId && (!key.shared || link.options.address === address));
+    const existing = this.managed.find(
+      ({ link, keyId }) =>
+        keyId === request.keyId && (!key.shared || link.options.address === address),
+    );
     if (existing && existing.link.options.address !== address && existing.link.state !== 'closed') {
-      throw new GbError('ALREADY_EXISTS', `feeder ${existing.link.name} is connected at ${existing.link.options.address}`, {
-        details: { hint: `disconnect it first: greenboost disconnect ${existing.link.name}` },
-      });
+      throw new GbError(
+        'ALREADY_EXISTS',
+        `feeder ${existing.link.name} is connected at ${existing.link.options.address}`,
+        {
+          details: { hint: `disconnect it first: greenboost disconnect ${existing.link.name}` },
+        },
+      );
     }
     if (existing?.link.state === 'closed') this.remove(existing);
     const kept = existing && existing.link.state !== 'closed' ? existing : undefined;
-    if (!kept && this.managed.length >= LINKS_MAX) throw new GbError('CAPACITY_EXHAUSTED', `${LINKS_MAX} feeders are connected`);
+    if (!kept && this.managed.length >= LINKS_MAX)
+      throw new GbError('CAPACITY_EXHAUSTED', `${LINKS_MAX} feeders are connected`);
     const entry = kept ?? this.add({ address, key, keyId: request.keyId });
     try {
       await this.awaitReady(entry, request.timeoutMs, request.signal);
@@ -110,9 +133,13 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     return entry.link;
   }
 
-  /** Moves what the feeder holds to others and forgets it. Returns the bytes moved and, with `force`, lost.
+  /** Moves what the feeder holds to others and forgets it. Returns the bytes moved and, with
+   *  `force`, lost.
    *  @throws GbError NOT_FOUND; WRONG_STATE when bytes would be lost and `force` is not set. */
-  async disconnect(feeder: string, force: boolean): Promise<{ movedBytes: number; lostBytes: number }> {
+  async disconnect(
+    feeder: string,
+    force: boolean,
+  ): Promise<{ movedBytes: number; lostBytes: number }> {
     const entry = this.find(feeder);
     const { link } = entry;
     const registry = this.deps.registry();
@@ -132,23 +159,34 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const left = registry.leasesOn(link.feederId);
     if (left.length > 0 && !force) {
       link.undrain();
-      throw new GbError('WRONG_STATE', `feeder ${link.name} is ${link.state} and holds bytes of running programs`, {
-        details: { hint: 'wait until it is back, or add --force and lose them' },
-      });
+      throw new GbError(
+        'WRONG_STATE',
+        `feeder ${link.name} is ${link.state} and holds bytes of running programs`,
+        {
+          details: { hint: 'wait until it is back, or add --force and lose them' },
+        },
+      );
     }
     const lostBytes = left.reduce((sum, { hold }) => sum + usedOf(hold), 0);
     registry.loseFeeder(link.feederId);
     for (const { hold } of left) this.releaseLease(link.feederId, hold);
     await Promise.allSettled(this.releasing);
     this.drop(entry, 'disconnected');
-    this.deps.events.add('info', 'feeder_disconnected', link.name, `${movedBytes} bytes moved, ${lostBytes} lost`);
+    this.deps.events.add(
+      'info',
+      'feeder_disconnected',
+      link.name,
+      `${movedBytes} bytes moved, ${lostBytes} lost`,
+    );
     await this.deps.persist();
     return { movedBytes, lostBytes };
   }
 
   /** Measures every ready link again. */
   async measureAll(): Promise<void> {
-    await Promise.all(this.managed.filter(({ link }) => link.state === 'ready').map((entry) => this.measure(entry)));
+    await Promise.all(
+      this.managed.filter(({ link }) => link.state === 'ready').map((entry) => this.measure(entry)),
+    );
   }
 
   // ---- FeederDirectory
@@ -199,7 +237,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
         await link.client().release(handle);
       } catch (reason) {
         const { code } = GbError.from(reason);
-        // An expired lease is released already; anything else is tried again when the feeder is back.
+        // An expired lease is released already; anything else is tried again when the feeder is
+        // back.
         if (code !== 'LEASE_EXPIRED' && code !== 'NOT_FOUND') this.addPending(feederId, handle);
       }
     })().finally(() => {
@@ -212,15 +251,23 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   // ---- LinkHooks
 
   async adopt(link: Link, connection: FeederConnection, restarted: boolean): Promise<void> {
-    const twin = this.managed.find((other) => other.link !== link && other.link.feederId === link.feederId);
-    if (twin) throw new GbError('UNAUTHENTICATED', `feeder ${link.feederId} is connected already at ${twin.link.options.address}`);
+    const twin = this.managed.find(
+      (other) => other.link !== link && other.link.feederId === link.feederId,
+    );
+    if (twin)
+      throw new GbError(
+        'UNAUTHENTICATED',
+        `feeder ${link.feederId} is connected already at ${twin.link.options.address}`,
+      );
     const adopted = await this.deps.registry().adopt(link.feederId, connection.client);
-    if (adopted > 0) this.deps.events.add('info', 'lease_adopted', link.name, `${adopted} leases taken over`);
+    if (adopted > 0)
+      this.deps.events.add('info', 'lease_adopted', link.name, `${adopted} leases taken over`);
     const pending = this.pendingReleases.get(link.feederId) ?? [];
     this.pendingReleases.delete(link.feederId);
     if (!restarted && pending.length > 0) {
       const renewed = await connection.client.renew(pending);
-      for (const lease of renewed) if (lease.outcome === 'ok') await connection.client.release(lease);
+      for (const lease of renewed)
+        if (lease.outcome === 'ok') await connection.client.release(lease);
     }
     await this.deps.persist();
   }
@@ -236,7 +283,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const { events } = this.deps;
     const entry = this.managed.find((other) => other.link === link);
     if (link.state === 'ready') {
-      if (from !== 'draining') events.add('info', 'feeder_ready', link.name, `at ${link.options.address}`);
+      if (from !== 'draining')
+        events.add('info', 'feeder_ready', link.name, `at ${link.options.address}`);
       if (entry && !link.measurement) void this.measure(entry);
     } else if (link.state === 'stale' && from !== 'stale') {
       events.add('warning', 'feeder_stale', link.name, link.detail);
@@ -256,7 +304,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   // ---- internals
 
-  /** A feeder says goodbye: what it holds goes to others while it waits. What finds no room is lost when it goes. */
+  /** A feeder says goodbye: what it holds goes to others while it waits. What finds no room is lost
+   *  when it goes. */
   private async leave({ link }: ManagedLink): Promise<void> {
     link.drain();
     this.deps.events.add('warning', 'feeder_stopping', link.name, 'it says goodbye');
@@ -314,10 +363,16 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   private find(feeder: string): ManagedLink {
     const matches = this.managed.filter(
-      ({ link }) => link.feederId === feeder || link.name === feeder || sameAddress(link.options.address, feeder),
+      ({ link }) =>
+        link.feederId === feeder ||
+        link.name === feeder ||
+        sameAddress(link.options.address, feeder),
     );
     if (matches.length === 1) return matches[0] as ManagedLink;
-    const text = matches.length === 0 ? `no feeder "${feeder}" is connected` : `"${feeder}" names several feeders; use the id`;
+    const text =
+      matches.length === 0
+        ? `no feeder "${feeder}" is connected`
+        : `"${feeder}" names several feeders; use the id`;
     throw new GbError(matches.length === 0 ? 'NOT_FOUND' : 'INVALID_ARGUMENT', text);
   }
 
@@ -338,7 +393,11 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     return entry.measuring;
   }
 
-  private async awaitReady({ link }: ManagedLink, timeoutMs: number, signal: AbortSignal): Promise<void> {
+  private async awaitReady(
+    { link }: ManagedLink,
+    timeoutMs: number,
+    signal: AbortSignal,
+  ): Promise<void> {
     let late = false;
     const timer = this.deps.clock.after(timeoutMs, () => {
       late = true;
@@ -354,7 +413,10 @@ export class LinkManager implements FeederDirectory, LinkHooks {
         if (signal.aborted) throw new GbError('CANCELED', 'the caller gave up');
         if (late) {
           const why = link.detail || 'no answer';
-          throw new GbError('FEEDER_UNREACHABLE', `no connection to ${link.options.address}: ${why}`);
+          throw new GbError(
+            'FEEDER_UNREACHABLE',
+            `no connection to ${link.options.address}: ${why}`,
+          );
         }
         await new Promise<void>((resolve) => {
           const waiter = (): void => {
@@ -393,7 +455,10 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
 function costOf({ measurement }: Link): MeasuredCost {
   if (!measurement) return UNMEASURED;
-  return { readBytesPerSecond: measurement.downloadBytesPerSecond, latencyMicros: measurement.rttMicros };
+  return {
+    readBytesPerSecond: measurement.downloadBytesPerSecond,
+    latencyMicros: measurement.rttMicros,
+  };
 }
 
 function usedOf(hold: { devices: ReadonlyMap<string, { usedBytes: number }> }): number {
@@ -405,28 +470,10 @@ function asWrongState(reason: unknown, name: string): GbError {
   if (error.code === 'WRONG_STATE') {
     return new GbError('WRONG_STATE', `feeder ${name} cannot be drained: ${error.rawMessage}`, {
       cause: error,
-      details: { hint: 'connect another feeder, end the programs, or add --force and lose the bytes' },
+      details: {
+        hint: 'connect another feeder, end the programs, or add --force and lose the bytes',
+      },
     });
   }
   return error;
-}
-
-function sameAddress(address: string, text: string): boolean {
-  try {
-    return address === normalizeAddress(text);
-  } catch {
-    return false;
-  }
-}
-
-/** `host`, `host:port`, `[v6]:port` or a bare IPv6 address as `host:port`. @throws GbError INVALID_ARGUMENT. */
-export function normalizeAddress(text: string): string {
-  const trimmed = text.trim();
-  if (isIP(trimmed.split('%')[0] as string) === 6) return `[${trimmed}]:${DEFAULT_PORT}`;
-  const match = /^(\[[0-9a-fA-F:.%a-z0-9]+\]|[A-Za-z0-9._-]{1,253})(?::(\d{1,5}))?$/.exec(trimmed);
-  const port = match?.[2] === undefined ? DEFAULT_PORT : Number(match[2]);
-  if (!match || port < 1 || port > 65535) {
-    throw new GbError('INVALID_ARGUMENT', `"${text.slice(0, 80)}" is not an address; write host or host:port`);
-  }
-  return `${match[1]}:${port}`;
 }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a link can do: round trip by small calls, bandwidth by throw-away bytes. Bounded in bytes and time.
+// What a link can do: round trip by small calls, bandwidth by throw-away bytes. Bounded in bytes
+// and time.
 import type { Clock } from '../../proto/base/clock.js';
-import { FRAME_BYTES_MAX, LINK_PROBE_BYTES, LINK_PROBE_MS, LINK_PROBE_PINGS } from '../../proto/base/limits.js';
+import {
+  FRAME_BYTES_MAX,
+  LINK_PROBE_BYTES,
+  LINK_PROBE_MS,
+  LINK_PROBE_PINGS,
+} from '../../proto/base/limits.js';
 import { fromStream, type RawFeederClient, type Traffic } from './feeder-client.js';
 
 export interface LinkMeasurement {
@@ -37,7 +43,10 @@ async function measureRtt(client: RawFeederClient, { clock, signal }: Options): 
   return samples[samples.length >>> 1] as number;
 }
 
-async function measureUpload(client: RawFeederClient, { clock, signal, traffic }: Options): Promise<number> {
+async function measureUpload(
+  client: RawFeederClient,
+  { clock, signal, traffic }: Options,
+): Promise<number> {
   const start = clock.nowMs();
   const { call, response } = client.probeUpload({ timeoutMs: PROBE_TIMEOUT_MS, signal });
   let settled = false;
@@ -49,7 +58,8 @@ async function measureUpload(client: RawFeederClient, { clock, signal, traffic }
   let sent = 0;
   while (!settled && sent < LINK_PROBE_BYTES && clock.nowMs() - start < LINK_PROBE_MS) {
     sent += data.length;
-    if (!call.write({ data })) await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
+    if (!call.write({ data }))
+      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
   }
   call.end();
   const { bytes } = await response;
@@ -57,9 +67,15 @@ async function measureUpload(client: RawFeederClient, { clock, signal, traffic }
   return rate(Number(bytes), clock.nowMs() - start);
 }
 
-async function measureDownload(client: RawFeederClient, { clock, signal, traffic }: Options): Promise<number> {
+async function measureDownload(
+  client: RawFeederClient,
+  { clock, signal, traffic }: Options,
+): Promise<number> {
   const start = clock.nowMs();
-  const call = client.probeDownload({ bytes: BigInt(LINK_PROBE_BYTES) }, { timeoutMs: PROBE_TIMEOUT_MS, signal });
+  const call = client.probeDownload(
+    { bytes: BigInt(LINK_PROBE_BYTES) },
+    { timeoutMs: PROBE_TIMEOUT_MS, signal },
+  );
   let received = 0;
   try {
     for await (const message of call) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where bytes go: a pure decision over tiers with free bytes and measured cost. No clock, no I/O. The caller holds the
-// result to its accounts; nothing here remembers anything.
+// Where bytes go: a pure decision over tiers with free bytes and measured cost. No clock, no I/O.
+// The caller holds the result to its accounts; nothing here remembers anything.
 import { assert } from '../../proto/base/assert.js';
 import { MIB } from '../../proto/base/units.js';
 
-/** The size a fetch usually has; costs are compared for it, so that latency and bandwidth both count. */
+/** The size a fetch usually has; costs are compared for it, so that latency and bandwidth both
+ *  count. */
 const REFERENCE_BYTES = 32 * MIB;
 
 export interface MeasuredCost {
@@ -38,7 +39,8 @@ export function costMicros(cost: MeasuredCost): number {
   return cost.latencyMicros + (REFERENCE_BYTES / cost.readBytesPerSecond) * 1e6;
 }
 
-/** Cheapest first; unmeasured tiers last; equal ones by rank and key, so that the same facts give the same order. */
+/** Cheapest first; unmeasured tiers last; equal ones by rank and key, so that the same facts give
+ *  the same order. */
 export function orderByCost<T extends TierOffer>(offers: readonly T[]): T[] {
   return [...offers].sort((a, b) => {
     const costA = costMicros(a);
@@ -56,7 +58,10 @@ export function planPlacement(
   bytes: number,
   granuleBytes: number,
 ): PlacementPlan {
-  assert(granuleBytes > 0 && bytes > 0 && bytes % granuleBytes === 0, 'a placement has whole granules');
+  assert(
+    granuleBytes > 0 && bytes > 0 && bytes % granuleBytes === 0,
+    'a placement has whole granules',
+  );
   const parts: PlacementPart[] = [];
   let missingBytes = bytes;
   for (const offer of orderByCost(offers)) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which feeder holds which range of one attachment's arena: disjoint extents in order of offset. No I/O.
+// Which feeder holds which range of one attachment's arena: disjoint extents in order of offset. No
+// I/O.
 import { assert } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
 
@@ -65,13 +66,17 @@ export class Residency {
 
   /** Puts `next` in the place of `extent`. pre: same range. */
   replace(extent: Extent, next: Extent): void {
-    assert(extent.offset === next.offset && extent.length === next.length, 'a replacement covers the same range');
+    assert(
+      extent.offset === next.offset && extent.length === next.length,
+      'a replacement covers the same range',
+    );
     const index = this.extents.indexOf(extent);
     assert(index >= 0, 'only a known extent is replaced');
     this.extents[index] = next;
   }
 
-  /** The pieces that make up `range`. @throws GbError NOT_FOUND when any byte of it was never placed. */
+  /** The pieces that make up `range`. @throws GbError NOT_FOUND when any byte of it was never
+   *  placed. */
   cover(range: ByteRange): Segment[] {
     const segments: Segment[] = [];
     let offset = range.offset;
@@ -87,8 +92,8 @@ export class Residency {
     return segments;
   }
 
-  /** Extents that `range` covers wholly. @throws GbError NOT_FOUND when there is none, INVALID_ARGUMENT when one is
-   *  only covered in part. */
+  /** Extents that `range` covers wholly. @throws GbError NOT_FOUND when there is none,
+   *  INVALID_ARGUMENT when one is only covered in part. */
   wholeExtents(range: ByteRange): Extent[] {
     const found = this.within(range);
     if (found.length === 0) throw new GbError('NOT_FOUND', 'the range is on no feeder');

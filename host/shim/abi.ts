@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mirrors shim/include/gb_abi.h: constants, the layout of every struct, and a codec with bounds checks. A test compiles
-// the header and compares every size and offset with LAYOUTS.
+// Mirrors shim/include/gb_abi.h: constants, the layout of every struct, and a codec with bounds
+// checks. A test compiles the header and compares every size and offset with LAYOUTS.
 import { GbError } from '../../proto/base/errors.js';
 
 export const ABI_MAJOR = 1;
@@ -52,7 +52,8 @@ export const FEATURE_GATED = 1n;
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
 
-type FieldType = 'u16' | 'u32' | 'i32' | 'u64' | { bytes: number } | { text: number } | { u64s: number };
+type FieldType =
+  'u16' | 'u32' | 'i32' | 'u64' | { bytes: number } | { text: number } | { u64s: number };
 type FieldValue<T extends FieldType> = T extends 'u16' | 'u32' | 'i32'
   ? number
   : T extends 'u64'
@@ -73,7 +74,8 @@ export interface FieldLayout {
 export interface Struct<F extends Fields> {
   readonly size: number;
   readonly layout: Readonly<Record<keyof F & string, FieldLayout>>;
-  /** Bytes beyond the struct are ignored (a newer peer). @throws GbError PROTOCOL_VIOLATION when it is too short. */
+  /** Bytes beyond the struct are ignored (a newer peer). @throws GbError PROTOCOL_VIOLATION when it
+   *  is too short. */
   decode(buffer: Uint8Array): StructValue<F>;
   /** Text is cut to fit with its NUL. @throws RangeError on a number out of its field's range. */
   encode(value: StructValue<F>): Buffer;
@@ -88,7 +90,11 @@ function sizeOf(type: FieldType): { size: number; align: number } {
   return { size: type.u64s * 8, align: 8 };
 }
 
-function readField(buffer: Buffer, offset: number, type: FieldType): number | bigint | Uint8Array | string | bigint[] {
+function readField(
+  buffer: Buffer,
+  offset: number,
+  type: FieldType,
+): number | bigint | Uint8Array | string | bigint[] {
   if (type === 'u16') return buffer.readUInt16LE(offset);
   if (type === 'u32') return buffer.readUInt32LE(offset);
   if (type === 'i32') return buffer.readInt32LE(offset);
@@ -99,7 +105,9 @@ function readField(buffer: Buffer, offset: number, type: FieldType): number | bi
     const end = field.indexOf(0);
     return field.subarray(0, end < 0 ? field.length : end).toString('utf8');
   }
-  return Array.from({ length: type.u64s }, (_, index) => buffer.readBigUInt64LE(offset + index * 8));
+  return Array.from({ length: type.u64s }, (_, index) =>
+    buffer.readBigUInt64LE(offset + index * 8),
+  );
 }
 
 function writeField(buffer: Buffer, offset: number, type: FieldType, value: unknown): void {
@@ -137,7 +145,10 @@ function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
     layout: layout as Record<keyof F & string, FieldLayout>,
     decode(bytes) {
       if (bytes.length < size) {
-        throw new GbError('PROTOCOL_VIOLATION', `${name} has ${bytes.length} bytes, expected ${size}`);
+        throw new GbError(
+          'PROTOCOL_VIOLATION',
+          `${name} has ${bytes.length} bytes, expected ${size}`,
+        );
       }
       const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       const entries = Object.entries(fields).map(([field, type]) => [
@@ -156,7 +167,12 @@ function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
   };
 }
 
-export const gbFrame = struct('gb_frame', { payload_bytes: 'u32', type: 'u16', flags: 'u16', request_id: 'u64' });
+export const gbFrame = struct('gb_frame', {
+  payload_bytes: 'u32',
+  type: 'u16',
+  flags: 'u16',
+  request_id: 'u64',
+});
 
 export const gbHello = struct('gb_hello', {
   magic: 'u32',
@@ -199,9 +215,17 @@ export const gbBudgetReply = struct('gb_budget_reply', {
 
 export const gbRange = struct('gb_range', { offset: 'u64', length: 'u64' });
 
-export const gbTransfer = struct('gb_transfer', { offset: 'u64', length: 'u64', staging_offset: 'u64' });
+export const gbTransfer = struct('gb_transfer', {
+  offset: 'u64',
+  length: 'u64',
+  staging_offset: 'u64',
+});
 
-export const gbStatusReply = struct('gb_status_reply', { status: 'u32', tier: 'u32', feeder: { text: 64 } });
+export const gbStatusReply = struct('gb_status_reply', {
+  status: 'u32',
+  tier: 'u32',
+  feeder: { text: 64 },
+});
 
 export const gbReport = struct('gb_report', {
   used_bytes: { u64s: TIER_COUNT },
@@ -232,20 +256,21 @@ export const gbLost = struct('gb_lost', { offset: 'u64', length: 'u64', feeder: 
 export const gbLimits = struct('gb_limits', { limit_bytes: { u64s: TIER_COUNT } });
 
 /** Every struct by its C name, for the test that compiles the header. */
-export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout' | 'decode'>>> = {
-  gb_frame: gbFrame,
-  gb_hello: gbHello,
-  gb_hello_ack: gbHelloAck,
-  gb_budget: gbBudget,
-  gb_budget_reply: gbBudgetReply,
-  gb_range: gbRange,
-  gb_transfer: gbTransfer,
-  gb_status_reply: gbStatusReply,
-  gb_report: gbReport,
-  gb_event: gbEvent,
-  gb_lost: gbLost,
-  gb_limits: gbLimits,
-};
+export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout' | 'decode'>>> =
+  {
+    gb_frame: gbFrame,
+    gb_hello: gbHello,
+    gb_hello_ack: gbHelloAck,
+    gb_budget: gbBudget,
+    gb_budget_reply: gbBudgetReply,
+    gb_range: gbRange,
+    gb_transfer: gbTransfer,
+    gb_status_reply: gbStatusReply,
+    gb_report: gbReport,
+    gb_event: gbEvent,
+    gb_lost: gbLost,
+    gb_limits: gbLimits,
+  };
 
 export type Hello = ReturnType<typeof gbHello.decode>;
 export type Report = ReturnType<typeof gbReport.decode>;
@@ -258,9 +283,19 @@ export interface Frame {
 }
 
 /** One frame as bytes. @throws RangeError above PAYLOAD_BYTES_MAX. */
-export function encodeFrame(type: number, flags: number, requestId: bigint, payload: Uint8Array): Buffer {
+export function encodeFrame(
+  type: number,
+  flags: number,
+  requestId: bigint,
+  payload: Uint8Array,
+): Buffer {
   if (payload.length > PAYLOAD_BYTES_MAX) throw new RangeError('payload too long');
-  const head = gbFrame.encode({ payload_bytes: payload.length, type, flags, request_id: requestId });
+  const head = gbFrame.encode({
+    payload_bytes: payload.length,
+    type,
+    flags,
+    request_id: requestId,
+  });
   return Buffer.concat([head, payload]);
 }
 
@@ -268,8 +303,8 @@ export function encodeFrame(type: number, flags: number, requestId: bigint, payl
 export class FrameDecoder {
   private rest: Buffer = Buffer.alloc(0);
 
-  /** The frames completed by `chunk`. @throws GbError PROTOCOL_VIOLATION on a declared payload above the limit; the
-   *  decoder is of no use afterwards. */
+  /** The frames completed by `chunk`. @throws GbError PROTOCOL_VIOLATION on a declared payload
+   *  above the limit; the decoder is of no use afterwards. */
   push(chunk: Uint8Array): Frame[] {
     let data = this.rest.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.rest, chunk]);
     const frames: Frame[] = [];

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One connection to the shim socket: HELLO, then requests side by side, replies in any order, notices both ways. A peer
-// that breaks the rules of gb_abi.h is closed.
+// One connection to the shim socket: HELLO, then requests side by side, replies in any order,
+// notices both ways. A peer that breaks the rules of gb_abi.h is closed.
 import type { Socket } from 'node:net';
 import { peerCredentials } from '../../driver/os/unix.js';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { SHIM_BACKLOG_BYTES_MAX, SHIM_EVENTS_PER_SECOND_MAX, SHIM_HELLO_TIMEOUT_MS } from '../../proto/base/limits.js';
+import {
+  SHIM_BACKLOG_BYTES_MAX,
+  SHIM_EVENTS_PER_SECOND_MAX,
+  SHIM_HELLO_TIMEOUT_MS,
+} from '../../proto/base/limits.js';
 import type { Attachment, AttachmentFacts, ShimPeer } from '../attachments/attachment.js';
 import { isVram } from '../attachments/feeder-budget.js';
 import type { GrantDesk } from '../attachments/grants.js';
@@ -30,7 +34,8 @@ export interface SessionDeps {
   readonly onViolation: (reason: GbError) => void;
 }
 
-type Phase = { t: 'new' } | { t: 'greeting' } | { t: 'attached'; attachment: Attachment } | { t: 'closed' };
+type Phase =
+  { t: 'new' } | { t: 'greeting' } | { t: 'attached'; attachment: Attachment } | { t: 'closed' };
 
 const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
 
@@ -49,7 +54,8 @@ export class ShimSession implements ShimPeer {
     private readonly onClosed: (session: ShimSession) => void,
   ) {
     const timer = deps.clock.after(SHIM_HELLO_TIMEOUT_MS, () => {
-      if (this.phase.t === 'new') this.violation(new GbError('PROTOCOL_VIOLATION', 'no HELLO in time'));
+      if (this.phase.t === 'new')
+        this.violation(new GbError('PROTOCOL_VIOLATION', 'no HELLO in time'));
     });
     socket.on('data', (chunk: Buffer) => this.onData(chunk));
     socket.on('error', () => undefined);
@@ -116,10 +122,14 @@ export class ShimSession implements ShimPeer {
   private onFrame(frame: abi.Frame): void {
     const { phase } = this;
     if (phase.t === 'closed') return;
-    if ((frame.flags & abi.FRAME_REPLY) !== 0) throw new GbError('PROTOCOL_VIOLATION', 'a reply from the shim');
+    if ((frame.flags & abi.FRAME_REPLY) !== 0)
+      throw new GbError('PROTOCOL_VIOLATION', 'a reply from the shim');
     if (phase.t === 'attached') return this.onAttachedFrame(phase.attachment, frame);
     if (phase.t !== 'new' || frame.type !== abi.Msg.HELLO || frame.requestId === 0n) {
-      throw new GbError('PROTOCOL_VIOLATION', 'the first message must be HELLO, and nothing before its answer');
+      throw new GbError(
+        'PROTOCOL_VIOLATION',
+        'the first message must be HELLO, and nothing before its answer',
+      );
     }
     this.phase = { t: 'greeting' };
     this.greet(frame).catch((reason: unknown) => {
@@ -133,19 +143,29 @@ export class ShimSession implements ShimPeer {
 
   private async greet(frame: abi.Frame): Promise<void> {
     const hello = abi.gbHello.decode(frame.payload);
-    if (hello.magic !== abi.ABI_MAGIC) throw new GbError('PROTOCOL_VIOLATION', 'not a greenboost shim');
+    if (hello.magic !== abi.ABI_MAGIC)
+      throw new GbError('PROTOCOL_VIOLATION', 'not a greenboost shim');
     if (hello.abi_major !== abi.ABI_MAJOR) {
       const text = `the shim speaks ABI ${hello.abi_major}, this agent ${abi.ABI_MAJOR}; update the older one`;
       throw new GbError('UNSUPPORTED', text);
     }
     const facts = await this.factsFrom(hello);
-    const staging = await Staging.open(hello.pid, hello.staging_fd, boundedBytes(hello.staging_bytes));
+    const staging = await Staging.open(
+      hello.pid,
+      hello.staging_fd,
+      boundedBytes(hello.staging_bytes),
+    );
     this.staging = staging;
     if (this.phase.t === 'closed') {
       await staging.close();
       return;
     }
-    const [t1, t2, t1r, t2r] = hello.held_bytes.map(boundedBytes) as [number, number, number, number];
+    const [t1, t2, t1r, t2r] = hello.held_bytes.map(boundedBytes) as [
+      number,
+      number,
+      number,
+      number,
+    ];
     const held = { t1Bytes: t1, t2Bytes: t2, feederBytes: t1r + t2r };
     const attachment = await this.deps.registry.attach(facts, held, this);
     if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
@@ -158,10 +178,16 @@ export class ShimSession implements ShimPeer {
 
   /** Who is really behind the socket, and what it says of itself within bounds. */
   private async factsFrom(hello: abi.Hello): Promise<AttachmentFacts> {
-    const peer = peerCredentials((this.socket as unknown as { _handle: { fd: number } })._handle.fd);
-    if (peer.uid !== process.getuid?.()) throw new GbError('PERMISSION_DENIED', 'a program of another user');
+    const peer = peerCredentials(
+      (this.socket as unknown as { _handle: { fd: number } })._handle.fd,
+    );
+    if (peer.uid !== process.getuid?.())
+      throw new GbError('PERMISSION_DENIED', 'a program of another user');
     if (peer.pid !== hello.pid) {
-      throw new GbError('PERMISSION_DENIED', `the program says pid ${hello.pid}, the kernel ${peer.pid}`);
+      throw new GbError(
+        'PERMISSION_DENIED',
+        `the program says pid ${hello.pid}, the kernel ${peer.pid}`,
+      );
     }
     const identity = await identifyProcess(peer.pid);
     if (!identity) throw new GbError('PERMISSION_DENIED', 'the program is gone');
@@ -193,7 +219,8 @@ export class ShimSession implements ShimPeer {
     if (requestId === 0n || this.outstanding.has(requestId)) {
       throw new GbError('PROTOCOL_VIOLATION', `request id ${requestId} twice or 0`);
     }
-    if (this.outstanding.size >= abi.REQUESTS_MAX) throw new GbError('PROTOCOL_VIOLATION', 'too many requests at once');
+    if (this.outstanding.size >= abi.REQUESTS_MAX)
+      throw new GbError('PROTOCOL_VIOLATION', 'too many requests at once');
     // Decoding errors are the peer's and close it; what follows is answered.
     const answer = this.answerOf(attachment, frame);
     this.outstanding.add(requestId);
@@ -215,7 +242,10 @@ export class ShimSession implements ShimPeer {
         return this.statusAnswer(async () => {
           if (type === abi.Msg.DROP) return attachment.drop(range);
           const placed = await attachment.place(range);
-          return { tier: isVram(placed.deviceKey) ? abi.AbiTier.T1R : abi.AbiTier.T2R, feeder: placed.feederName };
+          return {
+            tier: isVram(placed.deviceKey) ? abi.AbiTier.T1R : abi.AbiTier.T2R,
+            feeder: placed.feederName,
+          };
         });
       }
       default: {
@@ -232,7 +262,9 @@ export class ShimSession implements ShimPeer {
     }
   }
 
-  private statusAnswer(work: () => Promise<{ tier: number; feeder: string } | void>): () => Promise<Buffer> {
+  private statusAnswer(
+    work: () => Promise<{ tier: number; feeder: string } | void>,
+  ): () => Promise<Buffer> {
     return async () => {
       try {
         const { tier, feeder } = (await work()) ?? { tier: 0, feeder: '' };
@@ -247,21 +279,38 @@ export class ShimSession implements ShimPeer {
     };
   }
 
-  private budgetAnswer(attachment: Attachment, type: number, budget: { tier: number; bytes: bigint }): () => Promise<Buffer> {
+  private budgetAnswer(
+    attachment: Attachment,
+    type: number,
+    budget: { tier: number; bytes: bigint },
+  ): () => Promise<Buffer> {
     const { tier } = budget;
     const bytes = boundedBytes(budget.bytes);
     return async () => {
       try {
         const { desk } = this.deps;
-        const act = type === abi.Msg.GRANT ? desk.grant(attachment, tier, bytes) : desk.giveBack(attachment, tier, bytes);
+        const act =
+          type === abi.Msg.GRANT
+            ? desk.grant(attachment, tier, bytes)
+            : desk.giveBack(attachment, tier, bytes);
         const { granted, heldBytes, limitBytes } = await act;
         this.deps.touch();
         const status = granted ? abi.Status.OK : abi.Status.CAPACITY;
         const limit = limitBytes === Number.MAX_SAFE_INTEGER ? abi.UINT64_MAX : BigInt(limitBytes);
-        return abi.gbBudgetReply.encode({ status, tier, held_bytes: BigInt(heldBytes), limit_bytes: limit });
+        return abi.gbBudgetReply.encode({
+          status,
+          tier,
+          held_bytes: BigInt(heldBytes),
+          limit_bytes: limit,
+        });
       } catch (reason) {
         this.reportIfBug(reason);
-        return abi.gbBudgetReply.encode({ status: statusOf(reason), tier, held_bytes: 0n, limit_bytes: 0n });
+        return abi.gbBudgetReply.encode({
+          status: statusOf(reason),
+          tier,
+          held_bytes: 0n,
+          limit_bytes: 0n,
+        });
       }
     };
   }
@@ -285,10 +334,20 @@ export class ShimSession implements ShimPeer {
     const name = /^[a-z][a-z0-9_]{0,46}$/.test(event.name) ? event.name : 'shim_event';
     const cuda = event.cuda_error === 0 ? '' : ` (CUDA error ${event.cuda_error})`;
     const text = `${plainText(event.text, 200)}${cuda}`;
-    this.deps.events.add(SEVERITIES[event.severity] ?? 'error', name, `pid ${attachment.facts.identity.pid}`, text);
+    this.deps.events.add(
+      SEVERITIES[event.severity] ?? 'error',
+      name,
+      `pid ${attachment.facts.identity.pid}`,
+      text,
+    );
   }
 
-  private replyHello(requestId: bigint, status: number, features: bigint, limits: readonly bigint[]): void {
+  private replyHello(
+    requestId: bigint,
+    status: number,
+    features: bigint,
+    limits: readonly bigint[],
+  ): void {
     const payload = abi.gbHelloAck.encode({
       status,
       abi_major: abi.ABI_MAJOR,
@@ -310,21 +369,27 @@ export class ShimSession implements ShimPeer {
   }
 
   private peerName(): string {
-    return this.phase.t === 'attached' ? `pid ${this.phase.attachment.facts.identity.pid}` : 'a program';
+    return this.phase.t === 'attached'
+      ? `pid ${this.phase.attachment.facts.identity.pid}`
+      : 'a program';
   }
 }
 
-/** A program without an arena (plain form, or nothing allocated yet) has 0 bytes of it and keeps nothing on feeders. */
+/** A program without an arena (plain form, or nothing allocated yet) has 0 bytes of it and keeps
+ *  nothing on feeders. */
 function checkArena(base: bigint, bytes: bigint, gated: boolean): void {
   if (bytes === 0n && !gated) return;
-  const inside = base >= abi.ARENA_WINDOW_BASE && bytes > 0n && base + bytes <= abi.ARENA_WINDOW_END;
+  const inside =
+    base >= abi.ARENA_WINDOW_BASE && bytes > 0n && base + bytes <= abi.ARENA_WINDOW_END;
   const aligned = base % BigInt(abi.RANGE_ALIGN) === 0n && bytes % BigInt(abi.RANGE_ALIGN) === 0n;
-  if (!inside || !aligned) throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
+  if (!inside || !aligned)
+    throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
 }
 
 /** @throws GbError PROTOCOL_VIOLATION above 2^53: nothing here is that large. */
 function boundedBytes(value: bigint): number {
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
+  if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
   return Number(value);
 }
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Unix socket programs attach to: accepts, bounds strangers, counts and logs those who break the rules.
+// The Unix socket programs attach to: accepts, bounds strangers, counts and logs those who break
+// the rules.
 import { chmodSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Timer } from '../../proto/base/clock.js';
 import type { GbError } from '../../proto/base/errors.js';
-import { ATTACHMENTS_MAX, LIMITS_NOTICE_INTERVAL_MS, SHIM_STRANGERS_MAX } from '../../proto/base/limits.js';
+import {
+  ATTACHMENTS_MAX,
+  LIMITS_NOTICE_INTERVAL_MS,
+  SHIM_STRANGERS_MAX,
+} from '../../proto/base/limits.js';
 import { ShimSession, type SessionDeps } from './session.js';
 
 export class ShimSocket {
@@ -41,7 +46,10 @@ export class ShimSocket {
 
   private accept(socket: Socket): void {
     const strangers = [...this.sessions].filter((session) => !session.greeted).length;
-    if (strangers >= SHIM_STRANGERS_MAX || this.sessions.size >= ATTACHMENTS_MAX + SHIM_STRANGERS_MAX) {
+    if (
+      strangers >= SHIM_STRANGERS_MAX ||
+      this.sessions.size >= ATTACHMENTS_MAX + SHIM_STRANGERS_MAX
+    ) {
       socket.destroy();
       return;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The edge to the shim: what a GbError becomes in a reply. docs/protocol.md has the CUDA errors these become.
+// The edge to the shim: what a GbError becomes in a reply. docs/protocol.md has the CUDA errors
+// these become.
 import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
 import { Status, type StatusCode } from './abi.js';
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// This machine's own tiers: VRAM of its GPUs and RAM, with what the executor's probe measured of them.
+// This machine's own tiers: VRAM of its GPUs and RAM, with what the executor's probe measured of
+// them.
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { MemoryProbe } from '../../driver/executor/probe.js';
 import type { Clock, Timer } from '../../proto/base/clock.js';
@@ -113,7 +114,13 @@ export class LocalTiers {
     if (pressed !== this.pressed) {
       this.pressed = pressed;
       const figure = `memory pressure is ${this.memory.pressurePercent} %`;
-      if (pressed) this.deps.events.add('warning', 'ram_growth_stopped', 'RAM', `${figure}: no more RAM is granted`);
+      if (pressed)
+        this.deps.events.add(
+          'warning',
+          'ram_growth_stopped',
+          'RAM',
+          `${figure}: no more RAM is granted`,
+        );
       else this.deps.events.add('info', 'ram_growth_allowed', 'RAM', figure);
     }
     this.deps.touch();

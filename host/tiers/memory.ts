@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernel says of this machine's RAM: MemAvailable, MemTotal, and the pressure of those who wait for memory.
+// What the kernel says of this machine's RAM: MemAvailable, MemTotal, and the pressure of those who
+// wait for memory.
 import { readFileSync } from 'node:fs';
 import { GbError } from '../../proto/base/errors.js';
 import { RAM_RESERVE_BYTES_MIN, RAM_RESERVE_FRACTION } from '../../proto/base/limits.js';

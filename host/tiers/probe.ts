@@ -24,13 +24,18 @@ export function figuresFromProbe({ ram, gpus }: MemoryProbe): ProbeFigures {
   if (!gpu) {
     const rate = ram.copy_bytes_per_second ?? 0;
     const latencyMicros = (ram.latency_nanos ?? 0) / 1000;
-    return { vram: undefined, ram: { readBytesPerSecond: rate, writeBytesPerSecond: rate, latencyMicros }, note: '' };
+    return {
+      vram: undefined,
+      ram: { readBytesPerSecond: rate, writeBytesPerSecond: rate, latencyMicros },
+      note: '',
+    };
   }
   const vramRate = gpu.vram_copy_bytes_per_second ?? 0;
   return {
     vram: { readBytesPerSecond: vramRate, writeBytesPerSecond: vramRate, latencyMicros: 0 },
     ram: {
-      // What a kernel gets that reads host memory in place; where that does not work, what a copy gets.
+      // What a kernel gets that reads host memory in place; where that does not work, what a copy
+      // gets.
       readBytesPerSecond: gpu.host_numa_read_bytes_per_second ?? gpu.h2d_bytes_per_second ?? 0,
       writeBytesPerSecond: gpu.d2h_bytes_per_second ?? 0,
       latencyMicros: gpu.copy_latency_micros ?? 0,

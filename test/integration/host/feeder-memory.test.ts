@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Real feeders, a real agent and a scripted shim: bytes go out and come back, accounts end at zero on both sides.
+// Real feeders, a real agent and a scripted shim: bytes go out and come back, accounts end at zero
+// on both sides.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { createHash, randomBytes } from 'node:crypto';
 import * as abi from '../../../host/shim/abi.js';
@@ -48,10 +49,14 @@ async function attach(options: Parameters<typeof ShimPeer.attach>[1] = {}): Prom
   return peer;
 }
 
-const sum = (values: readonly bigint[]): bigint => values.reduce((total, value) => total + value, 0n);
+const sum = (values: readonly bigint[]): bigint =>
+  values.reduce((total, value) => total + value, 0n);
 
-/** Granted and used bytes on feeders as the agent shows them, and leased and used as the feeders themselves do. */
-function feederBytes(snapshot: Snapshot): Record<'granted' | 'used' | 'leased' | 'allocated', bigint> {
+/** Granted and used bytes on feeders as the agent shows them, and leased and used as the feeders
+ *  themselves do. */
+function feederBytes(
+  snapshot: Snapshot,
+): Record<'granted' | 'used' | 'leased' | 'allocated', bigint> {
   const tiers = snapshot.tiers.filter(({ feederId }) => feederId !== '');
   const devices = snapshot.links.flatMap((link) => link.devices);
   return {
@@ -63,7 +68,12 @@ function feederBytes(snapshot: Snapshot): Record<'granted' | 'used' | 'leased' |
 }
 
 async function untilFeederBytes(granted: number, used: number): Promise<void> {
-  const wanted = { granted: BigInt(granted), used: BigInt(used), leased: BigInt(granted), allocated: BigInt(used) };
+  const wanted = {
+    granted: BigInt(granted),
+    used: BigInt(used),
+    leased: BigInt(granted),
+    allocated: BigInt(used),
+  };
   await eventually(`feeder bytes ${granted} granted, ${used} used`, 5_000, async () => {
     const seen = feederBytes(await host.status());
     return Object.entries(wanted).every(([key, value]) => seen[key as keyof typeof seen] === value);
@@ -73,13 +83,22 @@ async function untilFeederBytes(granted: number, used: number): Promise<void> {
 describe('connect', () => {
   test('answers when the link is ready and measured', async () => {
     const { link, tiers } = await connect(await feeder('alpha', 64 * MIB));
-    expect(link).toMatchObject({ feederName: 'alpha', state: LinkState.READY, cipher: 'TLS_AES_128_GCM_SHA256', detail: '' });
+    expect(link).toMatchObject({
+      feederName: 'alpha',
+      state: LinkState.READY,
+      cipher: 'TLS_AES_128_GCM_SHA256',
+      detail: '',
+    });
     expect(link?.sessionId).toMatch(/^S-[0-9a-f]{16}$/);
     expect(link!.rttMicros).toBeGreaterThan(0);
     expect(link!.uploadBytesPerSecond).toBeGreaterThan(1e6);
     expect(link!.downloadBytesPerSecond).toBeGreaterThan(1e6);
     expect(tiers).toHaveLength(1);
-    expect(tiers[0]).toMatchObject({ name: 'alpha: RAM', capacityBytes: BigInt(64 * MIB), grantedBytes: 0n });
+    expect(tiers[0]).toMatchObject({
+      name: 'alpha: RAM',
+      capacityBytes: BigInt(64 * MIB),
+      grantedBytes: 0n,
+    });
     const names = eventNames(await host.status());
     expect(names).toContain('feeder_ready');
   });
@@ -89,22 +108,31 @@ describe('connect', () => {
     await connect(alpha);
     await connect(alpha);
     expect((await host.status()).links).toHaveLength(1);
-    await expect(connect({ ...alpha, address: 'localhost:1' })).rejects.toMatchObject({ code: 'ALREADY_EXISTS' });
+    await expect(connect({ ...alpha, address: 'localhost:1' })).rejects.toMatchObject({
+      code: 'ALREADY_EXISTS',
+    });
   });
 
   test('without a key: NOT_FOUND; nobody there: FEEDER_UNREACHABLE; neither leaves a link', async () => {
     const id = parseId('feeder', 'F-00000000000000aa');
-    await expect(connect({ address: '127.0.0.1:1', feederId: id })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(connect({ address: '127.0.0.1:1', feederId: id })).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
     importKey(host.configDir, createPairingKey(id));
     const request = { address: '127.0.0.1:1', feederId: id, timeoutMs: 500 };
-    await expect(host.client().connect(request, { timeoutMs: 5_000 })).rejects.toMatchObject({ code: 'FEEDER_UNREACHABLE' });
+    await expect(host.client().connect(request, { timeoutMs: 5_000 })).rejects.toMatchObject({
+      code: 'FEEDER_UNREACHABLE',
+    });
     expect((await host.status()).links).toEqual([]);
   });
 
   test('a wrong key: UNAUTHENTICATED, in words, and nobody hammers', async () => {
     const alpha = await feeder('alpha', 64 * MIB);
     importKey(host.configDir, createPairingKey(parseId('feeder', alpha.feederId)));
-    await expect(connect(alpha)).rejects.toMatchObject({ code: 'UNAUTHENTICATED', message: expect.stringContaining('key') });
+    await expect(connect(alpha)).rejects.toMatchObject({
+      code: 'UNAUTHENTICATED',
+      message: expect.stringContaining('key'),
+    });
     const snapshot = await host.status();
     expect(snapshot.links).toEqual([]);
     expect(eventNames(snapshot)).toContain('feeder_refused');
@@ -116,16 +144,24 @@ describe('bytes on feeders', () => {
     await connect(await feeder('alpha', 256 * MIB));
     const peer = await attach();
     expect(await peer.grant(T2R, 96 * MIB)).toMatchObject({ status: OK, heldBytes: 96 * MIB });
-    expect(await peer.place(8 * MIB, 96 * MIB)).toMatchObject({ status: OK, tier: T2R, feeder: 'alpha' });
+    expect(await peer.place(8 * MIB, 96 * MIB)).toMatchObject({
+      status: OK,
+      tier: T2R,
+      feeder: 'alpha',
+    });
     await untilFeederBytes(96 * MIB, 96 * MIB);
     const fresh = await peer.fetch(8 * MIB, 3 * MIB);
     expect(fresh.status).toBe(OK);
     expect(fresh.bytes.every((byte) => byte === 0)).toBe(true);
     const pieces = Array.from({ length: 12 }, () => randomBytes(5 * MIB - 13));
     const offsetOf = (index: number): number => 8 * MIB + 77 + index * 8 * MIB;
-    const stored = await Promise.all(pieces.map((piece, index) => peer.store(offsetOf(index), piece, index * 5 * MIB)));
+    const stored = await Promise.all(
+      pieces.map((piece, index) => peer.store(offsetOf(index), piece, index * 5 * MIB)),
+    );
     expect(stored).toEqual(pieces.map(() => OK));
-    const again = await Promise.all(pieces.map((piece, index) => peer.fetch(offsetOf(index), piece.length, index * 5 * MIB)));
+    const again = await Promise.all(
+      pieces.map((piece, index) => peer.fetch(offsetOf(index), piece.length, index * 5 * MIB)),
+    );
     const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
     expect(again.map(({ bytes }) => digest(bytes))).toEqual(pieces.map(digest));
     const [link] = (await host.status()).links;
@@ -143,7 +179,9 @@ describe('bytes on feeders', () => {
     const peer = await attach();
     await peer.grant(T2R, 16 * MIB);
     await peer.place(0, 16 * MIB);
-    const stores = [1, 2, 3, 4].map((fill, index) => peer.store(0, Buffer.alloc(16 * MIB, fill), index * 16 * MIB));
+    const stores = [1, 2, 3, 4].map((fill, index) =>
+      peer.store(0, Buffer.alloc(16 * MIB, fill), index * 16 * MIB),
+    );
     expect(await Promise.all(stores)).toEqual([OK, OK, OK, OK]);
     expect((await peer.fetch(0, 16 * MIB)).bytes.equals(Buffer.alloc(16 * MIB, 4))).toBe(true);
   });
@@ -152,11 +190,17 @@ describe('bytes on feeders', () => {
     await connect(await feeder('alpha', 16 * MIB));
     await connect(await feeder('beta', 16 * MIB));
     const peer = await attach();
-    expect(await peer.grant(T2R, 34 * MIB)).toMatchObject({ status: CAPACITY, heldBytes: 0, limitBytes: BigInt(32 * MIB) });
+    expect(await peer.grant(T2R, 34 * MIB)).toMatchObject({
+      status: CAPACITY,
+      heldBytes: 0,
+      limitBytes: BigInt(32 * MIB),
+    });
     await untilFeederBytes(0, 0);
     expect((await peer.grant(T2R, 28 * MIB)).status).toBe(OK);
     expect((await peer.place(0, 28 * MIB)).status).toBe(OK);
-    const used = (await host.status()).tiers.filter(({ feederId }) => feederId !== '').map(({ usedBytes }) => Number(usedBytes));
+    const used = (await host.status()).tiers
+      .filter(({ feederId }) => feederId !== '')
+      .map(({ usedBytes }) => Number(usedBytes));
     expect(used.sort((a, b) => a - b)).toEqual([12 * MIB, 16 * MIB]);
     const bytes = randomBytes(28 * MIB);
     expect(await peer.store(0, bytes)).toBe(OK);
@@ -164,14 +208,16 @@ describe('bytes on feeders', () => {
     expect((await peer.place(28 * MIB, CHUNK)).status).toBe(CAPACITY);
   });
 
-  test('two programs do not see each other\'s bytes and share what there is', async () => {
+  test("two programs do not see each other's bytes and share what there is", async () => {
     await connect(await feeder('alpha', 16 * MIB));
     const [a, b] = [await attach(), await attach()];
     expect((await a.grant(T2R, 12 * MIB)).status).toBe(OK);
     expect((await b.grant(T2R, 6 * MIB)).status).toBe(CAPACITY);
     expect((await b.grant(T2R, 4 * MIB)).status).toBe(OK);
     await Promise.all([a.place(0, 4 * MIB), b.place(0, 4 * MIB)]);
-    expect(await Promise.all([a.store(0, Buffer.alloc(MIB, 1)), b.store(0, Buffer.alloc(MIB, 2))])).toEqual([OK, OK]);
+    expect(
+      await Promise.all([a.store(0, Buffer.alloc(MIB, 1)), b.store(0, Buffer.alloc(MIB, 2))]),
+    ).toEqual([OK, OK]);
     expect((await a.fetch(0, MIB)).bytes.equals(Buffer.alloc(MIB, 1))).toBe(true);
     expect((await b.fetch(0, MIB)).bytes.equals(Buffer.alloc(MIB, 2))).toBe(true);
   });
@@ -186,10 +232,14 @@ describe('disconnect', () => {
     await peer.place(0, 20 * MIB);
     const bytes = randomBytes(20 * MIB);
     await peer.store(0, bytes);
-    await expect(host.client().disconnect({ feeder: 'alpha', force: false })).rejects.toMatchObject({ code: 'WRONG_STATE' });
+    await expect(host.client().disconnect({ feeder: 'alpha', force: false })).rejects.toMatchObject(
+      { code: 'WRONG_STATE' },
+    );
     expect((await host.status()).links[0]!.state).toBe(LinkState.READY);
     await connect(await feeder('beta', 32 * MIB));
-    const { movedBytes, lostBytes } = await host.client().disconnect({ feeder: alpha.feederId, force: false });
+    const { movedBytes, lostBytes } = await host
+      .client()
+      .disconnect({ feeder: alpha.feederId, force: false });
     expect([movedBytes, lostBytes]).toEqual([BigInt(20 * MIB), 0n]);
     expect((await host.status()).links.map(({ feederName }) => feederName)).toEqual(['beta']);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
@@ -203,7 +253,9 @@ describe('disconnect', () => {
     await peer.grant(T2R, 8 * MIB);
     await peer.place(2 * MIB, 4 * MIB);
     await peer.place(10 * MIB, 2 * MIB);
-    const { movedBytes, lostBytes } = await host.client().disconnect({ feeder: 'alpha', force: true });
+    const { movedBytes, lostBytes } = await host
+      .client()
+      .disconnect({ feeder: 'alpha', force: true });
     expect([movedBytes, lostBytes]).toEqual([0n, BigInt(6 * MIB)]);
     await eventually('the program hears of it', 2_000, () => peer.lost.length === 2);
     expect(peer.lost).toEqual([
@@ -216,7 +268,9 @@ describe('disconnect', () => {
   });
 
   test('an unknown feeder is NOT_FOUND', async () => {
-    await expect(host.client().disconnect({ feeder: 'nobody', force: true })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(host.client().disconnect({ feeder: 'nobody', force: true })).rejects.toMatchObject(
+      { code: 'NOT_FOUND' },
+    );
   });
 });
 
@@ -233,7 +287,9 @@ describe('a feeder that is stopped', () => {
     await alpha.feeder.stop(5_000);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     expect(peer.lost).toEqual([]);
-    await eventually('it is seen', 3_000, async () => eventNames(await host.status()).includes('feeder_lost'));
+    await eventually('it is seen', 3_000, async () =>
+      eventNames(await host.status()).includes('feeder_lost'),
+    );
   }, 30_000);
 
   test('takes with it what finds no room, by name and at once', async () => {
@@ -246,7 +302,9 @@ describe('a feeder that is stopped', () => {
     await eventually('the program hears of it', 3_000, () => peer.lost.length === 1);
     expect(peer.lost).toEqual([{ offset: 4 * MIB, length: 8 * MIB, feeder: 'alpha' }]);
     expect(await peer.fetch(4 * MIB, 100)).toMatchObject({ status: DATA_LOSS, feeder: 'alpha' });
-    expect(eventNames(await host.status())).toEqual(expect.arrayContaining(['feeder_lost', 'data_lost']));
+    expect(eventNames(await host.status())).toEqual(
+      expect.arrayContaining(['feeder_lost', 'data_lost']),
+    );
   }, 30_000);
 });
 
@@ -257,7 +315,11 @@ test('watchers get the newest state, and one that never reads does not hold up t
   const seen: Snapshot[] = [];
   stream.on('data', (snapshot: Snapshot) => seen.push(snapshot));
   await connect(await feeder('alpha', 32 * MIB));
-  await eventually('the link is seen ready', 5_000, () => seen.at(-1)?.links[0]?.state === LinkState.READY);
+  await eventually(
+    'the link is seen ready',
+    5_000,
+    () => seen.at(-1)?.links[0]?.state === LinkState.READY,
+  );
   expect(seen.length).toBeGreaterThan(1);
   stream.cancel();
   slow.cancel();
@@ -268,7 +330,11 @@ test('events are kept and followed', async () => {
   const names: string[] = [];
   stream.on('data', ({ name }: { name: string }) => names.push(name));
   await attach();
-  await eventually('both are there', 3_000, () => names.includes('agent_started') && names.includes('attachment_started'));
+  await eventually(
+    'both are there',
+    3_000,
+    () => names.includes('agent_started') && names.includes('attachment_started'),
+  );
   stream.cancel();
   const once = host.client().events({ follow: false, afterSequence: 1n });
   const later: string[] = [];

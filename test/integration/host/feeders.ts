@@ -28,11 +28,26 @@ export interface TestFeeder {
   readonly feeder: RunningFeeder;
 }
 
-/** A feeder in this process that lends `ramBytes`; the host's keyring gets its key. Ownership: the caller stops it. */
-export async function startTestFeeder(host: TestHost, name: string, ramBytes: number, port = 0): Promise<TestFeeder> {
+/** A feeder in this process that lends `ramBytes`; the host's keyring gets its key. Ownership: the
+ *  caller stops it. */
+export async function startTestFeeder(
+  host: TestHost,
+  name: string,
+  ramBytes: number,
+  port = 0,
+): Promise<TestFeeder> {
   const configDir = join(host.folder, name, 'greenboost');
   const feeder = await startFeeder(
-    { ramBytes, port, bind: ['127.0.0.1'], name, gpu: 'none', ramReserveBytes: 0, configDir, controlSocket: false },
+    {
+      ramBytes,
+      port,
+      bind: ['127.0.0.1'],
+      name,
+      gpu: 'none',
+      ramReserveBytes: 0,
+      configDir,
+      controlSocket: false,
+    },
     { log },
   );
   const key = feederKey(configDir);
@@ -48,13 +63,33 @@ export interface FeederProcess {
   readonly address: string;
 }
 
-/** A feeder in a process of its own. @throws when the package is not built. Ownership: the caller ends it. */
-export async function spawnFeeder(host: TestHost, name: string, ram: string, port: number): Promise<FeederProcess> {
+/** A feeder in a process of its own. @throws when the package is not built. Ownership: the caller
+ *  ends it. */
+export async function spawnFeeder(
+  host: TestHost,
+  name: string,
+  ram: string,
+  port: number,
+): Promise<FeederProcess> {
   if (!existsSync(CLI)) throw new Error('not built: run make first');
   const folder = join(host.folder, name);
   const key = feederKey(join(folder, 'greenboost'));
   importKey(host.configDir, key);
-  const args = ['feed', 'start', '--foreground', '--ram', ram, '--port', `${port}`, '--bind', '127.0.0.1', '--gpu', 'none'];
+  const args = [
+    'feed',
+    'start',
+    '--foreground',
+    '--ram',
+    ram,
+    '--port',
+    `${port}`,
+    '--bind',
+    '127.0.0.1',
+    '--gpu',
+    'none',
+    '--name',
+    name,
+  ];
   const env = {
     ...process.env,
     XDG_CONFIG_HOME: folder,

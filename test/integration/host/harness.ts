@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An agent of a made-up user: folders of its own, inside this process; and what the tests ask of it.
+// An agent of a made-up user: folders of its own, inside this process; and what the tests ask of
+// it.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -54,7 +55,13 @@ export class TestHost {
   client(): AgentClient {
     const credentials = grpc.credentials.createInsecure();
     const options = { 'grpc.use_local_subchannel_pool': 1 };
-    const client = createClient(AgentService, `unix:${this.agentSocket}`, credentials, options, 'AGENT_UNREACHABLE');
+    const client = createClient(
+      AgentService,
+      `unix:${this.agentSocket}`,
+      credentials,
+      options,
+      'AGENT_UNREACHABLE',
+    );
     this.clients.push(client);
     return client;
   }
@@ -71,8 +78,13 @@ export class TestHost {
   }
 }
 
-/** Waits until `check` gives something else than undefined or false. @throws after `timeoutMs` naming `what`. */
-export async function eventually<T>(what: string, timeoutMs: number, check: () => Promise<T | undefined | false> | T | undefined | false): Promise<T> {
+/** Waits until `check` gives something else than undefined or false. @throws after `timeoutMs`
+ *  naming `what`. */
+export async function eventually<T>(
+  what: string,
+  timeoutMs: number,
+  check: () => Promise<T | undefined | false> | T | undefined | false,
+): Promise<T> {
   const deadline = systemClock.nowMs() + timeoutMs;
   for (;;) {
     const result = await check();

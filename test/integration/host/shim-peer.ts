@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A shim played by a script: speaks gb_abi.h over the socket, with a sealed memfd of this process as staging memory.
+// A shim played by a script: speaks gb_abi.h over the socket, with a sealed memfd of this process
+// as staging memory.
 import { randomBytes } from 'node:crypto';
 import { closeSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
@@ -44,7 +45,9 @@ export class ShimPeer {
     id: Buffer | undefined,
   ) {
     this.id = id ?? randomBytes(16);
-    socket.on('data', (chunk: Buffer) => this.decoder.push(chunk).forEach((frame) => this.onFrame(frame)));
+    socket.on('data', (chunk: Buffer) =>
+      this.decoder.push(chunk).forEach((frame) => this.onFrame(frame)),
+    );
     socket.on('error', () => undefined);
     socket.on('close', () => {
       this.closed = true;
@@ -53,7 +56,10 @@ export class ShimPeer {
     });
   }
 
-  static async open(path: string, options: { id?: Buffer; stagingBytes?: number; stagingFd?: number } = {}): Promise<ShimPeer> {
+  static async open(
+    path: string,
+    options: { id?: Buffer; stagingBytes?: number; stagingFd?: number } = {},
+  ): Promise<ShimPeer> {
     const stagingBytes = options.stagingBytes ?? 64 * 2 ** 20;
     const fd = options.stagingFd ?? createStaging(stagingBytes);
     const socket = connect(path);
@@ -65,7 +71,10 @@ export class ShimPeer {
   }
 
   /** Opens and says HELLO. @throws when it is refused. */
-  static async attach(path: string, options: { id?: Buffer; stagingBytes?: number; hello?: HelloOverrides } = {}): Promise<ShimPeer> {
+  static async attach(
+    path: string,
+    options: { id?: Buffer; stagingBytes?: number; hello?: HelloOverrides } = {},
+  ): Promise<ShimPeer> {
     const peer = await ShimPeer.open(path, options);
     const ack = await peer.hello(options.hello);
     if (ack.status !== abi.Status.OK) throw new Error(`HELLO refused: ${ack.status}`);
@@ -110,10 +119,18 @@ export class ShimPeer {
     this.socket.write(abi.encodeFrame(type, 0, 0n, payload));
   }
 
-  async budget(type: number, tier: number, bytes: number): Promise<{ status: number; heldBytes: number; limitBytes: bigint }> {
+  async budget(
+    type: number,
+    tier: number,
+    bytes: number,
+  ): Promise<{ status: number; heldBytes: number; limitBytes: bigint }> {
     const payload = abi.gbBudget.encode({ tier, reserved: 0, bytes: BigInt(bytes) });
     const reply = abi.gbBudgetReply.decode(await this.request(type, payload));
-    return { status: reply.status, heldBytes: Number(reply.held_bytes), limitBytes: reply.limit_bytes };
+    return {
+      status: reply.status,
+      heldBytes: Number(reply.held_bytes),
+      limitBytes: reply.limit_bytes,
+    };
   }
 
   grant(tier: number, bytes: number): ReturnType<ShimPeer['budget']> {
@@ -124,7 +141,11 @@ export class ShimPeer {
     return this.budget(abi.Msg.RETURN, tier, bytes);
   }
 
-  async range(type: number, offset: number, length: number): Promise<ReturnType<typeof abi.gbStatusReply.decode>> {
+  async range(
+    type: number,
+    offset: number,
+    length: number,
+  ): Promise<ReturnType<typeof abi.gbStatusReply.decode>> {
     const payload = abi.gbRange.encode({ offset: BigInt(offset), length: BigInt(length) });
     return abi.gbStatusReply.decode(await this.request(type, payload));
   }
@@ -137,7 +158,12 @@ export class ShimPeer {
     return this.range(abi.Msg.DROP, offset, length);
   }
 
-  async transfer(type: number, offset: number, length: number, stagingOffset = 0): Promise<ReturnType<typeof abi.gbStatusReply.decode>> {
+  async transfer(
+    type: number,
+    offset: number,
+    length: number,
+    stagingOffset = 0,
+  ): Promise<ReturnType<typeof abi.gbStatusReply.decode>> {
     const payload = abi.gbTransfer.encode({
       offset: BigInt(offset),
       length: BigInt(length),
@@ -151,7 +177,11 @@ export class ShimPeer {
     return (await this.transfer(abi.Msg.STORE, offset, bytes.length, stagingOffset)).status;
   }
 
-  async fetch(offset: number, length: number, stagingOffset = 0): Promise<{ status: number; feeder: string; bytes: Buffer }> {
+  async fetch(
+    offset: number,
+    length: number,
+    stagingOffset = 0,
+  ): Promise<{ status: number; feeder: string; bytes: Buffer }> {
     const { status, feeder } = await this.transfer(abi.Msg.FETCH, offset, length, stagingOffset);
     const bytes = Buffer.alloc(length);
     readSync(this.stagingFd, bytes, 0, length, stagingOffset);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The shim socket with a scripted peer: who gets in, what is granted, and what happens to those who break the rules.
+// The shim socket with a scripted peer: who gets in, what is granted, and what happens to those who
+// break the rules.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { spawn } from 'node:child_process';
 import { closeSync, statSync } from 'node:fs';
 import * as abi from '../../../host/shim/abi.js';
 import { startAgent } from '../../../host/main.js';
 import { sleep } from '../../../proto/base/clock.js';
 import { eventNames, eventually, TestHost } from './harness.js';
+import { grant, startProgram } from './program.js';
 import { ARENA_BYTES, CHUNK, createStaging, ShimPeer } from './shim-peer.js';
 
 const { T1, T2, T2R } = abi.AbiTier;
@@ -40,7 +41,8 @@ async function open(options: Parameters<typeof ShimPeer.open>[1] = {}): Promise<
 
 describe('one agent per user', () => {
   test('sockets and folder are private; a second agent is refused, and the next one takes over stale sockets', async () => {
-    for (const path of [host.shimSocket, host.agentSocket]) expect(statSync(path).mode & 0o777).toBe(0o600);
+    for (const path of [host.shimSocket, host.agentSocket])
+      expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(statSync(`${host.folder}/run/greenboost`).mode & 0o777).toBe(0o700);
     await expect(startAgent({ env: host.env })).rejects.toThrow(/ALREADY_EXISTS/);
     await attach();
@@ -50,7 +52,9 @@ describe('one agent per user', () => {
   });
 
   test('a bad option is named', async () => {
-    await expect(startAgent({ env: host.env, ramBudget: 'much' })).rejects.toThrow(/"much" is not a size/);
+    await expect(startAgent({ env: host.env, ramBudget: 'much' })).rejects.toThrow(
+      /"much" is not a size/,
+    );
   });
 });
 
@@ -58,10 +62,20 @@ describe('HELLO', () => {
   test('is answered with limits and what is in force', async () => {
     const peer = await open();
     const ack = await peer.hello();
-    expect(ack).toMatchObject({ status: OK, abi_major: 1, features: abi.FEATURE_GATED, agent_pid: process.pid });
+    expect(ack).toMatchObject({
+      status: OK,
+      abi_major: 1,
+      features: abi.FEATURE_GATED,
+      agent_pid: process.pid,
+    });
     expect(ack.limit_bytes).toEqual([abi.UINT64_MAX, BigInt(64 * 2 ** 20), 0n, 0n]);
     const [attachment] = (await host.status()).attachments;
-    expect(attachment).toMatchObject({ pid: process.pid, command: 'scripted shim', connected: true, gated: true });
+    expect(attachment).toMatchObject({
+      pid: process.pid,
+      command: 'scripted shim',
+      connected: true,
+      gated: true,
+    });
   });
 
   test('text of a program cannot drive a terminal', async () => {
@@ -108,15 +122,25 @@ describe('grants of T2', () => {
     const a = await attach();
     const b = await attach();
     expect(await a.grant(T2, 40 * 2 ** 20)).toMatchObject({ status: OK, heldBytes: 40 * 2 ** 20 });
-    expect(await b.grant(T2, 30 * 2 ** 20)).toMatchObject({ status: CAPACITY, heldBytes: 0, limitBytes: BigInt(24 * 2 ** 20) });
+    expect(await b.grant(T2, 30 * 2 ** 20)).toMatchObject({
+      status: CAPACITY,
+      heldBytes: 0,
+      limitBytes: BigInt(24 * 2 ** 20),
+    });
     expect(await b.grant(T2, 24 * 2 ** 20)).toMatchObject({ status: OK });
-    expect(await a.giveBack(T2, 10 * 2 ** 20)).toMatchObject({ status: OK, heldBytes: 30 * 2 ** 20 });
+    expect(await a.giveBack(T2, 10 * 2 ** 20)).toMatchObject({
+      status: OK,
+      heldBytes: 30 * 2 ** 20,
+    });
     expect(await b.grant(T2, 10 * 2 ** 20 + 1)).toMatchObject({ status: CAPACITY });
     const ram = (await host.status()).tiers[0];
-    expect(ram).toMatchObject({ capacityBytes: BigInt(64 * 2 ** 20), grantedBytes: BigInt(54 * 2 ** 20) });
+    expect(ram).toMatchObject({
+      capacityBytes: BigInt(64 * 2 ** 20),
+      grantedBytes: BigInt(54 * 2 ** 20),
+    });
   });
 
-  test('a program\'s own RAM budget is kept', async () => {
+  test("a program's own RAM budget is kept", async () => {
     const peer = await attach({ hello: { ram_budget_bytes: BigInt(CHUNK) } });
     expect((await peer.grant(T2, CHUNK + 1)).status).toBe(CAPACITY);
     expect((await peer.grant(T2, CHUNK)).status).toBe(OK);
@@ -135,19 +159,27 @@ describe('grants of T2', () => {
     const a = await attach();
     const b = await attach();
     await a.grant(T2, 60 * 2 ** 20);
-    await eventually('b hears of it', 3_000, () => b.limits.some(([, t2]) => t2 === BigInt(4 * 2 ** 20)));
+    await eventually('b hears of it', 3_000, () =>
+      b.limits.some(([, t2]) => t2 === BigInt(4 * 2 ** 20)),
+    );
   });
 
   test('a broken socket keeps the grant while the process lives, and the same id gets it back', async () => {
     const peer = await attach();
     await peer.grant(T2, CHUNK);
     peer.close();
-    await eventually('it is seen', 2_000, async () => (await host.status()).attachments[0]?.connected === false);
+    await eventually(
+      'it is seen',
+      2_000,
+      async () => (await host.status()).attachments[0]?.connected === false,
+    );
     await sleep(700);
     expect((await host.status()).attachments[0]?.ramGrantedBytes).toBe(BigInt(CHUNK));
     const again = await attach({ id: peer.id, hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n] } });
     expect(await again.giveBack(T2, CHUNK)).toMatchObject({ heldBytes: 0 });
-    expect(eventNames(await host.status())).toEqual(expect.arrayContaining(['attachment_started', 'attachment_returned']));
+    expect(eventNames(await host.status())).toEqual(
+      expect.arrayContaining(['attachment_started', 'attachment_returned']),
+    );
   });
 });
 
@@ -168,9 +200,21 @@ describe('ranges without a feeder', () => {
 
 describe('peers that break the rules are closed and told of once', () => {
   const violations: readonly (readonly [string, (peer: ShimPeer) => void])[] = [
-    ['an oversized frame', (peer) => peer.socket.write(abi.gbFrame.encode({ payload_bytes: 1 << 20, type: 1, flags: 0, request_id: 1n }))],
-    ['a request before HELLO', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 1n, Buffer.alloc(16)))],
-    ['a short HELLO', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.HELLO, 0, 1n, Buffer.alloc(8)))],
+    [
+      'an oversized frame',
+      (peer) =>
+        peer.socket.write(
+          abi.gbFrame.encode({ payload_bytes: 1 << 20, type: 1, flags: 0, request_id: 1n }),
+        ),
+    ],
+    [
+      'a request before HELLO',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 1n, Buffer.alloc(16))),
+    ],
+    [
+      'a short HELLO',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.HELLO, 0, 1n, Buffer.alloc(8))),
+    ],
     ['noise', (peer) => peer.socket.write(Buffer.alloc(4096, 0xa5))],
   ];
 
@@ -180,18 +224,36 @@ describe('peers that break the rules are closed and told of once', () => {
       violate(peer);
       await eventually('it is closed', 2_000, () => peer.closed);
     }
-    const told = eventNames(await host.status()).filter((name) => name === 'shim_peer_closed' || name === 'attachment_refused');
+    const told = eventNames(await host.status()).filter(
+      (name) => name === 'shim_peer_closed' || name === 'attachment_refused',
+    );
     expect(told.length).toBeGreaterThan(0);
     expect((await host.status()).attachments).toEqual([]);
   });
 
   const attached: readonly (readonly [string, (peer: ShimPeer) => void])[] = [
     ['an unknown type', (peer) => peer.socket.write(abi.encodeFrame(99, 0, 50n, Buffer.alloc(0)))],
-    ['a request id of 0', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 0n, Buffer.alloc(16)))],
-    ['a reply', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, abi.FRAME_REPLY, 50n, Buffer.alloc(16)))],
-    ['a truncated payload', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.PLACE, 0, 50n, Buffer.alloc(15)))],
-    ['a second HELLO', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.HELLO, 0, 50n, Buffer.alloc(328)))],
-    ['a byte count above 2^53', (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 50n, Buffer.alloc(16, 0xff)))],
+    [
+      'a request id of 0',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 0n, Buffer.alloc(16))),
+    ],
+    [
+      'a reply',
+      (peer) =>
+        peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, abi.FRAME_REPLY, 50n, Buffer.alloc(16))),
+    ],
+    [
+      'a truncated payload',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.PLACE, 0, 50n, Buffer.alloc(15))),
+    ],
+    [
+      'a second HELLO',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.HELLO, 0, 50n, Buffer.alloc(328))),
+    ],
+    [
+      'a byte count above 2^53',
+      (peer) => peer.socket.write(abi.encodeFrame(abi.Msg.GRANT, 0, 50n, Buffer.alloc(16, 0xff))),
+    ],
   ];
 
   test.each(attached)('%s after HELLO', async (_what, violate) => {
@@ -215,7 +277,12 @@ describe('peers that break the rules are closed and told of once', () => {
 
   test('a flood of events is cut, reports are shown', async () => {
     const peer = await attach();
-    const event = abi.gbEvent.encode({ severity: 1, cuda_error: 2, name: 'launch_refused', text: 'too big\u001b[0m' });
+    const event = abi.gbEvent.encode({
+      severity: 1,
+      cuda_error: 2,
+      name: 'launch_refused',
+      text: 'too big\u001b[0m',
+    });
     for (let count = 0; count < 200; count++) peer.notice(abi.Msg.EVENT, event);
     peer.notice(
       abi.Msg.REPORT,
@@ -242,40 +309,25 @@ describe('peers that break the rules are closed and told of once', () => {
     expect(refused.length).toBeGreaterThan(0);
     expect(refused.length).toBeLessThanOrEqual(40);
     expect(refused[0]).toMatchObject({ severity: 1, text: 'too big [0m (CUDA error 2)' });
-    expect(snapshot.attachments[0]).toMatchObject({ vramUsedBytes: 1n, ramPeakBytes: 6n, launchCount: 9n, phase: 'inference' });
+    expect(snapshot.attachments[0]).toMatchObject({
+      vramUsedBytes: 1n,
+      ramPeakBytes: 6n,
+      launchCount: 9n,
+      phase: 'inference',
+    });
   });
 });
 
 test('the grant of a program that was killed is free again within 5 s', async () => {
-  const child = spawn(process.execPath, ['--input-type=module', '-e', CHILD], {
-    env: { ...process.env, GB_SOCKET: host.shimSocket },
-    stdio: ['ignore', 'pipe', 'inherit'],
+  const child = await startProgram(host.shimSocket, [grant(T2, CHUNK)]);
+  expect((await host.status()).attachments[0]).toMatchObject({
+    pid: child.pid,
+    ramGrantedBytes: BigInt(CHUNK),
   });
-  await new Promise<void>((resolve) => child.stdout.once('data', () => resolve()));
-  expect((await host.status()).attachments[0]).toMatchObject({ pid: child.pid, ramGrantedBytes: BigInt(CHUNK) });
   child.kill('SIGKILL');
   await eventually('it is gone', 5_000, async () => (await host.status()).attachments.length === 0);
   expect((await host.status()).tiers[0]?.grantedBytes).toBe(0n);
-  await eventually('it is told', 1_000, async () => eventNames(await host.status()).includes('attachment_ended'));
+  await eventually('it is told', 1_000, async () =>
+    eventNames(await host.status()).includes('attachment_ended'),
+  );
 });
-
-/** A program of its own that says HELLO and takes 2 MiB of T2, in raw bytes. */
-const CHILD = `
-import { connect } from 'node:net';
-import koffi from 'koffi';
-import { ftruncateSync } from 'node:fs';
-const libc = koffi.load('libc.so.6');
-const fd = libc.func('int memfd_create(const char *name, unsigned int flags)')('child', 2);
-ftruncateSync(fd, 2097152);
-libc.func('int fcntl(int fd, int command, int argument)')(fd, 1033, 6);
-const hello = Buffer.alloc(16 + 328);
-hello.writeUInt32LE(328, 0); hello.writeUInt16LE(1, 4); hello.writeBigUInt64LE(1n, 8);
-const h = hello.subarray(16);
-h.writeUInt32LE(0x48534247, 0); h.writeUInt16LE(1, 4); h.writeUInt32LE(process.pid, 32); h.writeInt32LE(fd, 36);
-h.writeBigUInt64LE(2097152n, 40); h.writeBigUInt64LE(0xffffffffffffffffn, 64); h.writeBigUInt64LE(0xffffffffffffffffn, 72);
-const grant = Buffer.alloc(32);
-grant.writeUInt32LE(16, 0); grant.writeUInt16LE(2, 4); grant.writeBigUInt64LE(2n, 8);
-grant.writeUInt32LE(1, 16); grant.writeBigUInt64LE(2097152n, 24);
-const socket = connect(process.env.GB_SOCKET, () => socket.write(hello));
-socket.once('data', () => { socket.write(grant); socket.once('data', () => process.stdout.write('ready')); });
-`;

@@ -35,13 +35,25 @@ describe('constants and layouts', () => {
       ...prefixed('GB_MSG_', abi.Msg),
       ...prefixed('GB_STATUS_', abi.Status),
       ...prefixed('GB_TIER_', abi.AbiTier),
-      ...prefixed('GB_PHASE_', Object.fromEntries(abi.PHASES.map((name, value) => [name.toUpperCase(), value]))),
+      ...prefixed(
+        'GB_PHASE_',
+        Object.fromEntries(abi.PHASES.map((name, value) => [name.toUpperCase(), value])),
+      ),
     };
-    const lines = Object.keys(constants).map((name) => `printf("${name} %llu\\n", (unsigned long long)${name});`);
+    const lines = Object.keys(constants).map(
+      (name) => `printf("${name} %llu\\n", (unsigned long long)${name});`,
+    );
     const source = `#include <stdio.h>\n#include "gb_abi.h"\nint main(void) {\n${lines.join('\n')}\nreturn 0;\n}\n`;
     writeFileSync(join(folder, 'abi.c'), source);
     const include = join(packageRoot(), 'shim', 'include');
-    execFileSync('gcc', ['-std=gnu11', '-I', include, '-o', join(folder, 'abi'), join(folder, 'abi.c')]);
+    execFileSync('gcc', [
+      '-std=gnu11',
+      '-I',
+      include,
+      '-o',
+      join(folder, 'abi'),
+      join(folder, 'abi.c'),
+    ]);
     const printed = execFileSync(join(folder, 'abi'), { encoding: 'utf8' }).trim().split('\n');
     const expected = Object.entries(constants).map(([name, value]) => `${name} ${value}`);
     expect(printed).toEqual(expected);
@@ -55,8 +67,13 @@ describe('constants and layouts', () => {
   });
 });
 
-function prefixed(prefix: string, values: Readonly<Record<string, number>>): Record<string, bigint> {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [`${prefix}${name}`, BigInt(value)]));
+function prefixed(
+  prefix: string,
+  values: Readonly<Record<string, number>>,
+): Record<string, bigint> {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [`${prefix}${name}`, BigInt(value)]),
+  );
 }
 
 describe('codec', () => {
@@ -71,30 +88,43 @@ describe('codec', () => {
       }),
     );
     fc.assert(
-      fc.property(u32, u32, fc.string({ maxLength: 100, unit: 'binary' }), (status, tier, feeder) => {
-        const decoded = abi.gbStatusReply.decode(abi.gbStatusReply.encode({ status, tier, feeder }));
-        expect(decoded.status).toBe(status);
-        expect(Buffer.byteLength(decoded.feeder)).toBeLessThan(64);
-        const head = feeder.split('\0')[0] as string;
-        expect(head.startsWith(decoded.feeder.replace(/\ufffd+$/, ''))).toBe(true);
-      }),
+      fc.property(
+        u32,
+        u32,
+        fc.string({ maxLength: 100, unit: 'binary' }),
+        (status, tier, feeder) => {
+          const decoded = abi.gbStatusReply.decode(
+            abi.gbStatusReply.encode({ status, tier, feeder }),
+          );
+          expect(decoded.status).toBe(status);
+          expect(Buffer.byteLength(decoded.feeder)).toBeLessThan(64);
+          const head = feeder.split('\0')[0] as string;
+          expect(head.startsWith(decoded.feeder.replace(/\ufffd+$/, ''))).toBe(true);
+        },
+      ),
     );
   });
 
-  test.each(Object.entries(abi.LAYOUTS))('%s: any bytes are decoded or refused, never anything else', (_name, struct) => {
-    fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
-        if (bytes.length >= struct.size) {
-          expect(() => struct.decode(bytes)).not.toThrow();
-        } else {
-          expect(() => struct.decode(bytes)).toThrow(GbError);
-        }
-      }),
-    );
-  });
+  test.each(Object.entries(abi.LAYOUTS))(
+    '%s: any bytes are decoded or refused, never anything else',
+    (_name, struct) => {
+      fc.assert(
+        fc.property(fc.uint8Array({ maxLength: 400 }), (bytes) => {
+          if (bytes.length >= struct.size) {
+            expect(() => struct.decode(bytes)).not.toThrow();
+          } else {
+            expect(() => struct.decode(bytes)).toThrow(GbError);
+          }
+        }),
+      );
+    },
+  );
 
   test('a longer payload of a newer peer is read as far as it is known', () => {
-    const bytes = Buffer.concat([abi.gbRange.encode({ offset: 1n, length: 2n }), Buffer.alloc(64, 0xff)]);
+    const bytes = Buffer.concat([
+      abi.gbRange.encode({ offset: 1n, length: 2n }),
+      Buffer.alloc(64, 0xff),
+    ]);
     expect(abi.gbRange.decode(bytes)).toEqual({ offset: 1n, length: 2n });
   });
 });
@@ -109,19 +139,31 @@ describe('FrameDecoder', () => {
 
   test('finds the frames again however the stream was cut', () => {
     fc.assert(
-      fc.property(fc.array(frame, { maxLength: 5 }), fc.integer({ min: 1, max: 700 }), (frames, step) => {
-        const bytes = Buffer.concat(frames.map((f) => abi.encodeFrame(f.type, f.flags, f.requestId, f.payload)));
-        const decoder = new abi.FrameDecoder();
-        const found: abi.Frame[] = [];
-        for (let at = 0; at < bytes.length; at += step) found.push(...decoder.push(bytes.subarray(at, at + step)));
-        expect(found.map((f) => ({ ...f, payload: Uint8Array.from(f.payload) }))).toEqual(frames);
-      }),
+      fc.property(
+        fc.array(frame, { maxLength: 5 }),
+        fc.integer({ min: 1, max: 700 }),
+        (frames, step) => {
+          const bytes = Buffer.concat(
+            frames.map((f) => abi.encodeFrame(f.type, f.flags, f.requestId, f.payload)),
+          );
+          const decoder = new abi.FrameDecoder();
+          const found: abi.Frame[] = [];
+          for (let at = 0; at < bytes.length; at += step)
+            found.push(...decoder.push(bytes.subarray(at, at + step)));
+          expect(found.map((f) => ({ ...f, payload: Uint8Array.from(f.payload) }))).toEqual(frames);
+        },
+      ),
       { numRuns: 60 },
     );
   });
 
   test('refuses an oversized payload as soon as its length is known', () => {
-    const head = abi.gbFrame.encode({ payload_bytes: abi.PAYLOAD_BYTES_MAX + 1, type: 1, flags: 0, request_id: 1n });
+    const head = abi.gbFrame.encode({
+      payload_bytes: abi.PAYLOAD_BYTES_MAX + 1,
+      type: 1,
+      flags: 0,
+      request_id: 1n,
+    });
     expect(() => new abi.FrameDecoder().push(head)).toThrow(/PROTOCOL_VIOLATION/);
   });
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One program's ranges over feeders in memory: random steps against a model, and each failure on its own.
+// One program's ranges over feeders in memory: random steps against a model, and each failure on
+// its own.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { closeSync, readSync, writeSync } from 'node:fs';
 import fc from 'fast-check';
@@ -67,7 +68,12 @@ function bench(ramA = 8, ramB = 8, vramB = 0): Bench {
   return { a, b, attachment, lost };
 }
 
-async function store(attachment: Attachment, offset: number, fill: number, length = CHUNK): Promise<void> {
+async function store(
+  attachment: Attachment,
+  offset: number,
+  fill: number,
+  length = CHUNK,
+): Promise<void> {
   writeSync(stagingFd, Buffer.alloc(length, fill), 0, length, 0);
   await attachment.store({ offset, length, stagingOffset: 0 });
 }
@@ -105,7 +111,11 @@ describe('grants', () => {
     expect([a.leased(RAM), b.leased(RAM)]).toEqual([0, 3 * CHUNK]);
     b.failNext = { call: 'resize', code: 'FEEDER_UNREACHABLE' };
     expect(await attachment.budget.grow(5 * CHUNK)).toBe(false);
-    expect([a.leased(RAM), b.leased(RAM), attachment.budget.heldBytes]).toEqual([0, 3 * CHUNK, 3 * CHUNK]);
+    expect([a.leased(RAM), b.leased(RAM), attachment.budget.heldBytes]).toEqual([
+      0,
+      3 * CHUNK,
+      3 * CHUNK,
+    ]);
   });
 
   test('at equal cost RAM of a feeder comes before its VRAM', async () => {
@@ -147,8 +157,12 @@ describe('ranges', () => {
     await attachment.place({ offset: 0, length: CHUNK });
     await attachment.place({ offset: 0, length: CHUNK });
     expect(attachment.budget.usedBytes).toBe(CHUNK);
-    await expect(attachment.place({ offset: 0, length: 2 * CHUNK })).rejects.toThrow(/NOT_FOUND|INVALID/);
-    await expect(attachment.place({ offset: 4 * CHUNK, length: 2 * CHUNK })).rejects.toThrow(/CAPACITY/);
+    await expect(attachment.place({ offset: 0, length: 2 * CHUNK })).rejects.toThrow(
+      /NOT_FOUND|INVALID/,
+    );
+    await expect(attachment.place({ offset: 4 * CHUNK, length: 2 * CHUNK })).rejects.toThrow(
+      /CAPACITY/,
+    );
     await attachment.place({ offset: CHUNK, length: CHUNK });
     await expect(attachment.drop({ offset: 0, length: 3 * CHUNK })).resolves.toBeUndefined();
     expect(attachment.residency.all).toEqual([]);
@@ -158,7 +172,9 @@ describe('ranges', () => {
     const { a, b, attachment } = bench(2, 4);
     await attachment.budget.grow(4 * CHUNK);
     b.failNext = { call: 'allocate', code: 'DRIVER_ERROR' };
-    await expect(attachment.place({ offset: 0, length: 4 * CHUNK })).rejects.toThrow(/DRIVER_ERROR/);
+    await expect(attachment.place({ offset: 0, length: 4 * CHUNK })).rejects.toThrow(
+      /DRIVER_ERROR/,
+    );
     expect([a.allocated(RAM), b.allocated(RAM), attachment.budget.usedBytes]).toEqual([0, 0, 0]);
     await attachment.place({ offset: 0, length: 4 * CHUNK });
   });
@@ -187,7 +203,9 @@ describe('feeders that go', () => {
     const { a, attachment } = bench(2, 0);
     await attachment.budget.grow(2 * CHUNK);
     a.away = true;
-    await expect(attachment.place({ offset: 0, length: CHUNK })).rejects.toThrow(/FEEDER_UNREACHABLE/);
+    await expect(attachment.place({ offset: 0, length: CHUNK })).rejects.toThrow(
+      /FEEDER_UNREACHABLE/,
+    );
   });
 
   test('lost: exactly the ranges concerned are named, the rest stays, and the account comes out even', async () => {
@@ -250,7 +268,18 @@ test('reconciliation frees what only the feeder has, and loses what only we have
 
 describe('random steps', () => {
   const step = fc.record({
-    act: fc.constantFrom('grow', 'grow', 'shrink', 'place', 'place', 'drop', 'store', 'store', 'fetch', 'fail'),
+    act: fc.constantFrom(
+      'grow',
+      'grow',
+      'shrink',
+      'place',
+      'place',
+      'drop',
+      'store',
+      'store',
+      'fetch',
+      'fail',
+    ),
     at: fc.integer({ min: 0, max: 12 }),
     count: fc.integer({ min: 1, max: 4 }),
     fill: fc.integer({ min: 1, max: 255 }),
@@ -270,18 +299,29 @@ describe('random steps', () => {
             expect(granted).toBe(held + range.length <= 11 * CHUNK);
           } else if (act === 'shrink') {
             const freeBytes = held - attachment.budget.usedBytes;
-            expect(await attachment.budget.shrink(range.length)).toBe(Math.min(range.length, freeBytes));
+            expect(await attachment.budget.shrink(range.length)).toBe(
+              Math.min(range.length, freeBytes),
+            );
           } else if (act === 'place') {
             const room = held - attachment.budget.usedBytes;
             if (granules.some((g) => model.has(g))) continue;
-            const placed = await attachment.place(range).then(() => true, () => false);
+            const placed = await attachment.place(range).then(
+              () => true,
+              () => false,
+            );
             expect(placed).toBe(range.length <= room);
             if (placed) granules.forEach((g) => model.set(g, 0));
           } else if (act === 'drop') {
-            const dropped = await attachment.drop(range).then(() => true, () => false);
+            const dropped = await attachment.drop(range).then(
+              () => true,
+              () => false,
+            );
             if (dropped) granules.forEach((g) => model.delete(g));
           } else if (act === 'store') {
-            const done = await store(attachment, range.offset, fill, range.length).then(() => true, () => false);
+            const done = await store(attachment, range.offset, fill, range.length).then(
+              () => true,
+              () => false,
+            );
             expect(done).toBe(granules.every((g) => model.has(g)));
             if (done) granules.forEach((g) => model.set(g, fill));
           } else if (act === 'fetch' && granules.every((g) => model.has(g))) {

@@ -38,7 +38,9 @@ export class FakeClock implements Clock {
     const end = this.timeMs + ms;
     await settle();
     for (;;) {
-      const next = [...this.due].filter(({ atMs }) => atMs <= end).sort((a, b) => a.atMs - b.atMs)[0];
+      const next = [...this.due]
+        .filter(({ atMs }) => atMs <= end)
+        .sort((a, b) => a.atMs - b.atMs)[0];
       if (!next) break;
       this.timeMs = Math.max(this.timeMs, next.atMs);
       if (next.everyMs === undefined) this.due.delete(next);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Feeders in memory, as strict about leases, ranges and bytes as the real one, and failing when told to.
+// Feeders in memory, as strict about leases, ranges and bytes as the real one, and failing when
+// told to.
 import type { FeederDirectory, FeederView } from '../../../host/attachments/feeder-budget.js';
 import type { DeviceKey, FeederCalls, LeaseHandle } from '../../../host/links/feeder-client.js';
 import type { MeasuredCost } from '../../../host/placement/policy.js';
@@ -57,7 +58,8 @@ export class FakeFeeder {
       const lease = this.enter('resize', handle);
       this.checkRoom(limits, lease);
       for (const [key, bytes] of limits) {
-        if (bytes < allocatedOf(lease, key)) throw new GbError('WRONG_STATE', 'below what is allocated');
+        if (bytes < allocatedOf(lease, key))
+          throw new GbError('WRONG_STATE', 'below what is allocated');
       }
       lease.limits = new Map(limits);
     },
@@ -125,20 +127,25 @@ export class FakeFeeder {
     }
     if (!handle) return;
     const lease = this.leases.get(handle.leaseId);
-    if (!lease || lease.token !== handle.fencingToken) throw new GbError('LEASE_EXPIRED', 'unknown or fenced');
+    if (!lease || lease.token !== handle.fencingToken)
+      throw new GbError('LEASE_EXPIRED', 'unknown or fenced');
     return lease;
   }
 
   private checkRoom(limits: ReadonlyMap<DeviceKey, number>, except: FakeLease | undefined): void {
     for (const [key, bytes] of limits) {
       const others = this.leased(key) - (except?.limits.get(key) ?? 0);
-      if (others + bytes > (this.capacity.get(key) ?? 0)) throw new GbError('CAPACITY_EXHAUSTED', 'full');
+      if (others + bytes > (this.capacity.get(key) ?? 0))
+        throw new GbError('CAPACITY_EXHAUSTED', 'full');
     }
   }
 }
 
 function allocatedOf(lease: FakeLease, key: DeviceKey): number {
-  return [...lease.ranges.values()].reduce((sum, r) => sum + (r.deviceKey === key ? r.bytes.length : 0), 0);
+  return [...lease.ranges.values()].reduce(
+    (sum, r) => sum + (r.deviceKey === key ? r.bytes.length : 0),
+    0,
+  );
 }
 
 function rangeAround(lease: FakeLease, range: { offset: number; length: number }): FakeRange {
@@ -160,7 +167,10 @@ export class FakeDirectory implements FeederDirectory {
         feederId: feeder.feederId,
         name: feeder.name,
         cost: feeder.cost,
-        devices: [...feeder.capacity].map(([key, bytes]) => ({ key, freeBytes: bytes - feeder.leased(key) })),
+        devices: [...feeder.capacity].map(([key, bytes]) => ({
+          key,
+          freeBytes: bytes - feeder.leased(key),
+        })),
       }));
   }
 
@@ -184,7 +194,9 @@ export class FakeDirectory implements FeederDirectory {
   }
 
   releaseLease(feederId: string, lease: LeaseHandle): void {
-    this.find(feederId).client.release(lease).catch(() => undefined);
+    this.find(feederId)
+      .client.release(lease)
+      .catch(() => undefined);
   }
 
   private find(feederId: string): FakeFeeder {

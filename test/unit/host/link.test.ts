@@ -6,7 +6,11 @@ import type { FeederCalls } from '../../../host/links/feeder-client.js';
 import { Link, type LinkHooks, type LinkStateName } from '../../../host/links/link.js';
 import { GbError } from '../../../proto/base/errors.js';
 import { createId } from '../../../proto/base/ids.js';
-import { LEASE_TTL_MS, RECONNECT_DELAY_MS_MAX, SILENCE_MAX_MS } from '../../../proto/base/limits.js';
+import {
+  LEASE_TTL_MS,
+  RECONNECT_DELAY_MS_MAX,
+  SILENCE_MAX_MS,
+} from '../../../proto/base/limits.js';
 import {
   FeederState,
   HelloResponseSchema,
@@ -42,7 +46,8 @@ class ScriptedFeeder {
       cipher: 'TLS_AES_128_GCM_SHA256',
       client: {} as FeederCalls,
       signal: new AbortController().signal,
-      measure: () => Promise.resolve({ rttMicros: 1, uploadBytesPerSecond: 2, downloadBytesPerSecond: 3 }),
+      measure: () =>
+        Promise.resolve({ rttMicros: 1, uploadBytesPerSecond: 2, downloadBytesPerSecond: 3 }),
       close: () => (entry.closed = true),
     };
     return connection;
@@ -93,9 +98,14 @@ describe('Link', () => {
     }
   }
 
-  /** Lets time pass until the feeder was reached `count` times, at most as long as one delay may be. */
+  /** Lets time pass until the feeder was reached `count` times, at most as long as one delay may
+   *  be. */
   async function untilOpened(count: number): Promise<void> {
-    for (let passed = 0; passed < RECONNECT_DELAY_MS_MAX * 1.25 && feeder.open.length < count; passed += 100) {
+    for (
+      let passed = 0;
+      passed < RECONNECT_DELAY_MS_MAX * 1.25 && feeder.open.length < count;
+      passed += 100
+    ) {
       await clock.advance(100);
     }
     expect(feeder.open).toHaveLength(count);
@@ -159,7 +169,14 @@ describe('Link', () => {
   test('a longer silence brings a new connection with the leases adopted', async () => {
     await ready();
     await clock.advance(10_000);
-    expect(states.slice(0, 6)).toEqual(['connecting', 'handshaking', 'ready', 'stale', 'stale', 'ready']);
+    expect(states.slice(0, 6)).toEqual([
+      'connecting',
+      'handshaking',
+      'ready',
+      'stale',
+      'stale',
+      'ready',
+    ]);
     expect(feeder.attempts).toBe(2);
     expect(adopted).toEqual([false, false]);
     expect(feeder.live).toBe(1);
@@ -223,24 +240,27 @@ describe('Link', () => {
     expect(feeder.live).toBe(1);
   });
 
-  test.each(['connecting', 'ready', 'stale', 'lost'] as const)('close from %s leaves no timer and no connection', async (from) => {
-    if (from === 'connecting') feeder.failure = new GbError('FEEDER_UNREACHABLE', 'refused');
-    link.start();
-    await clock.advance(1);
-    if (from === 'stale' || from === 'lost') {
-      feeder.failure = new GbError('FEEDER_UNREACHABLE', 'refused');
-      feeder.breakOff();
-      if (from === 'lost') await clock.advance(LEASE_TTL_MS + 10);
-    }
-    expect(link.state).toBe(from);
-    const { attempts } = feeder;
-    link.close('disconnected');
-    await clock.advance(60_000);
-    expect(link.state).toBe('closed');
-    expect(feeder.attempts).toBe(attempts);
-    expect(feeder.live).toBe(0);
-    expect(clock.armed).toBe(0);
-  });
+  test.each(['connecting', 'ready', 'stale', 'lost'] as const)(
+    'close from %s leaves no timer and no connection',
+    async (from) => {
+      if (from === 'connecting') feeder.failure = new GbError('FEEDER_UNREACHABLE', 'refused');
+      link.start();
+      await clock.advance(1);
+      if (from === 'stale' || from === 'lost') {
+        feeder.failure = new GbError('FEEDER_UNREACHABLE', 'refused');
+        feeder.breakOff();
+        if (from === 'lost') await clock.advance(LEASE_TTL_MS + 10);
+      }
+      expect(link.state).toBe(from);
+      const { attempts } = feeder;
+      link.close('disconnected');
+      await clock.advance(60_000);
+      expect(link.state).toBe('closed');
+      expect(feeder.attempts).toBe(attempts);
+      expect(feeder.live).toBe(0);
+      expect(clock.armed).toBe(0);
+    },
+  );
 
   test('a connection that ends during adoption is not taken for ready', async () => {
     let release = (): void => undefined;

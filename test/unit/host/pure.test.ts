@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { mergeRanges } from '../../../host/attachments/attachment.js';
+import { mergeRanges } from '../../../host/attachments/pieces.js';
 import { parseProcStat } from '../../../host/attachments/process.js';
 import { RangeQueue } from '../../../host/attachments/range-queue.js';
 import { Ledger } from '../../../host/ledger.js';
-import { normalizeAddress } from '../../../host/links/manager.js';
-import { costMicros, orderByCost, planPlacement, type TierOffer } from '../../../host/placement/policy.js';
+import { normalizeAddress } from '../../../host/links/address.js';
+import {
+  costMicros,
+  orderByCost,
+  planPlacement,
+  type TierOffer,
+} from '../../../host/placement/policy.js';
 import { overlaps, Residency, type Extent } from '../../../host/placement/residency.js';
 import { parseState } from '../../../host/state.js';
 import { parseMemInfo, parsePressure, reserveBytes } from '../../../host/tiers/memory.js';
@@ -48,7 +53,10 @@ describe('planPlacement', () => {
     fc.assert(
       fc.property(offers, fc.integer({ min: 1, max: 200 }), (tiers, granules) => {
         const plan = planPlacement(tiers, granules * GRANULE, GRANULE);
-        const room = tiers.reduce((sum, tier) => sum + Math.floor(Math.max(0, tier.freeBytes) / GRANULE) * GRANULE, 0);
+        const room = tiers.reduce(
+          (sum, tier) => sum + Math.floor(Math.max(0, tier.freeBytes) / GRANULE) * GRANULE,
+          0,
+        );
         expect(plan.missingBytes).toBe(Math.max(0, granules * GRANULE - room));
       }),
     );
@@ -81,9 +89,18 @@ describe('planPlacement', () => {
 
   test('a link of low latency goes first when bandwidths are equal, unmeasured tiers go last', () => {
     const tier = (key: string, readBytesPerSecond: number, latencyMicros: number): TierOffer => ({
-      key, freeBytes: GRANULE, rank: 0, readBytesPerSecond, latencyMicros,
+      key,
+      freeBytes: GRANULE,
+      rank: 0,
+      readBytesPerSecond,
+      latencyMicros,
     });
-    const order = orderByCost([tier('unknown', 0, 0), tier('far', 1e9, 4000), tier('near', 1e9, 100), tier('slow', 1e8, 1)]);
+    const order = orderByCost([
+      tier('unknown', 0, 0),
+      tier('far', 1e9, 4000),
+      tier('near', 1e9, 100),
+      tier('slow', 1e8, 1),
+    ]);
     expect(order.map(({ key }) => key)).toEqual(['near', 'far', 'slow', 'unknown']);
   });
 });
@@ -91,15 +108,31 @@ describe('planPlacement', () => {
 describe('Ledger', () => {
   const commands = fc.array(
     fc.oneof(
-      fc.record({ t: fc.constant('grant' as const), who: fc.constantFrom('a', 'b', 'c'), bytes: fc.integer({ min: 0, max: 3 * GIB }) }),
-      fc.record({ t: fc.constant('release' as const), who: fc.constantFrom('a', 'b', 'c'), bytes: fc.integer({ min: 0, max: 3 * GIB }) }),
-      fc.record({ t: fc.constant('report' as const), who: fc.constantFrom('a', 'b', 'c'), bytes: fc.integer({ min: 0, max: 3 * GIB }) }),
-      fc.record({ t: fc.constant('close' as const), who: fc.constantFrom('a', 'b', 'c'), bytes: fc.constant(0) }),
+      fc.record({
+        t: fc.constant('grant' as const),
+        who: fc.constantFrom('a', 'b', 'c'),
+        bytes: fc.integer({ min: 0, max: 3 * GIB }),
+      }),
+      fc.record({
+        t: fc.constant('release' as const),
+        who: fc.constantFrom('a', 'b', 'c'),
+        bytes: fc.integer({ min: 0, max: 3 * GIB }),
+      }),
+      fc.record({
+        t: fc.constant('report' as const),
+        who: fc.constantFrom('a', 'b', 'c'),
+        bytes: fc.integer({ min: 0, max: 3 * GIB }),
+      }),
+      fc.record({
+        t: fc.constant('close' as const),
+        who: fc.constantFrom('a', 'b', 'c'),
+        bytes: fc.constant(0),
+      }),
     ),
     { maxLength: 60 },
   );
 
-  test('the sum of grants never passes a fixed budget, and every byte is somebody\'s', () => {
+  test("the sum of grants never passes a fixed budget, and every byte is somebody's", () => {
     fc.assert(
       fc.property(commands, fc.integer({ min: 0, max: 8 * GIB }), (steps, budget) => {
         const ledger = new Ledger({ reserveBytes: GIB, fixedBudgetBytes: budget });
@@ -119,7 +152,9 @@ describe('Ledger', () => {
             ledger.close(who);
             model.delete(who);
           }
-          expect(ledger.grantedBytes).toBe([...model.values()].reduce((sum, value) => sum + value, 0));
+          expect(ledger.grantedBytes).toBe(
+            [...model.values()].reduce((sum, value) => sum + value, 0),
+          );
           expect(ledger.grantedBytes).toBeLessThanOrEqual(budget);
           for (const [name, value] of model) expect(ledger.heldBytes(name)).toBe(value);
         }
@@ -163,7 +198,13 @@ describe('Ledger', () => {
 
 describe('Residency', () => {
   const extent = (offset: number, length: number, leaseId = 'L'): Extent => ({
-    offset, length, feederId: 'F', feederName: 'f', deviceKey: '1:0', leaseId, lost: false,
+    offset,
+    length,
+    feederId: 'F',
+    feederName: 'f',
+    deviceKey: '1:0',
+    leaseId,
+    lost: false,
   });
 
   test('agrees with a map of granules after any inserts, removals and losses', () => {
@@ -191,14 +232,18 @@ describe('Residency', () => {
             }
           } else {
             for (const found of residency.lose((e) => overlaps(e, range))) {
-              for (let g = found.offset; g < found.offset + found.length; g++) model.get(g)!.lost = true;
+              for (let g = found.offset; g < found.offset + found.length; g++)
+                model.get(g)!.lost = true;
             }
           }
           const seen = new Map<number, { id: string; lost: boolean }>();
           for (const e of residency.all) {
-            for (let g = e.offset; g < e.offset + e.length; g++) seen.set(g, { id: e.leaseId, lost: e.lost });
+            for (let g = e.offset; g < e.offset + e.length; g++)
+              seen.set(g, { id: e.leaseId, lost: e.lost });
           }
-          expect([...seen].sort((a, b) => a[0] - b[0])).toEqual([...model].sort((a, b) => a[0] - b[0]));
+          expect([...seen].sort((a, b) => a[0] - b[0])).toEqual(
+            [...model].sort((a, b) => a[0] - b[0]),
+          );
         }
       }),
     );
@@ -209,8 +254,18 @@ describe('Residency', () => {
     residency.insert(extent(10, 5));
     residency.insert(extent(15, 5));
     residency.insert(extent(30, 5));
-    expect(residency.cover({ offset: 12, length: 6 }).map(({ offset, length }) => [offset, length])).toEqual([[12, 3], [15, 3]]);
-    for (const [offset, length] of [[8, 4], [18, 4], [20, 2], [18, 14]] as const) {
+    expect(
+      residency.cover({ offset: 12, length: 6 }).map(({ offset, length }) => [offset, length]),
+    ).toEqual([
+      [12, 3],
+      [15, 3],
+    ]);
+    for (const [offset, length] of [
+      [8, 4],
+      [18, 4],
+      [20, 2],
+      [18, 14],
+    ] as const) {
       expect(() => residency.cover({ offset, length })).toThrow(/NOT_FOUND/);
     }
     expect(() => residency.wholeExtents({ offset: 10, length: 6 })).toThrow(/INVALID_ARGUMENT/);
@@ -255,7 +310,10 @@ describe('RangeQueue', () => {
 });
 
 describe('parsers of what the system says', () => {
-  const anyText = fc.oneof(fc.string({ maxLength: 300 }), fc.string({ maxLength: 300, unit: 'binary' }));
+  const anyText = fc.oneof(
+    fc.string({ maxLength: 300 }),
+    fc.string({ maxLength: 300, unit: 'binary' }),
+  );
 
   test('parseProcStat finds state and start time behind any command name', () => {
     const tail = Array.from({ length: 50 }, (_, index) => `${index}`).join(' ');
@@ -268,10 +326,12 @@ describe('parsers of what the system says', () => {
   });
 
   test('parseMemInfo and parsePressure give figures or say that there are none', () => {
-    expect(parseMemInfo('MemTotal:       100 kB\nMemFree: 1 kB\nMemAvailable:    50 kB\n')).toEqual({
-      totalBytes: 102_400,
-      availableBytes: 51_200,
-    });
+    expect(parseMemInfo('MemTotal:       100 kB\nMemFree: 1 kB\nMemAvailable:    50 kB\n')).toEqual(
+      {
+        totalBytes: 102_400,
+        availableBytes: 51_200,
+      },
+    );
     expect(parsePressure('some avg10=12.50 avg60=0.00 avg300=0.00 total=0\n')).toBe(12.5);
     expect(parsePressure('')).toBe(-1);
     fc.assert(
@@ -285,14 +345,24 @@ describe('parsers of what the system says', () => {
   });
 
   test('parseState refuses everything that is not a state file', () => {
-    const good = { version: 1, hostId: 'H-0123456789abcdef', links: [], attachments: [], pendingReleases: [] };
+    const good = {
+      version: 1,
+      hostId: 'H-0123456789abcdef',
+      links: [],
+      attachments: [],
+      pendingReleases: [],
+    };
     expect(parseState(JSON.stringify(good))).toEqual(good);
     fc.assert(
       fc.property(fc.oneof(anyText, fc.json()), (text) => {
         expect(() => parseState(text)).toThrow(/DATA_LOSS/);
       }),
     );
-    const wrong = [{ ...good, version: 2 }, { ...good, hostId: 'F-0123456789abcdef' }, { ...good, extra: 1 }];
+    const wrong = [
+      { ...good, version: 2 },
+      { ...good, hostId: 'F-0123456789abcdef' },
+      { ...good, extra: 1 },
+    ];
     for (const state of wrong) expect(() => parseState(JSON.stringify(state))).toThrow(/DATA_LOSS/);
   });
 
