@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cuda.h: GreenBoost's own declarations of the CUDA driver API, so that nothing of NVIDIA's is needed to build.
+ * cuda.h: GreenBoost's own declarations of the CUDA driver API, so that nothing of NVIDIA's is
+ * needed to build.
  *
- * Programs write cuMemAlloc and get cuMemAlloc_v2, as with the toolkit's header. Define GB_CUDA_NO_ALIASES before
- * including to name concrete symbols instead (shim, simulated driver, executor). A tool that needs a list of entry points
- * includes gb_cuda/functions.def with its own macros.
+ * Programs write cuMemAlloc and get cuMemAlloc_v2, as with the toolkit's header. Define
+ * GB_CUDA_NO_ALIASES before including to name concrete symbols instead (shim, simulated driver,
+ * executor). A tool that needs a list of entry points includes gb_cuda/functions.def with its own
+ * macros.
  */
 #ifndef GB_CUDA_H
 #define GB_CUDA_H

@@ -7,32 +7,48 @@ static bool is_host(const struct sim_region *region) {
   return region->kind == SIM_REGION_HOST || region->kind == SIM_REGION_REGISTERED;
 }
 
-static CUresult answer(const struct sim_region *region, CUpointer_attribute attribute, uint64_t pointer, void *data) {
+static CUresult answer(const struct sim_region *region, CUpointer_attribute attribute,
+                       uint64_t pointer, void *data) {
   const bool mapping = region->kind == SIM_REGION_MAPPING;
   switch (attribute) {
-    case CU_POINTER_ATTRIBUTE_CONTEXT: *(CUcontext *)data = mapping ? NULL : (CUcontext)region->context; break;
-    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: *(unsigned *)data = is_host(region) ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE; break;
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      *(CUcontext *)data = mapping ? NULL : (CUcontext)region->context;
+      break;
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+      *(unsigned *)data = is_host(region) ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
+      break;
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: *(CUdeviceptr *)data = pointer; break;
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-      if (mapping || (!is_host(region) && region->kind != SIM_REGION_MANAGED)) return CUDA_ERROR_INVALID_VALUE;
+      if (mapping || (!is_host(region) && region->kind != SIM_REGION_MANAGED))
+        return CUDA_ERROR_INVALID_VALUE;
       *(void **)data = (void *)pointer;
       break;
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS: return CUDA_ERROR_INVALID_VALUE;
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: *(unsigned *)data = (region->flags >> 31) & 1u; break;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID: *(unsigned long long *)data = region->buffer_id; break;
-    case CU_POINTER_ATTRIBUTE_IS_MANAGED: *(unsigned *)data = region->kind == SIM_REGION_MANAGED; break;
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+      *(unsigned *)data = region->kind == SIM_REGION_MANAGED;
+      break;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)data = region->device; break;
-    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: *(int *)data = region->kind == SIM_REGION_DEVICE; break;
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+      *(int *)data = region->kind == SIM_REGION_DEVICE;
+      break;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)data = region->base; break;
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE: *(size_t *)data = region->bytes; break;
     case CU_POINTER_ATTRIBUTE_MAPPED: *(int *)data = 1; break;
-    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: *(int *)data = mapping ? (int)sim_chunk_handle_types(region->chunk) : 0; break;
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+      *(int *)data = mapping ? (int)sim_chunk_handle_types(region->chunk) : 0;
+      break;
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE: *(int *)data = 0; break;
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS: *(unsigned *)data = region->device_access; break;
-    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: *(CUmemoryPool *)data = (CUmemoryPool)region->pool; break;
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+      *(CUmemoryPool *)data = (CUmemoryPool)region->pool;
+      break;
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: *(size_t *)data = region->bytes; break;
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: *(CUdeviceptr *)data = region->base; break;
-    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: *(unsigned long long *)data = region->buffer_id; break;
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      *(unsigned long long *)data = region->buffer_id;
+      break;
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: *(int *)data = 0; break;
     default: return CUDA_ERROR_INVALID_VALUE;
   }
@@ -44,7 +60,8 @@ CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdevi
   if (data == NULL) return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
   const struct sim_region *region = sim_region_find(pointer);
-  const CUresult result = region == NULL ? CUDA_ERROR_INVALID_VALUE : answer(region, attribute, pointer, data);
+  const CUresult result =
+      region == NULL ? CUDA_ERROR_INVALID_VALUE : answer(region, attribute, pointer, data);
   pthread_mutex_unlock(&sim_lock);
   return result;
 }
@@ -66,7 +83,8 @@ static size_t answer_bytes(CUpointer_attribute attribute) {
 }
 
 /* Unlike the single form, memory unknown to the driver is no error here: every answer is zero. */
-CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute *list, void **data, CUdeviceptr pointer) {
+CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute *list, void **data,
+                                CUdeviceptr pointer) {
   SIM_ENTER(SIM_NEED_INIT);
   if (list == NULL || data == NULL) return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
@@ -80,12 +98,16 @@ CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute *list, void 
   return CUDA_SUCCESS;
 }
 
-CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr pointer) {
+CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute,
+                               CUdeviceptr pointer) {
   SIM_ENTER(SIM_NEED_INIT);
-  if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) return CUDA_ERROR_INVALID_VALUE;
+  if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS)
+    return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
   struct sim_region *region = sim_region_find(pointer);
-  if (region != NULL) region->flags = (region->flags & 0x7fffffffu) | (*(const unsigned *)value != 0 ? 0x80000000u : 0u);
+  if (region != NULL)
+    region->flags =
+        (region->flags & 0x7fffffffu) | (*(const unsigned *)value != 0 ? 0x80000000u : 0u);
   pthread_mutex_unlock(&sim_lock);
   return region == NULL ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }

@@ -6,11 +6,13 @@
 
 static struct sim_context *contexts[CONTEXTS_MAX]; /* alive; locks: sim_lock */
 static size_t context_count;
-static struct sim_context *primaries[GBSIM_DEVICE_MAX]; /* the handle stays the same for the life of the process */
+static struct sim_context
+    *primaries[GBSIM_DEVICE_MAX]; /* the handle stays the same for the life of the process */
 static unsigned primary_flags[GBSIM_DEVICE_MAX];
 static uint64_t next_context_id = 1;
 
-static _Thread_local struct sim_context *stack[SIM_CONTEXT_STACK_MAX] __attribute__((tls_model("initial-exec")));
+static _Thread_local struct sim_context *stack[SIM_CONTEXT_STACK_MAX]
+    __attribute__((tls_model("initial-exec")));
 static _Thread_local size_t depth __attribute__((tls_model("initial-exec")));
 
 struct sim_context *sim_current(void) {
@@ -18,7 +20,9 @@ struct sim_context *sim_current(void) {
   return context != NULL && __atomic_load_n(&context->alive, __ATOMIC_ACQUIRE) ? context : NULL;
 }
 
-struct sim_context *sim_context_at(size_t index) { return index < context_count ? contexts[index] : NULL; }
+struct sim_context *sim_context_at(size_t index) {
+  return index < context_count ? contexts[index] : NULL;
+}
 
 /* locks: held. */
 static CUresult context_start(struct sim_context *context) {
@@ -79,11 +83,15 @@ CUresult cuCtxCreate_v2(CUcontext *handle, unsigned flags, CUdevice device) {
   return create(handle, flags, device);
 }
 
-CUresult cuCtxCreate(CUcontext *handle, unsigned flags, CUdevice device) { return cuCtxCreate_v2(handle, flags, device); }
+CUresult cuCtxCreate(CUcontext *handle, unsigned flags, CUdevice device) {
+  return cuCtxCreate_v2(handle, flags, device);
+}
 
-CUresult cuCtxCreate_v4(CUcontext *handle, CUctxCreateParams *params, unsigned flags, CUdevice device) {
+CUresult cuCtxCreate_v4(CUcontext *handle, CUctxCreateParams *params, unsigned flags,
+                        CUdevice device) {
   SIM_ENTER(SIM_NEED_INIT);
-  if (params != NULL && (params->numExecAffinityParams != 0 || params->cigParams != NULL)) return CUDA_ERROR_NOT_SUPPORTED;
+  if (params != NULL && (params->numExecAffinityParams != 0 || params->cigParams != NULL))
+    return CUDA_ERROR_NOT_SUPPORTED;
   return create(handle, flags, device);
 }
 
@@ -95,7 +103,8 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
     result = sim_strict(CUDA_ERROR_INVALID_CONTEXT, "destroy of context %p", (void *)handle);
   else context_end((struct sim_context *)handle);
   pthread_mutex_unlock(&sim_lock);
-  if (result == CUDA_SUCCESS && depth != 0 && stack[depth - 1] == (struct sim_context *)handle) depth--;
+  if (result == CUDA_SUCCESS && depth != 0 && stack[depth - 1] == (struct sim_context *)handle)
+    depth--;
   return result;
 }
 
@@ -132,7 +141,9 @@ CUresult cuCtxSetCurrent(CUcontext handle) {
   pthread_mutex_lock(&sim_lock);
   const bool good = context_is(handle);
   pthread_mutex_unlock(&sim_lock);
-  if (!good) return sim_strict(CUDA_ERROR_INVALID_CONTEXT, "context %p made current is not alive", (void *)handle);
+  if (!good)
+    return sim_strict(CUDA_ERROR_INVALID_CONTEXT, "context %p made current is not alive",
+                      (void *)handle);
   if (depth == 0) depth = 1;
   stack[depth - 1] = (struct sim_context *)handle;
   return CUDA_SUCCESS;
@@ -216,7 +227,8 @@ CUresult cuCtxGetApiVersion(CUcontext handle, unsigned *version) {
   return CUDA_SUCCESS;
 }
 
-static size_t limits[CU_LIMIT_MAX] = {[CU_LIMIT_STACK_SIZE] = 1024, [CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20,
+static size_t limits[CU_LIMIT_MAX] = {[CU_LIMIT_STACK_SIZE] = 1024,
+                                      [CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20,
                                       [CU_LIMIT_MALLOC_HEAP_SIZE] = 8 << 20};
 
 CUresult cuCtxGetLimit(size_t *value, CUlimit limit) {
@@ -261,7 +273,8 @@ CUresult cuCtxGetSharedMemConfig(CUsharedconfig *config) {
 
 CUresult cuCtxSetSharedMemConfig(CUsharedconfig config) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  return (unsigned)config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+  return (unsigned)config > CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_ERROR_INVALID_VALUE
+                                                                      : CUDA_SUCCESS;
 }
 
 CUresult cuCtxResetPersistingL2Cache(void) {
@@ -274,7 +287,8 @@ CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   struct sim_context *context = sim_current();
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (!context_is(peer) || ((struct sim_context *)peer)->device == context->device) return CUDA_ERROR_INVALID_CONTEXT;
+  if (!context_is(peer) || ((struct sim_context *)peer)->device == context->device)
+    return CUDA_ERROR_INVALID_CONTEXT;
   const uint64_t bit = 1ull << ((struct sim_context *)peer)->device;
   if (context->peers & bit) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
   context->peers |= bit;
@@ -293,7 +307,7 @@ CUresult cuCtxDisablePeerAccess(CUcontext peer) {
 
 /* ---- primary contexts ---- */
 
-#define DEVICE_CHECK(device) \
+#define DEVICE_CHECK(device)                                                           \
   if ((device) < 0 || (device) >= sim_config.devices) return CUDA_ERROR_INVALID_DEVICE
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *handle, CUdevice device) {
@@ -328,7 +342,8 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   struct sim_context *context = primaries[device];
   CUresult result = CUDA_SUCCESS;
   if (context == NULL || context->retained == 0)
-    result = sim_strict(CUDA_ERROR_INVALID_CONTEXT, "release of a primary context that is not retained");
+    result =
+        sim_strict(CUDA_ERROR_INVALID_CONTEXT, "release of a primary context that is not retained");
   else if (--context->retained == 0) context_end(context);
   pthread_mutex_unlock(&sim_lock);
   return result;
@@ -360,7 +375,9 @@ CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice device, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDevicePrimaryCtxSetFlags(CUdevice device, unsigned flags) { return cuDevicePrimaryCtxSetFlags_v2(device, flags); }
+CUresult cuDevicePrimaryCtxSetFlags(CUdevice device, unsigned flags) {
+  return cuDevicePrimaryCtxSetFlags_v2(device, flags);
+}
 
 CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned *flags, int *active) {
   SIM_ENTER(SIM_NEED_INIT);

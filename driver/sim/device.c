@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* device.c: initialisation, errors by name, and what a simulated device says about itself (shaped after one H200). */
+/* device.c: initialisation, errors by name, and what a simulated device says about itself (shaped
+ * after one H200). */
 #include "sim.h"
 
 #include <stdio.h>
@@ -19,7 +20,10 @@ CUresult cuDriverGetVersion(int *version) {
   return CUDA_SUCCESS;
 }
 
-static const struct { CUresult value; const char *name; } errors[] = {
+static const struct {
+  CUresult value;
+  const char *name;
+} errors[] = {
 #define GB_CU_ERROR(name, value) {name, #name},
 #include "gb_cuda/errors.def"
 #undef GB_CU_ERROR
@@ -41,7 +45,7 @@ CUresult cuGetErrorString(CUresult error, const char **text) {
   return result;
 }
 
-#define DEVICE_CHECK(device) \
+#define DEVICE_CHECK(device)                                                           \
   if ((device) < 0 || (device) >= sim_config.devices) return CUDA_ERROR_INVALID_DEVICE
 
 CUresult cuDeviceGet(CUdevice *device, int ordinal) {
@@ -105,7 +109,10 @@ CUresult cuDeviceGetByPCIBusId(CUdevice *device, const char *text) {
   return CUDA_SUCCESS;
 }
 
-static const struct { CUdevice_attribute attribute; int value; } attributes[] = {
+static const struct {
+  CUdevice_attribute attribute;
+  int value;
+} attributes[] = {
     {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
     {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
     {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
@@ -157,7 +164,8 @@ static const struct { CUdevice_attribute attribute; int value; } attributes[] = 
 
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
   SIM_ENTER(SIM_NEED_INIT);
-  if (value == NULL || attribute <= 0 || attribute >= CU_DEVICE_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  if (value == NULL || attribute <= 0 || attribute >= CU_DEVICE_ATTRIBUTE_MAX)
+    return CUDA_ERROR_INVALID_VALUE;
   DEVICE_CHECK(device);
   *value = 0;
   for (size_t i = 0; i < sizeof attributes / sizeof attributes[0]; i++)
@@ -188,7 +196,8 @@ CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CUdevice device, CUdevice peer) {
+CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attribute, CUdevice device,
+                                 CUdevice peer) {
   SIM_ENTER(SIM_NEED_INIT);
   if (value == NULL) return CUDA_ERROR_INVALID_VALUE;
   DEVICE_CHECK(device);

@@ -14,7 +14,10 @@ CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priori
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (stream == NULL || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
-  *stream = (CUstream)sim_stream_create(sim_current(), flags, priority > 0 ? 0 : priority < -5 ? -5 : priority);
+  *stream = (CUstream)sim_stream_create(sim_current(), flags,
+                                        priority > 0    ? 0
+                                        : priority < -5 ? -5
+                                                        : priority);
   pthread_mutex_unlock(&sim_lock);
   return *stream == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
 }
@@ -32,8 +35,10 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
   SIM_ENTER(SIM_NEED_INIT);
   CUresult result = CUDA_SUCCESS;
   pthread_mutex_lock(&sim_lock);
-  if (!sim_handle_is(SIM_STREAM, stream)) result = sim_strict(CUDA_ERROR_INVALID_HANDLE, "destroy of stream %p", (void *)stream);
-  else if (((struct sim_stream *)stream)->capture != NULL) result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (!sim_handle_is(SIM_STREAM, stream))
+    result = sim_strict(CUDA_ERROR_INVALID_HANDLE, "destroy of stream %p", (void *)stream);
+  else if (((struct sim_stream *)stream)->capture != NULL)
+    result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   else sim_stream_close((struct sim_stream *)stream);
   pthread_mutex_unlock(&sim_lock);
   return result;
@@ -55,7 +60,8 @@ static CUresult synchronize(CUstream handle, CUstream fallback) {
   CUresult result = stream_settled(stream);
   if (result == CUDA_SUCCESS && stream->legacy) { /* it also waits for what it would wait for */
     for (struct sim_stream *other = stream->context->streams; other != NULL; other = other->next)
-      if (other->capture != NULL && !(other->flags & CU_STREAM_NON_BLOCKING)) result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+      if (other->capture != NULL && !(other->flags & CU_STREAM_NON_BLOCKING))
+        result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
     if (result == CUDA_SUCCESS) result = sim_submit(stream, sim_op_new(SIM_OP_EMPTY), NULL);
   }
   if (result == CUDA_SUCCESS) result = sim_stream_wait(stream, stream->submitted);
@@ -76,10 +82,13 @@ static CUresult query(CUstream handle, CUstream fallback) {
   pthread_mutex_lock(&sim_lock);
   struct sim_stream *stream = SIM_S(handle);
   CUresult result = stream_settled(stream);
-  if (result == CUDA_SUCCESS && stream->completed < stream->submitted) result = CUDA_ERROR_NOT_READY;
-  for (struct sim_stream *other = result == CUDA_SUCCESS && stream->legacy ? stream->context->streams : NULL; other != NULL;
-       other = other->next)
-    if (!(other->flags & CU_STREAM_NON_BLOCKING) && other->completed < other->submitted) result = CUDA_ERROR_NOT_READY;
+  if (result == CUDA_SUCCESS && stream->completed < stream->submitted)
+    result = CUDA_ERROR_NOT_READY;
+  for (struct sim_stream *other =
+           result == CUDA_SUCCESS && stream->legacy ? stream->context->streams : NULL;
+       other != NULL; other = other->next)
+    if (!(other->flags & CU_STREAM_NON_BLOCKING) && other->completed < other->submitted)
+      result = CUDA_ERROR_NOT_READY;
   pthread_mutex_unlock(&sim_lock);
   return result;
 }
@@ -113,13 +122,13 @@ static CUresult property(CUstream handle, CUstream fallback, enum property what,
   return stream == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
 }
 
-#define PROPERTY(name, type, what)                           \
-  CUresult name(CUstream stream, type *value) {              \
-    SIM_ENTER(SIM_NEED_CONTEXT);                             \
-    return property(stream, CU_STREAM_LEGACY, what, value);  \
-  }                                                          \
-  CUresult name##_ptsz(CUstream stream, type *value) {       \
-    SIM_ENTER(SIM_NEED_CONTEXT);                             \
+#define PROPERTY(name, type, what)                              \
+  CUresult name(CUstream stream, type *value) {                 \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                \
+    return property(stream, CU_STREAM_LEGACY, what, value);     \
+  }                                                             \
+  CUresult name##_ptsz(CUstream stream, type *value) {          \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                \
     return property(stream, CU_STREAM_PER_THREAD, what, value); \
   }
 PROPERTY(cuStreamGetFlags, unsigned, STREAM_FLAGS)
@@ -167,7 +176,8 @@ static CUresult record(CUevent handle, CUstream on, CUstream fallback) {
   CUresult result = event == NULL || stream == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
   if (result == CUDA_SUCCESS && event->context != stream->context)
     result = sim_strict(CUDA_ERROR_INVALID_HANDLE, "event and stream belong to different contexts");
-  if (result == CUDA_SUCCESS && stream->capture != NULL) { /* marks a place in the graph, records nothing */
+  if (result == CUDA_SUCCESS &&
+      stream->capture != NULL) { /* marks a place in the graph, records nothing */
     event->capture = stream->capture;
     event->capture_id = stream->capture->id;
     event->node_count = stream->tail_count;
@@ -195,11 +205,13 @@ CUresult cuEventRecord_ptsz(CUevent event, CUstream stream) {
 }
 CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : record(event, stream, CU_STREAM_LEGACY);
+  return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE
+                                          : record(event, stream, CU_STREAM_LEGACY);
 }
 CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : record(event, stream, CU_STREAM_PER_THREAD);
+  return flags > CU_EVENT_RECORD_EXTERNAL ? CUDA_ERROR_INVALID_VALUE
+                                          : record(event, stream, CU_STREAM_PER_THREAD);
 }
 
 /* A wait on an event of a capture draws the stream into that capture. */
@@ -213,8 +225,10 @@ static CUresult capture_join(struct sim_stream *stream, struct sim_event *event)
   if (stream->capture != event->capture) return CUDA_ERROR_STREAM_CAPTURE_MERGE;
   for (size_t i = 0; i < event->node_count; i++) {
     bool known = false;
-    for (size_t j = 0; j < stream->tail_count; j++) known |= stream->tail_nodes[j] == event->nodes[i];
-    if (!known && stream->tail_count < SIM_TAIL_MAX) stream->tail_nodes[stream->tail_count++] = event->nodes[i];
+    for (size_t j = 0; j < stream->tail_count; j++)
+      known |= stream->tail_nodes[j] == event->nodes[i];
+    if (!known && stream->tail_count < SIM_TAIL_MAX)
+      stream->tail_nodes[stream->tail_count++] = event->nodes[i];
   }
   return CUDA_SUCCESS;
 }
@@ -242,11 +256,13 @@ static CUresult wait_event(CUstream on, CUstream fallback, CUevent handle) {
 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  return flags > CU_EVENT_WAIT_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : wait_event(stream, CU_STREAM_LEGACY, event);
+  return flags > CU_EVENT_WAIT_EXTERNAL ? CUDA_ERROR_INVALID_VALUE
+                                        : wait_event(stream, CU_STREAM_LEGACY, event);
 }
 CUresult cuStreamWaitEvent_ptsz(CUstream stream, CUevent event, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  return flags > CU_EVENT_WAIT_EXTERNAL ? CUDA_ERROR_INVALID_VALUE : wait_event(stream, CU_STREAM_PER_THREAD, event);
+  return flags > CU_EVENT_WAIT_EXTERNAL ? CUDA_ERROR_INVALID_VALUE
+                                        : wait_event(stream, CU_STREAM_PER_THREAD, event);
 }
 
 /* locks: held. */
@@ -281,10 +297,13 @@ static CUresult elapsed(float *milliseconds, CUevent from, CUevent to) {
   pthread_mutex_lock(&sim_lock);
   struct sim_event *start = event_of(from), *end = event_of(to);
   CUresult result = start == NULL || end == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
-  if (result == CUDA_SUCCESS && (((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) || !start->recorded || !end->recorded))
+  if (result == CUDA_SUCCESS && (((start->flags | end->flags) & CU_EVENT_DISABLE_TIMING) ||
+                                 !start->recorded || !end->recorded))
     result = CUDA_ERROR_INVALID_HANDLE;
-  if (result == CUDA_SUCCESS && (start->done < start->recorded || end->done < end->recorded)) result = CUDA_ERROR_NOT_READY;
-  if (result == CUDA_SUCCESS) *milliseconds = (float)((double)(int64_t)(end->time_ns - start->time_ns) / 1e6);
+  if (result == CUDA_SUCCESS && (start->done < start->recorded || end->done < end->recorded))
+    result = CUDA_ERROR_NOT_READY;
+  if (result == CUDA_SUCCESS)
+    *milliseconds = (float)((double)(int64_t)(end->time_ns - start->time_ns) / 1e6);
   pthread_mutex_unlock(&sim_lock);
   return result;
 }
@@ -340,13 +359,14 @@ CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback run, void *data, 
   SIM_ENTER(SIM_NEED_CONTEXT);
   return flags != 0 ? CUDA_ERROR_INVALID_VALUE : callback(stream, CU_STREAM_LEGACY, run, data);
 }
-CUresult cuStreamAddCallback_ptsz(CUstream stream, CUstreamCallback run, void *data, unsigned flags) {
+CUresult cuStreamAddCallback_ptsz(CUstream stream, CUstreamCallback run, void *data,
+                                  unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   return flags != 0 ? CUDA_ERROR_INVALID_VALUE : callback(stream, CU_STREAM_PER_THREAD, run, data);
 }
 
-static CUresult value(CUstream stream, CUstream fallback, enum sim_op_kind kind, CUdeviceptr address, uint64_t number,
-                      unsigned flags, bool wide) {
+static CUresult value(CUstream stream, CUstream fallback, enum sim_op_kind kind,
+                      CUdeviceptr address, uint64_t number, unsigned flags, bool wide) {
   struct sim_op *op = sim_op_new(kind);
   op->value.address = address;
   op->value.value = number;
@@ -356,14 +376,14 @@ static CUresult value(CUstream stream, CUstream fallback, enum sim_op_kind kind,
   return submit(stream, fallback, op);
 }
 
-#define VALUE(name, type, kind, wide)                                                          \
-  CUresult name(CUstream stream, CUdeviceptr address, type number, unsigned flags) {           \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                               \
-    return value(stream, CU_STREAM_LEGACY, kind, address, number, flags, wide);                \
-  }                                                                                            \
-  CUresult name##_ptsz(CUstream stream, CUdeviceptr address, type number, unsigned flags) {    \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                               \
-    return value(stream, CU_STREAM_PER_THREAD, kind, address, number, flags, wide);            \
+#define VALUE(name, type, kind, wide)                                                       \
+  CUresult name(CUstream stream, CUdeviceptr address, type number, unsigned flags) {        \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                            \
+    return value(stream, CU_STREAM_LEGACY, kind, address, number, flags, wide);             \
+  }                                                                                         \
+  CUresult name##_ptsz(CUstream stream, CUdeviceptr address, type number, unsigned flags) { \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                            \
+    return value(stream, CU_STREAM_PER_THREAD, kind, address, number, flags, wide);         \
   }
 VALUE(cuStreamWaitValue32, cuuint32_t, SIM_OP_VALUE_WAIT, false)
 VALUE(cuStreamWaitValue32_v2, cuuint32_t, SIM_OP_VALUE_WAIT, false)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fault.c: runs what a device would run, and turns its page faults into CUDA_ERROR_ILLEGAL_ADDRESS. */
+/* fault.c: runs what a device would run, and turns its page faults into CUDA_ERROR_ILLEGAL_ADDRESS.
+ */
 #include "sim.h"
 
 #include <setjmp.h>
@@ -35,14 +36,16 @@ void sim_fault_handler_install(void) {
     struct sigaction now;
     sigaction(numbers[i], NULL, &now);
     if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == fault_caught) continue;
-    struct sigaction ours = {.sa_sigaction = fault_caught, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+    struct sigaction ours = {.sa_sigaction = fault_caught,
+                             .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
     sigemptyset(&ours.sa_mask);
     previous[i] = now;
     sigaction(numbers[i], &ours, NULL);
   }
 }
 
-/* Not memcpy: sanitizers check that against the host's memory model, and device memory does not follow it. */
+/* Not memcpy: sanitizers check that against the host's memory model, and device memory does not
+ * follow it. */
 static inline void move_bytes(uint64_t dst, uint64_t src, size_t bytes) {
 #if defined(__x86_64__)
   __asm__ volatile("rep movsb" : "+D"(dst), "+S"(src), "+c"(bytes) : : "memory");
@@ -61,14 +64,15 @@ static void run_copy(const struct sim_copy *copy) {
     const uint64_t bytes = (uint64_t)copy->width * copy->height * copy->depth, now = sim_now_ns();
     pthread_mutex_lock(&link_lock);
     uint64_t *idle = &link_free_ns[copy->direction];
-    deadline = (*idle > now ? *idle : now) + (uint64_t)((double)bytes / sim_config.pcie_bytes_per_ns);
+    deadline =
+        (*idle > now ? *idle : now) + (uint64_t)((double)bytes / sim_config.pcie_bytes_per_ns);
     *idle = deadline;
     pthread_mutex_unlock(&link_lock);
   }
   for (size_t z = 0; z < copy->depth; z++)
     for (size_t y = 0; y < copy->height; y++)
-      move_bytes(copy->dst + z * copy->dst_slice + y * copy->dst_pitch, copy->src + z * copy->src_slice + y * copy->src_pitch,
-                 copy->width);
+      move_bytes(copy->dst + z * copy->dst_slice + y * copy->dst_pitch,
+                 copy->src + z * copy->src_slice + y * copy->src_pitch, copy->width);
   if (deadline != 0) sim_sleep_until(deadline);
 }
 
@@ -96,8 +100,12 @@ static void *launch_global(const struct gbsim_launch *launch, const char *name, 
 static void run_kernel(const struct sim_kernel_call *call, const unsigned char *params) {
   const struct sim_function *function = call->function;
   const uint64_t start = sim_config.kernel_ns_min == 0 ? 0 : sim_now_ns();
-  struct gbsim_launch launch = {.shared_bytes = call->shared_bytes, .param_bytes = call->param_bytes, .params = params,
-                                .kernel = function->kernel, .module = function->module, .global = launch_global};
+  struct gbsim_launch launch = {.shared_bytes = call->shared_bytes,
+                                .param_bytes = call->param_bytes,
+                                .params = params,
+                                .kernel = function->kernel,
+                                .module = function->module,
+                                .global = launch_global};
   memcpy(launch.grid, call->grid, sizeof launch.grid);
   memcpy(launch.block, call->block, sizeof launch.block);
   function->kernel->run(&launch);
@@ -108,8 +116,10 @@ static void run_kernel(const struct sim_kernel_call *call, const unsigned char *
 static void run_value_wait(const struct sim_op *op) {
   for (;;) {
     const uint64_t wanted = op->value.value;
-    const uint64_t found = op->value.wide ? *(volatile uint64_t *)op->value.address : *(volatile uint32_t *)op->value.address;
-    const int64_t ahead = op->value.wide ? (int64_t)(found - wanted) : (int32_t)((uint32_t)found - (uint32_t)wanted);
+    const uint64_t found = op->value.wide ? *(volatile uint64_t *)op->value.address
+                                          : *(volatile uint32_t *)op->value.address;
+    const int64_t ahead =
+        op->value.wide ? (int64_t)(found - wanted) : (int32_t)((uint32_t)found - (uint32_t)wanted);
     bool due;
     switch (op->value.flags & 3u) {
       case CU_STREAM_WAIT_VALUE_EQ: due = found == wanted; break;
@@ -138,9 +148,18 @@ static void run(struct sim_op *op) {
 
 void sim_op_run(struct sim_op *op) {
   /* The host's own code: its faults are its own. */
-  if (op->kind == SIM_OP_HOST) { op->host.run(op->host.data); return; }
-  if (op->kind == SIM_OP_CALLBACK) { op->callback.run(op->callback.stream, CUDA_SUCCESS, op->callback.data); return; }
-  if (op->kind == SIM_OP_GRAPH) { sim_exec_run(op->graph.exec); return; }
+  if (op->kind == SIM_OP_HOST) {
+    op->host.run(op->host.data);
+    return;
+  }
+  if (op->kind == SIM_OP_CALLBACK) {
+    op->callback.run(op->callback.stream, CUDA_SUCCESS, op->callback.data);
+    return;
+  }
+  if (op->kind == SIM_OP_GRAPH) {
+    sim_exec_run(op->graph.exec);
+    return;
+  }
   sigjmp_buf jump;
   if (sigsetjmp(jump, 0) == 0) {
     fault_jump = &jump;
@@ -151,6 +170,8 @@ void sim_op_run(struct sim_op *op) {
   int none = 0;
   if (atomic_compare_exchange_strong(&sim_sticky, &none, CUDA_ERROR_ILLEGAL_ADDRESS))
     fprintf(stderr, "gbsim: %s%s touched %p, which is not mapped: ILLEGAL_ADDRESS from now on\n",
-            op->kind == SIM_OP_KERNEL ? "kernel " : op->kind == SIM_OP_COPY ? "a copy" : "an operation",
+            op->kind == SIM_OP_KERNEL ? "kernel "
+            : op->kind == SIM_OP_COPY ? "a copy"
+                                      : "an operation",
             op->kind == SIM_OP_KERNEL ? op->kernel.function->name : "", fault_address);
 }

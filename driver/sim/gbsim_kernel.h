@@ -2,14 +2,15 @@
 /*
  * gbsim_kernel.h: how a C function becomes a kernel of the simulated driver.
  *
- * A kernel lives in a shared object: either one a program loads with cuModuleLoad / cuModuleLoadData, or
- * libgbsim_twins.so, where the simulated driver looks for the C twin of every `.entry` of a PTX text it is given. The
- * function gets the whole launch and loops over its threads itself:
+ * A kernel lives in a shared object: either one a program loads with cuModuleLoad /
+ * cuModuleLoadData, or libgbsim_twins.so, where the simulated driver looks for the C twin of every
+ * `.entry` of a PTX text it is given. The function gets the whole launch and loops over its threads
+ * itself:
  *
  *   GBSIM_KERNEL(fill, 3, {8, 4, 4}) { ... gbsim_param(launch, 0, &pointer) ... }
  *
- * Device pointers are addresses of this process; touching unmapped ones ends the launch with ILLEGAL_ADDRESS. A module
- * variable is an exported object named gbsim_global_NAME.
+ * Device pointers are addresses of this process; touching unmapped ones ends the launch with
+ * ILLEGAL_ADDRESS. A module variable is an exported object named gbsim_global_NAME.
  */
 #ifndef GBSIM_KERNEL_H
 #define GBSIM_KERNEL_H
@@ -28,7 +29,8 @@ struct gbsim_launch {
   uint32_t block[3];
   uint32_t shared_bytes;
   uint32_t param_bytes;
-  const unsigned char *params; /* laid out as a C struct of the parameters; valid until the kernel returns */
+  const unsigned char
+      *params; /* laid out as a C struct of the parameters; valid until the kernel returns */
   const struct gbsim_kernel *kernel;
   void *module;
   /* Address and size of a variable of the kernel's module, or NULL. */
@@ -72,16 +74,18 @@ static inline uint32_t gbsim_param_offset(const struct gbsim_kernel *kernel, uin
 
 /* Copies parameter `index` out. pre: `value` has its declared size. */
 static inline void gbsim_param(const struct gbsim_launch *launch, uint32_t index, void *value) {
-  memcpy(value, launch->params + gbsim_param_offset(launch->kernel, index), launch->kernel->param_bytes[index]);
+  memcpy(value, launch->params + gbsim_param_offset(launch->kernel, index),
+         launch->kernel->param_bytes[index]);
 }
 
 /* Sizes in braces: GBSIM_KERNEL(name, 2, {8, 4}) { body using `launch` }. */
-#define GBSIM_KERNEL(name, count, ...)                                                                      \
-  static void gbsim_run_##name(const struct gbsim_launch *launch);                                          \
-  __attribute__((visibility("default"))) extern const struct gbsim_kernel gbsim_kernel_##name;        \
-  const struct gbsim_kernel gbsim_kernel_##name = {                                                         \
-      .version = GBSIM_KERNEL_VERSION, .param_count = (count), .run = gbsim_run_##name,                     \
-      .param_bytes = __VA_ARGS__};                                                             \
+#define GBSIM_KERNEL(name, count, ...)                                                         \
+  static void gbsim_run_##name(const struct gbsim_launch *launch);                             \
+  __attribute__((visibility("default"))) extern const struct gbsim_kernel gbsim_kernel_##name; \
+  const struct gbsim_kernel gbsim_kernel_##name = {.version = GBSIM_KERNEL_VERSION,            \
+                                                   .param_count = (count),                     \
+                                                   .run = gbsim_run_##name,                    \
+                                                   .param_bytes = __VA_ARGS__};                \
   static void gbsim_run_##name(const struct gbsim_launch *launch)
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gpu.c: see gpu.h. Knows files and locks, nothing of CUDA; part of both libcuda and libnvidia-ml. */
+/* gpu.c: see gpu.h. Knows files and locks, nothing of CUDA; part of both libcuda and libnvidia-ml.
+ */
 #include "gpu.h"
 
 #include <errno.h>
@@ -13,7 +14,8 @@
 
 #define GPU_MAGIC 0x6762736d30303031ull
 #define GPU_VRAM_DEFAULT (1ull << 30)
-#define LOCK_ALL 0 /* byte 0 of the file: held while the table is changed; byte 1 + n: slot n's owner lives */
+#define LOCK_ALL                                                                                \
+  0 /* byte 0 of the file: held while the table is changed; byte 1 + n: slot n's owner lives */
 
 struct gpu_file {
   uint64_t magic;
@@ -35,9 +37,18 @@ uint64_t gbsim_parse_bytes(const char *text) {
   errno = 0;
   const double number = strtod(text, &end);
   if (errno != 0 || end == text || number < 0) return 0;
-  static const struct { const char *unit; double factor; } units[] = {
-      {"", 1}, {"B", 1}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-      {"K", 1024.0}, {"M", 1048576.0}, {"G", 1073741824.0}};
+  static const struct {
+    const char *unit;
+    double factor;
+  } units[] = {{"", 1},
+               {"B", 1},
+               {"KiB", 1024.0},
+               {"MiB", 1048576.0},
+               {"GiB", 1073741824.0},
+               {"TiB", 1099511627776.0},
+               {"K", 1024.0},
+               {"M", 1048576.0},
+               {"G", 1073741824.0}};
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
     if (strcmp(end, units[i].unit) == 0) return (uint64_t)(number * units[i].factor);
   return 0;
@@ -121,7 +132,8 @@ static int gpu_map(struct gpu *gpu, int device) {
   for (char *c = name; *c != '\0'; c++)
     if (*c == '/') *c = '_';
   const char *folder = getenv("GBSIM_DIR");
-  snprintf(path, sizeof path, "%s/gbsim-%u-%s-%d", folder == NULL ? "/dev/shm" : folder, (unsigned)getuid(), name, device);
+  snprintf(path, sizeof path, "%s/gbsim-%u-%s-%d", folder == NULL ? "/dev/shm" : folder,
+           (unsigned)getuid(), name, device);
   const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return -errno;
   gpu->fd = fd;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gpu.h: the capacity of one simulated GPU, shared by every process that names it (GBSIM_GPU, GBSIM_DIR).
+ * gpu.h: the capacity of one simulated GPU, shared by every process that names it (GBSIM_GPU,
+ * GBSIM_DIR).
  *
- * A file per GPU holds one slot per process. A process proves that it lives by a POSIX record lock on its slot's byte,
- * which the kernel drops when it dies, however it dies; its bytes are then free again.
+ * A file per GPU holds one slot per process. A process proves that it lives by a POSIX record lock
+ * on its slot's byte, which the kernel drops when it dies, however it dies; its bytes are then free
+ * again.
  */
 #ifndef GBSIM_GPU_H
 #define GBSIM_GPU_H
@@ -17,7 +19,7 @@
 
 struct gbsim_process {
   int32_t pid;
-  uint32_t used;  /* the slot is taken */
+  uint32_t used; /* the slot is taken */
   uint64_t bytes;
 };
 
@@ -28,7 +30,8 @@ struct gbsim_usage {
   struct gbsim_process processes[GBSIM_PROCESS_MAX];
 };
 
-/* How many devices GBSIM_DEVICES asks for, and their size from GBSIM_VRAM ("1GiB", default 1 GiB). */
+/* How many devices GBSIM_DEVICES asks for, and their size from GBSIM_VRAM ("1GiB", default 1 GiB).
+ */
 int gbsim_device_count(void);
 uint64_t gbsim_vram_bytes(void);
 /* Name, UUID and PCI address of a device, the same in every process. */
@@ -36,8 +39,8 @@ void gbsim_device_uuid(int device, uint8_t uuid[16]);
 /* "512MiB", "2GiB", "1073741824". returns: 0 for what it cannot read. */
 uint64_t gbsim_parse_bytes(const char *text);
 
-/* Opens the GPU's file; join: takes a slot too. The file stays open until the process ends (closing it would drop the
- * lock). returns: 0 or -errno. Thread-safe, as all of these. */
+/* Opens the GPU's file; join: takes a slot too. The file stays open until the process ends (closing
+ * it would drop the lock). returns: 0 or -errno. Thread-safe, as all of these. */
 int gbsim_gpu_open(int device, bool join);
 /* returns: 0, -ENOMEM when the capacity does not hold it. */
 int gbsim_gpu_charge(int device, uint64_t bytes);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* handles.c: the set of handles that are alive, so that a stale or foreign one is an error and not a crash. */
+/* handles.c: the set of handles that are alive, so that a stale or foreign one is an error and not
+ * a crash. */
 #include "sim.h"
 
 struct entry {
@@ -37,7 +38,8 @@ static void grow(void) {
   struct entry *old = table;
   const size_t old_capacity = capacity;
   size_t live = 0;
-  for (size_t i = 0; i < old_capacity; i++) live += old[i].handle != NULL && old[i].handle != DELETED;
+  for (size_t i = 0; i < old_capacity; i++)
+    live += old[i].handle != NULL && old[i].handle != DELETED;
   capacity = 256;
   while (capacity < live * 4) capacity *= 2;
   table = calloc(capacity, sizeof *table);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * image.c: reads program images: a shared object with kernels (gbsim_kernel.h), or PTX text whose entries are bound to
- * their C twins in libgbsim_twins.so, which lies beside this library.
+ * image.c: reads program images: a shared object with kernels (gbsim_kernel.h), or PTX text whose
+ * entries are bound to their C twins in libgbsim_twins.so, which lies beside this library.
  */
 #include <ctype.h>
 #include <dlfcn.h>
@@ -29,7 +29,8 @@ const struct gbsim_kernel *sim_twin(const char *name) {
     if (dladdr((void *)sim_twin, &self) != 0 && self.dli_fname != NULL) {
       const char *slash = strrchr(self.dli_fname, '/');
       if (slash != NULL && (size_t)(slash - self.dli_fname) < sizeof path - 32)
-        snprintf(path, sizeof path, "%.*s/libgbsim_twins.so", (int)(slash - self.dli_fname), self.dli_fname);
+        snprintf(path, sizeof path, "%.*s/libgbsim_twins.so", (int)(slash - self.dli_fname),
+                 self.dli_fname);
     }
     const char *chosen = getenv("GBSIM_TWINS");
     library = dlopen(chosen != NULL ? chosen : path, RTLD_NOW | RTLD_LOCAL);
@@ -41,7 +42,10 @@ const struct gbsim_kernel *sim_twin(const char *name) {
   char symbol[320];
   snprintf(symbol, sizeof symbol, KERNEL_PREFIX "%s", name);
   const struct gbsim_kernel *kernel = dlsym(library, symbol);
-  return kernel != NULL && kernel->version == GBSIM_KERNEL_VERSION && kernel->param_count <= GBSIM_PARAM_COUNT_MAX ? kernel : NULL;
+  return kernel != NULL && kernel->version == GBSIM_KERNEL_VERSION &&
+                 kernel->param_count <= GBSIM_PARAM_COUNT_MAX
+             ? kernel
+             : NULL;
 }
 
 /* ---- shared objects ---- */
@@ -53,18 +57,22 @@ static uint64_t elf_bytes(const Elf64_Ehdr *header) {
   if (segments > end) end = segments;
   const Elf64_Phdr *segment = (const Elf64_Phdr *)((const char *)header + header->e_phoff);
   for (int i = 0; i < header->e_phnum; i++)
-    if (segment[i].p_offset + segment[i].p_filesz > end) end = segment[i].p_offset + segment[i].p_filesz;
+    if (segment[i].p_offset + segment[i].p_filesz > end)
+      end = segment[i].p_offset + segment[i].p_filesz;
   return end;
 }
 
 static CUresult elf_symbols(struct sim_module *module, const unsigned char *image, uint64_t bytes) {
   const Elf64_Ehdr *header = (const Elf64_Ehdr *)image;
-  if (header->e_shoff + (uint64_t)header->e_shnum * sizeof(Elf64_Shdr) > bytes) return CUDA_ERROR_INVALID_IMAGE;
+  if (header->e_shoff + (uint64_t)header->e_shnum * sizeof(Elf64_Shdr) > bytes)
+    return CUDA_ERROR_INVALID_IMAGE;
   const Elf64_Shdr *sections = (const Elf64_Shdr *)(image + header->e_shoff);
   for (int i = 0; i < header->e_shnum; i++) {
     if (sections[i].sh_type != SHT_DYNSYM || sections[i].sh_link >= header->e_shnum) continue;
     const Elf64_Shdr *names = &sections[sections[i].sh_link];
-    if (sections[i].sh_offset + sections[i].sh_size > bytes || names->sh_offset + names->sh_size > bytes) return CUDA_ERROR_INVALID_IMAGE;
+    if (sections[i].sh_offset + sections[i].sh_size > bytes ||
+        names->sh_offset + names->sh_size > bytes)
+      return CUDA_ERROR_INVALID_IMAGE;
     const Elf64_Sym *symbols = (const Elf64_Sym *)(image + sections[i].sh_offset);
     for (uint64_t s = 0; s < sections[i].sh_size / sizeof *symbols; s++) {
       if (symbols[s].st_name >= names->sh_size || symbols[s].st_shndx == SHN_UNDEF) continue;
@@ -73,10 +81,12 @@ static CUresult elf_symbols(struct sim_module *module, const unsigned char *imag
       if (address == NULL) continue;
       if (strncmp(name, KERNEL_PREFIX, strlen(KERNEL_PREFIX)) == 0) {
         const struct gbsim_kernel *kernel = address;
-        if (kernel->version != GBSIM_KERNEL_VERSION || kernel->param_count > GBSIM_PARAM_COUNT_MAX) return CUDA_ERROR_INVALID_IMAGE;
+        if (kernel->version != GBSIM_KERNEL_VERSION || kernel->param_count > GBSIM_PARAM_COUNT_MAX)
+          return CUDA_ERROR_INVALID_IMAGE;
         sim_module_add(module, name + strlen(KERNEL_PREFIX), kernel);
       } else if (strncmp(name, GLOBAL_PREFIX, strlen(GLOBAL_PREFIX)) == 0) {
-        const CUresult added = sim_module_add_global(module, name + strlen(GLOBAL_PREFIX), (uint64_t)address, symbols[s].st_size);
+        const CUresult added = sim_module_add_global(module, name + strlen(GLOBAL_PREFIX),
+                                                     (uint64_t)address, symbols[s].st_size);
         if (added != CUDA_SUCCESS) return added;
       }
     }
@@ -87,7 +97,8 @@ static CUresult elf_symbols(struct sim_module *module, const unsigned char *imag
 /* A copy per load, so that every module has its own variables. */
 static CUresult elf_load(struct sim_module *module, const unsigned char *image) {
   const Elf64_Ehdr *header = (const Elf64_Ehdr *)image;
-  if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_type != ET_DYN) return CUDA_ERROR_NO_BINARY_FOR_GPU;
+  if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_type != ET_DYN)
+    return CUDA_ERROR_NO_BINARY_FOR_GPU;
   const uint64_t bytes = elf_bytes(header);
   if (bytes > IMAGE_BYTES_MAX) return CUDA_ERROR_INVALID_IMAGE;
   const int fd = memfd_create("gbsim-module", MFD_CLOEXEC);
@@ -133,7 +144,9 @@ static bool ptx_next(struct ptx *ptx) {
   }
   if (*ptx->at == '\0') return false;
   size_t length = 0;
-  while (isalnum((unsigned char)ptx->at[length]) || (ptx->at[length] != '\0' && strchr("._$%", ptx->at[length]) != NULL)) length++;
+  while (isalnum((unsigned char)ptx->at[length]) ||
+         (ptx->at[length] != '\0' && strchr("._$%", ptx->at[length]) != NULL))
+    length++;
   if (length == 0) length = 1;
   const size_t kept = length < sizeof ptx->word ? length : sizeof ptx->word - 1;
   memcpy(ptx->word, ptx->at, kept);
@@ -146,11 +159,14 @@ static bool ptx_next(struct ptx *ptx) {
 static uint32_t ptx_type_bytes(const char *word) {
   if (word[0] != '.' || word[1] == '\0' || strchr("bufs", word[1]) == NULL) return 0;
   const int bits = atoi(word + 2);
-  return bits == 8 || bits == 16 || bits == 32 || bits == 64 || bits == 128 ? (uint32_t)bits / 8 : 0;
+  return bits == 8 || bits == 16 || bits == 32 || bits == 64 || bits == 128 ? (uint32_t)bits / 8
+                                                                            : 0;
 }
 
-/* Reads "[.align N] .type [.ptr ...] NAME [ '[' N ']' ]" up to , ) ; = or {. The word after stays in ptx->word. */
-static bool ptx_variable(struct ptx *ptx, char *name, size_t name_bytes, uint32_t *bytes, uint32_t *align) {
+/* Reads "[.align N] .type [.ptr ...] NAME [ '[' N ']' ]" up to , ) ; = or {. The word after stays
+ * in ptx->word. */
+static bool ptx_variable(struct ptx *ptx, char *name, size_t name_bytes, uint32_t *bytes,
+                         uint32_t *align) {
   uint32_t element = 0, count = 1;
   *align = 0;
   name[0] = '\0';
@@ -187,9 +203,12 @@ static CUresult ptx_entry(struct sim_module *module, struct ptx *ptx) {
     for (;;) {
       if (!ptx_next(ptx)) return CUDA_ERROR_INVALID_PTX;
       if (ptx->word[0] == ')') break;
-      if (strcmp(ptx->word, ".param") != 0 || read.param_count == GBSIM_PARAM_COUNT_MAX) return CUDA_ERROR_INVALID_PTX;
+      if (strcmp(ptx->word, ".param") != 0 || read.param_count == GBSIM_PARAM_COUNT_MAX)
+        return CUDA_ERROR_INVALID_PTX;
       const uint32_t i = read.param_count++;
-      if (!ptx_variable(ptx, parameter, sizeof parameter, &read.param_bytes[i], &read.param_align[i])) return CUDA_ERROR_INVALID_PTX;
+      if (!ptx_variable(ptx, parameter, sizeof parameter, &read.param_bytes[i],
+                        &read.param_align[i]))
+        return CUDA_ERROR_INVALID_PTX;
       if (ptx->word[0] == ')') break;
     }
   }
@@ -200,8 +219,11 @@ static CUresult ptx_entry(struct sim_module *module, struct ptx *ptx) {
   }
   bool equal = twin->param_count == read.param_count;
   for (uint32_t i = 0; equal && i < read.param_count; i++)
-    equal = twin->param_bytes[i] == read.param_bytes[i] && gbsim_param_offset(twin, i) == gbsim_param_offset(&read, i);
-  if (!equal) return sim_strict(CUDA_ERROR_INVALID_PTX, "kernel %s and its twin have different parameters", name);
+    equal = twin->param_bytes[i] == read.param_bytes[i] &&
+            gbsim_param_offset(twin, i) == gbsim_param_offset(&read, i);
+  if (!equal)
+    return sim_strict(CUDA_ERROR_INVALID_PTX, "kernel %s and its twin have different parameters",
+                      name);
   sim_module_add(module, name, twin);
   return CUDA_SUCCESS;
 }
@@ -216,15 +238,18 @@ static CUresult ptx_global(struct sim_module *module, struct ptx *ptx) {
 
 static CUresult ptx_load(struct sim_module *module, const char *text) {
   struct ptx ptx = {.at = text};
-  if (strstr(text, ".version") == NULL || strstr(text, ".target") == NULL) return CUDA_ERROR_INVALID_IMAGE;
+  if (strstr(text, ".version") == NULL || strstr(text, ".target") == NULL)
+    return CUDA_ERROR_INVALID_IMAGE;
   int depth = 0;
   CUresult result = CUDA_SUCCESS;
   while (result == CUDA_SUCCESS && ptx_next(&ptx)) {
     if (ptx.word[0] == '{') depth++;
     else if (ptx.word[0] == '}') depth--;
     else if (depth == 0 && strcmp(ptx.word, ".entry") == 0) result = ptx_entry(module, &ptx);
-    else if (depth == 0 && (strcmp(ptx.word, ".global") == 0 || strcmp(ptx.word, ".const") == 0)) result = ptx_global(module, &ptx);
-    if (depth == 0 && ptx.word[0] == '{' && result == CUDA_SUCCESS) depth = 1; /* an initialiser or body just opened */
+    else if (depth == 0 && (strcmp(ptx.word, ".global") == 0 || strcmp(ptx.word, ".const") == 0))
+      result = ptx_global(module, &ptx);
+    if (depth == 0 && ptx.word[0] == '{' && result == CUDA_SUCCESS)
+      depth = 1; /* an initialiser or body just opened */
   }
   return result;
 }
@@ -253,7 +278,8 @@ static CUresult fatbin_load(struct sim_module *module, const unsigned char *imag
   while (at + sizeof(struct fatbin_entry) <= end) {
     struct fatbin_entry entry;
     memcpy(&entry, at, sizeof entry);
-    if (entry.header_bytes == 0 || entry.bytes > (uint64_t)(end - at)) return CUDA_ERROR_INVALID_IMAGE;
+    if (entry.header_bytes == 0 || entry.bytes > (uint64_t)(end - at))
+      return CUDA_ERROR_INVALID_IMAGE;
     if (entry.kind == 1 && entry.compressed_bytes == 0) {
       char *text = strndup((const char *)at + entry.header_bytes, entry.bytes);
       if (text == NULL) abort();
@@ -286,8 +312,10 @@ CUresult sim_image_load_file(struct sim_module *module, const char *path) {
   fseek(file, 0, SEEK_END);
   const long bytes = ftell(file);
   rewind(file);
-  char *image = bytes > 3 && (uint64_t)bytes <= IMAGE_BYTES_MAX ? calloc(1, (size_t)bytes + 1) : NULL;
-  if (image != NULL && fread(image, 1, (size_t)bytes, file) == (size_t)bytes) result = sim_image_load(module, image);
+  char *image =
+      bytes > 3 && (uint64_t)bytes <= IMAGE_BYTES_MAX ? calloc(1, (size_t)bytes + 1) : NULL;
+  if (image != NULL && fread(image, 1, (size_t)bytes, file) == (size_t)bytes)
+    result = sim_image_load(module, image);
   free(image);
   fclose(file);
   return result;

@@ -29,7 +29,8 @@ struct sim_region *sim_region_find(uint64_t address) {
 
 bool sim_region_overlaps(uint64_t base, uint64_t bytes) {
   const size_t i = first_after(base);
-  return (i > 0 && base - regions[i - 1].base < regions[i - 1].bytes) || (i < region_count && regions[i].base - base < bytes);
+  return (i > 0 && base - regions[i - 1].base < regions[i - 1].bytes) ||
+         (i < region_count && regions[i].base - base < bytes);
 }
 
 struct sim_region *sim_region_add(struct sim_region region) {
@@ -60,7 +61,8 @@ bool sim_in_vram(uint64_t address) {
   const struct sim_region *region = sim_region_find(address);
   if (region == NULL) return false;
   if (region->kind == SIM_REGION_MAPPING) return !sim_chunk_on_host(region->chunk);
-  return region->kind == SIM_REGION_DEVICE || region->kind == SIM_REGION_POOL || region->kind == SIM_REGION_GLOBAL;
+  return region->kind == SIM_REGION_DEVICE || region->kind == SIM_REGION_POOL ||
+         region->kind == SIM_REGION_GLOBAL;
 }
 
 bool sim_range_known(uint64_t base, uint64_t bytes) {
@@ -79,11 +81,13 @@ static uint64_t page_round(uint64_t bytes) { return (bytes + SIM_PAGE - 1) & ~(S
 
 uint64_t sim_pages(uint64_t bytes) {
   if (bytes == 0 || bytes > UINT64_MAX - SIM_PAGE) return 0;
-  void *pages = mmap(NULL, page_round(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *pages = mmap(NULL, page_round(bytes), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return pages == MAP_FAILED ? 0 : (uint64_t)pages;
 }
 
-CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind, uint64_t bytes, uint64_t *address) {
+CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind, uint64_t bytes,
+                          uint64_t *address) {
   if (bytes > UINT64_MAX / 2) return CUDA_ERROR_OUT_OF_MEMORY;
   const uint64_t charged = (bytes + SIM_ALLOC_ALIGN - 1) & ~(SIM_ALLOC_ALIGN - 1);
   if (gbsim_gpu_charge(context->device, charged) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -92,15 +96,21 @@ CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind
     gbsim_gpu_uncharge(context->device, charged);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
-  sim_region_add((struct sim_region){.base = *address, .bytes = bytes, .kind = kind, .device = context->device,
-                                     .charged = charged, .context = context, .device_access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
+  sim_region_add((struct sim_region){.base = *address,
+                                     .bytes = bytes,
+                                     .kind = kind,
+                                     .device = context->device,
+                                     .charged = charged,
+                                     .context = context,
+                                     .device_access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
   return CUDA_SUCCESS;
 }
 
 void sim_region_free(struct sim_region *region) {
   const struct sim_region copy = *region;
   sim_region_remove(copy.base);
-  if (copy.kind != SIM_REGION_REGISTERED && copy.kind != SIM_REGION_GLOBAL) munmap((void *)copy.base, page_round(copy.bytes));
+  if (copy.kind != SIM_REGION_REGISTERED && copy.kind != SIM_REGION_GLOBAL)
+    munmap((void *)copy.base, page_round(copy.bytes));
   if (copy.charged != 0) gbsim_gpu_uncharge(copy.device, copy.charged);
 }
 
@@ -119,22 +129,26 @@ CUresult cuMemAlloc_v2(CUdeviceptr *pointer, size_t bytes) {
   pthread_mutex_lock(&sim_lock);
   CUresult result = sim_capture_guard();
   uint64_t address = 0;
-  if (result == CUDA_SUCCESS) result = sim_device_alloc(sim_current(), SIM_REGION_DEVICE, bytes, &address);
+  if (result == CUDA_SUCCESS)
+    result = sim_device_alloc(sim_current(), SIM_REGION_DEVICE, bytes, &address);
   pthread_mutex_unlock(&sim_lock);
   if (result == CUDA_SUCCESS) *pointer = address;
   return result;
 }
 
-CUresult cuMemAllocPitch_v2(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height, unsigned element) {
+CUresult cuMemAllocPitch_v2(CUdeviceptr *pointer, size_t *pitch, size_t width, size_t height,
+                            unsigned element) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  if (pointer == NULL || pitch == NULL || width == 0 || height == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (pointer == NULL || pitch == NULL || width == 0 || height == 0)
+    return CUDA_ERROR_INVALID_VALUE;
   if (element != 4 && element != 8 && element != 16) return CUDA_ERROR_INVALID_VALUE;
   if (width > (1ull << 40) || height > (1ull << 40) / width) return CUDA_ERROR_INVALID_VALUE;
   const size_t row = (width + 511) & ~(size_t)511;
   uint64_t address = 0;
   pthread_mutex_lock(&sim_lock);
   CUresult result = sim_capture_guard();
-  if (result == CUDA_SUCCESS) result = sim_device_alloc(sim_current(), SIM_REGION_DEVICE, row * height, &address);
+  if (result == CUDA_SUCCESS)
+    result = sim_device_alloc(sim_current(), SIM_REGION_DEVICE, row * height, &address);
   pthread_mutex_unlock(&sim_lock);
   if (result != CUDA_SUCCESS) return result;
   *pointer = address;
@@ -149,12 +163,15 @@ CUresult cuMemFree_v2(CUdeviceptr pointer) {
   pthread_mutex_lock(&sim_lock);
   CUresult result = sim_capture_guard();
   struct sim_region *region = result == CUDA_SUCCESS ? sim_region_find(pointer) : NULL;
-  if (result == CUDA_SUCCESS && (region == NULL || region->base != pointer || region->kind > SIM_REGION_MANAGED))
-    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "cuMemFree of 0x%llx, which is not an allocation", pointer);
+  if (result == CUDA_SUCCESS &&
+      (region == NULL || region->base != pointer || region->kind > SIM_REGION_MANAGED))
+    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "cuMemFree of 0x%llx, which is not an allocation",
+                        pointer);
   if (result == CUDA_SUCCESS) result = sim_context_wait(region->context);
   region = result == CUDA_SUCCESS ? sim_region_find(pointer) : NULL; /* the wait dropped the lock */
   if (region != NULL && region->base == pointer) sim_region_free(region);
-  else if (result == CUDA_SUCCESS) result = sim_strict(CUDA_ERROR_INVALID_VALUE, "0x%llx was freed twice", pointer);
+  else if (result == CUDA_SUCCESS)
+    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "0x%llx was freed twice", pointer);
   pthread_mutex_unlock(&sim_lock);
   return result;
 }
@@ -172,7 +189,8 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr p
   SIM_ENTER(SIM_NEED_CONTEXT);
   pthread_mutex_lock(&sim_lock);
   const struct sim_region *region = sim_region_find(pointer);
-  const bool found = region != NULL && region->kind != SIM_REGION_HOST && region->kind != SIM_REGION_REGISTERED;
+  const bool found =
+      region != NULL && region->kind != SIM_REGION_HOST && region->kind != SIM_REGION_REGISTERED;
   if (found && base != NULL) *base = region->base;
   if (found && bytes != NULL) *bytes = region->bytes;
   pthread_mutex_unlock(&sim_lock);
@@ -183,12 +201,18 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr p
 
 CUresult cuMemAllocManaged(CUdeviceptr *pointer, size_t bytes, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
-  if (pointer == NULL || bytes == 0 || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST)) return CUDA_ERROR_INVALID_VALUE;
+  if (pointer == NULL || bytes == 0 ||
+      (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
+    return CUDA_ERROR_INVALID_VALUE;
   const uint64_t address = sim_pages(bytes);
   if (address == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   pthread_mutex_lock(&sim_lock);
-  sim_region_add((struct sim_region){.base = address, .bytes = bytes, .kind = SIM_REGION_MANAGED,
-                                     .device = sim_current()->device, .flags = flags, .context = sim_current()});
+  sim_region_add((struct sim_region){.base = address,
+                                     .bytes = bytes,
+                                     .kind = SIM_REGION_MANAGED,
+                                     .device = sim_current()->device,
+                                     .flags = flags,
+                                     .context = sim_current()});
   pthread_mutex_unlock(&sim_lock);
   *pointer = address;
   return CUDA_SUCCESS;
@@ -210,25 +234,27 @@ CUresult cuMemAdvise(CUdeviceptr pointer, size_t bytes, CUmem_advise advice, CUd
   (void)device;
   return managed_hint(pointer, bytes);
 }
-CUresult cuMemAdvise_v2(CUdeviceptr pointer, size_t bytes, CUmem_advise advice, CUmemLocation location) {
+CUresult cuMemAdvise_v2(CUdeviceptr pointer, size_t bytes, CUmem_advise advice,
+                        CUmemLocation location) {
   SIM_ENTER(SIM_NEED_INIT);
   (void)advice;
   (void)location;
   return managed_hint(pointer, bytes);
 }
-#define PREFETCH_V1(name)                                                                \
-  CUresult name(CUdeviceptr pointer, size_t bytes, CUdevice device, CUstream stream) {   \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                         \
-    (void)device;                                                                        \
-    (void)stream;                                                                        \
-    return managed_hint(pointer, bytes);                                                 \
+#define PREFETCH_V1(name)                                                              \
+  CUresult name(CUdeviceptr pointer, size_t bytes, CUdevice device, CUstream stream) { \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                       \
+    (void)device;                                                                      \
+    (void)stream;                                                                      \
+    return managed_hint(pointer, bytes);                                               \
   }
-#define PREFETCH_V2(name)                                                                                          \
-  CUresult name(CUdeviceptr pointer, size_t bytes, CUmemLocation location, unsigned flags, CUstream stream) {      \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                                                   \
-    (void)location;                                                                                                \
-    (void)stream;                                                                                                  \
-    return flags != 0 ? CUDA_ERROR_INVALID_VALUE : managed_hint(pointer, bytes);                                   \
+#define PREFETCH_V2(name)                                                                  \
+  CUresult name(CUdeviceptr pointer, size_t bytes, CUmemLocation location, unsigned flags, \
+                CUstream stream) {                                                         \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                           \
+    (void)location;                                                                        \
+    (void)stream;                                                                          \
+    return flags != 0 ? CUDA_ERROR_INVALID_VALUE : managed_hint(pointer, bytes);           \
   }
 PREFETCH_V1(cuMemPrefetchAsync)
 PREFETCH_V1(cuMemPrefetchAsync_ptsz)
@@ -243,14 +269,20 @@ CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
   const uint64_t address = sim_pages(bytes);
   if (address == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   pthread_mutex_lock(&sim_lock);
-  sim_region_add((struct sim_region){.base = address, .bytes = bytes, .kind = SIM_REGION_HOST,
-                                     .device = sim_current()->device, .flags = flags, .context = sim_current()});
+  sim_region_add((struct sim_region){.base = address,
+                                     .bytes = bytes,
+                                     .kind = SIM_REGION_HOST,
+                                     .device = sim_current()->device,
+                                     .flags = flags,
+                                     .context = sim_current()});
   pthread_mutex_unlock(&sim_lock);
   *pointer = (void *)address;
   return CUDA_SUCCESS;
 }
 
-CUresult cuMemAllocHost_v2(void **pointer, size_t bytes) { return cuMemHostAlloc(pointer, bytes, 0); }
+CUresult cuMemAllocHost_v2(void **pointer, size_t bytes) {
+  return cuMemHostAlloc(pointer, bytes, 0);
+}
 
 /* Takes away a region of `kind` that starts at `pointer`, after its context's work. */
 static CUresult host_remove(const void *pointer, enum sim_region_kind kind, CUresult error) {
@@ -258,7 +290,8 @@ static CUresult host_remove(const void *pointer, enum sim_region_kind kind, CUre
   struct sim_region *region = sim_region_find((uint64_t)pointer);
   CUresult result = CUDA_SUCCESS;
   if (region == NULL || region->base != (uint64_t)pointer || region->kind != kind)
-    result = sim_strict(error, "%p is not %s memory", pointer, kind == SIM_REGION_HOST ? "pinned" : "registered");
+    result = sim_strict(error, "%p is not %s memory", pointer,
+                        kind == SIM_REGION_HOST ? "pinned" : "registered");
   if (result == CUDA_SUCCESS) result = sim_context_wait(region->context);
   region = result == CUDA_SUCCESS ? sim_region_find((uint64_t)pointer) : NULL;
   if (region != NULL && region->base == (uint64_t)pointer) sim_region_free(region);
@@ -277,8 +310,12 @@ CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags) {
   pthread_mutex_lock(&sim_lock);
   const bool taken = sim_region_overlaps((uint64_t)pointer, bytes);
   if (!taken)
-    sim_region_add((struct sim_region){.base = (uint64_t)pointer, .bytes = bytes, .kind = SIM_REGION_REGISTERED,
-                                       .device = sim_current()->device, .flags = flags, .context = sim_current()});
+    sim_region_add((struct sim_region){.base = (uint64_t)pointer,
+                                       .bytes = bytes,
+                                       .kind = SIM_REGION_REGISTERED,
+                                       .device = sim_current()->device,
+                                       .flags = flags,
+                                       .context = sim_current()});
   pthread_mutex_unlock(&sim_lock);
   return taken ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED : CUDA_SUCCESS;
 }
@@ -291,7 +328,8 @@ CUresult cuMemHostUnregister(void *pointer) {
 static CUresult host_region(const void *pointer, struct sim_region *out) {
   pthread_mutex_lock(&sim_lock);
   const struct sim_region *region = sim_region_find((uint64_t)pointer);
-  const bool found = region != NULL && (region->kind == SIM_REGION_HOST || region->kind == SIM_REGION_REGISTERED);
+  const bool found =
+      region != NULL && (region->kind == SIM_REGION_HOST || region->kind == SIM_REGION_REGISTERED);
   if (found) *out = *region;
   pthread_mutex_unlock(&sim_lock);
   return found ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;

@@ -7,15 +7,18 @@
 
 /* ---- building ---- */
 
-struct sim_function *sim_module_add(struct sim_module *module, const char *name, const struct gbsim_kernel *kernel) {
+struct sim_function *sim_module_add(struct sim_module *module, const char *name,
+                                    const struct gbsim_kernel *kernel) {
   struct sim_function *function = calloc(1, sizeof *function);
-  struct sim_function **functions = realloc(module->functions, (module->function_count + 1) * sizeof *functions);
+  struct sim_function **functions =
+      realloc(module->functions, (module->function_count + 1) * sizeof *functions);
   if (function == NULL || functions == NULL) abort();
   snprintf(function->name, sizeof function->name, "%s", name);
   function->module = module;
   function->kernel = kernel;
   if (kernel->param_count != 0)
-    function->param_bytes = gbsim_param_offset(kernel, kernel->param_count - 1) + kernel->param_bytes[kernel->param_count - 1];
+    function->param_bytes = gbsim_param_offset(kernel, kernel->param_count - 1) +
+                            kernel->param_bytes[kernel->param_count - 1];
   function->attributes[CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK] = 1024;
   function->attributes[CU_FUNC_ATTRIBUTE_NUM_REGS] = 16;
   function->attributes[CU_FUNC_ATTRIBUTE_PTX_VERSION] = 90;
@@ -28,17 +31,23 @@ struct sim_function *sim_module_add(struct sim_module *module, const char *name,
 }
 
 /* address 0: the variable is of PTX and gets device memory of its own. locks: held. */
-CUresult sim_module_add_global(struct sim_module *module, const char *name, uint64_t address, size_t bytes) {
+CUresult sim_module_add_global(struct sim_module *module, const char *name, uint64_t address,
+                               size_t bytes) {
   struct sim_context *context = sim_current();
-  struct sim_global *globals = realloc(module->globals, (module->global_count + 1) * sizeof *globals);
+  struct sim_global *globals =
+      realloc(module->globals, (module->global_count + 1) * sizeof *globals);
   if (globals == NULL) abort();
   module->globals = globals;
   if (address == 0) {
     const CUresult result = sim_device_alloc(context, SIM_REGION_GLOBAL, bytes, &address);
     if (result != CUDA_SUCCESS) return result;
   } else if (bytes != 0 && !sim_region_overlaps(address, bytes)) {
-    sim_region_add((struct sim_region){.base = address, .bytes = bytes, .kind = SIM_REGION_GLOBAL, .device = context->device,
-                                       .context = context, .device_access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
+    sim_region_add((struct sim_region){.base = address,
+                                       .bytes = bytes,
+                                       .kind = SIM_REGION_GLOBAL,
+                                       .device = context->device,
+                                       .context = context,
+                                       .device_access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
   }
   struct sim_global *global = &globals[module->global_count++];
   *global = (struct sim_global){.address = address, .bytes = bytes};
@@ -73,7 +82,8 @@ static CUresult load(void **out, const void *from, enum source source, bool libr
   module->library = library;
   pthread_mutex_lock(&sim_lock);
   sim_handle_add(SIM_MODULE, module);
-  const CUresult result = source == FROM_IMAGE ? sim_image_load(module, from) : sim_image_load_file(module, from);
+  const CUresult result =
+      source == FROM_IMAGE ? sim_image_load(module, from) : sim_image_load_file(module, from);
   if (result != CUDA_SUCCESS) module_free(module);
   else *out = module;
   pthread_mutex_unlock(&sim_lock);
@@ -84,9 +94,11 @@ static CUresult unload(void *handle) {
   pthread_mutex_lock(&sim_lock);
   struct sim_module *module = handle;
   CUresult result = CUDA_SUCCESS;
-  if (!sim_handle_is(SIM_MODULE, module)) result = sim_strict(CUDA_ERROR_INVALID_HANDLE, "unload of module %p", handle);
+  if (!sim_handle_is(SIM_MODULE, module))
+    result = sim_strict(CUDA_ERROR_INVALID_HANDLE, "unload of module %p", handle);
   struct sim_context *context;
-  for (size_t i = 0; result == CUDA_SUCCESS && (context = sim_context_at(i)) != NULL; i++) result = sim_context_wait(context);
+  for (size_t i = 0; result == CUDA_SUCCESS && (context = sim_context_at(i)) != NULL; i++)
+    result = sim_context_wait(context);
   if (result == CUDA_SUCCESS) module_free(module);
   pthread_mutex_unlock(&sim_lock);
   return result;
@@ -131,7 +143,8 @@ static CUresult global_get(CUdeviceptr *address, size_t *bytes, void *handle, co
 static CUresult functions_list(void **out, unsigned count, void *handle) {
   if (out == NULL || !sim_handle_is(SIM_MODULE, handle)) return CUDA_ERROR_INVALID_VALUE;
   const struct sim_module *module = handle;
-  for (unsigned i = 0; i < count; i++) out[i] = i < module->function_count ? module->functions[i] : NULL;
+  for (unsigned i = 0; i < count; i++)
+    out[i] = i < module->function_count ? module->functions[i] : NULL;
   return CUDA_SUCCESS;
 }
 
@@ -145,7 +158,8 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   return load((void **)module, image, FROM_IMAGE, false);
 }
-CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values) {
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count,
+                            CUjit_option *options, void **values) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (count != 0 && (options == NULL || values == NULL)) return CUDA_ERROR_INVALID_VALUE;
   return load((void **)module, image, FROM_IMAGE, false);
@@ -162,7 +176,8 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
   SIM_ENTER(SIM_NEED_CONTEXT);
   return function_get((void **)function, module, name);
 }
-CUresult cuModuleGetGlobal_v2(CUdeviceptr *address, size_t *bytes, CUmodule module, const char *name) {
+CUresult cuModuleGetGlobal_v2(CUdeviceptr *address, size_t *bytes, CUmodule module,
+                              const char *name) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   return global_get(address, bytes, module, name);
 }
@@ -185,18 +200,22 @@ CUresult cuModuleGetLoadingMode(CUmoduleLoadingMode *mode) {
 
 /* ---- libraries: a kernel handle is the function's ---- */
 
-CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *options, void **values, unsigned count,
-                           CUlibraryOption *library_options, void **library_values, unsigned library_count) {
+CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *options,
+                           void **values, unsigned count, CUlibraryOption *library_options,
+                           void **library_values, unsigned library_count) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (count != 0 && (options == NULL || values == NULL)) return CUDA_ERROR_INVALID_VALUE;
-  if (library_count != 0 && (library_options == NULL || library_values == NULL)) return CUDA_ERROR_INVALID_VALUE;
+  if (library_count != 0 && (library_options == NULL || library_values == NULL))
+    return CUDA_ERROR_INVALID_VALUE;
   return load((void **)library, code, FROM_IMAGE, true);
 }
-CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *path, CUjit_option *options, void **values, unsigned count,
-                               CUlibraryOption *library_options, void **library_values, unsigned library_count) {
+CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *path, CUjit_option *options,
+                               void **values, unsigned count, CUlibraryOption *library_options,
+                               void **library_values, unsigned library_count) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (count != 0 && (options == NULL || values == NULL)) return CUDA_ERROR_INVALID_VALUE;
-  if (library_count != 0 && (library_options == NULL || library_values == NULL)) return CUDA_ERROR_INVALID_VALUE;
+  if (library_count != 0 && (library_options == NULL || library_values == NULL))
+    return CUDA_ERROR_INVALID_VALUE;
   return load((void **)library, path, FROM_FILE, true);
 }
 CUresult cuLibraryUnload(CUlibrary library) {
@@ -217,7 +236,8 @@ CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned count, CUlibrary 
   SIM_ENTER(SIM_NEED_INIT);
   return functions_list((void **)kernels, count, library);
 }
-CUresult cuLibraryGetGlobal(CUdeviceptr *address, size_t *bytes, CUlibrary library, const char *name) {
+CUresult cuLibraryGetGlobal(CUdeviceptr *address, size_t *bytes, CUlibrary library,
+                            const char *name) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   return global_get(address, bytes, library, name);
 }
@@ -243,7 +263,8 @@ CUresult cuKernelGetLibrary(CUlibrary *library, CUkernel kernel) {
 /* ---- functions ---- */
 
 static CUresult attribute_get(int *value, CUfunction_attribute attribute, const void *handle) {
-  if (value == NULL || (unsigned)attribute >= CU_FUNC_ATTRIBUTE_MAX) return CUDA_ERROR_INVALID_VALUE;
+  if (value == NULL || (unsigned)attribute >= CU_FUNC_ATTRIBUTE_MAX)
+    return CUDA_ERROR_INVALID_VALUE;
   if (!sim_handle_is(SIM_FUNCTION, handle)) return CUDA_ERROR_INVALID_HANDLE;
   *value = ((const struct sim_function *)handle)->attributes[attribute];
   return CUDA_SUCCESS;
@@ -277,13 +298,17 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
   SIM_ENTER(SIM_NEED_INIT);
   return attribute_set(function, attribute, value);
 }
-CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel, CUdevice device) {
+CUresult cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel kernel,
+                              CUdevice device) {
   SIM_ENTER(SIM_NEED_INIT);
-  return device < 0 || device >= sim_config.devices ? CUDA_ERROR_INVALID_DEVICE : attribute_get(value, attribute, kernel);
+  return device < 0 || device >= sim_config.devices ? CUDA_ERROR_INVALID_DEVICE
+                                                    : attribute_get(value, attribute, kernel);
 }
-CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel, CUdevice device) {
+CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkernel kernel,
+                              CUdevice device) {
   SIM_ENTER(SIM_NEED_INIT);
-  return device < 0 || device >= sim_config.devices ? CUDA_ERROR_INVALID_DEVICE : attribute_set(kernel, attribute, value);
+  return device < 0 || device >= sim_config.devices ? CUDA_ERROR_INVALID_DEVICE
+                                                    : attribute_set(kernel, attribute, value);
 }
 CUresult cuFuncGetParamInfo(CUfunction function, size_t index, size_t *offset, size_t *bytes) {
   SIM_ENTER(SIM_NEED_INIT);
@@ -322,7 +347,8 @@ CUresult cuFuncSetCacheConfig(CUfunction function, CUfunc_cache config) {
   (void)config;
   return sim_handle_is(SIM_FUNCTION, function) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
-CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function, int threads, size_t shared_bytes) {
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction function, int threads,
+                                                     size_t shared_bytes) {
   SIM_ENTER(SIM_NEED_INIT);
   (void)shared_bytes;
   if (blocks == NULL || threads <= 0) return CUDA_ERROR_INVALID_VALUE;
@@ -330,8 +356,10 @@ CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, CUfunction fun
   *blocks = threads > 1024 ? 0 : 2048 / threads > 32 ? 32 : 2048 / threads;
   return CUDA_SUCCESS;
 }
-CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, CUfunction function, int threads, size_t shared_bytes,
+CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, CUfunction function,
+                                                              int threads, size_t shared_bytes,
                                                               unsigned flags) {
-  return flags > 1 ? CUDA_ERROR_INVALID_VALUE
-                   : cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared_bytes);
+  return flags > 1
+             ? CUDA_ERROR_INVALID_VALUE
+             : cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared_bytes);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * nvml.c: libnvidia-ml.so.1 of the simulated GPU: what monitoring tools and frameworks ask, answered from the same shared
- * file as the driver's capacity. Declarations are of the public NVML ABI, only those used here.
+ * nvml.c: libnvidia-ml.so.1 of the simulated GPU: what monitoring tools and frameworks ask,
+ * answered from the same shared file as the driver's capacity. Declarations are of the public NVML
+ * ABI, only those used here.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -69,9 +70,9 @@ static int ordinal_of(nvmlDevice_t device) {
 }
 
 /* Every question about a device starts so. */
-#define DEVICE(device)                                  \
-  if (users == 0) return NVML_ERROR_UNINITIALIZED;      \
-  const int ordinal = ordinal_of(device);               \
+#define DEVICE(device)                                \
+  if (users == 0) return NVML_ERROR_UNINITIALIZED;    \
+  const int ordinal = ordinal_of(device);             \
   if (ordinal < 0) return NVML_ERROR_INVALID_ARGUMENT
 
 EXPORT nvmlReturn_t nvmlInit_v2(void);
@@ -152,8 +153,9 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned index, nvmlDevice_t *
 static void uuid_text(int ordinal, char text[64]) {
   uint8_t u[16];
   gbsim_device_uuid(ordinal, u);
-  snprintf(text, 64, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1], u[2], u[3], u[4], u[5],
-           u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15]);
+  snprintf(text, 64, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+           u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+           u[14], u[15]);
 }
 
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device);
@@ -172,7 +174,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, nvmlDevice_
 EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *id, nvmlDevice_t *device) {
   unsigned domain, bus;
   if (users == 0) return NVML_ERROR_UNINITIALIZED;
-  if (id == NULL || device == NULL || sscanf(id, "%x:%x:", &domain, &bus) != 2) return NVML_ERROR_INVALID_ARGUMENT;
+  if (id == NULL || device == NULL || sscanf(id, "%x:%x:", &domain, &bus) != 2)
+    return NVML_ERROR_INVALID_ARGUMENT;
   if (bus == 0 || bus > (unsigned)gbsim_device_count()) return NVML_ERROR_NOT_FOUND;
   return nvmlDeviceGetHandleByIndex_v2(bus - 1, device);
 }
@@ -206,7 +209,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *
   if (pci == NULL) return NVML_ERROR_INVALID_ARGUMENT;
   memset(pci, 0, sizeof *pci);
   pci->bus = (unsigned)ordinal + 1;
-  snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "0000:%02X:00.0", (unsigned)(ordinal + 1) & 0xff);
+  snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "0000:%02X:00.0",
+           (unsigned)(ordinal + 1) & 0xff);
   snprintf(pci->busId, sizeof pci->busId, "00000000:%02X:00.0", ordinal + 1);
   return NVML_SUCCESS;
 }
@@ -217,7 +221,8 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *m
   struct gbsim_usage usage;
   if (memory == NULL) return NVML_ERROR_INVALID_ARGUMENT;
   if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
-  *memory = (nvmlMemory_t){usage.total_bytes, usage.total_bytes - usage.used_bytes, usage.used_bytes};
+  *memory =
+      (nvmlMemory_t){usage.total_bytes, usage.total_bytes - usage.used_bytes, usage.used_bytes};
   return NVML_SUCCESS;
 }
 
@@ -225,19 +230,24 @@ EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v
 EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory) {
   DEVICE(device);
   struct gbsim_usage usage;
-  if (memory == NULL || memory->version != (sizeof *memory | 2u << 24)) return NVML_ERROR_INVALID_ARGUMENT;
+  if (memory == NULL || memory->version != (sizeof *memory | 2u << 24))
+    return NVML_ERROR_INVALID_ARGUMENT;
   if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
-  *memory = (nvmlMemory_v2_t){memory->version, usage.total_bytes, 0, usage.total_bytes - usage.used_bytes, usage.used_bytes};
+  *memory = (nvmlMemory_v2_t){memory->version, usage.total_bytes, 0,
+                              usage.total_bytes - usage.used_bytes, usage.used_bytes};
   return NVML_SUCCESS;
 }
 
-EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization);
-EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization) {
+EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
+                                                  nvmlUtilization_t *utilization);
+EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
+                                                  nvmlUtilization_t *utilization) {
   DEVICE(device);
   struct gbsim_usage usage;
   if (utilization == NULL) return NVML_ERROR_INVALID_ARGUMENT;
   if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
-  *utilization = (nvmlUtilization_t){usage.process_count != 0 ? 50 : 0, usage.process_count != 0 ? 25 : 0};
+  *utilization =
+      (nvmlUtilization_t){usage.process_count != 0 ? 50 : 0, usage.process_count != 0 ? 25 : 0};
   return NVML_SUCCESS;
 }
 
@@ -251,32 +261,36 @@ static nvmlReturn_t processes(int ordinal, unsigned *count, void *infos, bool ol
   if (usage.process_count > room) return NVML_ERROR_INSUFFICIENT_SIZE;
   for (size_t i = 0; i < usage.process_count; i++) {
     const struct gbsim_process *process = &usage.processes[i];
-    if (old) ((nvmlProcessInfo_v1_t *)infos)[i] = (nvmlProcessInfo_v1_t){(unsigned)process->pid, process->bytes};
-    else ((nvmlProcessInfo_t *)infos)[i] = (nvmlProcessInfo_t){(unsigned)process->pid, process->bytes, NO_INSTANCE, NO_INSTANCE};
+    if (old)
+      ((nvmlProcessInfo_v1_t *)infos)[i] =
+          (nvmlProcessInfo_v1_t){(unsigned)process->pid, process->bytes};
+    else
+      ((nvmlProcessInfo_t *)infos)[i] =
+          (nvmlProcessInfo_t){(unsigned)process->pid, process->bytes, NO_INSTANCE, NO_INSTANCE};
   }
   return NVML_SUCCESS;
 }
 
-#define PROCESSES(name, type, old)                                            \
-  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, type *infos); \
+#define PROCESSES(name, type, old)                                              \
+  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, type *infos);  \
   EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, type *infos) { \
-    DEVICE(device);                                                           \
-    return processes(ordinal, count, infos, old);                             \
+    DEVICE(device);                                                             \
+    return processes(ordinal, count, infos, old);                               \
   }
 PROCESSES(nvmlDeviceGetComputeRunningProcesses, nvmlProcessInfo_v1_t, true)
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, nvmlProcessInfo_t, false)
 PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, nvmlProcessInfo_t, false)
 
 /* No graphics here. */
-#define NO_PROCESSES(name)                                                       \
-  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, void *infos);   \
-  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, void *infos) {  \
-    DEVICE(device);                                                              \
-    (void)ordinal;                                                               \
-    (void)infos;                                                                 \
-    if (count == NULL) return NVML_ERROR_INVALID_ARGUMENT;                       \
-    *count = 0;                                                                  \
-    return NVML_SUCCESS;                                                         \
+#define NO_PROCESSES(name)                                                      \
+  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, void *infos);  \
+  EXPORT nvmlReturn_t name(nvmlDevice_t device, unsigned *count, void *infos) { \
+    DEVICE(device);                                                             \
+    (void)ordinal;                                                              \
+    (void)infos;                                                                \
+    if (count == NULL) return NVML_ERROR_INVALID_ARGUMENT;                      \
+    *count = 0;                                                                 \
+    return NVML_SUCCESS;                                                        \
   }
 NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses)
 NO_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pool.c: stream-ordered allocation. Memory is there at once (the order of a stream can only be later); a free takes
- * effect when the stream reaches it. Freed memory goes back to the GPU at once: release thresholds are accepted and kept,
- * nothing is cached.
+ * pool.c: stream-ordered allocation. Memory is there at once (the order of a stream can only be
+ * later); a free takes effect when the stream reaches it. Freed memory goes back to the GPU at
+ * once: release thresholds are accepted and kept, nothing is cached.
  */
 #include "sim.h"
 
@@ -16,13 +16,15 @@ struct sim_pool {
   int reuse[3];
 };
 
-static struct sim_pool *defaults[GBSIM_DEVICE_MAX], *current[GBSIM_DEVICE_MAX]; /* locks: sim_lock */
+static struct sim_pool *defaults[GBSIM_DEVICE_MAX],
+    *current[GBSIM_DEVICE_MAX]; /* locks: sim_lock */
 
 static struct sim_pool *pool_new(int device) {
   struct sim_pool *pool = calloc(1, sizeof *pool);
   if (pool == NULL) abort();
   pool->device = device;
-  pool->props = (CUmemPoolProps){.allocType = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
+  pool->props = (CUmemPoolProps){.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                 .location = {CU_MEM_LOCATION_TYPE_DEVICE, device}};
   for (int i = 0; i < 3; i++) pool->reuse[i] = 1;
   sim_handle_add(SIM_POOL, pool);
   return pool;
@@ -33,7 +35,8 @@ static struct sim_pool *pool_default(int device) {
   return defaults[device];
 }
 
-static CUresult alloc_async(CUdeviceptr *pointer, size_t bytes, CUmemoryPool from, CUstream handle, CUstream fallback) {
+static CUresult alloc_async(CUdeviceptr *pointer, size_t bytes, CUmemoryPool from, CUstream handle,
+                            CUstream fallback) {
   if (pointer == NULL || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
   struct sim_context *context = sim_current();
@@ -41,7 +44,8 @@ static CUresult alloc_async(CUdeviceptr *pointer, size_t bytes, CUmemoryPool fro
   pool_default(context->device);
   struct sim_pool *pool = from == NULL ? current[context->device] : (struct sim_pool *)from;
   uint64_t address = 0;
-  CUresult result = stream == NULL || !sim_handle_is(SIM_POOL, pool) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+  CUresult result =
+      stream == NULL || !sim_handle_is(SIM_POOL, pool) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   if (result == CUDA_SUCCESS && stream->capture != NULL) {
     stream->capture->invalid = true;
     result = sim_not_simulated("stream-ordered allocation inside a capture");
@@ -77,8 +81,10 @@ static CUresult free_async(CUdeviceptr pointer, CUstream handle, CUstream fallba
   struct sim_stream *stream = SIM_S(handle);
   const struct sim_region *region = sim_region_find(pointer);
   CUresult result = stream == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
-  if (result == CUDA_SUCCESS && (region == NULL || region->base != pointer || region->kind > SIM_REGION_POOL))
-    result = sim_strict(CUDA_ERROR_INVALID_VALUE, "cuMemFreeAsync of 0x%llx, which is not an allocation", pointer);
+  if (result == CUDA_SUCCESS &&
+      (region == NULL || region->base != pointer || region->kind > SIM_REGION_POOL))
+    result = sim_strict(CUDA_ERROR_INVALID_VALUE,
+                        "cuMemFreeAsync of 0x%llx, which is not an allocation", pointer);
   if (result == CUDA_SUCCESS) {
     struct sim_op *op = sim_op_new(SIM_OP_HOST);
     op->host.run = free_now;
@@ -89,18 +95,20 @@ static CUresult free_async(CUdeviceptr pointer, CUstream handle, CUstream fallba
   return result;
 }
 
-#define POOL_CALLS(suffix, fallback)                                                                             \
-  CUresult cuMemAllocAsync##suffix(CUdeviceptr *pointer, size_t bytes, CUstream stream) {                        \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                                                 \
-    return alloc_async(pointer, bytes, NULL, stream, fallback);                                                  \
-  }                                                                                                              \
-  CUresult cuMemAllocFromPoolAsync##suffix(CUdeviceptr *pointer, size_t bytes, CUmemoryPool pool, CUstream stream) { \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                                                 \
-    return pool == NULL ? CUDA_ERROR_INVALID_VALUE : alloc_async(pointer, bytes, pool, stream, fallback);        \
-  }                                                                                                              \
-  CUresult cuMemFreeAsync##suffix(CUdeviceptr pointer, CUstream stream) {                                        \
-    SIM_ENTER(SIM_NEED_CONTEXT);                                                                                 \
-    return free_async(pointer, stream, fallback);                                                                \
+#define POOL_CALLS(suffix, fallback)                                                              \
+  CUresult cuMemAllocAsync##suffix(CUdeviceptr *pointer, size_t bytes, CUstream stream) {         \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                                  \
+    return alloc_async(pointer, bytes, NULL, stream, fallback);                                   \
+  }                                                                                               \
+  CUresult cuMemAllocFromPoolAsync##suffix(CUdeviceptr *pointer, size_t bytes, CUmemoryPool pool, \
+                                           CUstream stream) {                                     \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                                  \
+    return pool == NULL ? CUDA_ERROR_INVALID_VALUE                                                \
+                        : alloc_async(pointer, bytes, pool, stream, fallback);                    \
+  }                                                                                               \
+  CUresult cuMemFreeAsync##suffix(CUdeviceptr pointer, CUstream stream) {                         \
+    SIM_ENTER(SIM_NEED_CONTEXT);                                                                  \
+    return free_async(pointer, stream, fallback);                                                 \
   }
 POOL_CALLS(, CU_STREAM_LEGACY)
 POOL_CALLS(_ptsz, CU_STREAM_PER_THREAD)
@@ -109,9 +117,12 @@ POOL_CALLS(_ptsz, CU_STREAM_PER_THREAD)
 
 CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
   SIM_ENTER(SIM_NEED_INIT);
-  if (pool == NULL || props == NULL || props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
-  if (props->location.type != CU_MEM_LOCATION_TYPE_DEVICE || props->handleTypes != 0) return CUDA_ERROR_NOT_SUPPORTED;
-  if (props->location.id < 0 || props->location.id >= sim_config.devices) return CUDA_ERROR_INVALID_DEVICE;
+  if (pool == NULL || props == NULL || props->allocType != CU_MEM_ALLOCATION_TYPE_PINNED)
+    return CUDA_ERROR_INVALID_VALUE;
+  if (props->location.type != CU_MEM_LOCATION_TYPE_DEVICE || props->handleTypes != 0)
+    return CUDA_ERROR_NOT_SUPPORTED;
+  if (props->location.id < 0 || props->location.id >= sim_config.devices)
+    return CUDA_ERROR_INVALID_DEVICE;
   struct sim_pool *made = pool_new(props->location.id);
   made->props = *props;
   *pool = (CUmemoryPool)made;
@@ -151,7 +162,9 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
   switch (attribute) {
     case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
     case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES: *(int *)value = pool->reuse[attribute - 1]; break;
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      *(int *)value = pool->reuse[attribute - 1];
+      break;
     case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: *(cuuint64_t *)value = pool->release_threshold; break;
     case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
     case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: *(cuuint64_t *)value = pool->used; break;
@@ -172,8 +185,12 @@ CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
   switch (attribute) {
     case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
     case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES: pool->reuse[attribute - 1] = *(const int *)value; break;
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: pool->release_threshold = *(const cuuint64_t *)value; break;
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      pool->reuse[attribute - 1] = *(const int *)value;
+      break;
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
+      pool->release_threshold = *(const cuuint64_t *)value;
+      break;
     case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
     case CU_MEMPOOL_ATTR_USED_MEM_HIGH: pool->used_high = pool->used; break;
     default: result = CUDA_ERROR_INVALID_VALUE; break;
@@ -184,17 +201,19 @@ CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
 
 CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc *map, size_t count) {
   SIM_ENTER(SIM_NEED_INIT);
-  return map == NULL || count == 0 || !sim_handle_is(SIM_POOL, pool) ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+  return map == NULL || count == 0 || !sim_handle_is(SIM_POOL, pool) ? CUDA_ERROR_INVALID_VALUE
+                                                                     : CUDA_SUCCESS;
 }
 
 CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool pool, CUmemLocation *location) {
   SIM_ENTER(SIM_NEED_INIT);
-  if (flags == NULL || location == NULL || !sim_handle_is(SIM_POOL, pool)) return CUDA_ERROR_INVALID_VALUE;
+  if (flags == NULL || location == NULL || !sim_handle_is(SIM_POOL, pool))
+    return CUDA_ERROR_INVALID_VALUE;
   *flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
   return CUDA_SUCCESS;
 }
 
-#define DEVICE_CHECK(device) \
+#define DEVICE_CHECK(device)                                                           \
   if ((device) < 0 || (device) >= sim_config.devices) return CUDA_ERROR_INVALID_DEVICE
 
 CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* proc.c: cuGetProcAddress over gb_cuda/functions.def, with versions and stream flavours as the driver has them. */
+/* proc.c: cuGetProcAddress over gb_cuda/functions.def, with versions and stream flavours as the
+ * driver has them. */
 #include "sim.h"
 
 #include <ctype.h>
@@ -15,16 +16,18 @@ struct symbol {
 
 /* The opaque ones have no prototype. */
 #define GB_CU_OPAQUE(name, since) __attribute__((visibility("default"))) int name(void);
-#define GB_CU_OPAQUE_PT(name, suffix, since, since_per_thread) \
-  __attribute__((visibility("default"))) int name(void);       \
+#define GB_CU_OPAQUE_PT(name, suffix, since, since_per_thread)   \
+  __attribute__((visibility("default"))) int name(void);         \
   __attribute__((visibility("default"))) int name##suffix(void);
 #include "gb_cuda/functions.def"
 
 static const struct symbol symbols[] = {
 #define GB_CU(name, since, parameters) {#name, since, (void *)name, 0, NULL},
-#define GB_CU_PT(name, suffix, since, since_per_thread, parameters) {#name, since, (void *)name, since_per_thread, (void *)name##suffix},
+#define GB_CU_PT(name, suffix, since, since_per_thread, parameters)     \
+  {#name, since, (void *)name, since_per_thread, (void *)name##suffix},
 #define GB_CU_OPAQUE(name, since) {#name, since, (void *)name, 0, NULL},
-#define GB_CU_OPAQUE_PT(name, suffix, since, since_per_thread) {#name, since, (void *)name, since_per_thread, (void *)name##suffix},
+#define GB_CU_OPAQUE_PT(name, suffix, since, since_per_thread)          \
+  {#name, since, (void *)name, since_per_thread, (void *)name##suffix},
 #include "gb_cuda/functions.def"
 };
 
@@ -32,11 +35,13 @@ static const struct symbol symbols[] = {
 static bool is_version_of(const char *name, const char *base, size_t length) {
   if (strncmp(name, base, length) != 0) return false;
   const char *rest = name + length;
-  return *rest == '\0' || (rest[0] == '_' && rest[1] == 'v' && isdigit((unsigned char)rest[2]) && rest[3] == '\0');
+  return *rest == '\0' ||
+         (rest[0] == '_' && rest[1] == 'v' && isdigit((unsigned char)rest[2]) && rest[3] == '\0');
 }
 
 /* The newest ABI of the name that is not newer than the version asked for. */
-static CUresult resolve(const char *base, void **address, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
+static CUresult resolve(const char *base, void **address, int version, cuuint64_t flags,
+                        CUdriverProcAddressQueryResult *status) {
   CUdriverProcAddressQueryResult ignored;
   if (status == NULL) status = &ignored;
   if (base == NULL || address == NULL || version < 0 || flags > 3) return CUDA_ERROR_INVALID_VALUE;
@@ -58,14 +63,16 @@ static CUresult resolve(const char *base, void **address, int version, cuuint64_
     *status = CU_GET_PROC_ADDRESS_SUCCESS;
     return CUDA_SUCCESS;
   }
-  *status = known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-  sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags, known ? "too old" : "unknown");
+  *status =
+      known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+  sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags,
+          known ? "too old" : "unknown");
   return CUDA_ERROR_NOT_FOUND;
 }
 
 /* The runtime's first question has an empty name and only wants to see the call work. */
-static CUresult get(const char *base, void **address, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status,
-                    void *itself) {
+static CUresult get(const char *base, void **address, int version, cuuint64_t flags,
+                    CUdriverProcAddressQueryResult *status, void *itself) {
   if (base != NULL && *base == '\0' && address != NULL) {
     *address = itself;
     if (status != NULL) *status = CU_GET_PROC_ADDRESS_SUCCESS;
@@ -78,7 +85,8 @@ static cuuint64_t thread_flags(cuuint64_t flags) {
   return (flags & 3) == 0 ? flags | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM : flags;
 }
 
-CUresult cuGetProcAddress_v2(const char *base, void **address, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
+CUresult cuGetProcAddress_v2(const char *base, void **address, int version, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult *status) {
   SIM_ENTER(SIM_NEED_NOTHING);
   return get(base, address, version, flags, status, (void *)cuGetProcAddress_v2);
 }
@@ -96,7 +104,13 @@ CUresult cuGetProcAddress_ptsz(const char *base, void **address, int version, cu
   return get(base, address, version, thread_flags(flags), NULL, (void *)cuGetProcAddress_ptsz);
 }
 
-/* The driver's private tables have no public description; none exists here. */
+/*
+ * The driver's private tables have no public description, and none exists here. NVIDIA's runtime
+ * 13.0 makes all of its look-ups through cuGetProcAddress first and then asks for seven tables, the
+ * last two of which verify that the driver is NVIDIA's; without them its calls end with
+ * cudaErrorSymbolNotFound. That check is to be respected: programs of the runtime API do not run on
+ * this driver, programs of the driver API do.
+ */
 CUresult cuGetExportTable(const void **table, const CUuuid *id) {
   SIM_ENTER(SIM_NEED_NOTHING);
   if (table == NULL || id == NULL) return CUDA_ERROR_INVALID_VALUE;

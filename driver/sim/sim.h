@@ -2,9 +2,10 @@
 /*
  * sim.h: the inside of the simulated driver.
  *
- * One lock, sim_lock, guards everything that is not said to be otherwise; workers (one thread per stream) drop it while
- * an operation runs. sim_progress is broadcast whenever an operation completes. Device memory is memory of this process;
- * what a kernel or copy touches without a mapping raises SIGSEGV in the worker, which ends the operation and makes
+ * One lock, sim_lock, guards everything that is not said to be otherwise; workers (one thread per
+ * stream) drop it while an operation runs. sim_progress is broadcast whenever an operation
+ * completes. Device memory is memory of this process; what a kernel or copy touches without a
+ * mapping raises SIGSEGV in the worker, which ends the operation and makes
  * CUDA_ERROR_ILLEGAL_ADDRESS the answer to every later call.
  */
 #ifndef GBSIM_SIM_H
@@ -28,10 +29,13 @@
 #define SIM_PAGE 4096ull
 #define SIM_ALLOC_ALIGN 512ull
 #define SIM_CONTEXT_STACK_MAX 64
-#define SIM_QUEUE_MAX 1024           /* operations waiting in one stream; more block the caller, as the driver does */
-#define SIM_PARAM_BYTES_MAX 32764u   /* the driver's limit for kernel arguments */
-#define SIM_SNAPSHOT_BYTES_MAX 65536u /* pageable sources up to this size are copied at the call */
-#define SIM_HINT_BYTES_MIN (1ull << 30) /* smaller hinted reservations land elsewhere, as on the real driver */
+#define SIM_QUEUE_MAX                                                                    \
+  1024 /* operations waiting in one stream; more block the caller, as the driver does */
+#define SIM_PARAM_BYTES_MAX 32764u    /* the driver's limit for kernel arguments */
+#define SIM_SNAPSHOT_BYTES_MAX 65536u /* pageable sources up to this size are copied at the call \
+                                       */
+#define SIM_HINT_BYTES_MIN                                                             \
+  (1ull << 30) /* smaller hinted reservations land elsewhere, as on the real driver */
 
 struct sim_context;
 struct sim_stream;
@@ -48,11 +52,11 @@ struct sim_config {
   uint64_t vram_bytes;
   double pcie_bytes_per_ns; /* 0: unlimited */
   uint64_t kernel_ns_min;
-  int log_level;            /* 0 silent, 1 what is not simulated, 2 every call */
+  int log_level; /* 0 silent, 1 what is not simulated, 2 every call */
   bool strict_abort;
   bool strict_exit;
   bool noop_launch;
-  bool host_numa;           /* false: as a driver without HOST_NUMA VMM */
+  bool host_numa; /* false: as a driver without HOST_NUMA VMM */
 };
 
 extern struct sim_config sim_config;
@@ -62,12 +66,13 @@ extern _Atomic int sim_sticky; /* CUresult that every call gives from now on, or
 
 enum sim_need { SIM_NEED_NOTHING = 0, SIM_NEED_INIT = 1, SIM_NEED_CONTEXT = 3 };
 
-/* Checks what every entry point checks: error injection, fork, cuInit, sticky error, current context. */
+/* Checks what every entry point checks: error injection, fork, cuInit, sticky error, current
+ * context. */
 CUresult sim_enter(const char *function, enum sim_need need);
-#define SIM_ENTER(need)                                      \
-  do {                                                       \
-    const CUresult entered = sim_enter(__func__, need);      \
-    if (entered != CUDA_SUCCESS) return entered;             \
+#define SIM_ENTER(need)                                 \
+  do {                                                  \
+    const CUresult entered = sim_enter(__func__, need); \
+    if (entered != CUDA_SUCCESS) return entered;        \
   } while (0)
 
 void sim_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -82,8 +87,20 @@ CUresult sim_not_simulated(const char *name);
 
 /* ---- handles (handles.c): which pointers given out are alive ---- */
 
-enum sim_type { SIM_CONTEXT = 1, SIM_STREAM, SIM_EVENT, SIM_MODULE, SIM_FUNCTION, SIM_CHUNK, SIM_GRAPH, SIM_NODE,
-                SIM_EXEC, SIM_POOL, SIM_ARRAY, SIM_MIPMAP };
+enum sim_type {
+  SIM_CONTEXT = 1,
+  SIM_STREAM,
+  SIM_EVENT,
+  SIM_MODULE,
+  SIM_FUNCTION,
+  SIM_CHUNK,
+  SIM_GRAPH,
+  SIM_NODE,
+  SIM_EXEC,
+  SIM_POOL,
+  SIM_ARRAY,
+  SIM_MIPMAP
+};
 void sim_handle_add(enum sim_type type, const void *handle);
 bool sim_handle_is(enum sim_type type, const void *handle);
 void sim_handle_remove(const void *handle);
@@ -110,8 +127,15 @@ struct sim_context *sim_context_at(size_t index);
 
 /* ---- memory (memory.c) ---- */
 
-enum sim_region_kind { SIM_REGION_DEVICE = 1, SIM_REGION_POOL, SIM_REGION_MANAGED, SIM_REGION_HOST, SIM_REGION_REGISTERED,
-                       SIM_REGION_MAPPING, SIM_REGION_GLOBAL };
+enum sim_region_kind {
+  SIM_REGION_DEVICE = 1,
+  SIM_REGION_POOL,
+  SIM_REGION_MANAGED,
+  SIM_REGION_HOST,
+  SIM_REGION_REGISTERED,
+  SIM_REGION_MAPPING,
+  SIM_REGION_GLOBAL
+};
 
 struct sim_chunk;
 
@@ -122,15 +146,16 @@ struct sim_region {
   int device;
   unsigned flags;
   uint64_t buffer_id;
-  uint64_t charged;             /* bytes taken from the GPU's capacity */
+  uint64_t charged; /* bytes taken from the GPU's capacity */
   struct sim_context *context;
-  struct sim_chunk *chunk;      /* mappings */
-  struct sim_pool *pool;        /* pool allocations */
+  struct sim_chunk *chunk;         /* mappings */
+  struct sim_pool *pool;           /* pool allocations */
   CUmemAccess_flags device_access; /* mappings: what kernels may do */
   CUmemAccess_flags host_access;
 };
 
-/* Regions sorted by address. locks: held for all of these; a pointer stays valid until the next add or remove. */
+/* Regions sorted by address. locks: held for all of these; a pointer stays valid until the next add
+ * or remove. */
 struct sim_region *sim_region_find(uint64_t address);
 struct sim_region *sim_region_add(struct sim_region region);
 void sim_region_remove(uint64_t base);
@@ -139,7 +164,8 @@ size_t sim_region_count(void);
 struct sim_region *sim_region_index(size_t index);
 /* Anonymous zeroed pages; 0 when there are none. */
 uint64_t sim_pages(uint64_t bytes);
-CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind, uint64_t bytes, uint64_t *address);
+CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind, uint64_t bytes,
+                          uint64_t *address);
 void sim_region_free(struct sim_region *region);
 void sim_context_free_memory(struct sim_context *context);
 bool sim_reservation_contains(uint64_t base, uint64_t bytes);
@@ -147,7 +173,8 @@ void sim_vmm_report_leaks(void);
 /* What a chunk is made of. locks: held. */
 bool sim_chunk_on_host(const struct sim_chunk *chunk);
 CUmemAllocationHandleType sim_chunk_handle_types(const struct sim_chunk *chunk);
-/* True for bytes in the GPU's own memory (not HOST_NUMA chunks, pinned, managed or unknown memory). */
+/* True for bytes in the GPU's own memory (not HOST_NUMA chunks, pinned, managed or unknown memory).
+ */
 bool sim_in_vram(uint64_t address);
 /* True when every byte of the range belongs to a region. locks: held. */
 bool sim_range_known(uint64_t base, uint64_t bytes);
@@ -159,15 +186,28 @@ struct sim_array {
   size_t row_bytes, height, depth; /* height and depth at least 1 */
   CUDA_ARRAY3D_DESCRIPTOR descriptor;
 };
-/* Turns either 3D description into one copy operation; checks both sides. locks: held. owns: the caller's. */
+/* Turns either 3D description into one copy operation; checks both sides. locks: held. owns: the
+ * caller's. */
 CUresult sim_copy3d_op(const CUDA_MEMCPY3D *what, struct sim_op **op, bool *pageable);
 CUresult sim_copy3d(CUstream stream, CUstream fallback, const CUDA_MEMCPY3D *what, bool async);
-CUresult sim_fill_op(CUdeviceptr dst, size_t pitch, uint32_t value, uint32_t element, size_t width, size_t height, struct sim_op **op);
+CUresult sim_fill_op(CUdeviceptr dst, size_t pitch, uint32_t value, uint32_t element, size_t width,
+                     size_t height, struct sim_op **op);
 
 /* ---- operations, streams, events (stream.c) ---- */
 
-enum sim_op_kind { SIM_OP_KERNEL = 1, SIM_OP_COPY, SIM_OP_FILL, SIM_OP_HOST, SIM_OP_CALLBACK, SIM_OP_RECORD, SIM_OP_WAIT,
-                   SIM_OP_GRAPH, SIM_OP_VALUE_WAIT, SIM_OP_VALUE_WRITE, SIM_OP_EMPTY };
+enum sim_op_kind {
+  SIM_OP_KERNEL = 1,
+  SIM_OP_COPY,
+  SIM_OP_FILL,
+  SIM_OP_HOST,
+  SIM_OP_CALLBACK,
+  SIM_OP_RECORD,
+  SIM_OP_WAIT,
+  SIM_OP_GRAPH,
+  SIM_OP_VALUE_WAIT,
+  SIM_OP_VALUE_WRITE,
+  SIM_OP_EMPTY
+};
 
 enum sim_direction { SIM_DIRECT = 0, SIM_TO_DEVICE, SIM_TO_HOST };
 
@@ -210,16 +250,32 @@ struct sim_op {
   size_t wait_count;
   struct sim_span *spans; /* owned: what the operation was given, for the strict checks */
   size_t span_count;
-  unsigned char *bytes;   /* owned: kernel arguments, or the snapshot of a pageable source */
+  unsigned char *bytes; /* owned: kernel arguments, or the snapshot of a pageable source */
   union {
     struct sim_kernel_call kernel;
     struct sim_copy copy;
     struct sim_fill fill;
-    struct { CUhostFn run; void *data; } host;
-    struct { CUstreamCallback run; void *data; CUstream stream; } callback;
-    struct { struct sim_event *event; uint64_t serial; } event;
-    struct { struct sim_exec *exec; } graph;
-    struct { uint64_t address, value; unsigned flags; bool wide; } value;
+    struct {
+      CUhostFn run;
+      void *data;
+    } host;
+    struct {
+      CUstreamCallback run;
+      void *data;
+      CUstream stream;
+    } callback;
+    struct {
+      struct sim_event *event;
+      uint64_t serial;
+    } event;
+    struct {
+      struct sim_exec *exec;
+    } graph;
+    struct {
+      uint64_t address, value;
+      unsigned flags;
+      bool wide;
+    } value;
   };
 };
 
@@ -231,7 +287,7 @@ struct sim_capture {
   uint64_t id;
   unsigned streams; /* that are part of it */
   bool invalid;
-  bool own_graph;   /* false: cuStreamBeginCaptureToGraph */
+  bool own_graph; /* false: cuStreamBeginCaptureToGraph */
 };
 
 #define SIM_TAIL_MAX 64 /* nodes a captured stream's next node may depend on */
@@ -268,12 +324,13 @@ struct sim_event {
 };
 
 #define SIM_S(stream) sim_stream_of(stream, fallback)
-/* Handle to stream of the current context; fallback is what NULL means here. NULL: invalid handle. locks: held. */
+/* Handle to stream of the current context; fallback is what NULL means here. NULL: invalid handle.
+ * locks: held. */
 struct sim_stream *sim_stream_of(CUstream handle, CUstream fallback);
 struct sim_stream *sim_stream_create(struct sim_context *context, unsigned flags, int priority);
 void sim_stream_close(struct sim_stream *stream);
-/* Appends the operation to the stream, or to the graph the stream captures. owns: `op` (from sim_op_new) is the stream's.
- * locks: held. returns: capture errors. seq: may be NULL. */
+/* Appends the operation to the stream, or to the graph the stream captures. owns: `op` (from
+ * sim_op_new) is the stream's. locks: held. returns: capture errors. seq: may be NULL. */
 CUresult sim_submit(struct sim_stream *stream, struct sim_op *op, uint64_t *seq);
 struct sim_op *sim_op_new(enum sim_op_kind kind);
 void sim_op_free(struct sim_op *op);
@@ -315,7 +372,7 @@ struct sim_function {
 struct sim_module {
   struct sim_context *context; /* NULL for libraries */
   bool library;
-  void *object;                /* dlopen handle, or NULL for PTX */
+  void *object; /* dlopen handle, or NULL for PTX */
   struct sim_function **functions;
   size_t function_count;
   struct sim_global *globals;
@@ -326,12 +383,15 @@ struct sim_module {
  * returns: INVALID_IMAGE, INVALID_PTX, NO_BINARY_FOR_GPU. locks: held. */
 CUresult sim_image_load(struct sim_module *module, const void *image);
 CUresult sim_image_load_file(struct sim_module *module, const char *path);
-struct sim_function *sim_module_add(struct sim_module *module, const char *name, const struct gbsim_kernel *kernel);
-CUresult sim_module_add_global(struct sim_module *module, const char *name, uint64_t address, size_t bytes);
+struct sim_function *sim_module_add(struct sim_module *module, const char *name,
+                                    const struct gbsim_kernel *kernel);
+CUresult sim_module_add_global(struct sim_module *module, const char *name, uint64_t address,
+                               size_t bytes);
 const struct gbsim_kernel *sim_twin(const char *name);
 
-/* Builds the kernel operation from either argument form. owns: the caller's until submitted. locks: held. */
-CUresult sim_launch_op(CUfunction function, const uint32_t grid[3], const uint32_t block[3], uint32_t shared_bytes,
-                       void **params, void **extra, struct sim_op **op);
+/* Builds the kernel operation from either argument form. owns: the caller's until submitted. locks:
+ * held. */
+CUresult sim_launch_op(CUfunction function, const uint32_t grid[3], const uint32_t block[3],
+                       uint32_t shared_bytes, void **params, void **extra, struct sim_op **op);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* state.c: configuration from the environment, what every entry point checks first, logging, strictness, injection. */
+/* state.c: configuration from the environment, what every entry point checks first, logging,
+ * strictness, injection. */
 #include "sim.h"
 
 #include <ctype.h>
@@ -34,7 +35,8 @@ uint64_t sim_now_ns(void) {
 }
 
 void sim_sleep_until(uint64_t deadline_ns) {
-  const struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000ull), .tv_nsec = (long)(deadline_ns % 1000000000ull)};
+  const struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000ull),
+                                 .tv_nsec = (long)(deadline_ns % 1000000000ull)};
   while (sim_now_ns() < deadline_ns) clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
@@ -81,12 +83,14 @@ static void faults_read(const char *text) {
   if (*text != '\0') fprintf(stderr, "gbsim: GBSIM_FAIL: cannot read \"%s\"\n", text);
 }
 
-/* True for the symbol itself and for its versions: cuMemAlloc also names cuMemAlloc_v2 and cuMemAlloc_v2_ptsz. */
+/* True for the symbol itself and for its versions: cuMemAlloc also names cuMemAlloc_v2 and
+ * cuMemAlloc_v2_ptsz. */
 static bool fault_names(const char *wanted, const char *function) {
   const size_t length = strlen(wanted);
   if (strncmp(function, wanted, length) != 0) return false;
   const char *rest = function + length;
-  return *rest == '\0' || (rest[0] == '_' && ((rest[1] == 'v' && isdigit((unsigned char)rest[2])) || strncmp(rest, "_pt", 3) == 0));
+  return *rest == '\0' || (rest[0] == '_' && ((rest[1] == 'v' && isdigit((unsigned char)rest[2])) ||
+                                              strncmp(rest, "_pt", 3) == 0));
 }
 
 static CUresult fault_due(const char *function) {
@@ -94,7 +98,8 @@ static CUresult fault_due(const char *function) {
     if (!fault_names(faults[i].name, function)) continue;
     const uint64_t call = atomic_fetch_add(&faults[i].calls, 1) + 1;
     if (faults[i].at != 0 && faults[i].at != call) continue;
-    sim_log(1, "injected %d into call %llu of %s", faults[i].result, (unsigned long long)call, function);
+    sim_log(1, "injected %d into call %llu of %s", faults[i].result, (unsigned long long)call,
+            function);
     return (CUresult)faults[i].result;
   }
   return CUDA_SUCCESS;
@@ -112,9 +117,12 @@ static bool flag(const char *name) {
 
 static void exit_check(void) {
   if (atomic_load(&forked) || !atomic_load(&initialised) || !sim_config.strict_exit) return;
-  static const struct { enum sim_type type; const char *name; } kinds[] = {
-      {SIM_EVENT, "events"}, {SIM_MODULE, "modules"}, {SIM_CHUNK, "memory handles"}, {SIM_GRAPH, "graphs"},
-      {SIM_EXEC, "executable graphs"}, {SIM_ARRAY, "arrays"}};
+  static const struct {
+    enum sim_type type;
+    const char *name;
+  } kinds[] = {{SIM_EVENT, "events"},           {SIM_MODULE, "modules"},
+               {SIM_CHUNK, "memory handles"},   {SIM_GRAPH, "graphs"},
+               {SIM_EXEC, "executable graphs"}, {SIM_ARRAY, "arrays"}};
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
     const size_t count = sim_handle_count(kinds[i].type);
     if (count != 0) sim_strict(CUDA_SUCCESS, "%zu %s alive at exit", count, kinds[i].name);
@@ -122,7 +130,9 @@ static void exit_check(void) {
   size_t live = 0;
   for (size_t i = 0; i < sim_region_count(); i++) {
     const enum sim_region_kind kind = sim_region_index(i)->kind;
-    if (kind == SIM_REGION_DEVICE || kind == SIM_REGION_POOL || kind == SIM_REGION_HOST || kind == SIM_REGION_MANAGED) live++;
+    if (kind == SIM_REGION_DEVICE || kind == SIM_REGION_POOL || kind == SIM_REGION_HOST ||
+        kind == SIM_REGION_MANAGED)
+      live++;
   }
   if (live != 0) sim_strict(CUDA_SUCCESS, "%zu allocations alive at exit", live);
   sim_vmm_report_leaks();

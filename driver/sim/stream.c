@@ -2,16 +2,18 @@
 /*
  * stream.c: streams that run asynchronously, and events.
  *
- * Every stream is a queue with a thread (started by its first operation). An operation waits for (stream, sequence)
- * pairs fixed when it was submitted: the legacy default stream waits for every blocking stream of its context and they
- * for it, which is the driver's barrier. Waits name earlier submissions only, so they cannot form a cycle.
+ * Every stream is a queue with a thread (started by its first operation). An operation waits for
+ * (stream, sequence) pairs fixed when it was submitted: the legacy default stream waits for every
+ * blocking stream of its context and they for it, which is the driver's barrier. Waits name earlier
+ * submissions only, so they cannot form a cycle.
  */
 #include "sim.h"
 
 #include <signal.h>
 
 static uint64_t next_stream_id = 1;
-static _Thread_local struct sim_stream *thread_streams[SIM_CONTEXT_STACK_MAX]; /* per-thread default streams */
+static _Thread_local struct sim_stream
+    *thread_streams[SIM_CONTEXT_STACK_MAX]; /* per-thread default streams */
 static pthread_key_t thread_key;
 static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
 static size_t waiters; /* threads in sim_progress; locks: sim_lock */
@@ -66,7 +68,8 @@ static void op_wait_for(struct sim_op *op, struct sim_stream *stream, uint64_t s
 
 static bool op_has_span(const struct sim_op *op, uint64_t base, uint64_t bytes) {
   for (size_t i = 0; op != NULL && i < op->span_count; i++)
-    if (op->spans[i].base < base + bytes && base < op->spans[i].base + op->spans[i].bytes) return true;
+    if (op->spans[i].base < base + bytes && base < op->spans[i].base + op->spans[i].bytes)
+      return true;
   return false;
 }
 
@@ -117,7 +120,8 @@ static void *worker(void *argument) {
     if (stream->head == NULL) stream->tail = NULL;
     stream->queued--;
     stream->current = op;
-    if (op->kind != SIM_OP_RECORD && op->kind != SIM_OP_WAIT && op->kind != SIM_OP_EMPTY && atomic_load(&sim_sticky) == 0) {
+    if (op->kind != SIM_OP_RECORD && op->kind != SIM_OP_WAIT && op->kind != SIM_OP_EMPTY &&
+        atomic_load(&sim_sticky) == 0) {
       pthread_mutex_unlock(&sim_lock);
       sim_op_run(op);
       pthread_mutex_lock(&sim_lock);
@@ -162,7 +166,8 @@ static void barriers(struct sim_stream *stream, struct sim_op *op) {
   struct sim_context *context = stream->context;
   if (stream->legacy) {
     for (struct sim_stream *other = context->streams; other != NULL; other = other->next)
-      if (other != stream && !(other->flags & CU_STREAM_NON_BLOCKING)) op_wait_for(op, other, other->submitted);
+      if (other != stream && !(other->flags & CU_STREAM_NON_BLOCKING))
+        op_wait_for(op, other, other->submitted);
   } else if (!(stream->flags & CU_STREAM_NON_BLOCKING)) {
     op_wait_for(op, context->legacy, context->legacy->submitted);
   }
@@ -182,7 +187,8 @@ static bool legacy_forbidden(struct sim_stream *stream) {
 CUresult sim_submit(struct sim_stream *stream, struct sim_op *op, uint64_t *seq) {
   if (stream->capture != NULL) return sim_capture_add(stream, op);
   CUresult result = legacy_forbidden(stream) ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : CUDA_SUCCESS;
-  while (result == CUDA_SUCCESS && stream->queued >= SIM_QUEUE_MAX && atomic_load(&sim_sticky) == 0) progress_wait();
+  while (result == CUDA_SUCCESS && stream->queued >= SIM_QUEUE_MAX && atomic_load(&sim_sticky) == 0)
+    progress_wait();
   if (result == CUDA_SUCCESS && !stream->started) result = worker_start(stream);
   if (result == CUDA_SUCCESS) result = (CUresult)atomic_load(&sim_sticky);
   if (result != CUDA_SUCCESS) {
@@ -225,7 +231,8 @@ CUresult sim_context_wait(struct sim_context *context) {
   struct sim_wait *waits = malloc(max * sizeof *waits);
   if (waits == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
   size_t count = 0;
-  for (struct sim_stream *stream = context->streams; stream != NULL && count < max; stream = stream->next) {
+  for (struct sim_stream *stream = context->streams; stream != NULL && count < max;
+       stream = stream->next) {
     if (stream->completed >= stream->submitted) continue;
     stream->refs++;
     waits[count++] = (struct sim_wait){stream, stream->submitted};
@@ -274,7 +281,8 @@ static void thread_streams_close(void *unused) {
   for (size_t i = 0; i < SIM_CONTEXT_STACK_MAX; i++) {
     struct sim_stream *stream = thread_streams[i];
     if (stream != NULL && sim_handle_is(SIM_STREAM, stream)) {
-      while (stream->completed < stream->submitted && atomic_load(&sim_sticky) == 0) progress_wait();
+      while (stream->completed < stream->submitted && atomic_load(&sim_sticky) == 0)
+        progress_wait();
       sim_stream_close(stream);
     }
     if (stream != NULL) stream_release(stream);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* aliases.h: the names programs are written with, mapped to the current ABI's symbols (of CUDA 13.0), and to the
- * per-thread ones where CUDA_API_PER_THREAD_DEFAULT_STREAM or CUDA_ENABLE_PER_THREAD_DEFAULT_STREAM is defined. */
+/*
+ * aliases.h: the names programs are written with, mapped to the current ABI's symbols (of CUDA
+ * 13.0), and to the per-thread ones where CUDA_API_PER_THREAD_DEFAULT_STREAM is defined.
+ */
 #ifndef GB_CUDA_ALIASES_H
 #define GB_CUDA_ALIASES_H
 
-#if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM) || defined(CUDA_ENABLE_PER_THREAD_DEFAULT_STREAM)
+#if defined(CUDA_API_PER_THREAD_DEFAULT_STREAM)
 #define GB_CU_PER_THREAD_STREAM 1
 #define GB_CU_PTDS(name) name##_ptds
 #define GB_CU_PTSZ(name) name##_ptsz

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * types.h: handles and structures of the CUDA driver ABI (64-bit, CUDA 13.0), declared for interoperability: names and
- * layouts are the driver's, checked below by size and offset and in test/c/sim against the toolkit's header. Types that
- * are only ever passed through stay incomplete.
+ * types.h: handles and structures of the CUDA driver ABI (64-bit, CUDA 13.0), declared for
+ * interoperability: names and layouts are the driver's, checked below by size and offset and in
+ * test/c/sim against the toolkit's header. Types that are only ever passed through stay incomplete.
  */
 #ifndef GB_CUDA_TYPES_H
 #define GB_CUDA_TYPES_H
@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "enums.h"
+#include "stream_enums.h"
 
 #define CUDA_VERSION 13000
 #define CUDAAPI
@@ -42,14 +43,14 @@ typedef struct CUgreenCtx_st *CUgreenCtx;
 typedef unsigned long long CUmemGenericAllocationHandle;
 typedef cuuint64_t CUgraphConditionalHandle;
 
-typedef void (CUDA_CB *CUhostFn)(void *userData);
-typedef void (CUDA_CB *CUstreamCallback)(CUstream hStream, CUresult status, void *userData);
-typedef size_t (CUDA_CB *CUoccupancyB2DSize)(int blockSize);
+typedef void(CUDA_CB *CUhostFn)(void *userData);
+typedef void(CUDA_CB *CUstreamCallback)(CUstream hStream, CUresult status, void *userData);
+typedef size_t(CUDA_CB *CUoccupancyB2DSize)(int blockSize);
 
 #define CU_STREAM_LEGACY ((CUstream)0x1)
 #define CU_STREAM_PER_THREAD ((CUstream)0x2)
-#define CU_DEVICE_CPU ((CUdevice)-1)
-#define CU_DEVICE_INVALID ((CUdevice)-2)
+#define CU_DEVICE_CPU ((CUdevice) - 1)
+#define CU_DEVICE_INVALID ((CUdevice) - 2)
 
 #define CU_MEMHOSTALLOC_PORTABLE 0x01
 #define CU_MEMHOSTALLOC_DEVICEMAP 0x02

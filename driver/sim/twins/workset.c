@@ -33,7 +33,8 @@ GBSIM_KERNEL(gb_mix, 1, {32}) {
     uint64_t words, key;
   } args;
   gbsim_param(launch, 0, &args);
-  for (uint64_t i = 0; i < args.words; i++) args.dst[i] = args.dst[i] * 5 + (args.src[i] ^ args.key);
+  for (uint64_t i = 0; i < args.words; i++)
+    args.dst[i] = args.dst[i] * 5 + (args.src[i] ^ args.key);
 }
 
 /* (pointer, words, result) */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_async: stream-ordered allocations from the default pool and from one of its own, used and freed in stream order, and
- * the pool's account of them. Exit 0 when right.
+ * gb_async: stream-ordered allocations from the default pool and from one of its own, used and
+ * freed in stream order, and the pool's account of them. Exit 0 when right.
  */
 #include "kernels.h"
 #include "program.h"
@@ -44,7 +44,8 @@ int main(int argc, char **argv) {
     CU(cuMemcpyDtoHAsync(host, buffer, WORDS * 8, stream));
     CU(cuMemFreeAsync(buffer, stream));
     CU(cuStreamSynchronize(stream));
-    for (uint64_t i = 0; i < WORDS; i++) wrong += ((const uint64_t *)host)[i] != mix64(i + seed) * 3 + key + i;
+    for (uint64_t i = 0; i < WORDS; i++)
+      wrong += ((const uint64_t *)host)[i] != mix64(i + seed) * 3 + key + i;
   }
   wrong += used(pools[0]) != 0;
   wrong += used(pools[1]) != 0;
@@ -52,7 +53,7 @@ int main(int argc, char **argv) {
   CU(cuMemFreeHost(host));
   CU(cuStreamDestroy(stream));
   CU(cuModuleUnload(module));
-  printf("{\"program\":\"gb_async\",\"ok\":%s,\"steps\":%u,\"mismatches\":%llu}\n", wrong == 0 ? "true" : "false", steps,
-         (unsigned long long)wrong);
+  printf("{\"program\":\"gb_async\",\"ok\":%s,\"steps\":%u,\"mismatches\":%llu}\n",
+         wrong == 0 ? "true" : "false", steps, (unsigned long long)wrong);
   return wrong == 0 ? 0 : EXIT_WRONG;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_capacity: allocates until the driver says no, and prints how much that was beside what it had promised.
- * gb_capacity [chunk size, 16MiB] [seconds to hold, 0]. Exit 0 when the end was CUDA_ERROR_OUT_OF_MEMORY and nothing else.
+ * gb_capacity: allocates until the driver says no, and prints how much that was beside what it had
+ * promised. gb_capacity [chunk size, 16MiB] [seconds to hold, 0]. Exit 0 when the end was
+ * CUDA_ERROR_OUT_OF_MEMORY and nothing else.
  */
 #include "program.h"
 
@@ -16,11 +17,14 @@ int main(int argc, char **argv) {
   open_context(0);
   if (chunks == NULL || chunk == 0) return EXIT_USAGE;
   CU(cuMemGetInfo(&free_bytes, &total_bytes));
-  while (count < CHUNKS_MAX && (result = cuMemAlloc(&chunks[count], chunk)) == CUDA_SUCCESS) count++;
-  printf("{\"program\":\"gb_capacity\",\"ok\":%s,\"chunk_bytes\":%llu,\"chunks\":%zu,\"bytes\":%llu,\"free_bytes\":%zu,"
-         "\"total_bytes\":%zu,\"error\":%d}\n",
-         result == CUDA_ERROR_OUT_OF_MEMORY ? "true" : "false", (unsigned long long)chunk, count,
-         (unsigned long long)(count * chunk), free_bytes, total_bytes, (int)result);
+  while (count < CHUNKS_MAX && (result = cuMemAlloc(&chunks[count], chunk)) == CUDA_SUCCESS)
+    count++;
+  printf(
+      "{\"program\":\"gb_capacity\",\"ok\":%s,\"chunk_bytes\":%llu,\"chunks\":%zu,\"bytes\":%llu,"
+      "\"free_bytes\":%zu,"
+      "\"total_bytes\":%zu,\"error\":%d}\n",
+      result == CUDA_ERROR_OUT_OF_MEMORY ? "true" : "false", (unsigned long long)chunk, count,
+      (unsigned long long)(count * chunk), free_bytes, total_bytes, (int)result);
   fflush(stdout);
   if (hold_seconds > 0) sleep_ms(hold_seconds * 1e3);
   for (size_t i = 0; i < count; i++) CU(cuMemFree(chunks[i]));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_graph: captures a memset, two kernels and a copy back on a forked pair of streams, replays the graph, and compares
- * after every replay. Exit 0 when right.
+ * gb_graph: captures a memset, two kernels and a copy back on a forked pair of streams, replays the
+ * graph, and compares after every replay. Exit 0 when right.
  */
 #include "kernels.h"
 #include "program.h"
@@ -58,7 +58,8 @@ int main(int argc, char **argv) {
     CU(cuGraphLaunch(exec, main_stream));
     CU(cuStreamSynchronize(main_stream));
     for (uint64_t i = 0; i < WORDS; i++) {
-      const uint64_t changed_a = 0x0000000300000003ull * 3 + key + i, changed_b = model[i] * 3 + key + i;
+      const uint64_t changed_a = 0x0000000300000003ull * 3 + key + i,
+                     changed_b = model[i] * 3 + key + i;
       model[i] = changed_b * 5 + (changed_a ^ 5);
       wrong += ((const uint64_t *)host)[i] != model[i];
     }
@@ -73,7 +74,7 @@ int main(int argc, char **argv) {
   CU(cuMemFree(b));
   CU(cuMemFreeHost(host));
   CU(cuModuleUnload(module));
-  printf("{\"program\":\"gb_graph\",\"ok\":%s,\"nodes\":%zu,\"replays\":%u,\"mismatches\":%llu}\n", wrong == 0 ? "true" : "false",
-         nodes, replays, (unsigned long long)wrong);
+  printf("{\"program\":\"gb_graph\",\"ok\":%s,\"nodes\":%zu,\"replays\":%u,\"mismatches\":%llu}\n",
+         wrong == 0 ? "true" : "false", nodes, replays, (unsigned long long)wrong);
   return wrong == 0 ? 0 : EXIT_WRONG;
 }

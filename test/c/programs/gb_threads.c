@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_threads: eight threads, each with its own streams, buffers and events. A thread fills a buffer on one stream, hands it
- * to another by an event, changes it there, and compares the result; all contend for the same device. Exit 0 when right.
+ * gb_threads: eight threads, each with its own streams, buffers and events. A thread fills a buffer
+ * on one stream, hands it to another by an event, changes it there, and compares the result; all
+ * contend for the same device. Exit 0 when right.
  */
 #include <pthread.h>
 
@@ -20,7 +21,8 @@ struct job {
 static CUcontext context;
 static CUfunction fill, update;
 
-static uint64_t step(CUstream producer, CUstream consumer, CUevent ready, CUevent done, uint64_t *host, uint64_t seed) {
+static uint64_t step(CUstream producer, CUstream consumer, CUevent ready, CUevent done,
+                     uint64_t *host, uint64_t seed) {
   CUdeviceptr buffer;
   uint64_t words = WORDS, key = seed * 7;
   void *fill_params[] = {&buffer, &words, &seed}, *update_params[] = {&buffer, &words, &key};
@@ -49,7 +51,8 @@ static void *work(void *argument) {
   CU(cuStreamCreate(&consumer, job->number % 2 == 0 ? CU_STREAM_DEFAULT : CU_STREAM_NON_BLOCKING));
   CU(cuEventCreate(&ready, CU_EVENT_DISABLE_TIMING));
   CU(cuEventCreate(&done, CU_EVENT_DEFAULT));
-  for (unsigned i = 0; i < job->steps; i++) job->wrong += step(producer, consumer, ready, done, host, job->number * 1000003ull + i);
+  for (unsigned i = 0; i < job->steps; i++)
+    job->wrong += step(producer, consumer, ready, done, host, job->number * 1000003ull + i);
   CU(cuEventDestroy(ready));
   CU(cuEventDestroy(done));
   CU(cuStreamDestroy(producer));
@@ -78,7 +81,9 @@ int main(int argc, char **argv) {
     wrong += jobs[i].wrong;
   }
   CU(cuModuleUnload(module));
-  printf("{\"program\":\"gb_threads\",\"ok\":%s,\"threads\":%d,\"steps\":%u,\"mismatches\":%llu,\"milliseconds\":%.1f}\n",
-         wrong == 0 ? "true" : "false", THREADS, steps, (unsigned long long)wrong, now_ms() - start);
+  printf(
+      "{\"program\":\"gb_threads\",\"ok\":%s,\"threads\":%d,\"steps\":%u,\"mismatches\":%llu,"
+      "\"milliseconds\":%.1f}\n",
+      wrong == 0 ? "true" : "false", THREADS, steps, (unsigned long long)wrong, now_ms() - start);
   return wrong == 0 ? 0 : EXIT_WRONG;
 }

@@ -2,10 +2,11 @@
 /*
  * gb_workset: works on a set of buffers of any size and proves every word right.
  *
- * Buffer b of a set of n is paired with the buffer n/2 away. Kernels fill all buffers from a seed, then rounds of kernels
- * change them (one buffer from an inner offset on, or both of a pair by a struct argument), and host copies write and read
- * slices at odd addresses. Each pair keeps the list of what was done to it; at the end the host repeats that list in its
- * own memory and compares every word, by kernel checksum and by copying back. Exit 0 only when all are equal.
+ * Buffer b of a set of n is paired with the buffer n/2 away. Kernels fill all buffers from a seed,
+ * then rounds of kernels change them (one buffer from an inner offset on, or both of a pair by a
+ * struct argument), and host copies write and read slices at odd addresses. Each pair keeps the
+ * list of what was done to it; at the end the host repeats that list in its own memory and compares
+ * every word, by kernel checksum and by copying back. Exit 0 only when all are equal.
  */
 #include <stdbool.h>
 #include <unistd.h>
@@ -22,9 +23,9 @@ enum step_kind { STEP_UPDATE, STEP_MIX, STEP_WRITE };
 
 struct step {
   enum step_kind kind;
-  unsigned side;      /* which of the pair is changed */
-  uint64_t from;      /* first word (UPDATE), first byte (WRITE) */
-  uint64_t bytes;     /* WRITE */
+  unsigned side;  /* which of the pair is changed */
+  uint64_t from;  /* first word (UPDATE), first byte (WRITE) */
+  uint64_t bytes; /* WRITE */
   uint64_t key;
 };
 
@@ -100,10 +101,13 @@ static void do_mix(size_t b) {
   launch(mix, params);
 }
 
-static unsigned char written_byte(uint64_t key, uint64_t i) { return (unsigned char)(mix64(key + i / 8) >> (i % 8 * 8)); }
+static unsigned char written_byte(uint64_t key, uint64_t i) {
+  return (unsigned char)(mix64(key + i / 8) >> (i % 8 * 8));
+}
 
 static void slice(uint64_t *from, uint64_t *bytes) {
-  const uint64_t most = options.buffer_bytes / 4 < SLICE_BYTES_MAX ? options.buffer_bytes / 4 : SLICE_BYTES_MAX;
+  const uint64_t most =
+      options.buffer_bytes / 4 < SLICE_BYTES_MAX ? options.buffer_bytes / 4 : SLICE_BYTES_MAX;
   *bytes = 1 + random_next() % most;
   *from = random_next() % (options.buffer_bytes - *bytes);
 }
@@ -122,7 +126,8 @@ static void do_write(size_t b) {
 /* Repeats the pair's steps for words [from, from + count) of both buffers. */
 static void model(size_t p, uint64_t from, uint64_t count, uint64_t *word[2]) {
   for (unsigned side = 0; side < 2; side++)
-    for (uint64_t i = 0; i < count; i++) word[side][i] = mix64(from + i + options.seed + (p + side * half) * 0x100000001ull);
+    for (uint64_t i = 0; i < count; i++)
+      word[side][i] = mix64(from + i + options.seed + (p + side * half) * 0x100000001ull);
   for (size_t s = 0; s < pairs[p].count; s++) {
     const struct step *step = &pairs[p].steps[s];
     uint64_t *dst = word[step->side], *src = word[1 - step->side];
@@ -133,18 +138,22 @@ static void model(size_t p, uint64_t from, uint64_t count, uint64_t *word[2]) {
         dst[i] = dst[i] * 3 + step->key + (from + i - step->from);
     } else {
       const uint64_t low = step->from > from * 8 ? step->from : from * 8;
-      const uint64_t high = step->from + step->bytes < (from + count) * 8 ? step->from + step->bytes : (from + count) * 8;
-      for (uint64_t at = low; at < high; at++) ((unsigned char *)dst)[at - from * 8] = written_byte(step->key, at - step->from);
+      const uint64_t high = step->from + step->bytes < (from + count) * 8 ? step->from + step->bytes
+                                                                          : (from + count) * 8;
+      for (uint64_t at = low; at < high; at++)
+        ((unsigned char *)dst)[at - from * 8] = written_byte(step->key, at - step->from);
     }
   }
 }
 
-static void compare(size_t b, uint64_t at, const unsigned char *got, const unsigned char *want, uint64_t bytes) {
+static void compare(size_t b, uint64_t at, const unsigned char *got, const unsigned char *want,
+                    uint64_t bytes) {
   if (memcmp(got, want, bytes) == 0) return;
   for (uint64_t i = 0; i < bytes; i++) {
     if (got[i] == want[i]) continue;
     if (mismatches++ < 5)
-      fprintf(stderr, "buffer %zu byte %llu: %02x instead of %02x\n", b, (unsigned long long)(at + i), got[i], want[i]);
+      fprintf(stderr, "buffer %zu byte %llu: %02x instead of %02x\n", b,
+              (unsigned long long)(at + i), got[i], want[i]);
   }
 }
 
@@ -205,7 +214,8 @@ static uint64_t device_checksum(size_t b, CUdeviceptr result) {
     CUdeviceptr result;
   } args = {buffers[b], words, result};
   size_t size = sizeof args;
-  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &args, CU_LAUNCH_PARAM_BUFFER_SIZE, &size, CU_LAUNCH_PARAM_END};
+  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &args, CU_LAUNCH_PARAM_BUFFER_SIZE, &size,
+                   CU_LAUNCH_PARAM_END};
   uint64_t sum = 0;
   CU(cuMemcpyHtoD(result, &sum, sizeof sum));
   CU(cuLaunchKernel(checksum, 256, 1, 1, 256, 1, 1, 0, NULL, NULL, extra));
@@ -235,7 +245,8 @@ static void verify(void) {
         fprintf(stderr, "buffer %zu: wrong checksum\n", b);
       }
       for (uint64_t at = 0; at < options.buffer_bytes;) {
-        const uint64_t rest = options.buffer_bytes - at, bytes = rest < COPY_BYTES - 3 ? rest : COPY_BYTES - 3;
+        const uint64_t rest = options.buffer_bytes - at,
+                       bytes = rest < COPY_BYTES - 3 ? rest : COPY_BYTES - 3;
         CU(cuMemcpyDtoH(got, buffers[b] + at, bytes));
         host_copies++;
         compare(b, at, got, (const unsigned char *)word[side] + at, bytes);
@@ -250,20 +261,29 @@ static void verify(void) {
 }
 
 static void usage(void) {
-  printf("gb_workset [--bytes 256MiB] [--buffer-bytes 16MiB] [--rounds 3] [--order sequential|random] [--seed 1]\n"
-         "           [--device 0] [--json] [--hold-seconds 0] [--phase-file PATH]\n");
+  printf(
+      "gb_workset [--bytes 256MiB] [--buffer-bytes 16MiB] [--rounds 3] [--order sequential|random] "
+      "[--seed 1]\n"
+      "           [--device 0] [--json] [--hold-seconds 0] [--phase-file PATH]\n");
 }
 
 static void options_read(int argc, char **argv) {
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--bytes") == 0) options.bytes = parse_bytes(option_value(argc, argv, &i));
-    else if (strcmp(argv[i], "--buffer-bytes") == 0) options.buffer_bytes = parse_bytes(option_value(argc, argv, &i));
-    else if (strcmp(argv[i], "--rounds") == 0) options.rounds = (unsigned)atoi(option_value(argc, argv, &i));
-    else if (strcmp(argv[i], "--order") == 0) options.random_order = strcmp(option_value(argc, argv, &i), "random") == 0;
-    else if (strcmp(argv[i], "--seed") == 0) options.seed = strtoull(option_value(argc, argv, &i), NULL, 10);
-    else if (strcmp(argv[i], "--device") == 0) options.device = (unsigned)atoi(option_value(argc, argv, &i));
-    else if (strcmp(argv[i], "--hold-seconds") == 0) options.hold_seconds = atof(option_value(argc, argv, &i));
-    else if (strcmp(argv[i], "--phase-file") == 0) options.phase_file = option_value(argc, argv, &i);
+    else if (strcmp(argv[i], "--buffer-bytes") == 0)
+      options.buffer_bytes = parse_bytes(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--rounds") == 0)
+      options.rounds = (unsigned)atoi(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--order") == 0)
+      options.random_order = strcmp(option_value(argc, argv, &i), "random") == 0;
+    else if (strcmp(argv[i], "--seed") == 0)
+      options.seed = strtoull(option_value(argc, argv, &i), NULL, 10);
+    else if (strcmp(argv[i], "--device") == 0)
+      options.device = (unsigned)atoi(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--hold-seconds") == 0)
+      options.hold_seconds = atof(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--phase-file") == 0)
+      options.phase_file = option_value(argc, argv, &i);
     else if (strcmp(argv[i], "--json") == 0) options.json = true;
     else {
       usage();
@@ -288,7 +308,8 @@ int main(int argc, char **argv) {
   buffers = calloc(buffer_count, sizeof *buffers);
   pairs = calloc(half, sizeof *pairs);
   size_t *order = calloc(buffer_count, sizeof *order);
-  for (size_t p = 0; pairs != NULL && p < half; p++) pairs[p].steps = calloc(options.rounds * 4u + 4u, sizeof(struct step));
+  for (size_t p = 0; pairs != NULL && p < half; p++)
+    pairs[p].steps = calloc(options.rounds * 4u + 4u, sizeof(struct step));
   if (buffers == NULL || pairs == NULL || order == NULL) return EXIT_DRIVER;
   const double start = now_ms();
   CUmodule module;
@@ -300,7 +321,8 @@ int main(int argc, char **argv) {
   checksum = load_kernel(module, "gb_checksum");
   phase("started");
   allocate();
-  fprintf(progress, "%zu buffers of %llu bytes, %llu in all\n", buffer_count, (unsigned long long)options.buffer_bytes,
+  fprintf(progress, "%zu buffers of %llu bytes, %llu in all\n", buffer_count,
+          (unsigned long long)options.buffer_bytes,
           (unsigned long long)(buffer_count * options.buffer_bytes));
   phase("allocated");
   fill_all();
@@ -316,12 +338,16 @@ int main(int argc, char **argv) {
   phase("verifying");
   verify();
   const double ms = now_ms() - start;
-  fprintf(progress, "%s: %llu mismatches\n", mismatches == 0 ? "right" : "WRONG", (unsigned long long)mismatches);
-  printf("{\"program\":\"gb_workset\",\"ok\":%s,\"bytes\":%llu,\"buffers\":%zu,\"buffer_bytes\":%llu,\"rounds\":%u,\"launches\":%llu,"
-         "\"host_copies\":%llu,\"mismatches\":%llu,\"milliseconds\":%.1f}\n",
-         mismatches == 0 ? "true" : "false", (unsigned long long)(buffer_count * options.buffer_bytes), buffer_count,
-         (unsigned long long)options.buffer_bytes, options.rounds, (unsigned long long)launches, (unsigned long long)host_copies,
-         (unsigned long long)mismatches, ms);
+  fprintf(progress, "%s: %llu mismatches\n", mismatches == 0 ? "right" : "WRONG",
+          (unsigned long long)mismatches);
+  printf(
+      "{\"program\":\"gb_workset\",\"ok\":%s,\"bytes\":%llu,\"buffers\":%zu,\"buffer_bytes\":%llu,"
+      "\"rounds\":%u,\"launches\":%llu,"
+      "\"host_copies\":%llu,\"mismatches\":%llu,\"milliseconds\":%.1f}\n",
+      mismatches == 0 ? "true" : "false", (unsigned long long)(buffer_count * options.buffer_bytes),
+      buffer_count, (unsigned long long)options.buffer_bytes, options.rounds,
+      (unsigned long long)launches, (unsigned long long)host_copies, (unsigned long long)mismatches,
+      ms);
   fflush(stdout);
   phase("verified");
   if (options.hold_seconds > 0) sleep_ms(options.hold_seconds * 1e3);

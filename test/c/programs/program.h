@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * program.h: what the driver-API programs share: one context, errors that end the program, options, time.
- * They compile against our cuda.h or the toolkit's and link with -lcuda, like any program.
+ * program.h: what the driver-API programs share: one context, errors that end the program, options,
+ * time. They compile against our cuda.h or the toolkit's and link with -lcuda, like any program.
  */
 #ifndef GB_TEST_PROGRAM_H
 #define GB_TEST_PROGRAM_H
@@ -33,7 +33,8 @@ static inline double now_ms(void) {
 }
 
 static inline void sleep_ms(double ms) {
-  const struct timespec time = {.tv_sec = (time_t)(ms / 1e3), .tv_nsec = (long)(ms * 1e6) % 1000000000L};
+  const struct timespec time = {.tv_sec = (time_t)(ms / 1e3),
+                                .tv_nsec = (long)(ms * 1e6) % 1000000000L};
   nanosleep(&time, NULL);
 }
 
@@ -41,8 +42,11 @@ static inline void sleep_ms(double ms) {
 static inline uint64_t parse_bytes(const char *text) {
   char *end = NULL;
   const double number = strtod(text, &end);
-  const uint64_t unit = strcmp(end, "") == 0 ? 1 : strcmp(end, "KiB") == 0 ? 1ull << 10 : strcmp(end, "MiB") == 0 ? 1ull << 20 :
-                        strcmp(end, "GiB") == 0 ? 1ull << 30 : 0;
+  const uint64_t unit = strcmp(end, "") == 0      ? 1
+                        : strcmp(end, "KiB") == 0 ? 1ull << 10
+                        : strcmp(end, "MiB") == 0 ? 1ull << 20
+                        : strcmp(end, "GiB") == 0 ? 1ull << 30
+                                                  : 0;
   if (end == text || unit == 0 || number < 0) {
     fprintf(stderr, "not a size: %s (write 64MiB, 3GiB or bytes)\n", text);
     exit(EXIT_USAGE);

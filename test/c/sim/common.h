@@ -71,7 +71,8 @@ static inline CUresult allow(CUdeviceptr base, size_t bytes, CUmemAccess_flags f
 }
 
 /* A chunk of `type`, mapped at `base` with access. returns: its handle. */
-static inline CUmemGenericAllocationHandle map_chunk(CUdeviceptr base, size_t bytes, CUmemLocationType type) {
+static inline CUmemGenericAllocationHandle map_chunk(CUdeviceptr base, size_t bytes,
+                                                     CUmemLocationType type) {
   const CUmemAllocationProp prop = place(type);
   CUmemGenericAllocationHandle handle = 0;
   CHECK_EQUAL(cuMemCreate(&handle, bytes, &prop, 0), CUDA_SUCCESS);
@@ -80,7 +81,8 @@ static inline CUmemGenericAllocationHandle map_chunk(CUdeviceptr base, size_t by
   return handle;
 }
 
-/* Runs the test in a process of its own (the driver must not have been used before). returns: its exit status. */
+/* Runs the test in a process of its own (the driver must not have been used before). returns: its
+ * exit status. */
 static inline int in_child(void (*test)(void)) {
   fflush(NULL);
   const pid_t child = fork();

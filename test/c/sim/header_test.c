@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * header_test.c: our prototypes and layouts against the toolkit's header, by compiling only: each prototype of
- * functions.def is declared again after it, and each line of layout.def is asserted on its types. The values of all
- * enumerators are compared by the program that values.sh writes.
+ * header_test.c: our prototypes and layouts against the toolkit's header, by compiling only: each
+ * prototype of functions.def is declared again after it, and each line of layout.def is asserted on
+ * its types. The values of all enumerators are compared by the program that values.sh writes.
  */
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>

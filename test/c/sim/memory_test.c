@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* memory_test.c: capacity across processes, virtual memory, faults, pointer attributes, strictness, injection. */
+/* memory_test.c: capacity across processes, virtual memory, faults, pointer attributes, strictness,
+ * injection. */
 #include <signal.h>
 
 #include "common.h"
@@ -11,7 +12,8 @@ static void hold_until_killed(int ready) {
   const CUmemAllocationProp prop = place(CU_MEM_LOCATION_TYPE_DEVICE);
   CUmemGenericAllocationHandle handle;
   start();
-  char ok = cuMemAlloc(&pointer, 512 * MIB) == CUDA_SUCCESS && cuMemCreate(&handle, 256 * MIB, &prop, 0) == CUDA_SUCCESS;
+  char ok = cuMemAlloc(&pointer, 512 * MIB) == CUDA_SUCCESS &&
+            cuMemCreate(&handle, 256 * MIB, &prop, 0) == CUDA_SUCCESS;
   if (write(ready, &ok, 1) != 1) _exit(1);
   pause();
 }
@@ -55,7 +57,8 @@ static void a_fault_is_sticky(void) {
   CHECK_EQUAL(cuStreamSynchronize(stream), CUDA_ERROR_ILLEGAL_ADDRESS);
   CHECK_EQUAL(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
   CHECK_EQUAL(cuMemGetInfo(&bytes, &bytes), CUDA_ERROR_ILLEGAL_ADDRESS);
-  CHECK_EQUAL(cuLaunchKernel(empty, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL), CUDA_ERROR_ILLEGAL_ADDRESS);
+  CHECK_EQUAL(cuLaunchKernel(empty, 1, 1, 1, 1, 1, 1, 0, NULL, NULL, NULL),
+              CUDA_ERROR_ILLEGAL_ADDRESS);
   CHECK_EQUAL(cuCtxSetCurrent(context), CUDA_ERROR_ILLEGAL_ADDRESS);
 }
 
@@ -79,7 +82,8 @@ static void hints_are_honoured_for_large_reservations_only(void) {
   CHECK(small != hint + GIB * 128);
   CHECK_EQUAL(small % (2 * MIB), 0);
   CHECK_EQUAL(cuMemAddressReserve(&odd, 2 * MIB + 4096, 0, 0, 0), CUDA_ERROR_INVALID_VALUE);
-  CHECK_EQUAL(cuMemAddressReserve(&odd, 64 * GIB, 0, hint, 0), CUDA_SUCCESS); /* taken: lands elsewhere */
+  CHECK_EQUAL(cuMemAddressReserve(&odd, 64 * GIB, 0, hint, 0),
+              CUDA_SUCCESS); /* taken: lands elsewhere */
   CHECK(odd != hint);
   CHECK_EQUAL(cuMemAddressFree(odd, 64 * GIB), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemAddressFree(small, 2 * MIB), CUDA_SUCCESS);
@@ -94,14 +98,16 @@ static void contents_follow_the_chunk_behind_an_address(void) {
   CHECK_EQUAL(cuMemAddressReserve(&base, 4 * MIB, 0, 0, 0), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemAddressReserve(&stage, 4 * MIB, 0, 0, 0), CUDA_SUCCESS);
   const CUmemGenericAllocationHandle device = map_chunk(base, 2 * MIB, CU_MEM_LOCATION_TYPE_DEVICE);
-  const CUmemGenericAllocationHandle host = map_chunk(stage, 2 * MIB, CU_MEM_LOCATION_TYPE_HOST_NUMA);
+  const CUmemGenericAllocationHandle host =
+      map_chunk(stage, 2 * MIB, CU_MEM_LOCATION_TYPE_HOST_NUMA);
   CHECK_EQUAL(free_bytes(), before - 2 * MIB);
   CHECK_EQUAL(fill(base, 2 * MIB / 8, 77, NULL), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemcpyDtoH(want, base + 2 * MIB - 32, 32), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemcpyDtoD(stage, base, 2 * MIB), CUDA_SUCCESS);
   CHECK_EQUAL(cuCtxSynchronize(), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemUnmap(base, 2 * MIB), CUDA_SUCCESS);
-  CHECK_EQUAL(cuMemMap(base, 2 * MIB, 0, host, 0), CUDA_SUCCESS); /* the same chunk at two addresses */
+  CHECK_EQUAL(cuMemMap(base, 2 * MIB, 0, host, 0),
+              CUDA_SUCCESS); /* the same chunk at two addresses */
   CHECK_EQUAL(allow(base, 2 * MIB, CU_MEM_ACCESS_FLAGS_PROT_READWRITE), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemRelease(device), CUDA_SUCCESS);
   CHECK_EQUAL(free_bytes(), before);
@@ -124,19 +130,25 @@ static void pointer_attributes_are_the_driver_s(void) {
   map_chunk(base, 2 * MIB, CU_MEM_LOCATION_TYPE_HOST_NUMA);
   map_chunk(base + 2 * MIB, 2 * MIB, CU_MEM_LOCATION_TYPE_DEVICE);
   CHECK_EQUAL(cuMemAlloc(&plain, 1000), CUDA_SUCCESS);
-  CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, base + 5), CUDA_SUCCESS);
+  CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, base + 5),
+              CUDA_SUCCESS);
   CHECK_EQUAL(type, CU_MEMORYTYPE_HOST);
-  CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, base + 2 * MIB), CUDA_SUCCESS);
+  CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, base + 2 * MIB),
+              CUDA_SUCCESS);
   CHECK_EQUAL(type, CU_MEMORYTYPE_DEVICE);
-  CHECK_EQUAL(cuPointerGetAttribute(&owner, CU_POINTER_ATTRIBUTE_CONTEXT, plain + 10), CUDA_SUCCESS);
+  CHECK_EQUAL(cuPointerGetAttribute(&owner, CU_POINTER_ATTRIBUTE_CONTEXT, plain + 10),
+              CUDA_SUCCESS);
   CHECK(owner == context);
   CHECK_EQUAL(cuMemGetAddressRange(&start_address, &bytes, plain + 999), CUDA_SUCCESS);
   CHECK_EQUAL(start_address, plain);
   CHECK_EQUAL(bytes, 1000);
-  CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)(uintptr_t)&type), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(
+      cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)(uintptr_t)&type),
+      CUDA_ERROR_INVALID_VALUE);
   CUpointer_attribute list[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_RANGE_SIZE};
   void *answers[] = {&type, &bytes};
-  CHECK_EQUAL(cuPointerGetAttributes(2, list, answers, (CUdeviceptr)(uintptr_t)&type), CUDA_SUCCESS);
+  CHECK_EQUAL(cuPointerGetAttributes(2, list, answers, (CUdeviceptr)(uintptr_t)&type),
+              CUDA_SUCCESS);
   CHECK_EQUAL(type, 0);
   CHECK_EQUAL(bytes, 0);
 }
@@ -154,15 +166,17 @@ static void wrong_use_is_refused(void) {
   CHECK_EQUAL(cuMemFree((CUdeviceptr)(uintptr_t)&base), CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(cuMemAddressReserve(&base, 8 * MIB, 0, 0, 0), CUDA_SUCCESS);
   const CUmemGenericAllocationHandle handle = map_chunk(base, 4 * MIB, CU_MEM_LOCATION_TYPE_DEVICE);
-  CHECK_EQUAL(cuMemMap(base, 4 * MIB, 0, handle, 0), CUDA_ERROR_INVALID_VALUE);           /* mapped already */
-  CHECK_EQUAL(cuMemMap(base + 6 * MIB, 4 * MIB, 0, handle, 0), CUDA_ERROR_INVALID_VALUE); /* beyond the reservation */
-  CHECK_EQUAL(cuMemUnmap(base, 2 * MIB), CUDA_ERROR_INVALID_VALUE);                       /* half a mapping */
-  CHECK_EQUAL(cuMemAddressFree(base, 8 * MIB), CUDA_ERROR_INVALID_VALUE);                 /* still mapped */
+  CHECK_EQUAL(cuMemMap(base, 4 * MIB, 0, handle, 0), CUDA_ERROR_INVALID_VALUE); /* mapped already */
+  CHECK_EQUAL(cuMemMap(base + 6 * MIB, 4 * MIB, 0, handle, 0),
+              CUDA_ERROR_INVALID_VALUE);                            /* beyond the reservation */
+  CHECK_EQUAL(cuMemUnmap(base, 2 * MIB), CUDA_ERROR_INVALID_VALUE); /* half a mapping */
+  CHECK_EQUAL(cuMemAddressFree(base, 8 * MIB), CUDA_ERROR_INVALID_VALUE); /* still mapped */
   CHECK_EQUAL(fill(base, 8, 1, stream), CUDA_SUCCESS);
   CHECK_EQUAL(cuStreamSynchronize(stream), CUDA_SUCCESS);
   CHECK_EQUAL(spin(stream, 100000000), CUDA_SUCCESS);
   CHECK_EQUAL(update(base + 64, 8, 1, stream), CUDA_SUCCESS);
-  CHECK_EQUAL(cuMemUnmap(base, 4 * MIB), CUDA_ERROR_ILLEGAL_STATE); /* a kernel that was given it waits */
+  CHECK_EQUAL(cuMemUnmap(base, 4 * MIB),
+              CUDA_ERROR_ILLEGAL_STATE); /* a kernel that was given it waits */
   CHECK_EQUAL(cuStreamSynchronize(stream), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemUnmap(base, 4 * MIB), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemRelease(handle), CUDA_SUCCESS);
@@ -215,8 +229,11 @@ static void exported_chunks_are_the_same_memory(void) {
   start();
   prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
   CHECK_EQUAL(cuMemCreate(&first, 2 * MIB, &prop, 0), CUDA_SUCCESS);
-  CHECK_EQUAL(cuMemExportToShareableHandle(&fd, first, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0), CUDA_SUCCESS);
-  CHECK_EQUAL(cuMemImportFromShareableHandle(&second, (void *)(intptr_t)fd, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR), CUDA_SUCCESS);
+  CHECK_EQUAL(cuMemExportToShareableHandle(&fd, first, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
+              CUDA_SUCCESS);
+  CHECK_EQUAL(cuMemImportFromShareableHandle(&second, (void *)(intptr_t)fd,
+                                             CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+              CUDA_SUCCESS);
   CHECK_EQUAL(cuMemAddressReserve(&base, 4 * MIB, 0, 0, 0), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemMap(base, 2 * MIB, 0, first, 0), CUDA_SUCCESS);
   CHECK_EQUAL(cuMemMap(base + 2 * MIB, 2 * MIB, 0, second, 0), CUDA_SUCCESS);
@@ -227,7 +244,7 @@ static void exported_chunks_are_the_same_memory(void) {
   CHECK(word == (product ^ product >> 32));
 }
 
-#define CHILD(name, test) \
+#define CHILD(name, test)                                    \
   static void name(void) { CHECK_EQUAL(in_child(test), 0); }
 CHILD(capacity_across_processes, capacity_is_shared_and_comes_back_after_kill_9)
 CHILD(fault_sticky, a_fault_is_sticky)
@@ -253,8 +270,12 @@ static int again(const char *setting, const char *value, const char *which) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static void injection(void) { CHECK_EQUAL(again("GBSIM_FAIL", "cuMemCreate@3=2,cuMemAlloc=801", "injection"), 0); }
-static void leaks_abort(void) { CHECK_EQUAL(again("GBSIM_STRICT", "abort", "leaks"), 128 + SIGABRT); }
+static void injection(void) {
+  CHECK_EQUAL(again("GBSIM_FAIL", "cuMemCreate@3=2,cuMemAlloc=801", "injection"), 0);
+}
+static void leaks_abort(void) {
+  CHECK_EQUAL(again("GBSIM_STRICT", "abort", "leaks"), 128 + SIGABRT);
+}
 
 int main(int argc, char **argv) {
   if (argc > 1 && strcmp(argv[1], "injection") == 0) {

@@ -10,7 +10,8 @@
 
 static void *driver;
 
-static void *ask(const char *name, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status) {
+static void *ask(const char *name, int version, cuuint64_t flags,
+                 CUdriverProcAddressQueryResult *status) {
   void *address = (void *)1;
   CUdriverProcAddressQueryResult kept = (CUdriverProcAddressQueryResult)99;
   const CUresult result = cuGetProcAddress_v2(name, &address, version, flags, &kept);
@@ -67,7 +68,9 @@ static void names_versions_and_flags(void) {
   for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
     void *got = ask(wants[i].name, wants[i].version, wants[i].flags, NULL);
     void *expected = wants[i].symbol == NULL ? NULL : dlsym(driver, wants[i].symbol);
-    if (got != expected) fprintf(stderr, "%s at %d, flags %llu\n", wants[i].name, wants[i].version, (unsigned long long)wants[i].flags);
+    if (got != expected)
+      fprintf(stderr, "%s at %d, flags %llu\n", wants[i].name, wants[i].version,
+              (unsigned long long)wants[i].flags);
     CHECK(got == expected);
     CHECK(wants[i].symbol == NULL || expected != NULL);
   }
@@ -107,7 +110,8 @@ static void every_symbol_is_its_own(void) {
   for (size_t i = 0; i < count; i++) {
     void *address = dlsym(driver, names[i]);
     Dl_info info;
-    const int found = address != NULL && dladdr(address, &info) != 0 && info.dli_sname != NULL && strcmp(info.dli_sname, names[i]) == 0;
+    const int found = address != NULL && dladdr(address, &info) != 0 && info.dli_sname != NULL &&
+                      strcmp(info.dli_sname, names[i]) == 0;
     if (!found) fprintf(stderr, "%s\n", names[i]);
     CHECK(found);
   }

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-# Tests of the simulated driver, and of our cuda.h against the toolkit's where there is one: make test-c-sim
+# Tests of the simulated driver, and of our cuda.h against the toolkit's where there is one.
 SIM_TEST_OUT := $(BUILD)/test/sim
 SIM_TEST_NAMES := memory_test stream_test proc_test
 SIM_TESTS := $(SIM_TEST_NAMES:%=$(SIM_TEST_OUT)/%)
-SIM_TEST_CFLAGS := $(filter-out -Wmissing-prototypes,$(CFLAGS_ALL)) -D_GNU_SOURCE -pthread -Idriver/sim
-CUDA_HOME ?= /usr/local/cuda
+SIM_TEST_CFLAGS := $(filter-out -Wmissing-prototypes,$(CFLAGS_ALL)) -D_GNU_SOURCE -pthread \
+  -Idriver/sim
+SIM_TEST_HEADERS := test/c/sim/common.h test/c/check.h test/c/programs/kernels.h
+SIM_TEST_MODULES := $(SIM_TEST_OUT)/kernels.so $(SIM_TEST_OUT)/broken_twins.so
+SIM_TOOLKIT := $(firstword $(CUDA_HOME) /usr/local/cuda)/include
 
 .PHONY: test-c-sim test-c-header
-test-c-sim: $(SIM_TESTS) $(SIM_TEST_OUT)/kernels.so $(SIM_TEST_OUT)/broken_twins.so $(SIM_LIBS) $(PROGRAMS) test-c-header
+test-c-sim: $(SIM_TESTS) $(SIM_TEST_MODULES) $(SIM_LIBS) $(PROGRAMS) test-c-header
 	@test/c/sim/run.sh $(BUILD) $(SIM_TESTS)
 
-$(SIM_TEST_OUT)/%_test: test/c/sim/%_test.c test/c/sim/common.h test/c/check.h test/c/programs/kernels.h $(SIM_LIBS)
+$(SIM_TEST_OUT)/%_test: test/c/sim/%_test.c $(SIM_TEST_HEADERS) $(SIM_LIBS)
 	@mkdir -p $(@D)
 	$(CC) $(SIM_TEST_CFLAGS) -o $@ $< -L$(BUILD)/lib/sim -lcuda -ldl -pthread
 
@@ -19,22 +22,21 @@ $(SIM_TEST_OUT)/kernels.so: test/c/sim/kernels.c driver/sim/gbsim_kernel.h
 	$(CC) $(SIM_TEST_CFLAGS) -shared -o $@ $<
 
 # The twins with one kernel that leaves a word out: gb_workset must see it.
-$(SIM_TEST_OUT)/broken_twins.so: test/c/sim/broken.c driver/sim/twins/workset.c driver/sim/twins/basic.c driver/sim/gbsim_kernel.h
+$(SIM_TEST_OUT)/broken_twins.so: test/c/sim/broken.c driver/sim/twins/workset.c \
+    driver/sim/twins/basic.c driver/sim/gbsim_kernel.h
 	@mkdir -p $(@D)
 	$(CC) $(SIM_TEST_CFLAGS) -c -o $(SIM_TEST_OUT)/workset.o driver/sim/twins/workset.c
 	objcopy --redefine-sym gbsim_kernel_gb_update=gbsim_whole_update $(SIM_TEST_OUT)/workset.o
 	$(CC) $(SIM_TEST_CFLAGS) -shared -o $@ $< driver/sim/twins/basic.c $(SIM_TEST_OUT)/workset.o
 
-# Prototypes and layouts by compiling against the toolkit's header, values by printing them with both.
+# Prototypes and layouts by compiling with the toolkit's header, values by printing them with both.
 test-c-header: test/c/sim/header_test.c $(SIM_HEADERS)
 	@mkdir -p $(SIM_TEST_OUT)
-	@if [ -e $(CUDA_HOME)/include/cuda.h ]; then set -e; \
-	  $(CC) -std=gnu11 -w -I$(CUDA_HOME)/include -Idriver/include -c -o $(SIM_TEST_OUT)/header.o $<; \
-	  test/c/sim/values.sh driver/include/gb_cuda/enums.h driver/include/gb_cuda/errors.def \
-	    driver/include/gb_cuda/types.h > $(SIM_TEST_OUT)/values.c; \
-	  for from in driver/include $(CUDA_HOME)/include; do \
-	    $(CC) -std=gnu11 -w -I$$from -o $(SIM_TEST_OUT)/values $(SIM_TEST_OUT)/values.c; \
-	    $(SIM_TEST_OUT)/values > $(SIM_TEST_OUT)/values.$$(echo $$from | tr / _).txt; done; \
-	  cmp $(SIM_TEST_OUT)/values.driver_include.txt $(SIM_TEST_OUT)/values.$$(echo $(CUDA_HOME)/include | tr / _).txt; \
-	  echo "cuda.h: prototypes, layouts and $$(wc -l < $(SIM_TEST_OUT)/values.driver_include.txt) values are the toolkit's"; \
-	else echo "cuda.h: not compared, there is no CUDA toolkit at $(CUDA_HOME)"; fi
+	@if [ -e $(SIM_TOOLKIT)/cuda.h ]; then set -e; cd $(SIM_TEST_OUT); here=$(CURDIR); \
+	  $(CC) -std=gnu11 -w -I$(SIM_TOOLKIT) -I$$here/driver/include -c -o header.o $$here/$<; \
+	  $$here/test/c/sim/values.sh $$here/driver/include/gb_cuda > values.c; \
+	  $(CC) -std=gnu11 -w -I$$here/driver/include -o values_ours values.c; \
+	  $(CC) -std=gnu11 -w -I$(SIM_TOOLKIT) -o values_theirs values.c; \
+	  ./values_ours > ours.txt; ./values_theirs > theirs.txt; cmp ours.txt theirs.txt; \
+	  echo "cuda.h: prototypes, layouts and $$(wc -l < ours.txt) values are the toolkit's"; \
+	else echo "cuda.h: not compared, there is no CUDA toolkit at $(SIM_TOOLKIT)"; fi

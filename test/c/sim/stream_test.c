@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stream_test.c: order and asynchrony of streams, both argument forms, copies, capture, per-thread streams, modules. */
+/* stream_test.c: order and asynchrony of streams, both argument forms, copies, capture, per-thread
+ * streams, modules. */
 #include <pthread.h>
 
 #include "common.h"
@@ -59,7 +60,8 @@ static void one_stream_keeps_its_order(void) {
   CHECK_EQUAL(cuStreamDestroy(stream), CUDA_SUCCESS);
 }
 
-/* A blocking stream waits for earlier legacy work and the other way round; a non-blocking one does neither. */
+/* A blocking stream waits for earlier legacy work and the other way round; a non-blocking one does
+ * neither. */
 static void the_legacy_stream_is_a_barrier(void) {
   CUstream blocking, free_stream;
   CHECK_EQUAL(cuStreamCreate(&blocking, CU_STREAM_DEFAULT), CUDA_SUCCESS);
@@ -67,7 +69,7 @@ static void the_legacy_stream_is_a_barrier(void) {
   CHECK_EQUAL(cuMemsetD8(buffer, 0, 64), CUDA_SUCCESS);
   CHECK_EQUAL(spin(blocking, SPIN_NS), CUDA_SUCCESS);
   CHECK_EQUAL(update(buffer, 1, 5, blocking), CUDA_SUCCESS);
-  CHECK_EQUAL(update(buffer, 1, 7, NULL), CUDA_SUCCESS); /* after the 5 */
+  CHECK_EQUAL(update(buffer, 1, 7, NULL), CUDA_SUCCESS);     /* after the 5 */
   CHECK_EQUAL(update(buffer, 1, 9, blocking), CUDA_SUCCESS); /* after the 7 */
   CHECK_EQUAL(fill(buffer + 4096, 1, 0, free_stream), CUDA_SUCCESS);
   CHECK_EQUAL(cuStreamSynchronize(free_stream), CUDA_SUCCESS);
@@ -105,24 +107,31 @@ static void both_argument_forms_reach_the_kernel(void) {
     uint64_t words, key;
   } args = {buffer, 1, 21};
   size_t size = sizeof args;
-  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &args, CU_LAUNCH_PARAM_BUFFER_SIZE, &size, CU_LAUNCH_PARAM_END};
+  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &args, CU_LAUNCH_PARAM_BUFFER_SIZE, &size,
+                   CU_LAUNCH_PARAM_END};
   void *params[] = {&args.pointer, &args.words, &args.key};
-  CUlaunchConfig config = {.gridDimX = 1, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 1, .blockDimY = 1, .blockDimZ = 1};
+  CUlaunchConfig config = {
+      .gridDimX = 1, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 1, .blockDimY = 1, .blockDimZ = 1};
   CHECK_EQUAL(cuMemsetD8(buffer, 0, 64), CUDA_SUCCESS);
-  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, NULL, extra), CUDA_SUCCESS);
+  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, NULL, extra),
+              CUDA_SUCCESS);
   CHECK_EQUAL(first_word(), 21);
   CHECK_EQUAL(cuLaunchKernelEx(&config, kernel("gb_update"), params, NULL), CUDA_SUCCESS);
   CHECK_EQUAL(first_word(), 21 * 3 + 21);
-  CHECK_EQUAL(cuLaunchCooperativeKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, params), CUDA_SUCCESS);
+  CHECK_EQUAL(cuLaunchCooperativeKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, params),
+              CUDA_SUCCESS);
   CHECK_EQUAL(first_word(), (21 * 3 + 21) * 3 + 21);
-  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, params, extra), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, params, extra),
+              CUDA_ERROR_INVALID_VALUE);
   size = 8; /* too short for the parameters */
-  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, NULL, extra), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(cuLaunchKernel(kernel("gb_update"), 1, 1, 1, 1, 1, 1, 0, NULL, NULL, extra),
+              CUDA_ERROR_INVALID_VALUE);
   size_t offset = 1, bytes = 0;
   CHECK_EQUAL(cuFuncGetParamInfo(kernel("gb_update"), 2, &offset, &bytes), CUDA_SUCCESS);
   CHECK_EQUAL(offset, 16);
   CHECK_EQUAL(bytes, 8);
-  CHECK_EQUAL(cuFuncGetParamInfo(kernel("gb_update"), 3, &offset, &bytes), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(cuFuncGetParamInfo(kernel("gb_update"), 3, &offset, &bytes),
+              CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(cuFuncGetParamInfo(kernel("gb_mix"), 0, NULL, &bytes), CUDA_SUCCESS);
   CHECK_EQUAL(bytes, 32);
 }
@@ -142,15 +151,30 @@ static void a_small_pageable_source_may_change_after_the_call(void) {
 static void copies_of_rectangles_and_arrays(void) {
   unsigned char host[16 * 8], back[16 * 8] = {0};
   for (unsigned i = 0; i < sizeof host; i++) host[i] = (unsigned char)(i * 3);
-  CUDA_MEMCPY2D in = {.srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = host, .srcPitch = 16, .srcXInBytes = 3, .srcY = 1,
-                      .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = buffer, .dstPitch = 64, .WidthInBytes = 11, .Height = 5};
+  CUDA_MEMCPY2D in = {.srcMemoryType = CU_MEMORYTYPE_HOST,
+                      .srcHost = host,
+                      .srcPitch = 16,
+                      .srcXInBytes = 3,
+                      .srcY = 1,
+                      .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+                      .dstDevice = buffer,
+                      .dstPitch = 64,
+                      .WidthInBytes = 11,
+                      .Height = 5};
   CHECK_EQUAL(cuMemcpy2D(&in), CUDA_SUCCESS);
-  CUDA_MEMCPY2D out = {.srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = buffer, .srcPitch = 64,
-                       .dstMemoryType = CU_MEMORYTYPE_HOST, .dstHost = back, .dstPitch = 16, .WidthInBytes = 11, .Height = 5};
+  CUDA_MEMCPY2D out = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+                       .srcDevice = buffer,
+                       .srcPitch = 64,
+                       .dstMemoryType = CU_MEMORYTYPE_HOST,
+                       .dstHost = back,
+                       .dstPitch = 16,
+                       .WidthInBytes = 11,
+                       .Height = 5};
   CHECK_EQUAL(cuMemcpy2DUnaligned(&out), CUDA_SUCCESS);
   for (unsigned y = 0; y < 5; y++) CHECK(memcmp(back + y * 16, host + (y + 1) * 16 + 3, 11) == 0);
   CUarray array;
-  const CUDA_ARRAY_DESCRIPTOR shape = {.Width = 32, .Height = 4, .Format = CU_AD_FORMAT_UNSIGNED_INT8, .NumChannels = 1};
+  const CUDA_ARRAY_DESCRIPTOR shape = {
+      .Width = 32, .Height = 4, .Format = CU_AD_FORMAT_UNSIGNED_INT8, .NumChannels = 1};
   const size_t before = free_bytes();
   CHECK_EQUAL(cuArrayCreate(&array, &shape), CUDA_SUCCESS);
   CHECK(free_bytes() < before);
@@ -191,13 +215,15 @@ static void capture_records_and_replays(void) {
   CHECK_EQUAL(cuStreamDestroy(stream), CUDA_SUCCESS);
 }
 
-CUresult cuLaunchKernel_ptsz(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, CUstream, void **, void **);
+CUresult cuLaunchKernel_ptsz(CUfunction, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                             unsigned, CUstream, void **, void **);
 
 static void *per_thread_work(void *argument) {
   uint64_t nanoseconds = SPIN_NS;
   void *params[] = {&nanoseconds};
   CHECK_EQUAL(cuCtxSetCurrent(argument), CUDA_SUCCESS);
-  CHECK_EQUAL(cuLaunchKernel_ptsz(kernel("gb_spin"), 1, 1, 1, 1, 1, 1, 0, NULL, params, NULL), CUDA_SUCCESS);
+  CHECK_EQUAL(cuLaunchKernel_ptsz(kernel("gb_spin"), 1, 1, 1, 1, 1, 1, 0, NULL, params, NULL),
+              CUDA_SUCCESS);
   CHECK_EQUAL(cuStreamSynchronize(CU_STREAM_PER_THREAD), CUDA_SUCCESS);
   return NULL;
 }
@@ -222,7 +248,8 @@ static void host_functions_run_in_order(void) {
   int calls = 0;
   CHECK_EQUAL(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
   CHECK_EQUAL(spin(stream, SPIN_NS / 4), CUDA_SUCCESS);
-  for (int i = 0; i < 10; i++) CHECK_EQUAL(cuLaunchHostFunc(stream, host_called, &calls), CUDA_SUCCESS);
+  for (int i = 0; i < 10; i++)
+    CHECK_EQUAL(cuLaunchHostFunc(stream, host_called, &calls), CUDA_SUCCESS);
   CHECK_EQUAL(cuStreamSynchronize(stream), CUDA_SUCCESS);
   CHECK_EQUAL(calls, 10);
   CHECK_EQUAL(cuStreamDestroy(stream), CUDA_SUCCESS);
@@ -233,7 +260,8 @@ static void ptx_is_read_as_the_driver_reads_it(void) {
       "// a comment with .entry inside\n.version 6.0\n.target sm_50\n.address_size 64\n"
       ".visible .global .align 8 .b8 table[64];\n.const .u32 scale = 3;\n"
       "/* .visible .entry hidden() {} */\n"
-      ".visible .entry gb_mix(\n  .param .align 8 .b8 gb_mix_param_0[32]\n)\n.maxntid 256, 1, 1\n{\n  { .reg .b32 %r<2>; }\n  ret;\n}\n";
+      ".visible .entry gb_mix(\n  .param .align 8 .b8 gb_mix_param_0[32]\n)\n.maxntid 256, 1, "
+      "1\n{\n  { .reg .b32 %r<2>; }\n  ret;\n}\n";
   CUmodule other;
   CUfunction function;
   CUdeviceptr address;
@@ -249,7 +277,9 @@ static void ptx_is_read_as_the_driver_reads_it(void) {
   CHECK_EQUAL(cuModuleUnload(other), CUDA_SUCCESS);
   CHECK_EQUAL(cuModuleUnload(other), CUDA_ERROR_INVALID_HANDLE);
   CHECK_EQUAL(cuModuleLoadData(&other, "no program"), CUDA_ERROR_INVALID_IMAGE);
-  static const char wrong[] = ".version 6.0\n.target sm_50\n.visible .entry gb_mix(.param .u64 a, .param .u64 b)\n{ ret; }\n";
+  static const char wrong[] =
+      ".version 6.0\n.target sm_50\n.visible .entry gb_mix(.param .u64 a, .param .u64 b)\n{ ret; "
+      "}\n";
   CHECK_EQUAL(cuModuleLoadData(&other, wrong), CUDA_ERROR_INVALID_PTX);
 }
 
@@ -275,7 +305,8 @@ static void a_shared_object_is_a_module(void) {
   CHECK_EQUAL(bytes, 4);
   void *params[] = {&amount};
   CHECK_EQUAL(cuLaunchKernel(function, 3, 1, 1, 2, 1, 1, 0, NULL, params, NULL), CUDA_SUCCESS);
-  CHECK_EQUAL(cuLaunchKernel((CUfunction)add, 1, 1, 1, 1, 1, 1, 0, NULL, params, NULL), CUDA_SUCCESS);
+  CHECK_EQUAL(cuLaunchKernel((CUfunction)add, 1, 1, 1, 1, 1, 1, 0, NULL, params, NULL),
+              CUDA_SUCCESS);
   CHECK_EQUAL(cuMemcpyDtoH(&value, counter, 4), CUDA_SUCCESS);
   CHECK_EQUAL(value, 7 * 4);
   CHECK_EQUAL(cuLibraryUnload(library), CUDA_SUCCESS);
