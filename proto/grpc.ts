@@ -136,14 +136,15 @@ export function statusFromError(reason: unknown): grpc.ServiceError {
   });
 }
 
-/** A failed call as a GbError. `unreachable` names what UNAVAILABLE means on this channel. */
+/** A failed call as a GbError. `unreachable` names what UNAVAILABLE means on this channel. `details.answered` is true when
+ *  the peer itself said so, false when the channel failed. */
 export function errorFromStatus(
   status: grpc.ServiceError,
   unreachable: 'FEEDER_UNREACHABLE' | 'AGENT_UNREACHABLE',
 ): GbError {
   const named = status.metadata?.get(CODE_METADATA)[0];
   if (typeof named === 'string' && isGbErrorCode(named)) {
-    return new GbError(named, status.details, { cause: status });
+    return new GbError(named, status.details, { cause: status, details: { answered: true } });
   }
   const code: GbErrorCode =
     status.code === grpc.status.DEADLINE_EXCEEDED
@@ -155,7 +156,7 @@ export function errorFromStatus(
           : status.code === grpc.status.RESOURCE_EXHAUSTED || status.code === grpc.status.UNIMPLEMENTED
             ? 'PROTOCOL_VIOLATION'
             : 'DRIVER_ERROR';
-  return new GbError(code, status.details || status.message, { cause: status });
+  return new GbError(code, status.details || status.message, { cause: status, details: { answered: false } });
 }
 
 export interface ServeOptions {

@@ -32,6 +32,16 @@ function inside(pid: number, ...command: string[]): void {
   execFileSync('nsenter', [...enterArguments(pid), ...command], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
+/** The kernel reports the carrier of a new link a moment later; until then its addresses do not count. */
+async function carrier(pid: number, link: string): Promise<void> {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    const text = execFileSync('nsenter', [...enterArguments(pid), 'ip', '-o', 'link', 'show', link], { encoding: 'utf8' });
+    if (text.includes('state UP')) return;
+    await sleep(20);
+  }
+  throw new Error(`${link} never came up`);
+}
+
 async function holder(within: number | undefined): Promise<ChildProcess & { pid: number }> {
   const enter = within === undefined ? [] : ['nsenter', ...enterArguments(within)];
   const user = within === undefined && !AS_ROOT ? ['--user', '--map-root-user'] : [];
@@ -65,6 +75,8 @@ export async function createNetwork(count: number): Promise<Network> {
     inside(feeder.pid, 'ip', 'link', 'set', 'lo', 'up');
     inside(feeder.pid, 'ip', 'addr', 'add', `${net}.2/24`, 'dev', 'gb0');
     inside(feeder.pid, 'ip', 'link', 'set', 'gb0', 'up');
+    await carrier(feeder.pid, 'gb0');
+    await carrier(host.pid, link);
   }
   const namespace = (pid: number, address: string): Namespace => ({
     address,

@@ -49,8 +49,7 @@ function notRunning(reason: unknown, what: string, hint: string): GbError {
   const error = GbError.from(reason);
   if (error.code !== 'AGENT_UNREACHABLE' && error.code !== 'FEEDER_UNREACHABLE') return error;
   // A daemon may itself answer that somebody else is unreachable; only our own socket's failure is rewritten.
-  if (!/No connection established|ENOENT|ECONNREFUSED|Connection dropped/.test(error.rawMessage))
-    return error;
+  if (error.details['answered'] === true) return error;
   return new GbError(error.code, what, { cause: error, details: { hint } });
 }
 
