@@ -8,6 +8,8 @@ import { GbError } from '../proto/base/errors.js';
 export interface Bind {
   readonly host: string;
   readonly port: number;
+  /** Chosen by default, not by name: left out if it is not ready. */
+  readonly optional?: boolean;
 }
 
 export interface BindOptions {
@@ -81,7 +83,8 @@ export function chooseBinds(
       'this machine has no LAN address to listen on; name one with --bind',
     );
   }
-  return [...new Set(hosts)].map((host) => ({ host, port: options.port }));
+  const optional = wanted.length === 0 ? { optional: true } : {};
+  return [...new Set(hosts)].map((host) => ({ host, port: options.port, ...optional }));
 }
 
 function hostsFor(text: string, allowWan: boolean, machine: readonly LocalAddress[]): string[] {

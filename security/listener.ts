@@ -114,7 +114,7 @@ export async function listenPsk(options: ListenPskOptions): Promise<PskListener>
 }
 
 class Listener implements PskListener {
-  addresses: readonly Bind[] = [];
+  readonly addresses: Bind[] = [];
   readonly #limits: AuthLimits;
   readonly #failures: FailureLog;
   readonly #replays = new ReplayGuard();
@@ -152,15 +152,27 @@ class Listener implements PskListener {
 
   async open(): Promise<void> {
     try {
-      for (const bind of this.options.binds) this.#tcp.push(await this.#listen(bind));
+      for (const bind of this.options.binds) await this.#open(bind);
+      if (this.#tcp.length === 0) {
+        throw new GbError('NOT_FOUND', 'no address of this machine is ready to listen on; name one with --bind');
+      }
     } catch (reason) {
       await this.stop();
       throw reason;
     }
-    this.addresses = this.#tcp.map((server, index) => ({
-      host: (this.options.binds[index] as Bind).host,
-      port: (server.address() as AddressInfo).port,
-    }));
+  }
+
+  /** An address nobody asked for by name may be not usable yet (IPv6 still checks it for duplicates): it is left out. */
+  async #open(bind: Bind): Promise<void> {
+    try {
+      const server = await this.#listen(bind);
+      this.#tcp.push(server);
+      this.addresses.push({ host: bind.host, port: (server.address() as AddressInfo).port });
+    } catch (reason) {
+      const code = (GbError.from(reason).cause as NodeJS.ErrnoException | undefined)?.code;
+      if (bind.optional !== true || code !== 'EADDRNOTAVAIL') throw reason;
+      this.options.log.warn({ event: 'bind_skipped', host: bind.host }, 'this address is not ready; not listening on it');
+    }
   }
 
   sessions(): readonly AuthenticatedSession[] {

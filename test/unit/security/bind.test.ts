@@ -87,6 +87,7 @@ describe('chooseBinds', () => {
     expect(chooseBinds({ allowWan: false, port: 7 }, machine)[0]).toEqual({
       host: '127.0.0.1',
       port: 7,
+      optional: true,
     });
   });
 
