@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A real feeder in this process (real TLS with a pairing key, real executors), and hosts that talk to it.
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -152,10 +152,15 @@ export async function firstStats(client: Client) {
 export async function writeAll(client: Client, lease: LeaseRef, offset: number, data: Uint8Array): Promise<number> {
   const { call, response } = client.write();
   call.write({ part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(data.length) } } });
-  for (let position = 0; position < data.length; position += MIB) {
+  let settled = false;
+  const end = response.then(
+    () => (settled = true),
+    () => (settled = true),
+  );
+  for (let position = 0; position < data.length && !settled; position += MIB) {
     const frame = data.subarray(position, position + MIB);
     if (!call.write({ part: { case: 'data', value: frame } })) {
-      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), response.catch(() => undefined)]);
+      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
     }
   }
   call.end();
@@ -185,4 +190,20 @@ export function pattern(length: number, seed: number): Buffer {
   const data = Buffer.allocUnsafe(length);
   for (let at = 0; at + 4 <= length; at += 4) data.writeUInt32LE((at * 2654435761 + seed * 40503) >>> 0, at);
   return data;
+}
+
+/** Processes named gb-executor whose parent is `pid`. */
+export function executorsOf(pid: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
+        const [, comm, rest] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? [];
+        return comm === 'gb-executor' && rest?.split(' ')[1] === String(pid) && !rest.startsWith('Z');
+      } catch {
+        return false; // It ended meanwhile.
+      }
+    })
+    .map(Number);
 }
