@@ -119,7 +119,7 @@ async function openConnection(
     };
   } catch (reason) {
     close();
-    throw GbError.from(reason, 'FEEDER_UNREACHABLE');
+    throw inPlainWords(GbError.from(reason, 'FEEDER_UNREACHABLE'));
   }
 }
 
@@ -141,6 +141,22 @@ function helloRequest(host: HostIdentity): Parameters<RawFeederClient['hello']>[
     hostName: host.hostName,
     software: softwareVersion(),
   };
+}
+
+/** Node's error codes, for people. */
+const WORDS: readonly (readonly [RegExp, string])[] = [
+  [/ECONNREFUSED/, 'nothing listens at that address'],
+  [/EHOSTUNREACH|ENETUNREACH/, 'there is no route to that address'],
+  [/ENOTFOUND|EAI_AGAIN|Name resolution failed/, 'that name is unknown'],
+  [/ETIMEDOUT|DEADLINE|Deadline exceeded/, 'no answer in time'],
+  [/ECONNRESET|EPIPE|Connection dropped/, 'the connection broke'],
+];
+
+/** grpc-js tells how a connection failed as text around Node's error; the text stays in the cause. */
+function inPlainWords(error: GbError): GbError {
+  if (error.code !== 'FEEDER_UNREACHABLE' && error.code !== 'DEADLINE_EXCEEDED') return error;
+  const words = WORDS.find(([pattern]) => pattern.test(error.rawMessage))?.[1];
+  return words ? new GbError(error.code, words, { cause: error }) : error;
 }
 
 function checkHello(hello: HelloResponse, key: PairingKey): void {
@@ -174,7 +190,7 @@ function watch(
     if (ended || signal.aborted) return;
     ended = true;
     close();
-    request.onEnd(reason);
+    request.onEnd(inPlainWords(reason));
   };
   stream.on('data', (stats: WatchStatsResponse) => request.onStats(stats));
   stream.on('error', (reason: unknown) => end(fromStream(reason)));
