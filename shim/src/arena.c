@@ -2,6 +2,7 @@
 /* arena.c: the reservation, its windows, and the index from address to span. */
 #include "arena.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -33,7 +34,7 @@ static struct {
 static _Atomic uint64_t buffer_ids = 0;
 
 uint64_t gb_buffer_id(void) {
-  return __atomic_add_fetch(&buffer_ids, 1, __ATOMIC_RELAXED);
+  return 1 + atomic_fetch_add_explicit(&buffer_ids, 1, memory_order_relaxed);
 }
 
 /* The driver treats the address as a hint: only the answer counts. */
@@ -220,4 +221,22 @@ struct gb_span *gb_span_next(const struct gb_span *span) {
     if (arena.spans[i] != NULL) return arena.spans[i];
   }
   return NULL;
+}
+
+void gb_span_note_lost(const struct gb_lost *lost) {
+  pthread_rwlock_rdlock(&gb_index_lock);
+  bool inside = lost->offset < gb_arena_size_bytes && lost->length <= gb_arena_size_bytes - lost->offset;
+  uint64_t at = gb_arena_base_address + lost->offset;
+  uint64_t end = inside ? at + lost->length : at;
+  uint64_t reached = gb_arena_base_address + reached_bytes;
+  if (end > reached) end = reached;
+  while (at < end) {
+    struct gb_span *span = gb_span_at(at);
+    if (span != NULL && at < span->base + span->bytes && !atomic_load_explicit(&span->lost, memory_order_relaxed)) {
+      memcpy(span->lost_feeder, lost->feeder, sizeof span->lost_feeder);
+      atomic_store_explicit(&span->lost, 1, memory_order_release);
+    }
+    at = span != NULL ? span->base + span->bytes + GB_GUARD_BYTES : at + GB_GRANULE;
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
 }

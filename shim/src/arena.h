@@ -8,6 +8,7 @@
 #ifndef GB_ARENA_H
 #define GB_ARENA_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -101,11 +102,14 @@ struct gb_span *gb_span_next(const struct gb_span *span);
 /* Bytes from the arena's base that ranges have ever reached: no pointer the program can have lies beyond. Far less than
  * the arena, so that data which merely looks like an address is rare in the content scan. */
 uint64_t gb_arena_reached_bytes(void);
+/* The agent says that a feeder is gone with these bytes: marks the spans they belong to. Bytes from outside: any value is
+ * harmless. Called by the link's thread; takes gb_index_lock. */
+void gb_span_note_lost(const struct gb_lost *lost);
 /* Next unique buffer id. */
 uint64_t gb_buffer_id(void);
 
 static inline uint32_t gb_residency(const struct gb_span *span) {
-  return __atomic_load_n(&span->residency, __ATOMIC_ACQUIRE);
+  return atomic_load_explicit(&span->residency, memory_order_acquire);
 }
 
 static inline uint32_t gb_piece_count(const struct gb_span *span) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* client.c: the agent link: its thread, its connection and what comes over it. Requests are in request.c. */
+#include <stdatomic.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -13,9 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "config.h"
-#include "core.h"
-#include "gated.h"
 #include "link.h"
 #include "lock.h"
 #include "report.h"
@@ -39,9 +39,9 @@ static uint32_t refused_status;
 
 static void store_limits(const uint64_t limits[GB_TIER_COUNT]) {
   for (int tier = 0; tier < GB_TIER_COUNT; tier++) {
-    __atomic_store_n(&gb_link.limits[tier], limits[tier], __ATOMIC_RELAXED);
+    atomic_store_explicit(&gb_link.limits[tier], limits[tier], memory_order_relaxed);
   }
-  __atomic_store_n(&gb_link.limits_known, true, __ATOMIC_RELEASE);
+  atomic_store_explicit(&gb_link.limits_known, true, memory_order_release);
 }
 
 static bool on_hello_ack(const struct gb_frame *frame, const void *payload) {
@@ -71,7 +71,7 @@ static bool on_notice(const struct gb_frame *frame, const void *payload) {
     case GB_MSG_LOST:
       if (!gb_wire_read(frame, payload, &lost, sizeof lost)) return false;
       lost.feeder[sizeof lost.feeder - 1] = '\0';
-      gb_gated_note_lost(&lost);
+      gb_span_note_lost(&lost);
       return true;
     default:
       return (frame->flags & GB_FRAME_OPTIONAL) != 0;
@@ -130,7 +130,7 @@ static void send_report(bool always) {
 static void serve(int fd) {
   struct gb_wire wire = {.have = 0};
   uint64_t hello_until = gb_now_ns() + HELLO_TIMEOUT_MS * GB_MS;
-  while (!__atomic_load_n(&gb_link.stopping, __ATOMIC_ACQUIRE)) {
+  while (!atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = gb_link.wake_fd, .events = POLLIN}};
     int ready = poll(fds, 2, GB_REPORT_INTERVAL_MS);
     if (ready < 0 && errno != EINTR) return;
@@ -147,7 +147,7 @@ static void attach_once(void) {
   if (fd >= 0 && gb_link_open(fd)) serve(fd);
   else if (fd >= 0) close(fd);
   gb_link_close();
-  if (!said_absent && !__atomic_load_n(&gb_link.stopping, __ATOMIC_ACQUIRE)) {
+  if (!said_absent && !atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     said_absent = true;
     const char *why = refused_status != GB_STATUS_OK ? "refuses this process" : "does not answer";
     gb_log(GB_LOG_WARN, "the agent at %s %s (status %u): local tiers only until it does",
@@ -157,7 +157,7 @@ static void attach_once(void) {
 
 static void wait_for_wake(uint32_t milliseconds) {
   struct pollfd fd = {.fd = gb_link.wake_fd, .events = POLLIN};
-  while (milliseconds > 0 && !__atomic_load_n(&gb_link.stopping, __ATOMIC_ACQUIRE)) {
+  while (milliseconds > 0 && !atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     uint32_t part = milliseconds < GB_REPORT_INTERVAL_MS ? milliseconds : GB_REPORT_INTERVAL_MS;
     poll(&fd, 1, (int)part);
     gb_report_tick();
@@ -168,7 +168,7 @@ static void wait_for_wake(uint32_t milliseconds) {
 static void *run(void *unused) {
   (void)unused;
   uint32_t backoff = BACKOFF_MS_MIN;
-  while (!__atomic_load_n(&gb_link.stopping, __ATOMIC_ACQUIRE)) {
+  while (!atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     uint64_t generation = gb_link.generation;
     attach_once();
     if (gb_link.generation != generation && refused_status == GB_STATUS_OK) backoff = BACKOFF_MS_MIN;
@@ -218,7 +218,7 @@ void gb_client_stop(void) {
   if (!thread_started) return;
   thread_started = false;
   send_report(true);
-  __atomic_store_n(&gb_link.stopping, true, __ATOMIC_RELEASE);
+  atomic_store_explicit(&gb_link.stopping, true, memory_order_release);
   uint64_t one = 1;
   ssize_t written = write(gb_link.wake_fd, &one, sizeof one);
   (void)written;

@@ -13,6 +13,7 @@
 #define GB_CUDA_NO_ALIASES /* names are concrete symbols here */
 #endif
 #include <cuda.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -52,7 +53,7 @@ extern _Atomic uint32_t gb_plain_count;
 bool gb_plain_find(CUdeviceptr pointer);
 static inline bool gb_manages(CUdeviceptr pointer) {
   return gb_owns(pointer) ||
-         (__atomic_load_n(&gb_plain_count, __ATOMIC_ACQUIRE) != 0 && gb_plain_find(pointer));
+         (atomic_load_explicit(&gb_plain_count, memory_order_acquire) != 0 && gb_plain_find(pointer));
 }
 
 /* cuMemAlloc on the current context. returns: the driver's codes; CUDA_ERROR_OUT_OF_MEMORY when no tier may hold it. */
@@ -117,7 +118,7 @@ static inline void gb_count(uint64_t *counter) {
   __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
 }
 
-#define GB_SLOW() __builtin_expect(__atomic_load_n(&gb_slow_path, __ATOMIC_ACQUIRE) != 0, 0)
+#define GB_SLOW() __builtin_expect(atomic_load_explicit(&gb_slow_path, memory_order_acquire) != 0, 0)
 
 /* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it does not run, and the
  * graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way was taken, for gb_end. */

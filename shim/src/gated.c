@@ -8,6 +8,7 @@
  */
 #include "gated.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,7 @@ void gb_gated_start(void) {
     return;
   }
   mode_on = true;
-  __atomic_or_fetch(&gb_slow_path, SLOW_GATED, __ATOMIC_RELEASE);
+  atomic_fetch_or_explicit(&gb_slow_path, SLOW_GATED, memory_order_release);
 }
 
 bool gb_gated_on(void) {
@@ -55,30 +56,14 @@ uint64_t gb_gated_capacity(void) {
 }
 
 CUresult gb_sticky_error(void) {
-  return (CUresult)__atomic_load_n(&sticky, __ATOMIC_ACQUIRE);
-}
-
-void gb_gated_note_lost(const struct gb_lost *lost) {
-  pthread_rwlock_rdlock(&gb_index_lock);
-  bool inside = lost->offset < gb_arena_size_bytes && lost->length <= gb_arena_size_bytes - lost->offset;
-  uint64_t at = gb_arena_base_address + lost->offset;
-  uint64_t end = at + lost->length;
-  while (inside && at < end) {
-    struct gb_span *span = gb_span_at(at);
-    if (span != NULL && at < span->base + span->bytes && !__atomic_load_n(&span->lost, __ATOMIC_RELAXED)) {
-      memcpy(span->lost_feeder, lost->feeder, sizeof span->lost_feeder);
-      __atomic_store_n(&span->lost, 1, __ATOMIC_RELEASE);
-    }
-    at = span != NULL ? span->base + span->bytes + GB_GUARD_BYTES : at + GB_GRANULE;
-  }
-  pthread_rwlock_unlock(&gb_index_lock);
+  return (CUresult)atomic_load_explicit(&sticky, memory_order_acquire);
 }
 
 /* The owner of lost bytes gets 911 from here on; the first range names the cause. */
 static CUresult set_lost(const struct gb_span *span) {
   uint32_t none = CUDA_SUCCESS;
-  if (__atomic_compare_exchange_n(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-    __atomic_or_fetch(&gb_slow_path, SLOW_STICKY, __ATOMIC_RELEASE);
+  if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE, memory_order_acq_rel, memory_order_acquire)) {
+    atomic_fetch_or_explicit(&gb_slow_path, SLOW_STICKY, memory_order_release);
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",
              "feeder %s is gone with %llu bytes at 0x%llx: this program cannot go on", feeder,
@@ -105,7 +90,7 @@ static bool is_ready(const struct gb_touch *touch, bool launch) {
     const struct gb_span *span = gb_span_at(touch->bases[i]);
     if (span == NULL) continue;
     ready = gb_residency(span) == GB_RESIDENT;
-    if (launch && anything_unmapped) ready &= __atomic_load_n(&span->scan, __ATOMIC_RELAXED) == GB_SCAN_CLEAN;
+    if (launch && anything_unmapped) ready &= atomic_load_explicit(&span->scan, memory_order_relaxed) == GB_SCAN_CLEAN;
   }
   pthread_rwlock_unlock(&gb_index_lock);
   return ready;
@@ -118,7 +103,7 @@ static void note_use(const struct gb_touch *touch) {
   for (uint32_t i = 0; i < touch->count; i++) {
     struct gb_span *span = gb_span_at(touch->bases[i]);
     if (span == NULL) continue;
-    __atomic_store_n(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, __ATOMIC_RELAXED);
+    atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
     gb_used_at(span, tick);
   }
   pthread_rwlock_unlock(&gb_index_lock);
@@ -128,7 +113,7 @@ static void note_use(const struct gb_touch *touch) {
 static void note_unknown_use(void) {
   pthread_rwlock_rdlock(&gb_index_lock);
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    __atomic_store_n(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, __ATOMIC_RELAXED);
+    atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
   }
   pthread_rwlock_unlock(&gb_index_lock);
 }

@@ -30,8 +30,6 @@ enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patien
  * pre: gb_lock. */
 void gb_gated_forget(struct gb_span *span);
 
-/* The agent says a feeder is gone. Called by the link's thread; takes gb_index_lock only. */
-void gb_gated_note_lost(const struct gb_lost *lost);
 /* Enters the mode when it was asked for and the agent agrees. After the first HELLO. */
 void gb_gated_start(void);
 /* Feeder bytes granted to this process. Any thread. */

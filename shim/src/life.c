@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* life.c: start after cuInit, forked children, the end of the process; the locks. */
+#include <stdatomic.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -34,12 +35,12 @@ void gb_sleep_ns(uint64_t nanoseconds) {
 }
 
 bool gb_core_active(void) {
-  return __atomic_load_n(&active, __ATOMIC_ACQUIRE);
+  return atomic_load_explicit(&active, memory_order_acquire);
 }
 
 /* CUDA does not survive fork: the child gets the driver's own errors, and nothing of the parent's link. */
 static void in_child(void) {
-  __atomic_store_n(&active, false, __ATOMIC_RELEASE);
+  atomic_store_explicit(&active, false, memory_order_release);
   gb_slow_path = 0;
   gb_client_forked();
 }
@@ -62,7 +63,7 @@ static void start(void) {
   gb_gated_start();
   pthread_atfork(NULL, NULL, in_child);
   atexit(at_exit);
-  __atomic_store_n(&active, true, __ATOMIC_RELEASE);
+  atomic_store_explicit(&active, true, memory_order_release);
 }
 
 void gb_core_start(void) {

@@ -2,6 +2,7 @@
 /* move.c: evict and fetch. */
 #include "move.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -179,8 +180,8 @@ static enum gb_moved store_all(struct gb_span *span, CUstream stream, struct see
 }
 
 static void set_residency(struct gb_span *span, enum gb_residency residency, enum gb_scan scan) {
-  __atomic_store_n(&span->scan, (uint32_t)scan, __ATOMIC_RELAXED);
-  __atomic_store_n(&span->residency, (uint32_t)residency, __ATOMIC_RELEASE);
+  atomic_store_explicit(&span->scan, (uint32_t)scan, memory_order_relaxed);
+  atomic_store_explicit(&span->residency, (uint32_t)residency, memory_order_release);
 }
 
 static enum gb_moved evict_in_context(struct gb_span *span) {
@@ -239,7 +240,7 @@ static enum gb_moved load_all(struct gb_span *span, CUstream stream) {
 static enum gb_moved fetch_in_context(struct gb_span *span) {
   bool stored = gb_residency(span) == GB_STORED;
   CUstream stream = gb_context_stream(gb_context_get(span->context, span->device));
-  if (stored && __atomic_load_n(&span->lost, __ATOMIC_ACQUIRE)) return GB_MOVE_LOST;
+  if (stored && atomic_load_explicit(&span->lost, memory_order_acquire)) return GB_MOVE_LOST;
   if (stored && (stream == NULL || !open_staging())) return GB_MOVE_UNREACHABLE;
   if (span->chunk_count == 0) { /* else they are still mapped from an attempt that could not undo it */
     if (gb_chunks_cover(span) != CUDA_SUCCESS) return GB_MOVE_NO_ROOM;

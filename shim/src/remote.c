@@ -2,6 +2,7 @@
 /* remote.c: grants, placements and drops on feeders. */
 #include "remote.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,9 +93,9 @@ static enum gb_status ask_place(struct gb_span *span) {
 
 /* A lost copy still occupies its place in the agent's book: it is dropped there first. */
 static void settle_loss(struct gb_span *span) {
-  if (!__atomic_load_n(&span->lost, __ATOMIC_ACQUIRE) || !span->placed) return;
+  if (!atomic_load_explicit(&span->lost, memory_order_acquire) || !span->placed) return;
   if (!gb_remote_drop(span)) return;
-  __atomic_store_n(&span->lost, 0, __ATOMIC_RELEASE);
+  atomic_store_explicit(&span->lost, 0, memory_order_release);
 }
 
 enum gb_status gb_remote_place(struct gb_span *span) {

@@ -2,6 +2,7 @@
 /* report.c: sums what threads counted, tells the phase, writes the statistics file. */
 #include "report.h"
 
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -76,11 +77,11 @@ static void sum_threads(uint64_t *launches, uint64_t *copies) {
 }
 
 void gb_report_add(enum gb_counter counter, uint64_t amount) {
-  __atomic_add_fetch(&counters[counter], amount, __ATOMIC_RELAXED);
+  atomic_fetch_add_explicit(&counters[counter], amount, memory_order_relaxed);
 }
 
 static uint64_t counter(enum gb_counter which) {
-  return __atomic_load_n(&counters[which], __ATOMIC_RELAXED);
+  return atomic_load_explicit(&counters[which], memory_order_relaxed);
 }
 
 /* ---- phase ----

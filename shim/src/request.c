@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* request.c: requests to the agent, their replies, HELLO and staging memory. */
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -142,7 +143,7 @@ enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget, s
                                 uint32_t timeout_ms) {
   enum gb_status status = request(type, budget, sizeof *budget, reply, sizeof *reply, timeout_ms);
   if (status == GB_STATUS_OK && budget->tier < GB_TIER_COUNT) {
-    __atomic_store_n(&gb_link.limits[budget->tier], reply->limit_bytes, __ATOMIC_RELAXED);
+    atomic_store_explicit(&gb_link.limits[budget->tier], reply->limit_bytes, memory_order_relaxed);
   }
   return status;
 }
@@ -169,8 +170,8 @@ uint64_t gb_client_features(void) {
 }
 
 bool gb_client_limit(enum gb_tier tier, uint64_t *bytes) {
-  if (!__atomic_load_n(&gb_link.limits_known, __ATOMIC_ACQUIRE)) return false;
-  *bytes = __atomic_load_n(&gb_link.limits[tier], __ATOMIC_RELAXED);
+  if (!atomic_load_explicit(&gb_link.limits_known, memory_order_acquire)) return false;
+  *bytes = atomic_load_explicit(&gb_link.limits[tier], memory_order_relaxed);
   return true;
 }
 

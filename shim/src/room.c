@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* room.c: admission beyond the local tiers, and eviction until there is room. */
+#include <stdatomic.h>
+
 #include "room.h"
 
 #include "chunk.h"
@@ -69,8 +71,8 @@ enum gb_moved gb_bring(struct gb_span *const *wanted, uint32_t wanted_count, con
 
 bool gb_gated_admit(struct gb_span *span) {
   if (!gb_gated_on()) return false;
-  __atomic_store_n(&span->residency, (uint32_t)GB_UNWRITTEN, __ATOMIC_RELEASE);
-  __atomic_store_n(&span->scan, (uint32_t)GB_SCAN_CLEAN, __ATOMIC_RELAXED);
+  atomic_store_explicit(&span->residency, (uint32_t)GB_UNWRITTEN, memory_order_release);
+  atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_CLEAN, memory_order_relaxed);
   uint64_t local = gb_local_bytes(span->device);
   if (span->bytes > local || !gb_remote_grant(local)) {
     gb_log(GB_LOG_INFO, "%llu bytes refused: %s", (unsigned long long)span->bytes,

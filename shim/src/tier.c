@@ -2,6 +2,7 @@
 /* tier.c: the accounts of T1, T2 and the feeders, and who may add to them. */
 #include "tier.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +26,7 @@ static struct {
 } tiers;
 
 static uint64_t load(const _Atomic uint64_t *value) {
-  return __atomic_load_n(value, __ATOMIC_RELAXED);
+  return atomic_load_explicit(value, memory_order_relaxed);
 }
 
 static uint64_t less(uint64_t a, uint64_t b) {
@@ -79,21 +80,21 @@ uint64_t gb_tier_peak(enum gb_tier tier) {
 
 static void note_peak(enum gb_tier tier) {
   uint64_t used = gb_tier_used(tier);
-  if (used > load(&tiers.peak[tier])) __atomic_store_n(&tiers.peak[tier], used, __ATOMIC_RELAXED);
+  if (used > load(&tiers.peak[tier])) atomic_store_explicit(&tiers.peak[tier], used, memory_order_relaxed);
 }
 
 void gb_tier_add(enum gb_tier tier, CUdevice device, enum gb_account account, int64_t bytes) {
   int index = gb_arena_device_index(device);
   if (tier == GB_TIER_T2) {
-    __atomic_add_fetch(&tiers.t2[account], (uint64_t)bytes, __ATOMIC_RELAXED);
+    atomic_fetch_add_explicit(&tiers.t2[account], (uint64_t)bytes, memory_order_relaxed);
   } else if (index >= 0) {
-    __atomic_add_fetch(&tiers.t1[index][account], (uint64_t)bytes, __ATOMIC_RELAXED);
+    atomic_fetch_add_explicit(&tiers.t1[index][account], (uint64_t)bytes, memory_order_relaxed);
   }
   note_peak(tier);
 }
 
 void gb_tier_add_feeder(enum gb_tier tier, int64_t bytes) {
-  __atomic_add_fetch(&tiers.feeder[tier], (uint64_t)bytes, __ATOMIC_RELAXED);
+  atomic_fetch_add_explicit(&tiers.feeder[tier], (uint64_t)bytes, memory_order_relaxed);
   note_peak(tier);
 }
 
@@ -177,7 +178,7 @@ bool gb_t2_acquire(uint64_t bytes) {
            status);
     return false;
   }
-  __atomic_add_fetch(&tiers.t2_held, request.bytes, __ATOMIC_RELAXED);
+  atomic_fetch_add_explicit(&tiers.t2_held, request.bytes, memory_order_relaxed);
   return true;
 }
 
@@ -187,6 +188,6 @@ void gb_t2_return(void) {
   struct gb_budget_reply reply;
   if (request.bytes == 0) return;
   /* Unreachable is no matter: the next HELLO states what is held. */
-  __atomic_sub_fetch(&tiers.t2_held, request.bytes, __ATOMIC_RELAXED);
+  atomic_fetch_sub_explicit(&tiers.t2_held, request.bytes, memory_order_relaxed);
   gb_client_budget(GB_MSG_RETURN, &request, &reply, GB_GRANT_TIMEOUT_MS);
 }

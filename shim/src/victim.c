@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* victim.c: learned intervals and the choice of a victim. */
+#include <stdatomic.h>
+
 #include "victim.h"
 
 static _Atomic uint64_t ticks;
 
 uint64_t gb_tick(void) {
-  return __atomic_add_fetch(&ticks, 1, __ATOMIC_RELAXED);
+  return 1 + atomic_fetch_add_explicit(&ticks, 1, memory_order_relaxed);
 }
 
 void gb_used_at(struct gb_span *span, uint64_t tick) {
-  uint64_t last = __atomic_exchange_n(&span->last_use, tick, __ATOMIC_RELAXED);
+  uint64_t last = atomic_exchange_explicit(&span->last_use, tick, memory_order_relaxed);
   /* Uses right after each other belong to one visit; the interval is from visit to visit. */
-  if (last != 0 && tick > last + 1) __atomic_store_n(&span->interval, tick - last, __ATOMIC_RELAXED);
+  if (last != 0 && tick > last + 1) atomic_store_explicit(&span->interval, tick - last, memory_order_relaxed);
 }
 
 uint64_t gb_predict(const struct gb_span *span, uint64_t now) {
-  uint64_t last = __atomic_load_n(&span->last_use, __ATOMIC_RELAXED);
-  uint64_t interval = __atomic_load_n(&span->interval, __ATOMIC_RELAXED);
+  uint64_t last = atomic_load_explicit(&span->last_use, memory_order_relaxed);
+  uint64_t interval = atomic_load_explicit(&span->interval, memory_order_relaxed);
   if (interval == 0) {
     /* Used in one visit only, typically its upload: of those the latest is needed last when the program then works
      * through them in order. One used just now is likely to be used again at once. */
@@ -30,7 +32,7 @@ uint64_t gb_predict(const struct gb_span *span, uint64_t now) {
 struct gb_span *gb_victim(CUdevice device, const uint64_t *keep, uint32_t keep_count) {
   struct gb_span *best = NULL;
   uint64_t best_next = 0;
-  uint64_t now = __atomic_load_n(&ticks, __ATOMIC_RELAXED);
+  uint64_t now = atomic_load_explicit(&ticks, memory_order_relaxed);
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
     if (span->slab != NULL || span->going || gb_residency(span) != GB_RESIDENT || span->device != device) continue;
     bool kept = false;

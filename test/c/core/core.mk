@@ -11,7 +11,6 @@ CORE_COMMON := $(CORE_OUT)/kernels.so $(CORE_OUT)/agent $(CORE_SIM)
 
 .PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-gpu
 test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_OUT)/plain/program $(BUILD)/lib/libgreenboost_cuda.so
-	$(CORE_OUT)/unit
 	test/c/core/run.sh plain $(BUILD)/lib/libgreenboost_cuda.so
 test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/libgreenboost_cuda.so
 	test/c/core/run.sh asan $(CORE_OUT)/asan/libgreenboost_cuda.so

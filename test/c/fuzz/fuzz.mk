@@ -6,6 +6,8 @@ FUZZ_CC := $(shell for cc in clang clang-19 clang-18 clang-17 clang-16 clang-15;
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZ_NAMES := $(patsubst test/c/fuzz/%_fuzz.c,%,$(wildcard test/c/fuzz/*_fuzz.c))
 FUZZ_SOURCES_executor := driver/executor/frame.c driver/executor/ranges.c
+FUZZ_SOURCES_shim := $(addprefix shim/src/,client.c request.c wire.c arena.c va.c config.c)
+FUZZ_FLAGS_shim := -D_GNU_SOURCE -pthread
 GB_FUZZ_SECONDS ?= 60
 
 .PHONY: test-c-fuzz $(addprefix fuzz-,$(FUZZ_NAMES))
@@ -21,4 +23,4 @@ $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%: $(FUZZ_OUT)/%_fuzz
 $(FUZZ_OUT)/%_fuzz: test/c/fuzz/%_fuzz.c $$(FUZZ_SOURCES_$$*)
 	@mkdir -p $(@D)
 	@test -n "$(FUZZ_CC)" || { echo "fuzzing needs clang: apt-get install clang" >&2; exit 1; }
-	$(FUZZ_CC) $(FUZZ_FLAGS) -Idriver/include -Idriver/executor -Ishim/include -Ishim/src $^ -o $@
+	$(FUZZ_CC) $(FUZZ_FLAGS) $(FUZZ_FLAGS_$*) -Idriver/include -Idriver/executor -Ishim/include -Ishim/src $^ -o $@
