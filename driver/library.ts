@@ -14,11 +14,17 @@ export function gpuDriverFromEnv(env: Env, fallback: GpuDriver): GpuDriver {
   const text = env['GREENBOOST_GPU'];
   if (text === undefined || text === '') return fallback;
   if (text === 'none' || text === 'cuda' || text === 'sim') return text;
-  throw new GbError('INVALID_ARGUMENT', `GREENBOOST_GPU=${text.slice(0, 40)}: write cuda, sim or none`);
+  throw new GbError(
+    'INVALID_ARGUMENT',
+    `GREENBOOST_GPU=${text.slice(0, 40)}: write cuda, sim or none`,
+  );
 }
 
 /** What to give to dlopen for `libcuda.so.1` or `libnvidia-ml.so.1`. */
-export function driverLibrary(gpu: 'cuda' | 'sim', name: 'libcuda.so.1' | 'libnvidia-ml.so.1'): string {
+export function driverLibrary(
+  gpu: 'cuda' | 'sim',
+  name: 'libcuda.so.1' | 'libnvidia-ml.so.1',
+): string {
   return gpu === 'sim' ? nativePath('lib', 'sim', name) : name;
 }
 
@@ -28,7 +34,8 @@ const PASSED = /^(PATH|HOME|LANG|LC_ALL|TMPDIR|LD_LIBRARY_PATH|GBSIM_.*|CUDA_.*|
 /** The environment of a native child: few variables, never the shim, the simulated driver first if it is wanted. */
 export function driverEnv(gpu: GpuDriver, env: Env): Record<string, string> {
   const passed: Record<string, string> = {};
-  for (const [name, value] of Object.entries(env)) if (value !== undefined && PASSED.test(name)) passed[name] = value;
+  for (const [name, value] of Object.entries(env))
+    if (value !== undefined && PASSED.test(name)) passed[name] = value;
   if (gpu === 'sim') {
     const folder = join(nativePath('lib', 'sim', 'libcuda.so.1'), '..');
     passed['LD_LIBRARY_PATH'] = [folder, passed['LD_LIBRARY_PATH']].filter(Boolean).join(':');

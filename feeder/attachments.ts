@@ -78,13 +78,17 @@ export class Attachments {
     void executor.ended.then(({ reason, expected }) => {
       if (!expected) this.onExecutorDeath(attachment, reason);
     });
-    log.info({ event: 'executor_started', lease: id, pid: executor.pid }, 'an executor holds this lease');
+    log.info(
+      { event: 'executor_started', lease: id, pid: executor.pid },
+      'an executor holds this lease',
+    );
   }
 
   /** @throws GbError DATA_LOSS when its executor died; LEASE_EXPIRED when it is ending. */
   get(leaseId: LeaseId): Attachment {
     const attachment = this.held.get(leaseId);
-    if (!attachment || attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${leaseId} has ended`);
+    if (!attachment || attachment.ending)
+      throw new GbError('LEASE_EXPIRED', `lease ${leaseId} has ended`);
     if (attachment.failure) throw attachment.failure;
     return attachment;
   }
@@ -100,15 +104,25 @@ export class Attachments {
 
   /** Maps zeroed memory. Returns its locked bytes. Cancel: an allocation whose caller went away is undone.
    *  @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED, DATA_LOSS; then nothing has changed. */
-  async allocate(lease: Lease, device: DeviceKey, offset: number, length: number, signal: AbortSignal): Promise<number> {
+  async allocate(
+    lease: Lease,
+    device: DeviceKey,
+    offset: number,
+    length: number,
+    signal: AbortSignal,
+  ): Promise<number> {
     const attachment = this.get(lease.id);
     checkRange(lease, offset, length);
     if (attachment.ranges.count >= RANGES_PER_LEASE_MAX) {
-      throw new GbError('CAPACITY_EXHAUSTED', `a lease holds at most ${RANGES_PER_LEASE_MAX} ranges`);
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `a lease holds at most ${RANGES_PER_LEASE_MAX} ranges`,
+      );
     }
     const range: HeldRange = { device, offset, length, lockedBytes: 0, ready: false };
     attachment.ranges.add(range);
-    const undoGuard = device === RAM_KEY ? await this.guardOrForget(attachment, range) : () => undefined;
+    const undoGuard =
+      device === RAM_KEY ? await this.guardOrForget(attachment, range) : () => undefined;
     try {
       this.take(attachment, range);
       try {
@@ -137,7 +151,11 @@ export class Attachments {
   async free(lease: Lease, device: DeviceKey, offset: number, length: number): Promise<void> {
     const attachment = this.get(lease.id);
     const range = attachment.ranges.find(device, offset, length);
-    if (!range?.ready) throw new GbError('NOT_FOUND', `no range of ${length} bytes was allocated at offset ${offset}`);
+    if (!range?.ready)
+      throw new GbError(
+        'NOT_FOUND',
+        `no range of ${length} bytes was allocated at offset ${offset}`,
+      );
     range.ready = false; // A second Free, and new transfers, do not find it.
     await attachment.executor.free(executorRange(range));
     attachment.ranges.remove(range);
@@ -158,7 +176,8 @@ export class Attachments {
   /** Writes one frame. Awaiting it is the flow control. */
   async writeFrame(attachment: Attachment, offset: number, data: Uint8Array): Promise<void> {
     assert(data.length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
-    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    if (attachment.ending)
+      throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
     await attachment.executor.write(BigInt(offset), data);
     attachment.writeBytes += data.length;
     this.writeTotal += data.length;
@@ -166,7 +185,8 @@ export class Attachments {
 
   async readFrame(attachment: Attachment, offset: number, length: number): Promise<Buffer> {
     assert(length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
-    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    if (attachment.ending)
+      throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
     const data = await attachment.executor.read(BigInt(offset), length);
     attachment.readBytes += length;
     this.readTotal += length;
@@ -197,7 +217,10 @@ export class Attachments {
     attachment.failure = new GbError('DATA_LOSS', text, { details: { leaseId } });
     attachment.lockedBytes = 0;
     this.options.pool.close(leaseId);
-    this.options.log.error({ event: 'executor_died', lease: leaseId, pid: attachment.executor.pid, reason }, text);
+    this.options.log.error(
+      { event: 'executor_died', lease: leaseId, pid: attachment.executor.pid, reason },
+      text,
+    );
     this.options.onChange();
   }
 
@@ -212,13 +235,15 @@ export class Attachments {
 
   private take(attachment: Attachment, range: HeldRange): void {
     if (attachment.failure) throw attachment.failure;
-    if (attachment.ending) throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
+    if (attachment.ending)
+      throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
     this.options.pool.take(attachment.leaseId, range.device, range.length);
   }
 
   /** Nothing to give back once the account was closed by the executor's death or the lease's end. */
   private giveBack(attachment: Attachment, range: HeldRange): void {
-    if (attachment.failure || !this.options.pool.holding(attachment.leaseId).has(range.device)) return;
+    if (attachment.failure || !this.options.pool.holding(attachment.leaseId).has(range.device))
+      return;
     this.options.pool.give(attachment.leaseId, range.device, range.length);
   }
 
@@ -247,9 +272,15 @@ function executorRange(range: HeldRange): ExecutorRange {
 function checkRange(lease: Lease, offset: number, length: number): void {
   const aligned = offset % RANGE_ALIGN_BYTES === 0 && length % RANGE_ALIGN_BYTES === 0;
   if (!aligned || length === 0) {
-    throw new GbError('INVALID_ARGUMENT', `ranges start and end at multiples of ${RANGE_ALIGN_BYTES} bytes`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `ranges start and end at multiples of ${RANGE_ALIGN_BYTES} bytes`,
+    );
   }
   if (BigInt(offset) + BigInt(length) > lease.arenaBytes) {
-    throw new GbError('INVALID_ARGUMENT', `offset ${offset} + ${length} bytes is outside the arena`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `offset ${offset} + ${length} bytes is outside the arena`,
+    );
   }
 }

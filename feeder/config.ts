@@ -2,7 +2,12 @@
 // What a feeder is told, checked against what the machine has. The only file of the feeder that reads its environment.
 import { hostname } from 'node:os';
 import { GbError } from '../proto/base/errors.js';
-import { DEFAULT_PORT, HOST_NAME_CHARACTERS_MAX, LEASE_TTL_MS, RANGE_ALIGN_BYTES } from '../proto/base/limits.js';
+import {
+  DEFAULT_PORT,
+  HOST_NAME_CHARACTERS_MAX,
+  LEASE_TTL_MS,
+  RANGE_ALIGN_BYTES,
+} from '../proto/base/limits.js';
 import { configDir, feedSocketPath } from '../proto/base/paths.js';
 import { formatBytes, parseBytes } from '../proto/base/units.js';
 import { listGpus, type Gpu } from '../driver/cuda/memory.js';
@@ -64,11 +69,15 @@ const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES)
 
 /** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared, NOT_FOUND without
  *  the GPU that was named; the message says what to do. */
-export async function resolveConfig(options: FeederOptions, env: Env = process.env): Promise<FeederConfig> {
+export async function resolveConfig(
+  options: FeederOptions,
+  env: Env = process.env,
+): Promise<FeederConfig> {
   const vram = new Map([...(options.vramBytes ?? [])].filter(([, bytes]) => bytes > 0));
   const gpu = options.gpu ?? gpuDriverFromEnv(env, vram.size > 0 ? 'cuda' : 'none');
   const memory = readMemory();
-  const ramReserveBytes = options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
+  const ramReserveBytes =
+    options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
   const config: FeederConfig = {
     ramBytes: chooseRam(options.ramBytes, memory, ramReserveBytes),
     ramReserveBytes,
@@ -97,12 +106,20 @@ function reserveFromEnv(env: Env): number | undefined {
 }
 
 /** Whole chunks of RAM. */
-export function chooseRam(wanted: number | undefined, memory: MemoryFacts, reserveBytes: number): number {
+export function chooseRam(
+  wanted: number | undefined,
+  memory: MemoryFacts,
+  reserveBytes: number,
+): number {
   const spare = alignDown(Math.max(0, memory.availableBytes - reserveBytes));
-  if (wanted === undefined) return Math.min(spare, alignDown(Math.floor(memory.availableBytes * DEFAULT_RAM_SHARE)));
+  if (wanted === undefined)
+    return Math.min(spare, alignDown(Math.floor(memory.availableBytes * DEFAULT_RAM_SHARE)));
   const bytes = alignDown(wanted);
   if (wanted > 0 && bytes === 0) {
-    throw new GbError('INVALID_ARGUMENT', `--ram: at least ${formatBytes(RANGE_ALIGN_BYTES)}, or 0 for none`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `--ram: at least ${formatBytes(RANGE_ALIGN_BYTES)}, or 0 for none`,
+    );
   }
   if (bytes > spare) {
     throw new GbError(
@@ -115,25 +132,39 @@ export function chooseRam(wanted: number | undefined, memory: MemoryFacts, reser
   return bytes;
 }
 
-async function chooseGpus(vram: ReadonlyMap<number, number>, driver: GpuDriver): Promise<LentGpu[]> {
+async function chooseGpus(
+  vram: ReadonlyMap<number, number>,
+  driver: GpuDriver,
+): Promise<LentGpu[]> {
   if (vram.size === 0) return [];
-  if (driver === 'none') throw new GbError('INVALID_ARGUMENT', '--vram needs a driver; --gpu none lends RAM only');
+  if (driver === 'none')
+    throw new GbError('INVALID_ARGUMENT', '--vram needs a driver; --gpu none lends RAM only');
   const { gpus } = await listGpus(driver);
   return [...vram]
     .sort(([a], [b]) => a - b)
     .map(([index, wanted]) => {
       const gpu = gpus.find((candidate) => candidate.index === index);
       if (!gpu) {
-        throw new GbError('NOT_FOUND', `--vram ${index}=…: this machine has GPUs 0 to ${gpus.length - 1}`);
+        throw new GbError(
+          'NOT_FOUND',
+          `--vram ${index}=…: this machine has GPUs 0 to ${gpus.length - 1}`,
+        );
       }
       return { gpu, bytes: checkVram(gpu, alignDown(wanted)) };
     });
 }
 
 function checkVram(gpu: Gpu, bytes: number): number {
-  if (bytes === 0) throw new GbError('INVALID_ARGUMENT', `--vram: at least ${formatBytes(RANGE_ALIGN_BYTES)} of a GPU`);
+  if (bytes === 0)
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `--vram: at least ${formatBytes(RANGE_ALIGN_BYTES)} of a GPU`,
+    );
   if (!gpu.vmm) {
-    throw new GbError('UNSUPPORTED', `GPU ${gpu.index} (${gpu.name}) cannot map memory at chosen addresses`);
+    throw new GbError(
+      'UNSUPPORTED',
+      `GPU ${gpu.index} (${gpu.name}) cannot map memory at chosen addresses`,
+    );
   }
   const free = Math.min(gpu.freeBytes ?? gpu.totalBytes, gpu.totalBytes);
   const spare = Math.max(0, free - (gpu.simulated ? 0 : VRAM_RESERVE_BYTES));
@@ -148,6 +179,9 @@ function checkVram(gpu: Gpu, bytes: number): number {
 
 /** Names travel to other machines' terminals: printable characters only. */
 export function cleanName(text: string): string {
-  const clean = text.replace(/[^\p{L}\p{N} ._-]/gu, '').trim().slice(0, HOST_NAME_CHARACTERS_MAX);
+  const clean = text
+    .replace(/[^\p{L}\p{N} ._-]/gu, '')
+    .trim()
+    .slice(0, HOST_NAME_CHARACTERS_MAX);
   return clean === '' ? 'feeder' : clean;
 }

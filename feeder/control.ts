@@ -31,7 +31,10 @@ export async function openControl(options: ControlOptions): Promise<ControlServe
   // The lock ends with its process, however it ends; the socket file may be left over.
   const lock = tryLockFile(`${socketPath}.lock`);
   if (!lock) {
-    throw new GbError('ALREADY_EXISTS', 'a feeder of this user runs already; see "greenboost feed status"');
+    throw new GbError(
+      'ALREADY_EXISTS',
+      'a feeder of this user runs already; see "greenboost feed status"',
+    );
   }
   const server = new grpc.Server({ 'grpc.max_receive_message_length': MESSAGE_BYTES_MAX });
   try {
@@ -63,7 +66,12 @@ export async function openControl(options: ControlOptions): Promise<ControlServe
 function bind(server: grpc.Server, socketPath: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.bindAsync(`unix:${socketPath}`, grpc.ServerCredentials.createInsecure(), (error) => {
-      if (error) reject(new GbError('DRIVER_ERROR', `cannot open ${socketPath}: ${error.message}`, { cause: error }));
+      if (error)
+        reject(
+          new GbError('DRIVER_ERROR', `cannot open ${socketPath}: ${error.message}`, {
+            cause: error,
+          }),
+        );
       else resolve();
     });
   });

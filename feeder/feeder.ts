@@ -17,7 +17,13 @@ import { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { GpuDriver } from '../driver/library.js';
 import { Attachments } from './attachments.js';
 import type { LentGpu } from './config.js';
-import { LeaseTable, type Caller, type Lease, type LeaseRequest, type RenewOutcome } from './lease.js';
+import {
+  LeaseTable,
+  type Caller,
+  type Lease,
+  type LeaseRequest,
+  type RenewOutcome,
+} from './lease.js';
 import { MemoryGuard } from './memory-guard.js';
 import { gpuKey, Pool, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
 import { StatsHub } from './stats.js';
@@ -55,7 +61,12 @@ export class Feeder {
     private readonly log: Logger,
   ) {
     const ram: [DeviceKey, number][] = settings.ramBytes > 0 ? [[RAM_KEY, settings.ramBytes]] : [];
-    this.pool = new Pool(new Map([...ram, ...settings.gpus.map(({ gpu, bytes }) => [gpuKey(gpu.index), bytes] as const)]));
+    this.pool = new Pool(
+      new Map([
+        ...ram,
+        ...settings.gpus.map(({ gpu, bytes }) => [gpuKey(gpu.index), bytes] as const),
+      ]),
+    );
     this.hub = new StatsHub(clock);
     this.gpus = settings.gpus;
     this.table = new LeaseTable(settings.leaseTtlMs);
@@ -85,11 +96,19 @@ export class Feeder {
 
   /** Promises bytes and starts the executor that will hold them. Cancel: a lease nobody waits for is released.
    *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE when stopping; then nothing has changed. */
-  async acquire(caller: Caller, request: LeaseRequest, limits: DeviceBytes, signal: AbortSignal): Promise<Lease> {
+  async acquire(
+    caller: Caller,
+    request: LeaseRequest,
+    limits: DeviceBytes,
+    signal: AbortSignal,
+  ): Promise<Lease> {
     this.assertLending();
     checkArena(request);
     if (this.table.countOf(caller.hostId) >= LEASES_PER_SESSION_MAX) {
-      throw new GbError('CAPACITY_EXHAUSTED', `a host holds at most ${LEASES_PER_SESSION_MAX} leases`);
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `a host holds at most ${LEASES_PER_SESSION_MAX} leases`,
+      );
     }
     const lease = this.table.acquire(caller, request, this.clock.nowMs());
     try {
@@ -117,7 +136,13 @@ export class Feeder {
     }
     const { id, attachmentId, hostName } = lease;
     this.log.info(
-      { event: 'lease_acquired', lease: id, attachment: attachmentId, host: hostName, limits: Object.fromEntries(limits) },
+      {
+        event: 'lease_acquired',
+        lease: id,
+        attachment: attachmentId,
+        host: hostName,
+        limits: Object.fromEntries(limits),
+      },
       'bytes are promised',
     );
     return lease;
@@ -135,7 +160,10 @@ export class Feeder {
   renew(caller: Caller, id: string, fencingToken: bigint): RenewOutcome {
     const outcome = this.table.renew(caller, id, fencingToken, this.clock.nowMs());
     if (outcome.t === 'ok' && outcome.adopted) {
-      this.log.info({ event: 'lease_adopted', lease: id, session: caller.sessionId }, 'a session took over a lease');
+      this.log.info(
+        { event: 'lease_adopted', lease: id, session: caller.sessionId },
+        'a session took over a lease',
+      );
       this.changed();
     }
     return outcome;
@@ -167,7 +195,10 @@ export class Feeder {
   onSessionEnd(sessionId: SessionId): void {
     for (const { id } of this.table.orphan(sessionId, this.clock.nowMs())) {
       const { leaseTtlMs } = this;
-      this.log.warn({ event: 'lease_orphaned', lease: id, leaseTtlMs }, 'its session has ended; the TTL runs');
+      this.log.warn(
+        { event: 'lease_orphaned', lease: id, leaseTtlMs },
+        'its session has ended; the TTL runs',
+      );
     }
     this.changed();
   }
@@ -228,7 +259,10 @@ export class Feeder {
 
   private async endExpired(id: LeaseId): Promise<void> {
     const freedBytes = await this.attachments.end(id);
-    this.log.warn({ event: 'lease_expired', lease: id, freedBytes }, 'nobody renewed a lease; it was freed');
+    this.log.warn(
+      { event: 'lease_expired', lease: id, freedBytes },
+      'nobody renewed a lease; it was freed',
+    );
   }
 
   private assertLending(): void {
@@ -241,7 +275,12 @@ function checkArena({ arenaBase, arenaBytes }: LeaseRequest): void {
   const align = BigInt(RANGE_ALIGN_BYTES);
   const aligned = arenaBase % align === 0n && arenaBytes % align === 0n;
   const sized = arenaBytes > 0n && arenaBytes <= ARENA_BYTES_MAX;
-  if (!aligned || !sized || arenaBase < ARENA_WINDOW_BASE || arenaBase + arenaBytes > ARENA_WINDOW_END) {
+  if (
+    !aligned ||
+    !sized ||
+    arenaBase < ARENA_WINDOW_BASE ||
+    arenaBase + arenaBytes > ARENA_WINDOW_END
+  ) {
     throw new GbError(
       'INVALID_ARGUMENT',
       `the arena must be aligned to ${RANGE_ALIGN_BYTES} bytes, at most ${ARENA_BYTES_MAX} bytes, and lie between ` +

@@ -10,7 +10,13 @@
 // An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal from another session of
 // the same host with the newest token takes the lease over; the token grows, and older ones are refused from then on.
 import { GbError } from '../proto/base/errors.js';
-import { createId, type AttachmentId, type HostId, type LeaseId, type SessionId } from '../proto/base/ids.js';
+import {
+  createId,
+  type AttachmentId,
+  type HostId,
+  type LeaseId,
+  type SessionId,
+} from '../proto/base/ids.js';
 
 export type LeaseState =
   | { readonly t: 'adopted'; readonly sessionId: SessionId; readonly deadlineMs: number }
@@ -73,8 +79,18 @@ export class LeaseTable {
   }
 
   acquire(caller: Caller, request: LeaseRequest, nowMs: number): Lease {
-    const state: LeaseState = { t: 'adopted', sessionId: caller.sessionId, deadlineMs: nowMs + this.ttlMs };
-    const lease: Lease = { ...request, id: this.makeId(), hostId: caller.hostId, fencingToken: 1n, state };
+    const state: LeaseState = {
+      t: 'adopted',
+      sessionId: caller.sessionId,
+      deadlineMs: nowMs + this.ttlMs,
+    };
+    const lease: Lease = {
+      ...request,
+      id: this.makeId(),
+      hostId: caller.hostId,
+      fencingToken: 1n,
+      state,
+    };
     this.leases.set(lease.id, lease);
     return lease;
   }
@@ -84,13 +100,20 @@ export class LeaseTable {
    *  with RenewLeases first; PROTOCOL_VIOLATION for a token that was never given out. */
   authorize(caller: Caller, id: string, fencingToken: bigint, nowMs: number): Lease {
     const lease = this.visible(caller, id, nowMs);
-    if (!lease) throw new GbError('LEASE_EXPIRED', `lease ${id.slice(0, 40)} is unknown or has ended`);
+    if (!lease)
+      throw new GbError('LEASE_EXPIRED', `lease ${id.slice(0, 40)} is unknown or has ended`);
     if (fencingToken < lease.fencingToken) throw fenced(lease);
     if (fencingToken > lease.fencingToken) {
-      throw new GbError('PROTOCOL_VIOLATION', `the fencing token of lease ${lease.id} was never given out`);
+      throw new GbError(
+        'PROTOCOL_VIOLATION',
+        `the fencing token of lease ${lease.id} was never given out`,
+      );
     }
     if (lease.state.t !== 'adopted' || lease.state.sessionId !== caller.sessionId) {
-      throw new GbError('WRONG_STATE', `lease ${lease.id} belongs to an earlier session; renew it first`);
+      throw new GbError(
+        'WRONG_STATE',
+        `lease ${lease.id} belongs to an earlier session; renew it first`,
+      );
     }
     return lease;
   }
@@ -136,7 +159,9 @@ export class LeaseTable {
 
   private visible(caller: Caller, id: string, nowMs: number): Lease | undefined {
     const lease = this.leases.get(id as LeaseId);
-    return lease && lease.hostId === caller.hostId && nowMs < lease.state.deadlineMs ? lease : undefined;
+    return lease && lease.hostId === caller.hostId && nowMs < lease.state.deadlineMs
+      ? lease
+      : undefined;
   }
 }
 

@@ -14,7 +14,10 @@ function readText(path: string): string {
 }
 
 /** Bytes one process may lock; Infinity with the capability or without a limit. */
-export function memlockBytes(limits = readText('/proc/self/limits'), status = readText('/proc/self/status')): number {
+export function memlockBytes(
+  limits = readText('/proc/self/limits'),
+  status = readText('/proc/self/status'),
+): number {
   const capabilities = BigInt(`0x${/^CapEff:\s+([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
   if ((capabilities >> CAP_IPC_LOCK) & 1n) return Number.POSITIVE_INFINITY;
   const hard = /^Max locked memory\s+\S+\s+(\S+)/m.exec(limits)?.[1];
@@ -22,7 +25,11 @@ export function memlockBytes(limits = readText('/proc/self/limits'), status = re
 }
 
 /** Empty when everything lent can be locked, or when the driver pins it. */
-export function lockNote(ramBytes: number, limitBytes = memlockBytes(), meminfo = readText('/proc/meminfo')): string {
+export function lockNote(
+  ramBytes: number,
+  limitBytes = memlockBytes(),
+  meminfo = readText('/proc/meminfo'),
+): string {
   if (ramBytes === 0 || limitBytes >= ramBytes) return '';
   if (/^SwapTotal:\s+0 kB$/m.test(meminfo)) return '';
   return (

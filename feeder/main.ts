@@ -63,7 +63,10 @@ export interface FeederDependencies {
 
 /** Starts lending. @throws GbError as resolveConfig; ALREADY_EXISTS when a port or the control socket is taken; then
  *  nothing is left running. */
-export async function startFeeder(options: FeederOptions = {}, dependencies: FeederDependencies = {}): Promise<RunningFeeder> {
+export async function startFeeder(
+  options: FeederOptions = {},
+  dependencies: FeederDependencies = {},
+): Promise<RunningFeeder> {
   const clock = dependencies.clock ?? systemClock;
   const log = dependencies.log ?? createLogger({ name: 'feeder' });
   const config = await resolveConfig(options);
@@ -115,7 +118,12 @@ class Daemon implements RunningFeeder {
     const { config, log } = this;
     if (config.controlSocket !== false) {
       const handlers = this.controlHandlers();
-      this.control = await openControl({ socketPath: config.controlSocket, handlers, clock: this.clock, log });
+      this.control = await openControl({
+        socketPath: config.controlSocket,
+        handlers,
+        clock: this.clock,
+        log,
+      });
     }
     addService(this.server, FeederService, feederHandlers(this.serverOptions()), {
       onBug: (err, method) => log.error({ event: 'bug', err, method }, 'a handler failed'),
@@ -142,7 +150,10 @@ class Daemon implements RunningFeeder {
     });
     this.addresses = this.listener.addresses.map(formatEndpoint);
     const { feederId, addresses } = this;
-    log.info({ event: 'feeder_started', feeder: feederId, addresses, lends: this.facts.lends }, 'lending memory');
+    log.info(
+      { event: 'feeder_started', feeder: feederId, addresses, lends: this.facts.lends },
+      'lending memory',
+    );
     if (this.facts.lockNote) log.warn({ event: 'ram_not_locked' }, this.facts.lockNote);
   }
 
@@ -178,7 +189,10 @@ class Daemon implements RunningFeeder {
 
   private async stopNow(graceMs: number): Promise<void> {
     const { log } = this;
-    log.info({ event: 'feeder_stopping', graceMs, leaseCount: this.feeder.leaseCount }, 'saying goodbye to hosts');
+    log.info(
+      { event: 'feeder_stopping', graceMs, leaseCount: this.feeder.leaseCount },
+      'saying goodbye to hosts',
+    );
     await this.feeder.drain(graceMs);
     this.goodbye.abort(); // Watch streams end after their last message, which says STOPPING.
     if (this.sessions.size > 0) await this.wait(GOODBYE_MS);
@@ -186,7 +200,10 @@ class Daemon implements RunningFeeder {
     await this.listener?.stop();
     this.server.forceShutdown();
     await this.control?.stop();
-    log.info({ event: 'feeder_stopped', feeder: this.feederId }, 'everything lent is scrubbed and free');
+    log.info(
+      { event: 'feeder_stopped', feeder: this.feederId },
+      'everything lent is scrubbed and free',
+    );
     this.resolveStopped();
   }
 
@@ -217,15 +234,17 @@ class Daemon implements RunningFeeder {
         addresses: [...this.addresses],
         keyFingerprint: this.facts.keyFingerprint,
         stats: statsNow(this.serverOptions()),
-        leases: this.feeder.leaseFacts().map(({ lease, limits, usedBytes, ttlRemainingMs, adopted }) => ({
-          leaseId: lease.id,
-          hostName: lease.hostName,
-          attachmentId: lease.attachmentId,
-          grantedBytes: BigInt([...limits.values()].reduce((sum, bytes) => sum + bytes, 0)),
-          usedBytes: BigInt(usedBytes),
-          ttlRemainingMs: BigInt(ttlRemainingMs),
-          adopted,
-        })),
+        leases: this.feeder
+          .leaseFacts()
+          .map(({ lease, limits, usedBytes, ttlRemainingMs, adopted }) => ({
+            leaseId: lease.id,
+            hostName: lease.hostName,
+            attachmentId: lease.attachmentId,
+            grantedBytes: BigInt([...limits.values()].reduce((sum, bytes) => sum + bytes, 0)),
+            usedBytes: BigInt(usedBytes),
+            ttlRemainingMs: BigInt(ttlRemainingMs),
+            adopted,
+          })),
         lockNote: this.facts.lockNote,
       }),
       stopFeed: async ({ graceMs }) => {
@@ -237,7 +256,10 @@ class Daemon implements RunningFeeder {
 }
 
 /** What `feed start` was told, checked by the CLI. */
-export interface FeedSettings extends Pick<FeederOptions, 'ramBytes' | 'vramBytes' | 'port' | 'bind' | 'allowWan' | 'name' | 'gpu'> {}
+export interface FeedSettings extends Pick<
+  FeederOptions,
+  'ramBytes' | 'vramBytes' | 'port' | 'bind' | 'allowWan' | 'name' | 'gpu'
+> {}
 
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */
 const SIGNAL_GRACE_MS = 5_000;

@@ -17,7 +17,8 @@ const MEMINFO = '/proc/meminfo';
 export function parseMeminfo(text: string): MemoryFacts {
   const field = (name: string): number => {
     const match = new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text);
-    if (!match) throw new GbError('UNSUPPORTED', `${MEMINFO} has no ${name}; Linux 3.14 or newer is needed`);
+    if (!match)
+      throw new GbError('UNSUPPORTED', `${MEMINFO} has no ${name}; Linux 3.14 or newer is needed`);
     return Number(match[1]) * KIB;
   };
   return { totalBytes: field('MemTotal'), availableBytes: field('MemAvailable') };
@@ -38,7 +39,8 @@ export class MemoryGuard {
 
   constructor(
     private readonly reserveBytes: number,
-    private readonly read: () => Promise<MemoryFacts> = async () => parseMeminfo(await readFile(MEMINFO, 'utf8')),
+    private readonly read: () => Promise<MemoryFacts> = async () =>
+      parseMeminfo(await readFile(MEMINFO, 'utf8')),
   ) {}
 
   /** Returns a function to call when the memory is mapped, or was not. @throws GbError CAPACITY_EXHAUSTED. */
@@ -46,9 +48,17 @@ export class MemoryGuard {
     const { availableBytes } = await this.read();
     const room = Math.max(0, availableBytes - this.reserveBytes - this.pendingBytes);
     if (bytes > room) {
-      throw new GbError('CAPACITY_EXHAUSTED', `the feeder's own user needs its RAM: ${formatBytes(room)} can be given now`, {
-        details: { availableBytes, reserveBytes: this.reserveBytes, pendingBytes: this.pendingBytes },
-      });
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `the feeder's own user needs its RAM: ${formatBytes(room)} can be given now`,
+        {
+          details: {
+            availableBytes,
+            reserveBytes: this.reserveBytes,
+            pendingBytes: this.pendingBytes,
+          },
+        },
+      );
     }
     this.pendingBytes += bytes;
     return () => {

@@ -69,7 +69,10 @@ export class Pool {
     const holding = this.holdingOf(leaseId);
     for (const [device, { usedBytes }] of holding) {
       if ((limits.get(device) ?? 0) < usedBytes) {
-        throw new GbError('WRONG_STATE', `the lease uses ${formatBytes(usedBytes)} of ${device}; free some first`);
+        throw new GbError(
+          'WRONG_STATE',
+          `the lease uses ${formatBytes(usedBytes)} of ${device}; free some first`,
+        );
       }
     }
     this.check(holding, limits);
@@ -82,9 +85,13 @@ export class Pool {
     const held = this.holdingOf(leaseId).get(device);
     const room = held ? held.limitBytes - held.usedBytes : 0;
     if (!held || bytes > room) {
-      throw new GbError('CAPACITY_EXHAUSTED', `the lease has ${formatBytes(room)} left on ${device}`, {
-        details: { leaseId, device, bytes, room },
-      });
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `the lease has ${formatBytes(room)} left on ${device}`,
+        {
+          details: { leaseId, device, bytes, room },
+        },
+      );
     }
     held.usedBytes += bytes;
     this.used.set(device, (this.used.get(device) ?? 0) + bytes);
@@ -114,10 +121,12 @@ export class Pool {
   isValid(): boolean {
     for (const device of this.capacities.keys()) {
       const held = [...this.holdings.values()].map((holding) => holding.get(device));
-      const sum = (pick: (h: Holding) => number): number => held.reduce((total, h) => total + (h ? pick(h) : 0), 0);
+      const sum = (pick: (h: Holding) => number): number =>
+        held.reduce((total, h) => total + (h ? pick(h) : 0), 0);
       const { capacityBytes, leasedBytes, usedBytes } = this.account(device);
       const bounded = held.every((h) => !h || (h.usedBytes >= 0 && h.usedBytes <= h.limitBytes));
-      const exact = sum((h) => h.limitBytes) === leasedBytes && sum((h) => h.usedBytes) === usedBytes;
+      const exact =
+        sum((h) => h.limitBytes) === leasedBytes && sum((h) => h.usedBytes) === usedBytes;
       if (!bounded || !exact || leasedBytes > capacityBytes) return false;
     }
     return true;
@@ -132,12 +141,17 @@ export class Pool {
   private check(holding: ReadonlyMap<DeviceKey, Holding>, limits: DeviceBytes): void {
     for (const [device, bytes] of limits) {
       const capacity = this.capacities.get(device);
-      if (capacity === undefined) throw new GbError('NOT_FOUND', `this feeder does not lend ${device}`);
+      if (capacity === undefined)
+        throw new GbError('NOT_FOUND', `this feeder does not lend ${device}`);
       const others = (this.leased.get(device) ?? 0) - (holding.get(device)?.limitBytes ?? 0);
       if (!Number.isSafeInteger(bytes) || bytes < 0 || bytes > capacity - others) {
-        throw new GbError('CAPACITY_EXHAUSTED', `${formatBytes(capacity - others)} of ${device} are not leased yet`, {
-          details: { device, wantedBytes: bytes, freeBytes: capacity - others },
-        });
+        throw new GbError(
+          'CAPACITY_EXHAUSTED',
+          `${formatBytes(capacity - others)} of ${device} are not leased yet`,
+          {
+            details: { device, wantedBytes: bytes, freeBytes: capacity - others },
+          },
+        );
       }
     }
   }
@@ -147,7 +161,10 @@ export class Pool {
     for (const device of this.capacities.keys()) {
       const limitBytes = limits.get(device) ?? 0;
       const before = holding.get(device);
-      this.leased.set(device, (this.leased.get(device) ?? 0) + limitBytes - (before?.limitBytes ?? 0));
+      this.leased.set(
+        device,
+        (this.leased.get(device) ?? 0) + limitBytes - (before?.limitBytes ?? 0),
+      );
       if (before) before.limitBytes = limitBytes;
       else if (limitBytes > 0) holding.set(device, { limitBytes, usedBytes: 0 });
     }

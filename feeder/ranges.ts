@@ -28,14 +28,19 @@ export class RangeSet {
     const index = this.firstEndingAfter(range.offset);
     const next = this.sorted[index];
     if (next && next.offset < range.offset + range.length) {
-      throw new GbError('ALREADY_EXISTS', `the range overlaps one at offset ${next.offset} of ${next.length} bytes`);
+      throw new GbError(
+        'ALREADY_EXISTS',
+        `the range overlaps one at offset ${next.offset} of ${next.length} bytes`,
+      );
     }
     this.sorted.splice(index, 0, range);
   }
 
   find(device: DeviceKey, offset: number, length: number): HeldRange | undefined {
     const range = this.sorted[this.firstEndingAfter(offset)];
-    return range?.offset === offset && range.length === length && range.device === device ? range : undefined;
+    return range?.offset === offset && range.length === length && range.device === device
+      ? range
+      : undefined;
   }
 
   remove(range: HeldRange): void {

@@ -16,10 +16,10 @@ import {
 } from '../proto/base/limits.js';
 import { bytesFromWire } from '../proto/base/units.js';
 import { softwareVersion } from '../proto/base/version.js';
+import type { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import {
   DeviceKind,
   ErrorCodeOrOk,
-  FeederService,
   type DeviceBytes as WireDeviceBytes,
   type DeviceId,
   type LeaseRef,
@@ -32,7 +32,14 @@ import type { Lease } from './lease.js';
 import { gpuKey, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
 import type { Session, Sessions } from './sessions.js';
 import { deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
-import { callSignal, checkTransferSpan, receiveProbe, receiveWrite, sendProbe, sendRead } from './transfers.js';
+import {
+  callSignal,
+  checkTransferSpan,
+  receiveProbe,
+  receiveWrite,
+  sendProbe,
+  sendRead,
+} from './transfers.js';
 
 export interface ServerOptions {
   readonly feeder: Feeder;
@@ -84,7 +91,10 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
   return {
     async hello(request, { peer }) {
       checkVersion(request.version, request.featuresRequired);
-      const host = { hostId: parseId('host', request.hostId), hostName: cleanName(request.hostName) };
+      const host = {
+        hostId: parseId('host', request.hostId),
+        hostName: cleanName(request.hostName),
+      };
       const { sessionId } = sessions.hello(peer, host);
       return {
         version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
@@ -101,7 +111,10 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
     async ping({ payload }, { peer }) {
       sessions.get(peer);
       if (payload.length > PING_PAYLOAD_BYTES_MAX) {
-        throw new GbError('INVALID_ARGUMENT', `a ping carries at most ${PING_PAYLOAD_BYTES_MAX} bytes`);
+        throw new GbError(
+          'INVALID_ARGUMENT',
+          `a ping carries at most ${PING_PAYLOAD_BYTES_MAX} bytes`,
+        );
       }
       return { payload };
     },
@@ -124,7 +137,9 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
       }
     },
     async watchStats(call) {
-      const release = sessions.get(call.getPeer()).count('watchers', STATS_WATCHERS_PER_SESSION_MAX);
+      const release = sessions
+        .get(call.getPeer())
+        .count('watchers', STATS_WATCHERS_PER_SESSION_MAX);
       const asked = call.request.intervalMs || HEARTBEAT_INTERVAL_MS;
       const intervalMs = Math.min(WATCH_INTERVAL_MS_MAX, Math.max(WATCH_INTERVAL_MS_MIN, asked));
       const watcher = {
@@ -159,20 +174,28 @@ function leaseHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, Leas
     async renewLeases(request, { peer }) {
       const session = sessions.get(peer);
       if (request.leases.length > LEASES_PER_SESSION_MAX) {
-        throw new GbError('INVALID_ARGUMENT', `at most ${LEASES_PER_SESSION_MAX} leases are renewed at once`);
+        throw new GbError(
+          'INVALID_ARGUMENT',
+          `at most ${LEASES_PER_SESSION_MAX} leases are renewed at once`,
+        );
       }
       return { leases: request.leases.map((ref) => renewOne(feeder, session, ref)) };
     },
     async releaseLease(request, { peer }) {
       const { leaseId, fencingToken } = refFrom(request.lease);
-      return { freedBytes: BigInt(await feeder.release(sessions.get(peer), leaseId, fencingToken)) };
+      return {
+        freedBytes: BigInt(await feeder.release(sessions.get(peer), leaseId, fencingToken)),
+      };
     },
     async statLease(request, { peer }) {
       const lease = authorized(feeder, sessions.get(peer), request.lease);
       const { readBytes, writeBytes } = feeder.attachments.get(lease.id);
       const facts = feeder.leaseFacts().find((candidate) => candidate.lease.id === lease.id);
       return {
-        limits: [...(facts?.limits ?? [])].map(([key, bytes]) => ({ device: deviceIdOf(key), bytes: BigInt(bytes) })),
+        limits: [...(facts?.limits ?? [])].map(([key, bytes]) => ({
+          device: deviceIdOf(key),
+          bytes: BigInt(bytes),
+        })),
         ranges: feeder.attachments
           .rangesOf(lease.id)
           .filter((range) => range.ready)
@@ -189,12 +212,17 @@ function leaseHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, Leas
   };
 }
 
-function memoryHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, 'allocate' | 'free' | 'read' | 'write'> {
+function memoryHandlers({
+  feeder,
+  sessions,
+}: ServerOptions): Pick<Handlers, 'allocate' | 'free' | 'read' | 'write'> {
   const { attachments } = feeder;
   return {
     async allocate(request, { peer, signal }: ServerCallInfo) {
       const lease = authorized(feeder, sessions.get(peer), request.lease);
-      return { lockedBytes: BigInt(await feeder.allocate(lease, rangeFrom(request.range), signal)) };
+      return {
+        lockedBytes: BigInt(await feeder.allocate(lease, rangeFrom(request.range), signal)),
+      };
     },
     async free(request, { peer }) {
       const lease = authorized(feeder, sessions.get(peer), request.lease);
@@ -224,7 +252,10 @@ function memoryHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, 'al
           const lease = authorized(feeder, session, header.lease);
           const { offset, length } = checkTransferSpan(header.offset, header.length);
           const attachment = attachments.checkTransfer(lease, offset, length);
-          return { length, take: (position, data) => attachments.writeFrame(attachment, offset + position, data) };
+          return {
+            length,
+            take: (position, data) => attachments.writeFrame(attachment, offset + position, data),
+          };
         });
         return { bytes: BigInt(bytes) };
       } finally {
@@ -234,15 +265,24 @@ function memoryHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, 'al
   };
 }
 
-function checkVersion(version: { major: number; minor: number } | undefined, required: bigint): void {
+function checkVersion(
+  version: { major: number; minor: number } | undefined,
+  required: bigint,
+): void {
   const ours = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
   if (version?.major !== PROTOCOL_MAJOR) {
     const theirs = version ? `${version.major}.${version.minor}` : 'none';
-    throw new GbError('UNSUPPORTED', `the host speaks protocol ${theirs}, this feeder ${ours}; update the older one`);
+    throw new GbError(
+      'UNSUPPORTED',
+      `the host speaks protocol ${theirs}, this feeder ${ours}; update the older one`,
+    );
   }
   const unknown = required & ~FEATURES;
   if (unknown !== 0n) {
-    throw new GbError('UNSUPPORTED', `the host requires features this feeder does not have (0x${unknown.toString(16)})`);
+    throw new GbError(
+      'UNSUPPORTED',
+      `the host requires features this feeder does not have (0x${unknown.toString(16)})`,
+    );
   }
 }
 
@@ -277,7 +317,8 @@ function keyFrom(device: DeviceId | undefined): DeviceKey {
 
 function limitsOf(devices: readonly WireDeviceBytes[]): DeviceBytes {
   const limits = new Map<DeviceKey, number>();
-  if (devices.length > DEVICES_PER_LEASE_MAX) throw new GbError('INVALID_ARGUMENT', 'too many devices');
+  if (devices.length > DEVICES_PER_LEASE_MAX)
+    throw new GbError('INVALID_ARGUMENT', 'too many devices');
   for (const { device, bytes } of devices) {
     const key = keyFrom(device);
     if (limits.has(key)) throw new GbError('INVALID_ARGUMENT', `${key} is named twice`);
@@ -286,7 +327,11 @@ function limitsOf(devices: readonly WireDeviceBytes[]): DeviceBytes {
   return limits;
 }
 
-function rangeFrom(range: Range | undefined): { device: DeviceKey; offset: number; length: number } {
+function rangeFrom(range: Range | undefined): {
+  device: DeviceKey;
+  offset: number;
+  length: number;
+} {
   if (!range) throw new GbError('INVALID_ARGUMENT', 'the call names no range');
   const { device, offset, length } = range;
   return { device: keyFrom(device), offset: bytesFromWire(offset), length: bytesFromWire(length) };
@@ -299,5 +344,7 @@ function asFrames(call: unknown): grpc.ServerWritableStream<unknown, { data: Uin
 
 function aborted(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+  return new Promise((resolve) =>
+    signal.addEventListener('abort', () => resolve(), { once: true }),
+  );
 }

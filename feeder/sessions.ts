@@ -34,7 +34,11 @@ export class Sessions {
   }
 
   add(auth: AuthenticatedSession): void {
-    this.byPeer.set(auth.peer, { auth, host: undefined, counts: { transfers: 0, probes: 0, watchers: 0 } });
+    this.byPeer.set(auth.peer, {
+      auth,
+      host: undefined,
+      counts: { transfers: 0, probes: 0, watchers: 0 },
+    });
   }
 
   remove(auth: AuthenticatedSession): void {
@@ -45,7 +49,10 @@ export class Sessions {
   hello(peer: string, host: HostIdentity): AuthenticatedSession {
     const entry = this.entry(peer);
     if (entry.host && entry.host.hostId !== host.hostId) {
-      throw new GbError('WRONG_STATE', 'this session belongs to another host id; open a new connection');
+      throw new GbError(
+        'WRONG_STATE',
+        'this session belongs to another host id; open a new connection',
+      );
     }
     entry.host = host;
     return entry.auth;
@@ -60,7 +67,8 @@ export class Sessions {
       auth,
       sessionId: auth.sessionId,
       count(what, max) {
-        if (counts[what] >= max) throw new GbError('CAPACITY_EXHAUSTED', `at most ${max} ${what} at a time per session`);
+        if (counts[what] >= max)
+          throw new GbError('CAPACITY_EXHAUSTED', `at most ${max} ${what} at a time per session`);
         counts[what] += 1;
         return () => {
           counts[what] -= 1;

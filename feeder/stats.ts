@@ -2,7 +2,8 @@
 // What a feeder tells about itself, and who is told when it changes. A slow watcher gets fewer, newer messages.
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { STATS_COALESCE_MS } from '../proto/base/limits.js';
-import { DeviceKind, FeederState, type DeviceId } from '../proto/gen/greenboost/v1/feeder_pb.js';
+import type { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
+import { DeviceKind, type DeviceId } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { LentGpu } from './config.js';
 import { gpuKey, RAM_KEY, type DeviceKey, type Pool } from './pool.js';
 
@@ -26,7 +27,11 @@ export function deviceIdOf(key: DeviceKey): DeviceIdInit {
   return { kind: DeviceKind.GPU, index: Number(key.slice('gpu:'.length)) };
 }
 
-export function lentDevices(pool: Pool, gpus: readonly LentGpu[], lockedBytes: number): LentDeviceFacts[] {
+export function lentDevices(
+  pool: Pool,
+  gpus: readonly LentGpu[],
+  lockedBytes: number,
+): LentDeviceFacts[] {
   return pool.devices.map((key) => {
     const { capacityBytes, leasedBytes, usedBytes } = pool.account(key);
     const gpu = gpus.find((lent) => gpuKey(lent.gpu.index) === key)?.gpu;

@@ -3,12 +3,20 @@
 // stream in memory: a full executor stops the reading, a full network stops the sending.
 import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
-import { FRAME_BYTES_MAX, PROBE_BYTES_MAX, TRANSFER_BYTES_MAX, TRANSFER_FRAMES_MAX } from '../proto/base/limits.js';
+import {
+  FRAME_BYTES_MAX,
+  PROBE_BYTES_MAX,
+  TRANSFER_BYTES_MAX,
+  TRANSFER_FRAMES_MAX,
+} from '../proto/base/limits.js';
 import { bytesFromWire } from '../proto/base/units.js';
 import type { WriteHeader } from '../proto/gen/greenboost/v1/feeder_pb.js';
 
 /** Aborts when the peer cancels, its deadline passes or its connection ends. Ownership: the caller calls `release`. */
-export function callSignal(call: { on(event: 'cancelled', listener: () => void): unknown; readonly cancelled: boolean }): AbortSignal {
+export function callSignal(call: {
+  on(event: 'cancelled', listener: () => void): unknown;
+  readonly cancelled: boolean;
+}): AbortSignal {
   const controller = new AbortController();
   call.on('cancelled', () => controller.abort(new GbError('CANCELED', 'the caller went away')));
   if (call.cancelled) controller.abort(new GbError('CANCELED', 'the caller went away'));
@@ -16,7 +24,11 @@ export function callSignal(call: { on(event: 'cancelled', listener: () => void):
 }
 
 /** Writes one message and waits until the peer has room. @throws GbError CANCELED when it goes away. */
-export function sendMessage<T>(call: grpc.ServerWritableStream<unknown, T>, message: T, signal: AbortSignal): Promise<void> {
+export function sendMessage<T>(
+  call: grpc.ServerWritableStream<unknown, T>,
+  message: T,
+  signal: AbortSignal,
+): Promise<void> {
   signal.throwIfAborted();
   if (call.write(message)) return Promise.resolve();
   return new Promise((resolve, reject) => {
@@ -34,15 +46,26 @@ export function sendMessage<T>(call: grpc.ServerWritableStream<unknown, T>, mess
 }
 
 /** Checks the size of one transfer. @throws GbError INVALID_ARGUMENT. */
-export function checkTransferSpan(offset: bigint, length: bigint): { offset: number; length: number } {
+export function checkTransferSpan(
+  offset: bigint,
+  length: bigint,
+): { offset: number; length: number } {
   const span = { offset: bytesFromWire(offset), length: bytesFromWire(length) };
   if (span.length === 0 || span.length > TRANSFER_BYTES_MAX) {
-    throw new GbError('INVALID_ARGUMENT', `one call moves between 1 and ${TRANSFER_BYTES_MAX} bytes, not ${span.length}`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `one call moves between 1 and ${TRANSFER_BYTES_MAX} bytes, not ${span.length}`,
+    );
   }
   return span;
 }
 
-type WritePart = { part: { case: 'header'; value: WriteHeader } | { case: 'data'; value: Uint8Array } | { case: undefined } };
+type WritePart = {
+  part:
+    | { case: 'header'; value: WriteHeader }
+    | { case: 'data'; value: Uint8Array }
+    | { case: undefined };
+};
 
 export interface WriteTarget {
   readonly length: number;
@@ -67,14 +90,17 @@ export async function receiveWrite(
       const { part } = message as WritePart;
       if (failure) break;
       if (!target) {
-        if (part.case !== 'header') throw new GbError('PROTOCOL_VIOLATION', 'a Write begins with its header');
+        if (part.case !== 'header')
+          throw new GbError('PROTOCOL_VIOLATION', 'a Write begins with its header');
         target = begin(part.value);
         continue;
       }
       const data = dataOf(part, target.length - received);
       const position = received;
       received += data.length;
-      const taken: Promise<void> = target.take(position, data).catch((reason: unknown) => void (failure ??= reason));
+      const taken: Promise<void> = target
+        .take(position, data)
+        .catch((reason: unknown) => void (failure ??= reason));
       inFlight.add(taken);
       void taken.then(() => inFlight.delete(taken));
       if (inFlight.size >= TRANSFER_FRAMES_MAX) await Promise.race(inFlight);
@@ -88,7 +114,10 @@ export async function receiveWrite(
   signal.throwIfAborted();
   if (!target) throw new GbError('PROTOCOL_VIOLATION', 'a Write without a header');
   if (received !== target.length) {
-    throw new GbError('PROTOCOL_VIOLATION', `a Write of ${target.length} bytes ended after ${received}`);
+    throw new GbError(
+      'PROTOCOL_VIOLATION',
+      `a Write of ${target.length} bytes ended after ${received}`,
+    );
   }
   return received;
 }
@@ -97,9 +126,13 @@ function dataOf(part: WritePart['part'], roomBytes: number): Uint8Array {
   if (part.case !== 'data') throw new GbError('PROTOCOL_VIOLATION', 'a Write has one header');
   const data = part.value;
   if (data.length === 0 || data.length > FRAME_BYTES_MAX) {
-    throw new GbError('PROTOCOL_VIOLATION', `a frame has between 1 and ${FRAME_BYTES_MAX} bytes, not ${data.length}`);
+    throw new GbError(
+      'PROTOCOL_VIOLATION',
+      `a frame has between 1 and ${FRAME_BYTES_MAX} bytes, not ${data.length}`,
+    );
   }
-  if (data.length > roomBytes) throw new GbError('PROTOCOL_VIOLATION', 'a Write sent more bytes than its header said');
+  if (data.length > roomBytes)
+    throw new GbError('PROTOCOL_VIOLATION', 'a Write sent more bytes than its header said');
   return data;
 }
 
@@ -150,7 +183,11 @@ export async function sendProbe(
   if (bytes > PROBE_BYTES_MAX) throw probeTooLarge();
   const frame = new Uint8Array(Math.min(FRAME_BYTES_MAX, bytes));
   for (let sent = 0; sent < bytes; sent += frame.length) {
-    await sendMessage(call, { data: frame.subarray(0, Math.min(frame.length, bytes - sent)) }, signal);
+    await sendMessage(
+      call,
+      { data: frame.subarray(0, Math.min(frame.length, bytes - sent)) },
+      signal,
+    );
   }
 }
 

@@ -122,5 +122,7 @@ const CODES: Readonly<Record<number, GbErrorCode>> = {
 
 /** A failed driver call. `call` is the function's name. */
 export function errorFromCuResult(call: string, result: number): GbError {
-  return new GbError(CODES[result] ?? 'DRIVER_ERROR', `${call}: ${cuErrorName(result)}`, { details: { cuResult: result } });
+  return new GbError(CODES[result] ?? 'DRIVER_ERROR', `${call}: ${cuErrorName(result)}`, {
+    details: { cuResult: result },
+  });
 }

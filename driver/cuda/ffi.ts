@@ -54,13 +54,20 @@ export function loadCuda(gpu: 'cuda' | 'sim'): CudaFfi {
   if (before) return before;
   try {
     const library = koffi.load(path);
-    const entries = Object.entries(DECLARATIONS).map(([name, text]) => [name, wrap(name, library.func(text))]);
+    const entries = Object.entries(DECLARATIONS).map(([name, text]) => [
+      name,
+      wrap(name, library.func(text)),
+    ]);
     const ffi = Object.fromEntries(entries) as CudaFfi;
     loaded.set(path, ffi);
     return ffi;
   } catch (reason) {
-    throw new GbError('NOT_FOUND', `no CUDA driver on this machine (${GbError.from(reason).rawMessage})`, {
-      cause: reason,
-    });
+    throw new GbError(
+      'NOT_FOUND',
+      `no CUDA driver on this machine (${GbError.from(reason).rawMessage})`,
+      {
+        cause: reason,
+      },
+    );
   }
 }

@@ -54,11 +54,22 @@ async function attribute(ffi: CudaFfi, which: number, device: number): Promise<n
 
 function formatUuid(bytes: Buffer): string {
   const hex = bytes.toString('hex');
-  const parts = [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20, 32)];
+  const parts = [
+    hex.slice(0, 8),
+    hex.slice(8, 12),
+    hex.slice(12, 16),
+    hex.slice(16, 20),
+    hex.slice(20, 32),
+  ];
   return `GPU-${parts.join('-')}`;
 }
 
-async function describe(ffi: CudaFfi, index: number, gpu: 'cuda' | 'sim', free: ReadonlyMap<string, number>): Promise<Gpu> {
+async function describe(
+  ffi: CudaFfi,
+  index: number,
+  gpu: 'cuda' | 'sim',
+  free: ReadonlyMap<string, number>,
+): Promise<Gpu> {
   const device = await int((out) => ffi.cuDeviceGet(out, index));
   const name = Buffer.alloc(NAME_BYTES);
   await ffi.cuDeviceGetName(name, NAME_BYTES, device);

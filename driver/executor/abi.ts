@@ -72,14 +72,17 @@ function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
     size: total,
     offsets: offsets as Record<keyof F & string, number>,
     decode(bytes) {
-      if (bytes.length !== total) throw new GbError('PROTOCOL_VIOLATION', `${name} of ${bytes.length} bytes`);
+      if (bytes.length !== total)
+        throw new GbError('PROTOCOL_VIOLATION', `${name} of ${bytes.length} bytes`);
       const value: Record<string, unknown> = {};
       for (const [field, type] of Object.entries(fields)) {
         const offset = offsets[field] as number;
         if (typeof type === 'string') value[field] = readScalar(bytes, offset, type);
         else {
           const [scalar, count] = type;
-          value[field] = Array.from({ length: count }, (_, i) => readScalar(bytes, offset + i * SIZES[scalar], scalar));
+          value[field] = Array.from({ length: count }, (_, i) =>
+            readScalar(bytes, offset + i * SIZES[scalar], scalar),
+          );
         }
       }
       return value as StructValue<F>;
@@ -88,10 +91,13 @@ function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
       const buffer = Buffer.alloc(total);
       for (const [field, type] of Object.entries(fields)) {
         const offset = offsets[field] as number;
-        if (typeof type === 'string') writeScalar(buffer, offset, type, value[field] as number | bigint);
+        if (typeof type === 'string')
+          writeScalar(buffer, offset, type, value[field] as number | bigint);
         else {
           const items = value[field] as readonly (number | bigint)[];
-          items.forEach((item, i) => writeScalar(buffer, offset + i * SIZES[type[0]], type[0], item));
+          items.forEach((item, i) =>
+            writeScalar(buffer, offset + i * SIZES[type[0]], type[0], item),
+          );
         }
       }
       return buffer;
@@ -99,7 +105,12 @@ function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
   };
 }
 
-export const gbxFrame = struct('gbx_frame', { payload_bytes: 'u32', type: 'u16', flags: 'u16', request_id: 'u64' });
+export const gbxFrame = struct('gbx_frame', {
+  payload_bytes: 'u32',
+  type: 'u16',
+  flags: 'u16',
+  request_id: 'u64',
+});
 export const gbxInit = struct('gbx_init', {
   version: 'u32',
   gpu_count: 'u32',
@@ -115,8 +126,17 @@ export const gbxInitReply = struct('gbx_init_reply', {
   ram_is_host_numa: 'u32',
   arena_base: 'u64',
 });
-export const gbxRange = struct('gbx_range', { device_kind: 'u32', device_index: 'i32', offset: 'u64', length: 'u64' });
-export const gbxTransfer = struct('gbx_transfer', { offset: 'u64', length: 'u64', staging_offset: 'u64' });
+export const gbxRange = struct('gbx_range', {
+  device_kind: 'u32',
+  device_index: 'i32',
+  offset: 'u64',
+  length: 'u64',
+});
+export const gbxTransfer = struct('gbx_transfer', {
+  offset: 'u64',
+  length: 'u64',
+  staging_offset: 'u64',
+});
 export const gbxStatus = struct('gbx_status', { status: 'u32', detail: 'i32', bytes: 'u64' });
 export const gbxStat = struct('gbx_stat', {
   status: 'u32',
@@ -130,7 +150,9 @@ export const gbxStat = struct('gbx_stat', {
 });
 
 /** Every struct by its C name; what a test compares with the compiler's answers. */
-export const LAYOUTS: Readonly<Record<string, { size: number; offsets: Readonly<Record<string, number>> }>> = {
+export const LAYOUTS: Readonly<
+  Record<string, { size: number; offsets: Readonly<Record<string, number>> }>
+> = {
   gbx_frame: gbxFrame,
   gbx_init: gbxInit,
   gbx_init_reply: gbxInitReply,
@@ -142,7 +164,12 @@ export const LAYOUTS: Readonly<Record<string, { size: number; offsets: Readonly<
 
 /** One whole request. */
 export function encodeRequest(type: GbxMsgType, requestId: bigint, payload: Buffer): Buffer {
-  const frame = gbxFrame.encode({ payload_bytes: payload.length, type, flags: 0, request_id: requestId });
+  const frame = gbxFrame.encode({
+    payload_bytes: payload.length,
+    type,
+    flags: 0,
+    request_id: requestId,
+  });
   return Buffer.concat([frame, payload]);
 }
 

@@ -154,7 +154,7 @@ export class Executor {
    *  slots are taken, so awaiting it is the flow control. @throws GbError NOT_FOUND when not allocated. */
   write(offset: bigint, data: Uint8Array): Promise<void> {
     return this.withSlot(async (file, position) => {
-      for (let done = 0; done < data.length; ) {
+      for (let done = 0; done < data.length;) {
         done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
       }
       const transfer = { offset, length: BigInt(data.length), staging_offset: BigInt(position) };
@@ -168,9 +168,10 @@ export class Executor {
       const transfer = { offset, length: BigInt(length), staging_offset: BigInt(position) };
       await this.simple(GbxMsg.READ, gbxTransfer.encode(transfer), 'read');
       const data = Buffer.allocUnsafe(length);
-      for (let done = 0; done < length; ) {
+      for (let done = 0; done < length;) {
         const { bytesRead } = await file.read(data, done, length - done, position + done);
-        if (bytesRead === 0) throw this.gone ?? new GbError('DATA_LOSS', 'the staging memory is too short');
+        if (bytesRead === 0)
+          throw this.gone ?? new GbError('DATA_LOSS', 'the staging memory is too short');
         done += bytesRead;
       }
       return data;
@@ -183,7 +184,9 @@ export class Executor {
     return {
       ramBytes: Number(stat.ram_bytes),
       ramLockedBytes: Number(stat.ram_locked_bytes),
-      vramBytes: new Map(this.options.gpuOrdinals.map((gpu, index) => [gpu, Number(stat.vram_bytes[index])])),
+      vramBytes: new Map(
+        this.options.gpuOrdinals.map((gpu, index) => [gpu, Number(stat.vram_bytes[index])]),
+      ),
       readBytes: Number(stat.read_bytes),
       writeBytes: Number(stat.write_bytes),
       rangeCount: Number(stat.range_count),
@@ -215,9 +218,12 @@ export class Executor {
       staging_bytes: BigInt(EXECUTOR_SLOT_COUNT * FRAME_BYTES_MAX),
       gpu_ordinals: ordinals,
     });
-    const reply = gbxInitReply.decode(await this.request(GbxMsg.INIT, payload, EXECUTOR_START_TIMEOUT_MS));
+    const reply = gbxInitReply.decode(
+      await this.request(GbxMsg.INIT, payload, EXECUTOR_START_TIMEOUT_MS),
+    );
     if (reply.status !== GbxStatus.OK) throw this.failure(reply.status, reply.detail, 'init');
-    if (reply.arena_base !== arenaBase) throw new GbError('DRIVER_ERROR', 'the executor reserved another arena');
+    if (reply.arena_base !== arenaBase)
+      throw new GbError('DRIVER_ERROR', 'the executor reserved another arena');
     this.hostNuma = reply.ram_is_host_numa === 1;
     this.staging = await open(`/proc/${this.pid}/fd/${reply.staging_fd}`, 'r+');
   }
@@ -228,15 +234,24 @@ export class Executor {
     return gbxRange.encode({ device_kind: kind, device_index: index, offset, length });
   }
 
-  private async simple(type: GbxMsgType, payload: Buffer, verb: string): Promise<{ bytes: bigint }> {
+  private async simple(
+    type: GbxMsgType,
+    payload: Buffer,
+    verb: string,
+  ): Promise<{ bytes: bigint }> {
     const status = gbxStatus.decode(await this.request(type, payload));
     if (status.status !== GbxStatus.OK) throw this.failure(status.status, status.detail, verb);
     return status;
   }
 
-  private request(type: GbxMsgType, payload: Buffer, timeoutMs = EXECUTOR_REQUEST_TIMEOUT_MS): Promise<Buffer> {
+  private request(
+    type: GbxMsgType,
+    payload: Buffer,
+    timeoutMs = EXECUTOR_REQUEST_TIMEOUT_MS,
+  ): Promise<Buffer> {
     if (this.gone) return Promise.reject(this.gone);
-    if (this.stopping) return Promise.reject(new GbError('DATA_LOSS', 'the executor is being stopped'));
+    if (this.stopping)
+      return Promise.reject(new GbError('DATA_LOSS', 'the executor is being stopped'));
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       // An executor that does not answer is as good as dead: nobody knows what its memory holds.
@@ -260,7 +275,8 @@ export class Executor {
     try {
       for (const { type, requestId, payload } of this.reader.push(chunk)) {
         const waiting = this.waiting.get(requestId);
-        if (waiting?.type !== type) throw new GbError('PROTOCOL_VIOLATION', 'the executor answered what nobody asked');
+        if (waiting?.type !== type)
+          throw new GbError('PROTOCOL_VIOLATION', 'the executor answered what nobody asked');
         waiting.resolve(payload);
       }
     } catch (reason) {
@@ -281,10 +297,13 @@ export class Executor {
   }
 
   private async withSlot<T>(use: (file: FileHandle, position: number) => Promise<T>): Promise<T> {
-    const slot = this.freeSlots.pop() ?? (await new Promise<number>((resolve) => this.slotWaiters.push(resolve)));
+    const slot =
+      this.freeSlots.pop() ??
+      (await new Promise<number>((resolve) => this.slotWaiters.push(resolve)));
     try {
       const file = this.staging;
-      if (this.gone || !file || slot < 0) throw this.gone ?? new GbError('DATA_LOSS', 'the executor is being stopped');
+      if (this.gone || !file || slot < 0)
+        throw this.gone ?? new GbError('DATA_LOSS', 'the executor is being stopped');
       return await use(file, slot * FRAME_BYTES_MAX);
     } finally {
       const next = slot < 0 ? undefined : this.slotWaiters.shift();
@@ -295,14 +314,20 @@ export class Executor {
 
   private failure(status: number, detail: number, verb: string): GbError {
     const [code, text] = STATUS_ERRORS[status] ?? ['DRIVER_ERROR', `answered status ${status}`];
-    const why = status === GbxStatus.DRIVER ? `: ${cuErrorName(detail)}` : detail ? ` (${detail})` : '';
+    const why =
+      status === GbxStatus.DRIVER ? `: ${cuErrorName(detail)}` : detail ? ` (${detail})` : '';
     const words = verb === 'init' ? this.lastWords.trim().split('\n').at(-1) : '';
-    return new GbError(code, `${verb}: the executor ${text}${why}${words ? `; ${words}` : ''}`, { details: { detail } });
+    return new GbError(code, `${verb}: the executor ${text}${why}${words ? `; ${words}` : ''}`, {
+      details: { detail },
+    });
   }
 }
 
 const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = {
-  [GbxStatus.INVALID]: ['INVALID_ARGUMENT', 'refused the range: unaligned, outside the arena, or overlapping'],
+  [GbxStatus.INVALID]: [
+    'INVALID_ARGUMENT',
+    'refused the range: unaligned, outside the arena, or overlapping',
+  ],
   [GbxStatus.VERSION_MISMATCH]: ['DRIVER_ERROR', 'is of another version; run "make" again'],
   [GbxStatus.CAPACITY]: ['CAPACITY_EXHAUSTED', 'found no memory'],
   [GbxStatus.NOT_FOUND]: ['NOT_FOUND', 'knows no such range'],

@@ -52,7 +52,10 @@ export function probeMemory(options: {
   signal?: AbortSignal;
 }): Promise<MemoryProbe> {
   const { gpu, gpuIndex, signal } = options;
-  const args = ['--probe', ...(gpu !== 'none' && gpuIndex !== undefined ? ['--gpu', String(gpuIndex)] : [])];
+  const args = [
+    '--probe',
+    ...(gpu !== 'none' && gpuIndex !== undefined ? ['--gpu', String(gpuIndex)] : []),
+  ];
   const settings = {
     env: driverEnv(gpu, process.env),
     timeout: PROBE_PROCESS_TIMEOUT_MS,
@@ -68,7 +71,11 @@ export function probeMemory(options: {
         reject(
           signal?.aborted
             ? GbError.from(signal.reason, 'CANCELED')
-            : new GbError('DRIVER_ERROR', `measuring memory failed${error ? `: ${error.message}` : ''}`, { cause: reason }),
+            : new GbError(
+                'DRIVER_ERROR',
+                `measuring memory failed${error ? `: ${error.message}` : ''}`,
+                { cause: reason },
+              ),
         );
       }
     });

@@ -47,7 +47,10 @@ export function loadNvml(gpu: 'cuda' | 'sim'): NvmlFfi {
   if (before) return before;
   try {
     const library = koffi.load(path);
-    const entries = Object.entries(DECLARATIONS).map(([name, text]) => [name, wrap(functionName(text), library.func(text))]);
+    const entries = Object.entries(DECLARATIONS).map(([name, text]) => [
+      name,
+      wrap(functionName(text), library.func(text)),
+    ]);
     const ffi = Object.fromEntries(entries) as NvmlFfi;
     loaded.set(path, ffi);
     return ffi;

@@ -3,7 +3,18 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { createId } from '../../../proto/base/ids.js';
 import type { LeaseRef } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
-import { ARENA_BASE, ARENA_BYTES, codeOf, GPU, hello, MIB, openFeeder, pattern, RAM, until } from './harness.js';
+import {
+  ARENA_BASE,
+  ARENA_BYTES,
+  codeOf,
+  GPU,
+  hello,
+  MIB,
+  openFeeder,
+  pattern,
+  RAM,
+  until,
+} from './harness.js';
 import type { Client, TestFeeder, TestHost } from './harness.js';
 
 let feeder: TestFeeder;
@@ -26,36 +37,131 @@ afterEach(async () => {
 });
 
 const attachment = { attachmentId: '0'.repeat(32), arenaBase: ARENA_BASE, arenaBytes: ARENA_BYTES };
-const range = (offset: number, length: number, device = RAM) => ({ device, offset: BigInt(offset), length: BigInt(length) });
+const range = (offset: number, length: number, device = RAM) => ({
+  device,
+  offset: BigInt(offset),
+  length: BigInt(length),
+});
 
 const BAD: readonly (readonly [string, string, (client: Client) => Promise<unknown>])[] = [
-  ['an attachment id that is none', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, attachmentId: '../x' })],
+  [
+    'an attachment id that is none',
+    'INVALID_ARGUMENT',
+    (c) => c.acquireLease({ ...attachment, attachmentId: '../x' }),
+  ],
   ['an arena at zero', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, arenaBase: 0n })],
-  ['an unaligned arena', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, arenaBase: ARENA_BASE + 4096n })],
-  ['an arena beyond the window', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, arenaBytes: 1n << 45n })],
-  ['an arena that wraps around', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, arenaBytes: (1n << 64n) - (1n << 21n) })],
-  ['more RAM than is left', 'CAPACITY_EXHAUSTED', (c) => c.acquireLease({ ...attachment, devices: [{ device: RAM, bytes: BigInt(241 * MIB) }] })],
-  ['a device that is not lent', 'NOT_FOUND', (c) => c.acquireLease({ ...attachment, devices: [{ device: GPU, bytes: 1n }] })],
-  ['a device named twice', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, devices: [{ device: RAM, bytes: 1n }, { device: RAM, bytes: 1n }] })],
-  ['no device', 'INVALID_ARGUMENT', (c) => c.acquireLease({ ...attachment, devices: [{ bytes: 1n }] })],
-  ['a size beyond 2^53', 'PROTOCOL_VIOLATION', (c) => c.acquireLease({ ...attachment, devices: [{ device: RAM, bytes: 1n << 60n }] })],
-  ['resize below what is used', 'WRONG_STATE', (c) => c.resizeLease({ lease, devices: [{ device: RAM, bytes: BigInt(2 * MIB) }] })],
-  ['resize beyond what there is', 'CAPACITY_EXHAUSTED', (c) => c.resizeLease({ lease, devices: [{ device: RAM, bytes: BigInt(512 * MIB) }] })],
+  [
+    'an unaligned arena',
+    'INVALID_ARGUMENT',
+    (c) => c.acquireLease({ ...attachment, arenaBase: ARENA_BASE + 4096n }),
+  ],
+  [
+    'an arena beyond the window',
+    'INVALID_ARGUMENT',
+    (c) => c.acquireLease({ ...attachment, arenaBytes: 1n << 45n }),
+  ],
+  [
+    'an arena that wraps around',
+    'INVALID_ARGUMENT',
+    (c) => c.acquireLease({ ...attachment, arenaBytes: (1n << 64n) - (1n << 21n) }),
+  ],
+  [
+    'more RAM than is left',
+    'CAPACITY_EXHAUSTED',
+    (c) => c.acquireLease({ ...attachment, devices: [{ device: RAM, bytes: BigInt(241 * MIB) }] }),
+  ],
+  [
+    'a device that is not lent',
+    'NOT_FOUND',
+    (c) => c.acquireLease({ ...attachment, devices: [{ device: GPU, bytes: 1n }] }),
+  ],
+  [
+    'a device named twice',
+    'INVALID_ARGUMENT',
+    (c) =>
+      c.acquireLease({
+        ...attachment,
+        devices: [
+          { device: RAM, bytes: 1n },
+          { device: RAM, bytes: 1n },
+        ],
+      }),
+  ],
+  [
+    'no device',
+    'INVALID_ARGUMENT',
+    (c) => c.acquireLease({ ...attachment, devices: [{ bytes: 1n }] }),
+  ],
+  [
+    'a size beyond 2^53',
+    'PROTOCOL_VIOLATION',
+    (c) => c.acquireLease({ ...attachment, devices: [{ device: RAM, bytes: 1n << 60n }] }),
+  ],
+  [
+    'resize below what is used',
+    'WRONG_STATE',
+    (c) => c.resizeLease({ lease, devices: [{ device: RAM, bytes: BigInt(2 * MIB) }] }),
+  ],
+  [
+    'resize beyond what there is',
+    'CAPACITY_EXHAUSTED',
+    (c) => c.resizeLease({ lease, devices: [{ device: RAM, bytes: BigInt(512 * MIB) }] }),
+  ],
   ['allocate without a lease', 'INVALID_ARGUMENT', (c) => c.allocate({ range: range(0, 2 * MIB) })],
   ['allocate without a range', 'INVALID_ARGUMENT', (c) => c.allocate({ lease })],
-  ['allocate beyond the quota', 'CAPACITY_EXHAUSTED', (c) => c.allocate({ lease, range: range(16 * MIB, 14 * MIB) })],
-  ['allocate unaligned', 'INVALID_ARGUMENT', (c) => c.allocate({ lease, range: range(4096, 2 * MIB) })],
+  [
+    'allocate beyond the quota',
+    'CAPACITY_EXHAUSTED',
+    (c) => c.allocate({ lease, range: range(16 * MIB, 14 * MIB) }),
+  ],
+  [
+    'allocate unaligned',
+    'INVALID_ARGUMENT',
+    (c) => c.allocate({ lease, range: range(4096, 2 * MIB) }),
+  ],
   ['allocate nothing', 'INVALID_ARGUMENT', (c) => c.allocate({ lease, range: range(0, 0) })],
-  ['allocate outside the arena', 'INVALID_ARGUMENT', (c) => c.allocate({ lease, range: range(Number(ARENA_BYTES), 2 * MIB) })],
-  ['allocate over what is there', 'ALREADY_EXISTS', (c) => c.allocate({ lease, range: range(6 * MIB, 4 * MIB) })],
-  ['allocate on a GPU that is not lent', 'CAPACITY_EXHAUSTED', (c) => c.allocate({ lease, range: range(0, 2 * MIB, GPU) })],
+  [
+    'allocate outside the arena',
+    'INVALID_ARGUMENT',
+    (c) => c.allocate({ lease, range: range(Number(ARENA_BYTES), 2 * MIB) }),
+  ],
+  [
+    'allocate over what is there',
+    'ALREADY_EXISTS',
+    (c) => c.allocate({ lease, range: range(6 * MIB, 4 * MIB) }),
+  ],
+  [
+    'allocate on a GPU that is not lent',
+    'CAPACITY_EXHAUSTED',
+    (c) => c.allocate({ lease, range: range(0, 2 * MIB, GPU) }),
+  ],
   ['free a part', 'NOT_FOUND', (c) => c.free({ lease, range: range(4 * MIB, 2 * MIB) })],
   ['free nothing', 'NOT_FOUND', (c) => c.free({ lease, range: range(0, 2 * MIB) })],
-  ['free of another device', 'NOT_FOUND', (c) => c.free({ lease, range: range(4 * MIB, 4 * MIB, GPU) })],
-  ['a ping that is too long', 'INVALID_ARGUMENT', (c) => c.ping({ payload: new Uint8Array(65_537) })],
-  ['a token from the future', 'PROTOCOL_VIOLATION', (c) => c.statLease({ lease: { ...lease, fencingToken: 7n } })],
-  ['a lease that never was', 'LEASE_EXPIRED', (c) => c.statLease({ lease: { leaseId: createId('lease'), fencingToken: 1n } })],
-  ['too many renewals at once', 'INVALID_ARGUMENT', (c) => c.renewLeases({ leases: Array.from({ length: 257 }, () => lease) })],
+  [
+    'free of another device',
+    'NOT_FOUND',
+    (c) => c.free({ lease, range: range(4 * MIB, 4 * MIB, GPU) }),
+  ],
+  [
+    'a ping that is too long',
+    'INVALID_ARGUMENT',
+    (c) => c.ping({ payload: new Uint8Array(65_537) }),
+  ],
+  [
+    'a token from the future',
+    'PROTOCOL_VIOLATION',
+    (c) => c.statLease({ lease: { ...lease, fencingToken: 7n } }),
+  ],
+  [
+    'a lease that never was',
+    'LEASE_EXPIRED',
+    (c) => c.statLease({ lease: { leaseId: createId('lease'), fencingToken: 1n } }),
+  ],
+  [
+    'too many renewals at once',
+    'INVALID_ARGUMENT',
+    (c) => c.renewLeases({ leases: Array.from({ length: 257 }, () => lease) }),
+  ],
 ];
 
 test.each(BAD)('%s is refused with %s', async (_name, code, call) => {
@@ -71,12 +177,19 @@ describe('transfers', () => {
   ])('%s are refused', async (_name, offset, length, code) => {
     expect(await codeOf(host.read(lease, offset, length))).toBe(code);
     const { call, response } = host.client.write();
-    call.write({ part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(length) } } });
+    call.write({
+      part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(length) } },
+    });
     call.end();
     expect(await codeOf(response)).toBe(code);
   });
 
-  const header = (length: number) => ({ part: { case: 'header' as const, value: { lease, offset: BigInt(4 * MIB), length: BigInt(length) } } });
+  const header = (length: number) => ({
+    part: {
+      case: 'header' as const,
+      value: { lease, offset: BigInt(4 * MIB), length: BigInt(length) },
+    },
+  });
   const data = (bytes: Uint8Array) => ({ part: { case: 'data' as const, value: bytes } });
 
   // Their bytes are those that are there already, so that contents stay comparable.
@@ -84,7 +197,10 @@ describe('transfers', () => {
     ['no message at all', () => []],
     ['data before the header', () => [data(pattern(4, 1))]],
     ['a second header', () => [header(8), header(8)]],
-    ['fewer bytes than promised', () => [header(2 * MIB), data(pattern(4 * MIB, 1).subarray(0, MIB))]],
+    [
+      'fewer bytes than promised',
+      () => [header(2 * MIB), data(pattern(4 * MIB, 1).subarray(0, MIB))],
+    ],
     ['more bytes than promised', () => [header(4), data(pattern(4 * MIB, 1).subarray(0, 8))]],
     ['an empty frame', () => [header(4), data(new Uint8Array(0))]],
     ['an oversized frame', () => [header(2 * MIB), data(pattern(4 * MIB, 1).subarray(0, MIB + 4))]],
@@ -116,15 +232,25 @@ describe('transfers', () => {
   test('transfers of one session are bounded, and their places are given back', async () => {
     const calls = Array.from({ length: 16 }, () => host.client.write());
     for (const { call } of calls) call.write(header(4 * MIB));
-    await until('all places are taken', async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'CAPACITY_EXHAUSTED');
+    await until(
+      'all places are taken',
+      async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'CAPACITY_EXHAUSTED',
+    );
     for (const { call } of calls) call.cancel();
     await Promise.all(calls.map(({ response }) => codeOf(response)));
-    await until('places are free', async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'OK');
+    await until(
+      'places are free',
+      async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'OK',
+    );
   });
 
   test('probes are bounded', async () => {
     const call = host.client.probeDownload({ bytes: BigInt(257 * MIB) });
-    await expect((async () => { for await (const message of call) void message; })()).rejects.toThrow(/at most/);
+    await expect(
+      (async () => {
+        for await (const message of call) void message;
+      })(),
+    ).rejects.toThrow(/at most/);
   });
 });
 
@@ -143,22 +269,33 @@ describe('Hello', () => {
   test('another major version is refused, both are named', async () => {
     const client = feeder.connectSilently();
     const call = client.hello({ ...hello(createId('host')), version: { major: 2, minor: 5 } });
-    await expect(call).rejects.toMatchObject({ code: 'UNSUPPORTED', rawMessage: expect.stringMatching(/2\.5.*1\.0/) as unknown });
+    await expect(call).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      rawMessage: expect.stringMatching(/2\.5.*1\.0/) as unknown,
+    });
     expect(await codeOf(client.ping({}))).toBe('WRONG_STATE');
-    expect(await codeOf(client.hello({ ...hello(createId('host')), version: { major: 1, minor: 9 } }))).toBe('OK');
+    expect(
+      await codeOf(client.hello({ ...hello(createId('host')), version: { major: 1, minor: 9 } })),
+    ).toBe('OK');
   });
 
   test('a required feature nobody knows is refused, an offered one is ignored', async () => {
     const client = feeder.connectSilently();
     const hostId = createId('host');
-    expect(await codeOf(client.hello({ ...hello(hostId), featuresRequired: 1n << 40n }))).toBe('UNSUPPORTED');
-    expect((await client.hello({ ...hello(hostId), featuresOffered: 1n << 40n })).features).toBe(0n);
+    expect(await codeOf(client.hello({ ...hello(hostId), featuresRequired: 1n << 40n }))).toBe(
+      'UNSUPPORTED',
+    );
+    expect((await client.hello({ ...hello(hostId), featuresOffered: 1n << 40n })).features).toBe(
+      0n,
+    );
   });
 
   test('a session cannot become another host', async () => {
     const client = feeder.connectSilently();
     await client.hello(hello(createId('host')));
     expect(await codeOf(client.hello(hello(createId('host'))))).toBe('WRONG_STATE');
-    expect(await codeOf(feeder.connectSilently().hello(hello('H-nonsense')))).toBe('INVALID_ARGUMENT');
+    expect(await codeOf(feeder.connectSilently().hello(hello('H-nonsense')))).toBe(
+      'INVALID_ARGUMENT',
+    );
   });
 });

@@ -6,14 +6,28 @@ import koffi from 'koffi';
 import { listGpus } from '../../../driver/cuda/memory.js';
 import { probeMemory } from '../../../driver/executor/probe.js';
 import { listNvmlMemory } from '../../../driver/nvml/memory.js';
-import { codeOf, executorsOf, GPU, MIB, openFeeder, pattern, RAM, until, type TestFeeder } from './harness.js';
+import {
+  codeOf,
+  executorsOf,
+  GPU,
+  MIB,
+  openFeeder,
+  pattern,
+  RAM,
+  until,
+  type TestFeeder,
+} from './harness.js';
 
 let feeder: TestFeeder;
 
 /** For children and for libraries in this process; jest keeps its own copy of the environment. */
 function setEnvironment(name: string, value: string): void {
   process.env[name] = value;
-  koffi.load('libc.so.6').func('int setenv(const char *name, const char *value, int overwrite)')(name, value, 1);
+  koffi.load('libc.so.6').func('int setenv(const char *name, const char *value, int overwrite)')(
+    name,
+    value,
+    1,
+  );
 }
 
 beforeAll(async () => {
@@ -27,7 +41,13 @@ test('the bindings see the GPU as driver and NVML tell it', async () => {
   const { driverVersion, gpus } = await listGpus('sim');
   expect(driverVersion).toBeGreaterThanOrEqual(12_040);
   expect(gpus).toHaveLength(1);
-  expect(gpus[0]).toMatchObject({ index: 0, totalBytes: 512 * MIB, vmm: true, hostNumaVmm: true, simulated: true });
+  expect(gpus[0]).toMatchObject({
+    index: 0,
+    totalBytes: 512 * MIB,
+    vmm: true,
+    hostNumaVmm: true,
+    simulated: true,
+  });
   expect(gpus[0]!.uuid).toMatch(/^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
   const [memory] = await listNvmlMemory('sim');
   expect(memory).toMatchObject({ uuid: gpus[0]!.uuid, totalBytes: 512 * MIB });
@@ -39,19 +59,29 @@ test('the probe measures RAM and GPU in a process of its own, within its time', 
   const begin = Date.now();
   const probe = await probeMemory({ gpu: 'sim', gpuIndex: 0 });
   expect(Date.now() - begin).toBeLessThan(5_000);
-  expect(probe.gpus[0]).toMatchObject({ total_bytes: 512 * MIB, vmm: true, host_numa_vmm: true, error: null });
+  expect(probe.gpus[0]).toMatchObject({
+    total_bytes: 512 * MIB,
+    vmm: true,
+    host_numa_vmm: true,
+    error: null,
+  });
   for (const figure of ['h2d', 'd2h', 'vram_copy', 'host_numa_read'] as const) {
     expect(probe.gpus[0]![`${figure}_bytes_per_second`]).toBeGreaterThan(1e6);
   }
   expect(probe.ram.copy_bytes_per_second).toBeGreaterThan(1e6);
   expect((await probeMemory({ gpu: 'none' })).gpus).toEqual([]);
-  expect((await probeMemory({ gpu: 'sim', gpuIndex: 9 })).gpus[0]!.error).toMatch(/CUDA_ERROR_INVALID_DEVICE/);
+  expect((await probeMemory({ gpu: 'sim', gpuIndex: 9 })).gpus[0]!.error).toMatch(
+    /CUDA_ERROR_INVALID_DEVICE/,
+  );
 }, 20_000);
 
 test('bytes of VRAM and RAM come back, zeroed first, each counted on its device', async () => {
   const host = await feeder.connect();
   const lease = await host.lease({ ram: 16 * MIB, gpu: 32 * MIB });
-  for (const [device, offset] of [[GPU, 0], [RAM, 64 * MIB]] as const) {
+  for (const [device, offset] of [
+    [GPU, 0],
+    [RAM, 64 * MIB],
+  ] as const) {
     const length = 8 * MIB;
     const locked = await host.allocate(lease, offset, length, device);
     expect(Number(locked)).toBe(device === RAM ? length : 0); // The driver pins HOST_NUMA chunks.

@@ -7,7 +7,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createId, type HostId } from '../../../proto/base/ids.js';
 import { createLogger } from '../../../proto/base/log.js';
-import { DeviceKind, FeederService, type LeaseRef } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  DeviceKind,
+  FeederService,
+  type LeaseRef,
+} from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { FeedService } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { createClient, errorFromStatus, type ServiceClient } from '../../../proto/grpc.js';
 import * as grpc from '@grpc/grpc-js';
@@ -85,7 +89,13 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
     connect: (hostId = createId('host')) => sayHello(connectSilently(), hostId),
     control() {
       const credentials = grpc.credentials.createInsecure();
-      const client = createClient(FeedService, `unix:${socketPath}`, credentials, {}, 'FEEDER_UNREACHABLE');
+      const client = createClient(
+        FeedService,
+        `unix:${socketPath}`,
+        credentials,
+        {},
+        'FEEDER_UNREACHABLE',
+      );
       clients.push(client);
       return client;
     },
@@ -97,7 +107,12 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
   };
 }
 
-export const hello = (hostId: string) => ({ version: { major: 1, minor: 0 }, hostId, hostName: 'testhost', software: 'test' });
+export const hello = (hostId: string) => ({
+  version: { major: 1, minor: 0 },
+  hostId,
+  hostName: 'testhost',
+  software: 'test',
+});
 
 async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
   await client.hello(hello(hostId), { timeoutMs: 5_000 });
@@ -110,11 +125,21 @@ async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
         ...(ram ? [{ device: RAM, bytes: big(ram) }] : []),
         ...(gpu ? [{ device: GPU, bytes: big(gpu) }] : []),
       ];
-      const request = { attachmentId: randomBytes(16).toString('hex'), arenaBase: ARENA_BASE, arenaBytes: ARENA_BYTES, devices };
+      const request = {
+        attachmentId: randomBytes(16).toString('hex'),
+        arenaBase: ARENA_BASE,
+        arenaBytes: ARENA_BYTES,
+        devices,
+      };
       return (await client.acquireLease(request)).lease!;
     },
     async allocate(lease, offset, length, device = RAM) {
-      return (await client.allocate({ lease, range: { device, offset: big(offset), length: big(length) } })).lockedBytes;
+      return (
+        await client.allocate({
+          lease,
+          range: { device, offset: big(offset), length: big(length) },
+        })
+      ).lockedBytes;
     },
     async free(lease, offset, length, device = RAM) {
       await client.free({ lease, range: { device, offset: big(offset), length: big(length) } });
@@ -123,7 +148,11 @@ async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
     async read(lease, offset, length) {
       const parts: Uint8Array[] = [];
       try {
-        for await (const message of client.read({ lease, offset: big(offset), length: big(length) })) {
+        for await (const message of client.read({
+          lease,
+          offset: big(offset),
+          length: big(length),
+        })) {
           parts.push((message as { data: Uint8Array }).data);
         }
       } catch (reason) {
@@ -134,7 +163,11 @@ async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
     async account(device = RAM) {
       const { devices } = await firstStats(client);
       const lent = devices.find(({ id }) => id?.kind === device.kind && id.index === device.index)!;
-      return { capacity: Number(lent.capacityBytes), leased: Number(lent.leasedBytes), used: Number(lent.usedBytes) };
+      return {
+        capacity: Number(lent.capacityBytes),
+        leased: Number(lent.leasedBytes),
+        used: Number(lent.usedBytes),
+      };
     },
     close: () => client.close(),
   };
@@ -144,14 +177,26 @@ export async function firstStats(client: Client) {
   const call = client.watchStats({ intervalMs: 1_000 });
   for await (const message of call) {
     call.cancel();
-    return message as { devices: { id?: typeof RAM; capacityBytes: bigint; leasedBytes: bigint; usedBytes: bigint }[]; leaseCount: number; state: number; sessionCount: number };
+    return message as {
+      devices: { id?: typeof RAM; capacityBytes: bigint; leasedBytes: bigint; usedBytes: bigint }[];
+      leaseCount: number;
+      state: number;
+      sessionCount: number;
+    };
   }
   throw new Error('no statistics');
 }
 
-export async function writeAll(client: Client, lease: LeaseRef, offset: number, data: Uint8Array): Promise<number> {
+export async function writeAll(
+  client: Client,
+  lease: LeaseRef,
+  offset: number,
+  data: Uint8Array,
+): Promise<number> {
   const { call, response } = client.write();
-  call.write({ part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(data.length) } } });
+  call.write({
+    part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(data.length) } },
+  });
   let settled = false;
   const end = response.then(
     () => (settled = true),
@@ -177,7 +222,11 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
   }
 }
 
-export async function until(what: string, probe: () => Promise<boolean> | boolean, timeoutMs = 5_000): Promise<void> {
+export async function until(
+  what: string,
+  probe: () => Promise<boolean> | boolean,
+  timeoutMs = 5_000,
+): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!(await probe())) {
     if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
@@ -188,7 +237,8 @@ export async function until(what: string, probe: () => Promise<boolean> | boolea
 /** Bytes that say where they belong. */
 export function pattern(length: number, seed: number): Buffer {
   const data = Buffer.allocUnsafe(length);
-  for (let at = 0; at + 4 <= length; at += 4) data.writeUInt32LE((at * 2654435761 + seed * 40503) >>> 0, at);
+  for (let at = 0; at + 4 <= length; at += 4)
+    data.writeUInt32LE((at * 2654435761 + seed * 40503) >>> 0, at);
   return data;
 }
 
@@ -200,7 +250,9 @@ export function executorsOf(pid: number): number[] {
       try {
         const stat = readFileSync(`/proc/${name}/stat`, 'utf8');
         const [, comm, rest] = /^\d+ \((.*)\) (.*)$/s.exec(stat) ?? [];
-        return comm === 'gb-executor' && rest?.split(' ')[1] === String(pid) && !rest.startsWith('Z');
+        return (
+          comm === 'gb-executor' && rest?.split(' ')[1] === String(pid) && !rest.startsWith('Z')
+        );
       } catch {
         return false; // It ended meanwhile.
       }

@@ -3,7 +3,16 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createId } from '../../../proto/base/ids.js';
 import { ErrorCodeOrOk } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
-import { codeOf, executorsOf, MIB, openFeeder, pattern, until, type TestFeeder, type TestHost } from './harness.js';
+import {
+  codeOf,
+  executorsOf,
+  MIB,
+  openFeeder,
+  pattern,
+  until,
+  type TestFeeder,
+  type TestHost,
+} from './harness.js';
 
 const TTL_MS = 900;
 
@@ -43,7 +52,9 @@ test('re-adoption: bytes survive a lost connection, the token grows, the old one
   expect((await second.read(current, 0, data.length)).equals(data)).toBe(true);
   expect(await codeOf(second.read(lease, 0, 4))).toBe('EPOCH_STALE');
   expect((await renew(second, lease)).status).toBe(ErrorCodeOrOk.FENCED);
-  expect(await codeOf(second.read({ ...current, fencingToken: 99n } as typeof current, 0, 4))).toBe('PROTOCOL_VIOLATION');
+  expect(await codeOf(second.read({ ...current, fencingToken: 99n } as typeof current, 0, 4))).toBe(
+    'PROTOCOL_VIOLATION',
+  );
   await second.client.releaseLease({ lease: current });
 });
 
@@ -65,7 +76,10 @@ test('another host can neither use, renew nor release a lease, and cannot tell t
   const owner = await feeder.connect();
   const lease = await owner.lease({ ram: 2 * MIB });
   const stranger = await feeder.connect();
-  const range = { lease, range: { device: { kind: 1, index: 0 }, offset: 0n, length: BigInt(2 * MIB) } };
+  const range = {
+    lease,
+    range: { device: { kind: 1, index: 0 }, offset: 0n, length: BigInt(2 * MIB) },
+  };
   const attempts = {
     allocate: stranger.client.allocate(range),
     free: stranger.client.free(range),
@@ -91,7 +105,11 @@ test('expiry: TTL after its session ended everything is free, the executor is go
   expect((await watcher.account()).used).toBe(8 * MIB);
   host.close();
   const start = Date.now();
-  await until('the bytes are free', async () => (await watcher.account()).used === 0, TTL_MS + 5_000);
+  await until(
+    'the bytes are free',
+    async () => (await watcher.account()).used === 0,
+    TTL_MS + 5_000,
+  );
   expect(Date.now() - start).toBeGreaterThan(TTL_MS - 200);
   expect(await watcher.account()).toMatchObject({ leased: 0, used: 0 });
   const again = await feeder.connect(host.hostId);

@@ -19,7 +19,9 @@ test('what a host is told: identity, devices, one session id on both sides', asy
   expect(told.leaseTtlMs).toBe(30_000);
   expect(told.sessionId).toMatch(/^S-[0-9a-f]{16}$/);
   expect(told.incarnation).toMatch(/^[0-9a-f]{16}$/);
-  expect(told.devices.map(({ name, capacityBytes }) => [name, capacityBytes])).toEqual([['RAM', BigInt(256 * MIB)]]);
+  expect(told.devices.map(({ name, capacityBytes }) => [name, capacityBytes])).toEqual([
+    ['RAM', BigInt(256 * MIB)],
+  ]);
 });
 
 test('bytes come back as they were written, and every counter is exact', async () => {
@@ -91,7 +93,12 @@ test('the owner of the machine sees the same through the control socket', async 
   expect(status.addresses).toEqual(feeder.feeder.addresses);
   expect(status.stats?.state).toBe(FeederState.LENDING);
   const shown = status.leases.find(({ leaseId }) => leaseId === lease.leaseId);
-  expect(shown).toMatchObject({ hostName: 'testhost', grantedBytes: BigInt(16 * MIB), usedBytes: BigInt(2 * MIB), adopted: true });
+  expect(shown).toMatchObject({
+    hostName: 'testhost',
+    grantedBytes: BigInt(16 * MIB),
+    usedBytes: BigInt(2 * MIB),
+    adopted: true,
+  });
   await host.client.releaseLease({ lease });
 });
 

@@ -29,7 +29,8 @@ test('a stop says STOPPING to every watcher, then ends leases and executors with
   expect(executorsOf(process.pid)).toHaveLength(1);
   const states: number[] = [];
   const ended = (async () => {
-    for await (const message of host.client.watchStats({ intervalMs: 100 })) states.push((message as { state: number }).state);
+    for await (const message of host.client.watchStats({ intervalMs: 100 }))
+      states.push((message as { state: number }).state);
   })().catch(() => undefined);
   await until('a first message', () => states.length > 0);
   const begin = Date.now();
@@ -49,7 +50,10 @@ test('with a grace, hosts may read and release but nothing new is lent; the last
   const lease = await host.lease({ ram: 8 * MIB });
   await host.allocate(lease, 0, 2 * MIB);
   await feeder.control().stopFeed({ graceMs: 20_000 });
-  await until('it is stopping', async () => (await codeOf(host.lease({ ram: 2 * MIB }))) === 'WRONG_STATE');
+  await until(
+    'it is stopping',
+    async () => (await codeOf(host.lease({ ram: 2 * MIB }))) === 'WRONG_STATE',
+  );
   expect(await codeOf(host.allocate(lease, 2 * MIB, 2 * MIB))).toBe('WRONG_STATE');
   expect(await host.read(lease, 0, 2 * MIB)).toHaveLength(2 * MIB);
   const begin = Date.now();
@@ -90,7 +94,13 @@ test('the control socket is private, and a second feeder of the same user is ref
   expect(statSync(join(feeder.socketPath, '..')).mode & 0o777).toBe(0o700);
   const log = createLogger({ name: 'feeder', level: 'silent' });
   const again = startFeeder(
-    { ramBytes: 2 * MIB, port: 0, bind: ['127.0.0.1'], configDir: join(feeder.folder, 'other'), controlSocket: feeder.socketPath },
+    {
+      ramBytes: 2 * MIB,
+      port: 0,
+      bind: ['127.0.0.1'],
+      configDir: join(feeder.folder, 'other'),
+      controlSocket: feeder.socketPath,
+    },
     { log },
   );
   expect(await codeOf(again)).toBe('ALREADY_EXISTS');
@@ -99,11 +109,15 @@ test('the control socket is private, and a second feeder of the same user is ref
 test('what cannot be lent is refused before anything is started', async () => {
   const log = createLogger({ name: 'feeder', level: 'silent' });
   const attempt = (options: Parameters<typeof startFeeder>[0]) =>
-    codeOf(startFeeder({ port: 0, bind: ['127.0.0.1'], controlSocket: false, ...options }, { log }));
+    codeOf(
+      startFeeder({ port: 0, bind: ['127.0.0.1'], controlSocket: false, ...options }, { log }),
+    );
   expect(await attempt({ ramBytes: 2 ** 50 })).toBe('CAPACITY_EXHAUSTED');
   expect(await attempt({ ramBytes: 0 })).toBe('INVALID_ARGUMENT');
   expect(await attempt({ ramBytes: 4096 })).toBe('INVALID_ARGUMENT');
-  expect(await attempt({ vramBytes: new Map([[0, 2 ** 30]]), gpu: 'none' })).toBe('INVALID_ARGUMENT');
+  expect(await attempt({ vramBytes: new Map([[0, 2 ** 30]]), gpu: 'none' })).toBe(
+    'INVALID_ARGUMENT',
+  );
   expect(await attempt({ ramBytes: 2 * MIB, bind: ['203.0.113.9'] })).toBe('INVALID_ARGUMENT');
   expect(await attempt({ ramBytes: 2 * MIB, bind: ['0.0.0.0'] })).toBe('PERMISSION_DENIED');
 });
@@ -114,7 +128,12 @@ test('a port that is taken is told, and the failed start leaves nothing behind',
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-taken-'));
   const log = createLogger({ name: 'feeder', level: 'silent' });
   const socket = join(folder, 'run', 'feed.sock');
-  const options = { ramBytes: 2 * MIB, bind: ['127.0.0.1'], configDir: join(folder, 'config'), controlSocket: socket };
+  const options = {
+    ramBytes: 2 * MIB,
+    bind: ['127.0.0.1'],
+    configDir: join(folder, 'config'),
+    controlSocket: socket,
+  };
   expect(await codeOf(startFeeder({ ...options, port }, { log }))).toBe('ALREADY_EXISTS');
   expect(existsSync(socket)).toBe(false);
   const works = await startFeeder({ ...options, port: 0 }, { log });
