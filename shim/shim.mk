@@ -6,7 +6,7 @@ SHIM_OBJECTS := $(SHIM_SOURCES:shim/src/%.c=$(BUILD)/obj/shim/%.o)
 # Initial-exec thread locals: the launch path reads one counter and must not ask the loader for it.
 SHIM_CFLAGS := -D_GNU_SOURCE -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
 
-NATIVES += $(SHIM_LIB)
+NATIVES += $(SHIM_LIB) $(BUILD)/bin/gb-probe
 
 $(BUILD)/obj/shim/%.o: shim/src/%.c shim/shim.mk
 	@mkdir -p $(@D)
@@ -18,3 +18,8 @@ $(SHIM_LIB): $(SHIM_OBJECTS) shim/greenboost.map
 	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) -o $@ -pthread -ldl
 
 -include $(SHIM_OBJECTS:.o=.d)
+
+# Tries what may crash a driver; the shim starts it from ../bin beside itself.
+$(BUILD)/bin/gb-probe: shim/probe/gb_probe.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $< -o $@ -ldl

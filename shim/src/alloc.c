@@ -44,6 +44,7 @@ static CUresult take_span(CUcontext context, CUdevice device, uint64_t bytes, ui
   struct gb_span *span = gb_span_create(device, context, rounded, bytes);
   if (span == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
   CUresult result = gb_chunks_cover(span);
+  if (result != CUDA_SUCCESS && gb_slab_drop_empty()) result = gb_chunks_cover(span);
   if (result == CUDA_SUCCESS) {
     result = gb_chunks_map(span);
     if (result != CUDA_SUCCESS) gb_chunks_give(span);
@@ -58,7 +59,8 @@ static CUresult take_span(CUcontext context, CUdevice device, uint64_t bytes, ui
   return CUDA_SUCCESS;
 }
 
-/* A slab must be resident: when spans fill every local tier, one of them leaves. gb_lock is given up between tries. */
+/* A slab must be resident: when spans fill every local tier, one of them leaves. gb_lock is given
+ * up between tries. */
 static CUresult take_small(CUcontext context, CUdevice device, uint64_t bytes, uint64_t *address) {
   uint64_t until = gb_now_ns() + GB_DRAIN_TOTAL_NS;
   uint64_t patience = GB_DRAIN_DEADLINE_NS;
@@ -118,13 +120,16 @@ CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes) {
   return result;
 }
 
-CUresult gb_alloc_pitch(CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height, unsigned element_bytes) {
+CUresult gb_alloc_pitch(CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height,
+                        unsigned element_bytes) {
   const size_t align = GB_SLAB_UNIT; /* the driver's pitch granule */
   bool element = element_bytes == 4 || element_bytes == 8 || element_bytes == 16;
-  if (pointer == NULL || pitch == NULL || !element || width_bytes == 0 || height == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (pointer == NULL || pitch == NULL || !element || width_bytes == 0 || height == 0)
+    return CUDA_ERROR_INVALID_VALUE;
   size_t row = (width_bytes + align - 1) & ~(align - 1);
   size_t bytes = 0;
-  if (row < width_bytes || __builtin_mul_overflow(row, height, &bytes)) return CUDA_ERROR_INVALID_VALUE;
+  if (row < width_bytes || __builtin_mul_overflow(row, height, &bytes))
+    return CUDA_ERROR_INVALID_VALUE;
   CUresult result = gb_alloc(pointer, bytes);
   if (result == CUDA_SUCCESS) *pitch = row;
   return result;
@@ -182,7 +187,8 @@ static CUresult drop_found(uint64_t pointer, const struct found *found) {
   if (gb_plain_read(pointer, &plain)) {
     return plain.buffer_id == found->buffer_id ? gb_plain_give(pointer) : CUDA_ERROR_INVALID_VALUE;
   }
-  if (!find_base(pointer, &again) || again.buffer_id != found->buffer_id) return CUDA_ERROR_INVALID_VALUE;
+  if (!find_base(pointer, &again) || again.buffer_id != found->buffer_id)
+    return CUDA_ERROR_INVALID_VALUE;
   struct gb_span *span = gb_span_at(pointer);
   if (span->slab == NULL) return drop_span(span);
   gb_slab_give(span, pointer);

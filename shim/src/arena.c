@@ -25,7 +25,7 @@ static struct {
   struct gb_va va[GB_DEVICES_MAX];
   uint32_t *granules; /* slot + 1 of the span at each granule; untouched pages cost nothing */
   struct gb_span **spans;
-  uint32_t span_count;    /* slots used so far */
+  uint32_t span_count; /* slots used so far */
   uint32_t span_capacity;
   uint32_t *free_slots;
   uint32_t free_slot_count;
@@ -51,7 +51,8 @@ static bool reserve_at(uint64_t base, uint64_t bytes) {
 static bool reserve_somewhere(uint64_t bytes, uint64_t *base) {
   *base = gb_config()->arena_base;
   if (reserve_at(*base, bytes)) return true;
-  for (*base = GB_ARENA_WINDOW_BASE; *base + bytes <= GB_ARENA_WINDOW_END; *base += CANDIDATE_STEP) {
+  for (*base = GB_ARENA_WINDOW_BASE; *base + bytes <= GB_ARENA_WINDOW_END;
+       *base += CANDIDATE_STEP) {
     if (*base != gb_config()->arena_base && reserve_at(*base, bytes)) return true;
   }
   return false;
@@ -61,7 +62,8 @@ static void find_devices(void) {
   int count = 0;
   if (gb_real.cuDeviceGetCount(&count) != CUDA_SUCCESS) count = 0;
   if (count > GB_DEVICES_MAX) {
-    gb_log(GB_LOG_WARN, "%d devices: the ones after the first %d are left to the driver", count, GB_DEVICES_MAX);
+    gb_log(GB_LOG_WARN, "%d devices: the ones after the first %d are left to the driver", count,
+           GB_DEVICES_MAX);
     count = GB_DEVICES_MAX;
   }
   for (int i = 0; i < count; i++) {
@@ -72,11 +74,13 @@ static void find_devices(void) {
 
 static bool build_index(uint64_t base, uint64_t bytes) {
   size_t table = bytes / GB_GRANULE * sizeof *arena.granules;
-  void *map = mmap(NULL, table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void *map =
+      mmap(NULL, table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) return false;
   arena.granules = map;
   for (int i = 0; i < arena.device_count; i++) {
-    if (!gb_va_create(&arena.va[i], base + (uint64_t)i * arena.window_bytes, arena.window_bytes)) return false;
+    if (!gb_va_create(&arena.va[i], base + (uint64_t)i * arena.window_bytes, arena.window_bytes))
+      return false;
   }
   return true;
 }
@@ -85,19 +89,22 @@ bool gb_arena_reserve(void) {
   if (gb_arena_size_bytes != 0) return true;
   if (arena.tried) return false;
   arena.tried = true;
-  bool vmm = gb_real.cuMemAddressReserve != NULL && gb_real.cuMemAddressFree != NULL && gb_real.cuMemCreate != NULL &&
-             gb_real.cuMemMap != NULL && gb_real.cuMemUnmap != NULL && gb_real.cuMemSetAccess != NULL &&
+  bool vmm = gb_real.cuMemAddressReserve != NULL && gb_real.cuMemAddressFree != NULL &&
+             gb_real.cuMemCreate != NULL && gb_real.cuMemMap != NULL &&
+             gb_real.cuMemUnmap != NULL && gb_real.cuMemSetAccess != NULL &&
              gb_real.cuMemRelease != NULL;
   find_devices();
   if (!vmm || arena.device_count == 0) return false;
   arena.window_bytes = gb_config()->arena_bytes;
-  while (arena.window_bytes * (uint64_t)arena.device_count > ARENA_BYTES_MAX) arena.window_bytes /= 2;
+  while (arena.window_bytes * (uint64_t)arena.device_count > ARENA_BYTES_MAX)
+    arena.window_bytes /= 2;
   arena.window_bytes &= ~(GB_GRANULE - 1);
   uint64_t bytes = arena.window_bytes * (uint64_t)arena.device_count;
   uint64_t base = 0;
   if (bytes == 0 || !reserve_somewhere(bytes, &base)) {
     gb_event(GB_LOG_WARN, CUDA_SUCCESS, "arena_refused",
-             "the driver reserves no %llu bytes at an agreed address: whole allocations only, nothing moves",
+             "the driver reserves no %llu bytes at an agreed address: whole allocations only, "
+             "nothing moves",
              (unsigned long long)bytes);
     return false;
   }
@@ -107,8 +114,8 @@ bool gb_arena_reserve(void) {
   }
   __atomic_store_n(&gb_arena_base_address, base, __ATOMIC_RELEASE);
   __atomic_store_n(&gb_arena_size_bytes, bytes, __ATOMIC_RELEASE);
-  gb_log(GB_LOG_INFO, "arena of %llu GiB for %d device(s) at 0x%llx", (unsigned long long)(bytes >> 30),
-         arena.device_count, (unsigned long long)base);
+  gb_log(GB_LOG_INFO, "arena of %llu GiB for %d device(s) at 0x%llx",
+         (unsigned long long)(bytes >> 30), arena.device_count, (unsigned long long)base);
   return true;
 }
 
@@ -131,7 +138,8 @@ CUdevice gb_arena_device(int index) {
 
 static void set_granules(const struct gb_span *span, uint32_t value) {
   uint64_t first = (span->base - gb_arena_base_address) / GB_GRANULE;
-  for (uint64_t i = 0; i < (span->bytes + GB_GUARD_BYTES) / GB_GRANULE; i++) arena.granules[first + i] = value;
+  for (uint64_t i = 0; i < (span->bytes + GB_GUARD_BYTES) / GB_GRANULE; i++)
+    arena.granules[first + i] = value;
 }
 
 /* pre: gb_index_lock for writing. */
@@ -162,7 +170,8 @@ uint64_t gb_arena_reached_bytes(void) {
   return reached_bytes;
 }
 
-struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes, uint64_t request_bytes) {
+struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes,
+                               uint64_t request_bytes) {
   int index = gb_arena_device_index(device);
   if (index < 0) return NULL;
   uint64_t base = gb_va_take(&arena.va[index], bytes + GB_GUARD_BYTES);
@@ -204,7 +213,8 @@ void gb_span_release(struct gb_span *span) {
   arena.spans[span->slot] = NULL;
   arena.free_slots[arena.free_slot_count++] = span->slot;
   pthread_rwlock_unlock(&gb_index_lock);
-  gb_va_give(&arena.va[gb_arena_device_index(span->device)], span->base, span->bytes + GB_GUARD_BYTES);
+  gb_va_give(&arena.va[gb_arena_device_index(span->device)], span->base,
+             span->bytes + GB_GUARD_BYTES);
   free(span->chunks);
   free(span->pieces);
   free(span);
@@ -225,14 +235,16 @@ struct gb_span *gb_span_next(const struct gb_span *span) {
 
 void gb_span_note_lost(const struct gb_lost *lost) {
   pthread_rwlock_rdlock(&gb_index_lock);
-  bool inside = lost->offset < gb_arena_size_bytes && lost->length <= gb_arena_size_bytes - lost->offset;
+  bool inside =
+      lost->offset < gb_arena_size_bytes && lost->length <= gb_arena_size_bytes - lost->offset;
   uint64_t at = gb_arena_base_address + lost->offset;
   uint64_t end = inside ? at + lost->length : at;
   uint64_t reached = gb_arena_base_address + reached_bytes;
   if (end > reached) end = reached;
   while (at < end) {
     struct gb_span *span = gb_span_at(at);
-    if (span != NULL && at < span->base + span->bytes && !atomic_load_explicit(&span->lost, memory_order_relaxed)) {
+    if (span != NULL && at < span->base + span->bytes &&
+        !atomic_load_explicit(&span->lost, memory_order_relaxed)) {
       memcpy(span->lost_feeder, lost->feeder, sizeof span->lost_feeder);
       atomic_store_explicit(&span->lost, 1, memory_order_release);
     }

@@ -2,8 +2,9 @@
 /*
  * arena.h: the one reserved address range of the process and what lies where in it.
  *
- * One reservation at the agreed base holds one window for each device, side by side, so that gb_owns stays one
- * subtract and compare. A span is one piece of it: a large allocation, or a slab of small ones.
+ * One reservation at the agreed base holds one window for each device, side by side, so that
+ * gb_owns stays one subtract and compare. A span is one piece of it: a large allocation, or a slab
+ * of small ones.
  */
 #ifndef GB_ARENA_H
 #define GB_ARENA_H
@@ -46,14 +47,15 @@ struct gb_piece {
 
 struct gb_slab;
 
-/* Addresses kept free behind each span: one past its end is still its own (an end pointer names it), and an overrun
- * meets nothing. */
+/* Addresses kept free behind each span: one past its end is still its own (an end pointer names
+ * it), and an overrun meets nothing. */
 #define GB_GUARD_BYTES GB_GRANULE
 
 /*
- * Written under gb_lock; residency also only with the gate closed and every context drained, or before the address is
- * known to anybody. base, bytes, request_bytes, buffer_id, context and device never change and may be read by whoever
- * holds gb_index_lock. The atomics may be touched by readers of the gate.
+ * Written under gb_lock; residency also only with the gate closed and every context drained, or
+ * before the address is known to anybody. base, bytes, request_bytes, buffer_id, context and device
+ * never change and may be read by whoever holds gb_index_lock. The atomics may be touched by
+ * readers of the gate.
  */
 struct gb_span {
   uint64_t base;
@@ -68,7 +70,7 @@ struct gb_span {
   uint32_t chunk_count;
   _Atomic uint32_t residency; /* enum gb_residency */
   /* Beyond the local tiers: */
-  _Atomic uint32_t scan; /* enum gb_scan */
+  _Atomic uint32_t scan;     /* enum gb_scan */
   _Atomic uint64_t last_use; /* tick; 0: never */
   _Atomic uint64_t interval; /* learned ticks between uses; 0: not known */
   _Atomic uint32_t lost;     /* the feeder that held a copy is gone */
@@ -80,30 +82,34 @@ struct gb_span {
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
 };
 
-/* Reserves the arena. pre: cuInit succeeded, gb_lock. returns: false when the driver gave no window address; the plain
- * form is used then. */
+/* Reserves the arena. pre: cuInit succeeded, gb_lock. returns: false when the driver gave no window
+ * address; the plain form is used then. */
 bool gb_arena_reserve(void);
 /* Number of devices that have a window; index of a device in [0, count), or -1. */
 int gb_arena_device_count(void);
 int gb_arena_device_index(CUdevice device);
 CUdevice gb_arena_device(int index);
 
-/* A span at a fresh address, entered in the index, without chunks. pre: gb_lock. owns: gb_span_release gives it back.
- * returns: NULL when addresses or memory are out. */
-struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes, uint64_t request_bytes);
-/* Takes the span out of the index; its address rests in quarantine. pre: gb_lock, nothing mapped. */
+/* A span at a fresh address, entered in the index, without chunks. pre: gb_lock. owns:
+ * gb_span_release gives it back. returns: NULL when addresses or memory are out. */
+struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes,
+                               uint64_t request_bytes);
+/* Takes the span out of the index; its address rests in quarantine. pre: gb_lock, nothing mapped.
+ */
 void gb_span_release(struct gb_span *span);
 /* Leaves the index (the program may not find it any more), keeps the address. pre: gb_lock. */
 void gb_span_hide(struct gb_span *span);
-/* pre: gb_lock or gb_index_lock. returns: the span holding the address (or before it, within its guard), or NULL. */
+/* pre: gb_lock or gb_index_lock. returns: the span holding the address (or before it, within its
+ * guard), or NULL. */
 struct gb_span *gb_span_at(uint64_t address);
 /* Walks all spans in slot order: pass NULL first. pre: gb_lock or gb_index_lock. */
 struct gb_span *gb_span_next(const struct gb_span *span);
-/* Bytes from the arena's base that ranges have ever reached: no pointer the program can have lies beyond. Far less than
- * the arena, so that data which merely looks like an address is rare in the content scan. */
+/* Bytes from the arena's base that ranges have ever reached: no pointer the program can have lies
+ * beyond. Far less than the arena, so that data which merely looks like an address is rare in the
+ * content scan. */
 uint64_t gb_arena_reached_bytes(void);
-/* The agent says that a feeder is gone with these bytes: marks the spans they belong to. Bytes from outside: any value is
- * harmless. Called by the link's thread; takes gb_index_lock. */
+/* The agent says that a feeder is gone with these bytes: marks the spans they belong to. Bytes from
+ * outside: any value is harmless. Called by the link's thread; takes gb_index_lock. */
 void gb_span_note_lost(const struct gb_lost *lost);
 /* Next unique buffer id. */
 uint64_t gb_buffer_id(void);

@@ -17,9 +17,11 @@ static size_t pool_count;
 
 /* ---- handles ---- */
 
-static CUresult create_handle(enum gb_tier tier, CUdevice device, uint64_t bytes, struct gb_chunk *chunk) {
+static CUresult create_handle(enum gb_tier tier, CUdevice device, uint64_t bytes,
+                              struct gb_chunk *chunk) {
   CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
-  properties.location.type = tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
+  properties.location.type =
+      tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
   properties.location.id = tier == GB_TIER_T1 ? device : gb_host_numa_node();
   chunk->bytes = bytes;
   chunk->tier = tier;
@@ -32,7 +34,8 @@ static void take_from_pool(size_t index, struct gb_chunk *chunk) {
   pool[index] = pool[--pool_count];
 }
 
-static bool find_pooled(enum gb_tier tier, CUdevice device, uint64_t bytes, struct gb_chunk *chunk) {
+static bool find_pooled(enum gb_tier tier, CUdevice device, uint64_t bytes,
+                        struct gb_chunk *chunk) {
   for (size_t i = pool_count; i-- > 0;) {
     const struct pooled *p = &pool[i];
     if (p->chunk.tier != tier || p->chunk.bytes != bytes) continue;
@@ -56,7 +59,8 @@ uint64_t gb_pool_drop(enum gb_tier tier) {
   return bytes;
 }
 
-/* While spans are unmapped, one evicted makes room for one fetched: every handle is wanted again at once. */
+/* While spans are unmapped, one evicted makes room for one fetched: every handle is wanted again at
+ * once. */
 static bool pool_has_room(const struct gb_chunk *chunk) {
   if (pool_count == GB_POOL_HANDLES_MAX) return false;
   if (gb_unmapped_count != 0) return true;
@@ -65,8 +69,10 @@ static bool pool_has_room(const struct gb_chunk *chunk) {
 }
 
 void gb_pool_trim(void) {
-  if (gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > GB_POOL_T1_BYTES_MAX) gb_pool_drop(GB_TIER_T1);
-  if (gb_tier_account(GB_TIER_T2, GB_ACCOUNT_POOLED) > GB_POOL_T2_BYTES_MAX) gb_pool_drop(GB_TIER_T2);
+  if (gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > GB_POOL_T1_BYTES_MAX)
+    gb_pool_drop(GB_TIER_T1);
+  if (gb_tier_account(GB_TIER_T2, GB_ACCOUNT_POOLED) > GB_POOL_T2_BYTES_MAX)
+    gb_pool_drop(GB_TIER_T2);
 }
 
 void gb_chunks_give(struct gb_span *span) {
@@ -154,18 +160,21 @@ CUresult gb_chunks_cover(struct gb_span *span) {
 /* ---- mapping ---- */
 
 /*
- * Devices only, never the host: with CPU access on a HOST_NUMA chunk, driver 580.159 answers a fill that crosses from one
- * chunk to the next with CUDA_ERROR_INVALID_VALUE and crashes the process in copies that cross between VRAM and host
- * chunks; without it all of them work (H200, 26 kinds of access over 5 layouts). Who needs the bytes on the CPU copies.
+ * Devices only, never the host: with CPU access on a HOST_NUMA chunk, driver 580.159 answers a fill
+ * that crosses from one chunk to the next with CUDA_ERROR_INVALID_VALUE and crashes the process in
+ * copies that cross between VRAM and host chunks; without it all of them work (H200, 26 kinds of
+ * access over 5 layouts). Who needs the bytes on the CPU copies.
  */
 static size_t access_list(const struct gb_span *span, CUmemAccessDesc list[GB_DEVICES_MAX]) {
   size_t count = 0;
   for (int i = 0; i < gb_arena_device_count(); i++) {
     CUdevice device = gb_arena_device(i);
     int peer = device == span->device;
-    if (!peer && gb_real.cuDeviceCanAccessPeer != NULL) gb_real.cuDeviceCanAccessPeer(&peer, device, span->device);
+    if (!peer && gb_real.cuDeviceCanAccessPeer != NULL)
+      gb_real.cuDeviceCanAccessPeer(&peer, device, span->device);
     if (!peer) continue;
-    list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_DEVICE, device}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_DEVICE, device},
+                                      CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
   }
   return count;
 }
@@ -187,7 +196,8 @@ static void unmap_first(const struct gb_span *span, uint32_t count) {
 CUresult gb_chunks_map(struct gb_span *span) {
   uint64_t address = span->base;
   for (uint32_t i = 0; i < span->chunk_count; i++) {
-    CUresult result = gb_real.cuMemMap(address, span->chunks[i].bytes, 0, span->chunks[i].handle, 0);
+    CUresult result =
+        gb_real.cuMemMap(address, span->chunks[i].bytes, 0, span->chunks[i].handle, 0);
     if (result != CUDA_SUCCESS) {
       unmap_first(span, i);
       return result;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chunk.h: physical handles: made, kept for reuse, put under a span and taken away. pre of every function: gb_lock, and
- * a context of the span's device is current.
+ * chunk.h: physical handles: made, kept for reuse, put under a span and taken away. pre of every
+ * function: gb_lock, and a context of the span's device is current.
  */
 #ifndef GB_CHUNK_H
 #define GB_CHUNK_H
@@ -10,16 +10,18 @@
 
 /* The largest handle; ranges of 32 to 64 MiB move at the link's full speed. */
 #define GB_CHUNK_BYTES_MAX (64ull << 20)
-/* Handles kept for reuse: making host memory costs 189 ms for each GiB. Beyond these they are released. */
+/* Handles kept for reuse: making host memory costs 189 ms for each GiB. Beyond these they are
+ * released. */
 #define GB_POOL_HANDLES_MAX 4096
 #define GB_POOL_T1_BYTES_MAX (128ull << 20)
 #define GB_POOL_T2_BYTES_MAX (1ull << 30)
 
-/* Fills span->chunks so that they cover span->bytes: T1 as far as its room goes, then T2. Nothing is mapped yet.
- * returns: CUDA_ERROR_OUT_OF_MEMORY when the tiers may not hold it; nothing was taken then. */
+/* Fills span->chunks so that they cover span->bytes: T1 as far as its room goes, then T2. Nothing
+ * is mapped yet. returns: CUDA_ERROR_OUT_OF_MEMORY when the tiers may not hold it; nothing was
+ * taken then. */
 CUresult gb_chunks_cover(struct gb_span *span);
-/* Maps the chunks at the span's address and grants the devices access, once. returns: the driver's error;
- * nothing is mapped then. */
+/* Maps the chunks at the span's address and grants the devices access, once. returns: the driver's
+ * error; nothing is mapped then. */
 CUresult gb_chunks_map(struct gb_span *span);
 /* pre: mapped; nothing that runs may touch the span. */
 CUresult gb_chunks_unmap(struct gb_span *span);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* client.c: the agent link: its thread, its connection and what comes over it. Requests are in request.c. */
+/* client.c: the agent link: its thread, its connection and what comes over it. Requests are in
+ * request.c. */
 #include <stdatomic.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,13 +23,14 @@
 #include "wire.h"
 
 #define HELLO_TIMEOUT_MS 3000
-#define FIRST_ANSWER_MS 700   /* what cuInit may wait for an agent that exists */
+#define FIRST_ANSWER_MS 700 /* what cuInit may wait for an agent that exists */
 #define BACKOFF_MS_MIN 100
 #define BACKOFF_MS_MAX 2000
 #define REFUSED_BACKOFF_MS 30000
 #define STOP_TIMEOUT_S 2
 
-struct gb_link gb_link = {.lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .staging_fd = -1, .wake_fd = -1};
+struct gb_link gb_link = {
+    .lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .staging_fd = -1, .wake_fd = -1};
 
 static pthread_t thread;
 static bool thread_started;
@@ -46,7 +48,8 @@ static void store_limits(const uint64_t limits[GB_TIER_COUNT]) {
 
 static bool on_hello_ack(const struct gb_frame *frame, const void *payload) {
   struct gb_hello_ack ack;
-  if (!gb_wire_read(frame, payload, &ack, sizeof ack) || frame->request_id != gb_link.hello_id) return false;
+  if (!gb_wire_read(frame, payload, &ack, sizeof ack) || frame->request_id != gb_link.hello_id)
+    return false;
   refused_status = ack.status;
   if (ack.status != GB_STATUS_OK) return false;
   store_limits(ack.limit_bytes);
@@ -73,8 +76,7 @@ static bool on_notice(const struct gb_frame *frame, const void *payload) {
       lost.feeder[sizeof lost.feeder - 1] = '\0';
       gb_span_note_lost(&lost);
       return true;
-    default:
-      return (frame->flags & GB_FRAME_OPTIONAL) != 0;
+    default: return (frame->flags & GB_FRAME_OPTIONAL) != 0;
   }
 }
 
@@ -117,7 +119,8 @@ static bool receive(struct gb_wire *wire, int fd) {
   if (got < 0) return errno == EAGAIN || errno == EINTR;
   if (got == 0) return false;
   if (gb_wire_feed(wire, buffer, (size_t)got, gb_client_on_frame, NULL)) return true;
-  if (refused_status == GB_STATUS_OK) gb_log(GB_LOG_ERROR, "the agent broke the protocol: link closed");
+  if (refused_status == GB_STATUS_OK)
+    gb_log(GB_LOG_ERROR, "the agent broke the protocol: link closed");
   return false;
 }
 
@@ -131,7 +134,8 @@ static void serve(int fd) {
   struct gb_wire wire = {.have = 0};
   uint64_t hello_until = gb_now_ns() + HELLO_TIMEOUT_MS * GB_MS;
   while (!atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
-    struct pollfd fds[2] = {{.fd = fd, .events = POLLIN}, {.fd = gb_link.wake_fd, .events = POLLIN}};
+    struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
+                            {.fd = gb_link.wake_fd, .events = POLLIN}};
     int ready = poll(fds, 2, GB_REPORT_INTERVAL_MS);
     if (ready < 0 && errno != EINTR) return;
     if (fds[0].revents != 0 && !receive(&wire, fd)) return;
@@ -144,14 +148,17 @@ static void serve(int fd) {
 static void attach_once(void) {
   refused_status = GB_STATUS_OK;
   int fd = connect_socket();
-  if (fd >= 0 && gb_link_open(fd)) serve(fd);
-  else if (fd >= 0) close(fd);
+  if (fd >= 0 && gb_link_open(fd))
+    serve(fd);
+  else if (fd >= 0)
+    close(fd);
   gb_link_close();
   if (!said_absent && !atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     said_absent = true;
     const char *why = refused_status != GB_STATUS_OK ? "refuses this process" : "does not answer";
     gb_log(GB_LOG_WARN, "the agent at %s %s (status %u): local tiers only until it does",
-           gb_config()->socket[0] != '\0' ? gb_config()->socket : "(no XDG_RUNTIME_DIR)", why, refused_status);
+           gb_config()->socket[0] != '\0' ? gb_config()->socket : "(no XDG_RUNTIME_DIR)", why,
+           refused_status);
   }
 }
 
@@ -171,7 +178,8 @@ static void *run(void *unused) {
   while (!atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     uint64_t generation = gb_link.generation;
     attach_once();
-    if (gb_link.generation != generation && refused_status == GB_STATUS_OK) backoff = BACKOFF_MS_MIN;
+    if (gb_link.generation != generation && refused_status == GB_STATUS_OK)
+      backoff = BACKOFF_MS_MIN;
     pthread_mutex_lock(&gb_link.lock);
     gb_link.attempted = true;
     pthread_cond_broadcast(&gb_link.changed);

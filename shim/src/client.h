@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client.h: the link to the host agent. One thread reads; callers write. Everything works without an agent: requests
- * then answer GB_STATUS_UNREACHABLE at once.
+ * client.h: the link to the host agent. One thread reads; callers write. Everything works without
+ * an agent: requests then answer GB_STATUS_UNREACHABLE at once.
  *
- * disconnected -> connected (HELLO sent) -> ready (HELLO_ACK) -> disconnected. Each connection has staging memory of its
- * own: what an agent still does for the old one then lands in pages nobody reads.
+ * disconnected -> connected (HELLO sent) -> ready (HELLO_ACK) -> disconnected. Each connection has
+ * staging memory of its own: what an agent still does for the old one then lands in pages nobody
+ * reads.
  */
 #ifndef GB_CLIENT_H
 #define GB_CLIENT_H
@@ -15,9 +16,11 @@
 
 #include "gb_abi.h"
 
-/* Starts the thread and waits a moment for the first connection. pre: arena reserved or refused; once. */
+/* Starts the thread and waits a moment for the first connection. pre: arena reserved or refused;
+ * once. */
 void gb_client_start(void);
-/* In a forked child: the socket and the thread are the parent's. Also ends the link at exit, after a last report. */
+/* In a forked child: the socket and the thread are the parent's. Also ends the link at exit, after
+ * a last report. */
 void gb_client_forked(void);
 void gb_client_stop(void);
 
@@ -32,16 +35,19 @@ struct gb_call {
   _Alignas(8) unsigned char reply[80];
 };
 
-/* Sends a request. Blocks while GB_ABI_REQUESTS_MAX are outstanding. Any failure shows in gb_client_wait. */
-void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes);
-/* Waits for the reply. On a timeout the connection is dropped (a late reply must find nobody). returns: reply status. */
+/* Sends a request. Blocks while GB_ABI_REQUESTS_MAX are outstanding. Any failure shows in
+ * gb_client_wait. */
+void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes,
+                    uint32_t reply_bytes);
+/* Waits for the reply. On a timeout the connection is dropped (a late reply must find nobody).
+ * returns: reply status. */
 enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms);
 
 /* Request and reply in one. */
-enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *request, struct gb_budget_reply *reply,
-                                uint32_t timeout_ms);
-enum gb_status gb_client_range(uint16_t type, const struct gb_range *request, struct gb_status_reply *reply,
-                               uint32_t timeout_ms);
+enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *request,
+                                struct gb_budget_reply *reply, uint32_t timeout_ms);
+enum gb_status gb_client_range(uint16_t type, const struct gb_range *request,
+                               struct gb_status_reply *reply, uint32_t timeout_ms);
 /* Fire and forget; dropped without a link. */
 void gb_client_notice(uint16_t type, const void *payload, uint32_t bytes);
 
@@ -54,8 +60,8 @@ bool gb_client_limit(enum gb_tier tier, uint64_t *bytes);
 
 /* Number of the current connection, from 1; 0 when not ready. */
 uint64_t gb_client_generation(void);
-/* Maps the staging memory of the current connection. owns: the mapping is the caller's (munmap). returns: false when not
- * ready or out of address space. */
+/* Maps the staging memory of the current connection. owns: the mapping is the caller's (munmap).
+ * returns: false when not ready or out of address space. */
 bool gb_client_map_staging(void **map, uint64_t *bytes, uint64_t *generation);
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config.c: environment variables to struct gb_config. A value that cannot be read is named in the log and left out. */
+/* config.c: environment variables to struct gb_config. A value that cannot be read is named in the
+ * log and left out. */
 #include "config.h"
 
 #include <pthread.h>
@@ -16,8 +17,8 @@ static bool unit_shift(const char *unit, unsigned *shift) {
   static const struct {
     const char *name;
     unsigned shift;
-  } units[] = {{"", 0},     {"B", 0},    {"K", 10},   {"KiB", 10}, {"M", 20}, {"MiB", 20},
-               {"G", 30},   {"GiB", 30}, {"T", 40},   {"TiB", 40}};
+  } units[] = {{"", 0},     {"B", 0},  {"K", 10},   {"KiB", 10}, {"M", 20},
+               {"MiB", 20}, {"G", 30}, {"GiB", 30}, {"T", 40},   {"TiB", 40}};
   for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
     if (strcmp(unit, units[i].name) == 0) {
       *shift = units[i].shift;
@@ -83,7 +84,8 @@ static void read_arena(void) {
   if (*end == '\0' && inside && value % GB_ABI_RANGE_ALIGN == 0) {
     config.arena_base = value;
   } else {
-    gb_log(GB_LOG_ERROR, "GREENBOOST_ARENA_BASE=%s is not an aligned address of the window: ignored", base);
+    gb_log(GB_LOG_ERROR,
+           "GREENBOOST_ARENA_BASE=%s is not an aligned address of the window: ignored", base);
   }
 }
 

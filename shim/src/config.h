@@ -9,14 +9,14 @@
 #define GB_PATH_BYTES 256
 
 struct gb_config {
-  bool disabled;           /* GREENBOOST_DISABLE=1 */
-  bool gated;              /* GREENBOOST_OVERCOMMIT=gated */
-  bool honest;             /* GREENBOOST_REPORT=honest */
-  uint64_t vram_budget;    /* bytes of each device; UINT64_MAX: what the device has */
-  uint64_t ram_budget;     /* bytes; UINT64_MAX: what the agent (or this machine) grants */
-  uint64_t arena_base;     /* the address tried first */
-  uint64_t arena_bytes;    /* of each device */
-  char socket[GB_PATH_BYTES]; /* agent; empty: there is no runtime directory to look in */
+  bool disabled;                  /* GREENBOOST_DISABLE=1 */
+  bool gated;                     /* GREENBOOST_OVERCOMMIT=gated */
+  bool honest;                    /* GREENBOOST_REPORT=honest */
+  uint64_t vram_budget;           /* bytes of each device; UINT64_MAX: what the device has */
+  uint64_t ram_budget;            /* bytes; UINT64_MAX: what the agent (or this machine) grants */
+  uint64_t arena_base;            /* the address tried first */
+  uint64_t arena_bytes;           /* of each device */
+  char socket[GB_PATH_BYTES];     /* agent; empty: there is no runtime directory to look in */
   char stats_file[GB_PATH_BYTES]; /* empty: none */
 };
 

@@ -45,7 +45,8 @@ CUstream gb_context_stream(struct gb_context *context) {
 void gb_core_context_created(CUcontext handle, CUdevice device) {
   if (!gb_core_active()) return;
   pthread_mutex_lock(&gb_lock);
-  if (gb_context_get(handle, device) == NULL) gb_log(GB_LOG_ERROR, "more than %d contexts", GB_CONTEXTS_MAX);
+  if (gb_context_get(handle, device) == NULL)
+    gb_log(GB_LOG_ERROR, "more than %d contexts", GB_CONTEXTS_MAX);
   pthread_mutex_unlock(&gb_lock);
 }
 
@@ -75,7 +76,8 @@ void gb_core_stream_created(CUstream stream, bool blocking) {
   if (!gb_core_active()) return;
   pthread_mutex_lock(&gb_lock);
   struct gb_context *context = current();
-  if (context != NULL && context->stream_count == context->stream_capacity && context->stream_capacity < GB_STREAMS_MAX) {
+  if (context != NULL && context->stream_count == context->stream_capacity &&
+      context->stream_capacity < GB_STREAMS_MAX) {
     uint32_t capacity = context->stream_capacity == 0 ? 16 : 2 * context->stream_capacity;
     struct gb_app_stream *grown = realloc(context->streams, capacity * sizeof *grown);
     if (grown != NULL) {
@@ -84,7 +86,8 @@ void gb_core_stream_created(CUstream stream, bool blocking) {
     }
   }
   if (context != NULL && context->stream_count < context->stream_capacity) {
-    context->streams[context->stream_count++] = (struct gb_app_stream){.handle = stream, .blocking = blocking};
+    context->streams[context->stream_count++] =
+        (struct gb_app_stream){.handle = stream, .blocking = blocking};
   }
   pthread_mutex_unlock(&gb_lock);
 }
@@ -112,13 +115,15 @@ static CUresult record(CUevent *event, CUstream stream) {
   return result == CUDA_SUCCESS ? gb_real.cuEventRecord(*event, stream) : result;
 }
 
-/* Marks all work of the current context. cuCtxRecordEvent (12.5) does it without touching a stream. Older drivers: an
- * event on the legacy stream follows every blocking stream (per-thread default streams too), and each other stream gets
- * its own. That places a barrier between the blocking streams, which is why the deadline matters. */
+/* Marks all work of the current context. cuCtxRecordEvent (12.5) does it without touching a stream.
+ * Older drivers: an event on the legacy stream follows every blocking stream (per-thread default
+ * streams too), and each other stream gets its own. That places a barrier between the blocking
+ * streams, which is why the deadline matters. */
 static CUresult mark(struct gb_context *context) {
   if (gb_real.cuCtxRecordEvent != NULL) {
     CUresult result = CUDA_SUCCESS;
-    if (context->event == NULL) result = gb_real.cuEventCreate(&context->event, CU_EVENT_DISABLE_TIMING);
+    if (context->event == NULL)
+      result = gb_real.cuEventCreate(&context->event, CU_EVENT_DISABLE_TIMING);
     if (result == CUDA_SUCCESS) result = gb_real.cuCtxRecordEvent(context->handle, context->event);
     if (result != CUDA_ERROR_NOT_SUPPORTED) return result;
   }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * context.h: the contexts of the program, their streams, and the drain: knowing, without an uncancellable wait, that
- * nothing of the process runs on any device. pre of everything but the scope: gb_lock.
+ * context.h: the contexts of the program, their streams, and the drain: knowing, without an
+ * uncancellable wait, that nothing of the process runs on any device. pre of everything but the
+ * scope: gb_lock.
  */
 #ifndef GB_CONTEXT_H
 #define GB_CONTEXT_H
@@ -40,8 +41,9 @@ void gb_context_forget(CUcontext handle);
 /* Our own stream of the context. pre: it is current. returns: NULL when the driver makes none. */
 CUstream gb_context_stream(struct gb_context *context);
 
-/* Asks whether every context is idle, until the deadline. pre: the gate is closed. returns: an error when a context is
- * broken (the program's own fault shows here first); *idle otherwise tells. */
+/* Asks whether every context is idle, until the deadline. pre: the gate is closed. returns: an
+ * error when a context is broken (the program's own fault shows here first); *idle otherwise tells.
+ */
 CUresult gb_drain(uint64_t deadline_ns, bool *idle);
 /* Waits for our own stream by polling. returns: CUDA_ERROR_NOT_READY when the limit passed. */
 CUresult gb_stream_wait(CUstream stream, uint64_t limit_ns);

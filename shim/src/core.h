@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * core.h: what the wrappers (hooks_*.c) may ask of the core (arena, tiers, gate, identity, agent link).
+ * core.h: what the wrappers (hooks_*.c) may ask of the core (arena, tiers, gate, identity, agent
+ * link).
  *
- * The wrappers know the CUDA API and nothing of tiers; the core knows tiers and calls the driver only through gb_real
- * (real.h). Nothing here prints, exits or aborts. Every function may be called from any thread unless it says so; none is
- * async-signal-safe.
+ * The wrappers know the CUDA API and nothing of tiers; the core knows tiers and calls the driver
+ * only through gb_real (real.h). Nothing here prints, exits or aborts. Every function may be called
+ * from any thread unless it says so; none is async-signal-safe.
  */
 #ifndef GB_CORE_H
 #define GB_CORE_H
@@ -22,19 +23,24 @@
 
 /* ---- life ---- */
 
-/* True when the shim works in this process: not GREENBOOST_DISABLE=1, cuInit has succeeded, not a forked child. */
+/* True when the shim works in this process: not GREENBOOST_DISABLE=1, cuInit has succeeded, not a
+ * forked child. */
 bool gb_core_active(void);
-/* After every successful real cuInit: reads the configuration, starts the agent link. Idempotent, once per process. */
+/* After every successful real cuInit: reads the configuration, starts the agent link. Idempotent,
+ * once per process. */
 void gb_core_start(void);
-/* A context exists (created or primary retained) or is about to go (destroyed, reset, last release). Going drops the
- * context's allocations after a drain, as the driver does. pre: the real call has not been made yet when going. */
+/* A context exists (created or primary retained) or is about to go (destroyed, reset, last
+ * release). Going drops the context's allocations after a drain, as the driver does. pre: the real
+ * call has not been made yet when going. */
 void gb_core_context_created(CUcontext context, CUdevice device);
 void gb_core_context_going(CUcontext context);
-/* Streams of the program, so that a drain knows whom to ask (drivers without cuCtxRecordEvent). created: after the real
- * call; going: before it. blocking: false for CU_STREAM_NON_BLOCKING. Unknown streams are ignored. */
+/* Streams of the program, so that a drain knows whom to ask (drivers without cuCtxRecordEvent).
+ * created: after the real call; going: before it. blocking: false for CU_STREAM_NON_BLOCKING.
+ * Unknown streams are ignored. */
 void gb_core_stream_created(CUstream stream, bool blocking);
 void gb_core_stream_going(CUstream stream);
-/* A module or library is about to be unloaded: function handles may be reused, what is cached about them is dropped. */
+/* A module or library is about to be unloaded: function handles may be reused, what is cached about
+ * them is dropped. */
 void gb_core_functions_unloaded(void);
 
 /* ---- ranges of the arena ---- */
@@ -46,51 +52,57 @@ static inline bool gb_owns(CUdeviceptr pointer) {
   return (uint64_t)pointer - gb_arena_base_address < gb_arena_size_bytes;
 }
 
-/* True for every pointer gb_alloc gave: in the arena, or (where HOST_NUMA or the arena does not work) a whole allocation
- * of pinned host memory or of the real driver kept in a table. gb_free, gb_pointer_attribute and gb_address_range take
- * any managed pointer; launches and copies need only gb_owns. */
+/* True for every pointer gb_alloc gave: in the arena, or (where HOST_NUMA or the arena does not
+ * work) a whole allocation of pinned host memory or of the real driver kept in a table. gb_free,
+ * gb_pointer_attribute and gb_address_range take any managed pointer; launches and copies need only
+ * gb_owns. */
 extern _Atomic uint32_t gb_plain_count;
 bool gb_plain_find(CUdeviceptr pointer);
 static inline bool gb_manages(CUdeviceptr pointer) {
-  return gb_owns(pointer) ||
-         (atomic_load_explicit(&gb_plain_count, memory_order_acquire) != 0 && gb_plain_find(pointer));
+  return gb_owns(pointer) || (atomic_load_explicit(&gb_plain_count, memory_order_acquire) != 0 &&
+                              gb_plain_find(pointer));
 }
 
-/* cuMemAlloc on the current context. returns: the driver's codes; CUDA_ERROR_OUT_OF_MEMORY when no tier may hold it. */
+/* cuMemAlloc on the current context. returns: the driver's codes; CUDA_ERROR_OUT_OF_MEMORY when no
+ * tier may hold it. */
 CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes);
 /* Same with a row pitch as the driver would choose. */
-CUresult gb_alloc_pitch(CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height, unsigned element_bytes);
-/* pre: gb_manages(pointer). Implies synchronisation like cuMemFree. Interior pointers: CUDA_ERROR_INVALID_VALUE. */
+CUresult gb_alloc_pitch(CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height,
+                        unsigned element_bytes);
+/* pre: gb_manages(pointer). Implies synchronisation like cuMemFree. Interior pointers:
+ * CUDA_ERROR_INVALID_VALUE. */
 CUresult gb_free(CUdeviceptr pointer);
 
 /* ---- what cannot live in the arena: counted against T1 (or T2), refused beyond the budget ---- */
 
 enum gb_side_kind {
   GB_SIDE_ARRAY,
-  GB_SIDE_POOL,     /* stream-ordered allocations */
+  GB_SIDE_POOL, /* stream-ordered allocations */
   GB_SIDE_MANAGED,
-  GB_SIDE_APP_VMM,  /* cuMemCreate by the program, device memory */
+  GB_SIDE_APP_VMM,      /* cuMemCreate by the program, device memory */
   GB_SIDE_APP_VMM_HOST, /* the same, backed by HOST_NUMA because VRAM was out: counts as T2 */
-  GB_SIDE_PINNED,   /* host memory the program pins: shown, not limited */
+  GB_SIDE_PINNED,       /* host memory the program pins: shown, not limited */
   GB_SIDE_KIND_COUNT,
 };
 
-/* Promise room before the real call. returns: CUDA_SUCCESS or CUDA_ERROR_OUT_OF_MEMORY. owns: on success the caller must
- * call gb_side_commit or gb_side_abort. GB_SIDE_APP_VMM_HOST asks the agent for a T2 grant. */
+/* Promise room before the real call. returns: CUDA_SUCCESS or CUDA_ERROR_OUT_OF_MEMORY. owns: on
+ * success the caller must call gb_side_commit or gb_side_abort. GB_SIDE_APP_VMM_HOST asks the agent
+ * for a T2 grant. */
 CUresult gb_side_reserve(enum gb_side_kind kind, uint64_t bytes);
 void gb_side_commit(enum gb_side_kind kind, uint64_t key, uint64_t bytes);
 void gb_side_abort(enum gb_side_kind kind, uint64_t bytes);
 /* Unknown keys are ignored (memory from before the shim worked). returns: bytes released. */
 uint64_t gb_side_remove(enum gb_side_kind kind, uint64_t key);
-/* The NUMA node HOST_NUMA chunks live on, or -1 where HOST_NUMA VMM does not work (probed in a child process). */
+/* The NUMA node HOST_NUMA chunks live on, or -1 where HOST_NUMA VMM does not work (probed in a
+ * child process). */
 int gb_host_numa_node(void);
 
 /* ---- accesses: launches, copies, fills ----
  *
- * Every call that lets the device touch memory is bracketed: begin, real call, end. begin fetches what must be back
- * (gated mode), waits while a remap is under way, and returns the sticky error if there is one; on anything but
- * CUDA_SUCCESS the real call must not be made and end must not be called. Cheap when the attachment is not gated:
- * a relaxed load and a branch.
+ * Every call that lets the device touch memory is bracketed: begin, real call, end. begin fetches
+ * what must be back (gated mode), waits while a remap is under way, and returns the sticky error if
+ * there is one; on anything but CUDA_SUCCESS the real call must not be made and end must not be
+ * called. Cheap when the attachment is not gated: a relaxed load and a branch.
  */
 struct gb_operand {
   CUdeviceptr address;
@@ -104,8 +116,9 @@ CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count);
 CUresult gb_begin_unknown_slow(enum gb_unknown what);
 void gb_end_slow(void);
 
-extern _Atomic uint32_t gb_slow_path;      /* not 0: gated, or a sticky error, or a drain is under way */
-/* Counters of this thread, summed by the core for the report; the first count of a thread registers it. */
+extern _Atomic uint32_t gb_slow_path; /* not 0: gated, or a sticky error, or a drain is under way */
+/* Counters of this thread, summed by the core for the report; the first count of a thread registers
+ * it. */
 struct gb_counters {
   uint64_t launches;
   uint64_t copies;
@@ -118,11 +131,14 @@ static inline void gb_count(uint64_t *counter) {
   __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
 }
 
-#define GB_SLOW() __builtin_expect(atomic_load_explicit(&gb_slow_path, memory_order_acquire) != 0, 0)
+#define GB_SLOW() \
+  __builtin_expect(atomic_load_explicit(&gb_slow_path, memory_order_acquire) != 0, 0)
 
-/* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it does not run, and the
- * graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way was taken, for gb_end. */
-static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra, bool *slow) {
+/* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it
+ * does not run, and the graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way
+ * was taken, for gb_end. */
+static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra,
+                                       bool *slow) {
   gb_count(&gb_counters.launches);
   *slow = GB_SLOW();
   return *slow ? gb_begin_launch_slow(function, params, extra) : CUDA_SUCCESS;
@@ -141,8 +157,9 @@ static inline void gb_end(bool slow) {
   if (slow) gb_end_slow();
 }
 
-/* A host-to-device copy writes to memory outside the arena (a module global, a pool, an array): if the source holds an
- * arena address, hidden pointers exist and every later launch counts as unaccounted. No-op unless gated. */
+/* A host-to-device copy writes to memory outside the arena (a module global, a pool, an array): if
+ * the source holds an arena address, hidden pointers exist and every later launch counts as
+ * unaccounted. No-op unless gated. */
 void gb_note_copy_outside(const void *host_source, uint64_t bytes);
 /* Live stream captures in the process; while not 0 nothing is remapped. */
 extern _Atomic uint32_t gb_live_captures;
@@ -153,14 +170,17 @@ CUresult gb_sticky_error(void);
 
 /* ---- identity: one answer everywhere ---- */
 
-/* Rewrites what the driver said: free and total of the virtual device. Either pointer may be NULL. */
-void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total, uint64_t *free_bytes, uint64_t *total_bytes);
+/* Rewrites what the driver said: free and total of the virtual device. Either pointer may be NULL.
+ */
+void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total,
+                        uint64_t *free_bytes, uint64_t *total_bytes);
 /* pre: gb_manages(pointer). Same prototype and errors as cuPointerGetAttribute. */
 CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer);
 /* pre: gb_manages(pointer). Base and size of the allocation; either out-pointer may be NULL. */
 CUresult gb_address_range(CUdeviceptr *base, size_t *size, CUdeviceptr pointer);
 
-/* ---- log: GREENBOOST_LOG=error|warn|info|debug to stderr or GREENBOOST_LOG_FILE; silent by default ---- */
+/* ---- log: GREENBOOST_LOG=error|warn|info|debug to stderr or GREENBOOST_LOG_FILE; silent by
+ * default ---- */
 enum gb_log_level { GB_LOG_ERROR, GB_LOG_WARN, GB_LOG_INFO, GB_LOG_DEBUG };
 void gb_log(enum gb_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Also tells the agent (shown by `greenboost events`). name: stable snake_case. */

@@ -24,7 +24,8 @@ static _Atomic uint32_t *shard(void) {
   return &shards[own_shard - 1].readers;
 }
 
-/* Sequential consistency on both sides: either the closer sees the count or the reader sees the gate closed. */
+/* Sequential consistency on both sides: either the closer sees the count or the reader sees the
+ * gate closed. */
 void gb_gate_enter(void) {
   for (;;) {
     atomic_fetch_add(shard(), 1);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gate.h: launches and copies go through shared, a move has it alone. Readers are counted in shards, so that threads on
- * different cores do not meet. open -> closing (newcomers wait) -> closed (no reader inside) -> open.
+ * gate.h: launches and copies go through shared, a move has it alone. Readers are counted in
+ * shards, so that threads on different cores do not meet. open -> closing (newcomers wait) ->
+ * closed (no reader inside) -> open.
  */
 #ifndef GB_GATE_H
 #define GB_GATE_H
@@ -12,11 +13,13 @@
 /* Waits while the gate is closed, then counts this thread in. */
 void gb_gate_enter(void);
 void gb_gate_leave(void);
-/* pre: gb_lock; this thread is not inside. returns: false when readers were still inside at the deadline; open again. */
+/* pre: gb_lock; this thread is not inside. returns: false when readers were still inside at the
+ * deadline; open again. */
 bool gb_gate_close(uint64_t deadline_ns);
 /* pre: closed by this thread. */
 void gb_gate_open(void);
-/* Opens with this thread already inside, so that nothing it brought back can be taken before it is used. */
+/* Opens with this thread already inside, so that nothing it brought back can be taken before it is
+ * used. */
 void gb_gate_open_inside(void);
 
 #endif

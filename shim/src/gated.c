@@ -3,8 +3,8 @@
  * gated.c: the bracket around every launch and copy, as far as it is not the fast path.
  *
  *   enter -> everything there? -> yes: the call is made inside the gate
- *         -> no: leave, take gb_lock, close, drain, (scan), bring back, open with this thread inside
- *   not idle by the deadline, or a feeder away: open, pause, again, until a named limit.
+ *         -> no: leave, take gb_lock, close, drain, (scan), bring back, open with this thread
+ * inside not idle by the deadline, or a feeder away: open, pause, again, until a named limit.
  */
 #include "gated.h"
 
@@ -25,7 +25,8 @@
 #define SLOW_STICKY 2u
 
 static _Atomic bool mode_on;
-static _Atomic bool hidden_outside; /* memory we do not scan holds arena addresses: no launch is accounted any more */
+static _Atomic bool hidden_outside; /* memory we do not scan holds arena addresses: no launch is
+                                       accounted any more */
 static _Atomic uint32_t sticky;     /* CUresult */
 
 /* ---- state ---- */
@@ -62,7 +63,8 @@ CUresult gb_sticky_error(void) {
 /* The owner of lost bytes gets 911 from here on; the first range names the cause. */
 static CUresult set_lost(const struct gb_span *span) {
   uint32_t none = CUDA_SUCCESS;
-  if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE, memory_order_acq_rel, memory_order_acquire)) {
+  if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE,
+                                              memory_order_acq_rel, memory_order_acquire)) {
     atomic_fetch_or_explicit(&gb_slow_path, SLOW_STICKY, memory_order_release);
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",
@@ -80,23 +82,27 @@ static CUresult refuse(const char *why) {
 
 /* ---- inside the gate ---- */
 
-/* Every operand is resident, and nothing else is needed. pre: inside the gate (residency stands still). */
+/* Every operand is resident, and nothing else is needed. pre: inside the gate (residency stands
+ * still). */
 static bool is_ready(const struct gb_touch *touch, bool launch) {
   bool anything_unmapped = gb_unmapped_count != 0;
   bool ready = true;
-  if (anything_unmapped && (!touch->accounted || (launch && touch->content_count > 0))) return false;
+  if (anything_unmapped && (!touch->accounted || (launch && touch->content_count > 0)))
+    return false;
   pthread_rwlock_rdlock(&gb_index_lock);
   for (uint32_t i = 0; i < touch->count && ready; i++) {
     const struct gb_span *span = gb_span_at(touch->bases[i]);
     if (span == NULL) continue;
     ready = gb_residency(span) == GB_RESIDENT;
-    if (launch && anything_unmapped) ready &= atomic_load_explicit(&span->scan, memory_order_relaxed) == GB_SCAN_CLEAN;
+    if (launch && anything_unmapped)
+      ready &= atomic_load_explicit(&span->scan, memory_order_relaxed) == GB_SCAN_CLEAN;
   }
   pthread_rwlock_unlock(&gb_index_lock);
   return ready;
 }
 
-/* What is about to run may write its operands: their verdicts end, their use is noted. pre: inside the gate. */
+/* What is about to run may write its operands: their verdicts end, their use is noted. pre: inside
+ * the gate. */
 static void note_use(const struct gb_touch *touch) {
   uint64_t tick = gb_tick();
   pthread_rwlock_rdlock(&gb_index_lock);
@@ -164,17 +170,12 @@ static CUresult from_moved(const struct plan *plan, enum gb_moved moved, bool *a
     }
   }
   switch (moved) {
-    case GB_MOVED:
-      return CUDA_SUCCESS;
-    case GB_MOVE_LOST:
-      return set_lost(span);
-    case GB_MOVE_UNREACHABLE:
-      *again = true;
-      return CUDA_ERROR_SYSTEM_NOT_READY;
+    case GB_MOVED: return CUDA_SUCCESS;
+    case GB_MOVE_LOST: return set_lost(span);
+    case GB_MOVE_UNREACHABLE: *again = true; return CUDA_ERROR_SYSTEM_NOT_READY;
     case GB_MOVE_FAILED:
       return gb_move_error() != CUDA_SUCCESS ? gb_move_error() : CUDA_ERROR_UNKNOWN;
-    default:
-      return refuse("no tier has room for what this call needs");
+    default: return refuse("no tier has room for what this call needs");
   }
 }
 
@@ -189,8 +190,10 @@ static CUresult bring_back(struct gb_touch *touch, bool *again) {
     memcpy(keep, touch->bases, keep_count * sizeof *keep);
     uint64_t local = gb_local_bytes(plan.wanted[0]->device);
     if (plan.resident_bytes + plan.wanted_bytes > local) {
-      result = refuse(touch->accounted ? "its ranges together exceed the local tiers"
-                                       : "not every range it may touch is known, and all of them exceed the local tiers");
+      result = refuse(
+          touch->accounted
+              ? "its ranges together exceed the local tiers"
+              : "not every range it may touch is known, and all of them exceed the local tiers");
     } else {
       result = from_moved(&plan, gb_bring(plan.wanted, plan.count, keep, keep_count), again);
     }
@@ -199,8 +202,10 @@ static CUresult bring_back(struct gb_touch *touch, bool *again) {
   return result;
 }
 
-/* Closes, drains, decides, moves. returns: CUDA_SUCCESS with this thread inside the gate. *again: try later. */
-static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience_ns, bool *again, bool *unreachable) {
+/* Closes, drains, decides, moves. returns: CUDA_SUCCESS with this thread inside the gate. *again:
+ * try later. */
+static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience_ns, bool *again,
+                          bool *unreachable) {
   bool idle = false;
   uint64_t deadline = gb_now_ns() + patience_ns;
   *again = false;
@@ -221,8 +226,10 @@ static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience
     result = bring_back(touch, unreachable);
     *again = *unreachable;
   }
-  if (result == CUDA_SUCCESS) gb_gate_open_inside();
-  else gb_gate_open();
+  if (result == CUDA_SUCCESS)
+    gb_gate_open_inside();
+  else
+    gb_gate_open();
   return result;
 }
 
@@ -247,11 +254,13 @@ static CUresult wait_for(struct gb_touch *touch, bool launch) {
     if (!unreachable && waited > GB_DRAIN_TOTAL_NS) return refuse("the GPU never became idle");
     gb_sleep_ns(pause);
     if (pause < GB_DRAIN_BACKOFF_NS_MAX) pause *= 2;
-    if (patience < GB_DRAIN_DEADLINE_NS_MAX) patience *= 2; /* a deep queue of short kernels needs longer to run dry */
+    if (patience < GB_DRAIN_DEADLINE_NS_MAX)
+      patience *= 2; /* a deep queue of short kernels needs longer to run dry */
   }
   gb_report_add(GB_COUNT_STALL_NS, gb_now_ns() - started);
   if (unreachable) {
-    gb_event(GB_LOG_WARN, result, "feeder_unreachable", "a range did not come back within %llu s: the call fails",
+    gb_event(GB_LOG_WARN, result, "feeder_unreachable",
+             "a range did not come back within %llu s: the call fails",
              GB_UNREACHABLE_TOTAL_NS / 1000000000ull);
   }
   return result;
@@ -267,8 +276,10 @@ static CUresult begin(struct gb_touch *touch, bool launch) {
     if (launch && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
     if (result != CUDA_SUCCESS) return result;
   }
-  if (touch->accounted) note_use(touch);
-  else note_unknown_use();
+  if (touch->accounted)
+    note_use(touch);
+  else
+    note_unknown_use();
   return CUDA_SUCCESS;
 }
 
@@ -292,7 +303,8 @@ CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count) {
 
 CUresult gb_begin_unknown_slow(enum gb_unknown what) {
   struct gb_touch touch = {.accounted = false};
-  if (what == GB_UNKNOWN_TEXTURE) hidden_outside = true; /* kernels reach it without naming it, for good */
+  if (what == GB_UNKNOWN_TEXTURE)
+    hidden_outside = true; /* kernels reach it without naming it, for good */
   return begin(&touch, true);
 }
 
@@ -304,5 +316,6 @@ void gb_note_copy_outside(const void *host_source, uint64_t bytes) {
   if (!gb_gated_on() || hidden_outside || !gb_holds_addresses(host_source, bytes)) return;
   hidden_outside = true;
   gb_event(GB_LOG_WARN, CUDA_SUCCESS, "hidden_pointers",
-           "memory outside the arena holds pointers into it: every launch counts as unaccounted from here on");
+           "memory outside the arena holds pointers into it: every launch counts as unaccounted "
+           "from here on");
 }

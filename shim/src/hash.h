@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hash.h: SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input PRF"), keyed per
- * process. Two contents of one piece with the same digest are the same content: nobody outside the process knows the
- * key, so nobody can make two that collide.
+ * hash.h: SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, "SipHash: a fast short-input
+ * PRF"), keyed per process. Two contents of one piece with the same digest are the same content:
+ * nobody outside the process knows the key, so nobody can make two that collide.
  */
 #ifndef GB_HASH_H
 #define GB_HASH_H

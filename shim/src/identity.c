@@ -23,13 +23,15 @@ static bool look_up(uint64_t pointer, struct subject *out) {
   bool found = false;
   if (!gb_owns(pointer)) {
     if (!gb_plain_read(pointer, &plain)) return false;
-    *out = (struct subject){plain.address, plain.bytes, plain.buffer_id, plain.context, plain.device};
+    *out =
+        (struct subject){plain.address, plain.bytes, plain.buffer_id, plain.context, plain.device};
     return true;
   }
   pthread_rwlock_rdlock(&gb_index_lock);
   const struct gb_span *span = gb_span_at(pointer);
   if (span != NULL) {
-    *out = (struct subject){span->base, span->request_bytes, span->buffer_id, span->context, span->device};
+    *out = (struct subject){span->base, span->request_bytes, span->buffer_id, span->context,
+                            span->device};
     found = pointer - span->base < span->request_bytes;
     if (span->slab != NULL) {
       const struct gb_small *small = gb_slab_find(span, pointer, &out->base);
@@ -67,7 +69,8 @@ static CUresult answer_word(void *data, uint64_t value) {
   return CUDA_SUCCESS;
 }
 
-/* Sizes of the answers are the driver's (cuda.h, CUpointer_attribute); the values are those of a plain cuMemAlloc. */
+/* Sizes of the answers are the driver's (cuda.h, CUpointer_attribute); the values are those of a
+ * plain cuMemAlloc. */
 CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
   struct subject subject;
   if (data == NULL) return CUDA_ERROR_INVALID_VALUE;
@@ -75,41 +78,29 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return answer_word(data, (uint64_t)(uintptr_t)subject.context);
-    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-      return answer_unsigned(data, CU_MEMORYTYPE_DEVICE);
-    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-      return answer_word(data, pointer);
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: return answer_unsigned(data, CU_MEMORYTYPE_DEVICE);
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: return answer_word(data, pointer);
     case CU_POINTER_ATTRIBUTE_HOST_POINTER: /* device memory has none */
-    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
-      return CUDA_ERROR_INVALID_VALUE;
-    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
-      return answer_word(data, subject.buffer_id);
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS: return CUDA_ERROR_INVALID_VALUE;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID: return answer_word(data, subject.buffer_id);
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return answer_unsigned(data, (unsigned)subject.device);
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
-      return answer_word(data, subject.base);
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: return answer_word(data, subject.base);
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
-      return answer_word(data, subject.bytes);
-    case CU_POINTER_ATTRIBUTE_MAPPED:
-      return answer_bool(data, true);
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return answer_word(data, subject.bytes);
+    case CU_POINTER_ATTRIBUTE_MAPPED: return answer_bool(data, true);
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-      return answer_bool(data, false);
-    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
-      return answer_word(data, 0);
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return answer_bool(data, false);
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return answer_word(data, 0);
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return answer_unsigned(data, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
-    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-      return answer_word(data, 0);
-    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-      return answer_word(data, subject.buffer_id);
-    default:
-      return CUDA_ERROR_INVALID_VALUE;
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: return answer_word(data, 0);
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: return answer_word(data, subject.buffer_id);
+    default: return CUDA_ERROR_INVALID_VALUE;
   }
 }
 
@@ -117,8 +108,8 @@ static uint64_t less(uint64_t a, uint64_t b) {
   return a > b ? a - b : 0;
 }
 
-void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total, uint64_t *free_bytes,
-                        uint64_t *total_bytes) {
+void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total,
+                        uint64_t *free_bytes, uint64_t *total_bytes) {
   uint64_t total = real_total;
   uint64_t room = real_free;
   if (gb_core_active()) {

@@ -30,7 +30,8 @@ uint64_t gb_now_ns(void) {
 }
 
 void gb_sleep_ns(uint64_t nanoseconds) {
-  struct timespec pause = {.tv_sec = (time_t)(nanoseconds / 1000000000ull), .tv_nsec = (long)(nanoseconds % 1000000000ull)};
+  struct timespec pause = {.tv_sec = (time_t)(nanoseconds / 1000000000ull),
+                           .tv_nsec = (long)(nanoseconds % 1000000000ull)};
   nanosleep(&pause, NULL);
 }
 
@@ -38,7 +39,8 @@ bool gb_core_active(void) {
   return atomic_load_explicit(&active, memory_order_acquire);
 }
 
-/* CUDA does not survive fork: the child gets the driver's own errors, and nothing of the parent's link. */
+/* CUDA does not survive fork: the child gets the driver's own errors, and nothing of the parent's
+ * link. */
 static void in_child(void) {
   atomic_store_explicit(&active, false, memory_order_release);
   gb_slow_path = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link.h: what client.c (thread, connection) and request.c (requests, HELLO, staging) share. Nobody else includes it. */
+/* link.h: what client.c (thread, connection) and request.c (requests, HELLO, staging) share. Nobody
+ * else includes it. */
 #ifndef GB_LINK_H
 #define GB_LINK_H
 

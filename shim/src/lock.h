@@ -2,13 +2,12 @@
 /*
  * lock.h: every lock of the core, in the order in which they may be taken.
  *
- *   gb_lock            allocations, tiers, chunks, contexts, moves: everything that changes what is where. Held over
- *                      driver calls and over a move; never over a wait for the application.
- *   the gate           closed and opened by the holder of gb_lock only; launches and copies hold it shared.
- *   gb_index_lock      the lookup from address to span: written under gb_lock, for moments; read by anybody.
- *   client lock        the table of outstanding requests and the socket.
- *   counter lock       the list of the threads' counters.
- *   log lock           one line at a time.
+ *   gb_lock            allocations, tiers, chunks, contexts, moves: everything that changes what is
+ * where. Held over driver calls and over a move; never over a wait for the application. the gate
+ * closed and opened by the holder of gb_lock only; launches and copies hold it shared.
+ *   gb_index_lock      the lookup from address to span: written under gb_lock, for moments; read by
+ * anybody. client lock        the table of outstanding requests and the socket. counter lock the
+ * list of the threads' counters. log lock           one line at a time.
  *
  * The client's thread never takes gb_lock: whoever holds it may be waiting for that thread's reply.
  */

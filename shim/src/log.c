@@ -38,14 +38,15 @@ static void write_line(enum gb_log_level level, const char *text) {
   char line[LINE_BYTES];
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  int length = snprintf(line, sizeof line, "greenboost[%d] %lld.%03ld %s: %s\n", (int)getpid(), (long long)now.tv_sec,
-                        now.tv_nsec / 1000000, level_names[level], text);
+  int length = snprintf(line, sizeof line, "greenboost[%d] %lld.%03ld %s: %s\n", (int)getpid(),
+                        (long long)now.tv_sec, now.tv_nsec / 1000000, level_names[level], text);
   if (length < 0) return;
   if (length >= (int)sizeof line) {
     length = (int)sizeof line;
     line[length - 1] = '\n';
   }
-  /* One write for each line keeps the lines of threads and processes apart; a full disk is not our business. */
+  /* One write for each line keeps the lines of threads and processes apart; a full disk is not our
+   * business. */
   ssize_t written = write(log_fd, line, (size_t)length);
   (void)written;
 }
@@ -62,7 +63,9 @@ void gb_log(enum gb_log_level level, const char *format, ...) {
 }
 
 void gb_event(enum gb_log_level level, CUresult error, const char *name, const char *format, ...) {
-  struct gb_event event = {.severity = level == GB_LOG_ERROR ? 2u : level == GB_LOG_WARN ? 1u : 0u,
+  struct gb_event event = {.severity = level == GB_LOG_ERROR  ? 2u
+                                       : level == GB_LOG_WARN ? 1u
+                                                              : 0u,
                            .cuda_error = (uint32_t)error};
   va_list arguments;
   va_start(arguments, format);

@@ -77,10 +77,12 @@ static uint64_t piece_bytes(const struct gb_span *span, uint32_t piece) {
   return span->bytes - offset < GB_PIECE_BYTES ? span->bytes - offset : GB_PIECE_BYTES;
 }
 
-static void send_transfer(struct slot *slot, uint16_t type, const struct gb_span *span, uint32_t piece) {
-  struct gb_transfer transfer = {.offset = span->base - gb_arena_base_address + piece * GB_PIECE_BYTES,
-                                 .length = piece_bytes(span, piece),
-                                 .staging_offset = (uint64_t)(slot - staging.slots) * GB_PIECE_BYTES};
+static void send_transfer(struct slot *slot, uint16_t type, const struct gb_span *span,
+                          uint32_t piece) {
+  struct gb_transfer transfer = {
+      .offset = span->base - gb_arena_base_address + piece * GB_PIECE_BYTES,
+      .length = piece_bytes(span, piece),
+      .staging_offset = (uint64_t)(slot - staging.slots) * GB_PIECE_BYTES};
   slot->busy = true;
   slot->piece = piece;
   gb_client_send(&slot->call, type, &transfer, sizeof transfer, sizeof(struct gb_status_reply));
@@ -118,13 +120,15 @@ static bool driver_ok(CUresult result) {
 
 static bool copy_out(const struct gb_span *span, uint32_t piece, uint32_t slot, CUstream stream) {
   uint64_t address = span->base + piece * GB_PIECE_BYTES;
-  return driver_ok(gb_real.cuMemcpyDtoHAsync_v2(slot_memory(slot), address, piece_bytes(span, piece), stream)) &&
+  return driver_ok(gb_real.cuMemcpyDtoHAsync_v2(slot_memory(slot), address,
+                                                piece_bytes(span, piece), stream)) &&
          driver_ok(gb_stream_wait(stream, COPY_LIMIT_NS));
 }
 
 static bool copy_in(const struct gb_span *span, uint32_t piece, uint32_t slot, CUstream stream) {
   uint64_t address = span->base + piece * GB_PIECE_BYTES;
-  return driver_ok(gb_real.cuMemcpyHtoDAsync_v2(address, slot_memory(slot), piece_bytes(span, piece), stream)) &&
+  return driver_ok(gb_real.cuMemcpyHtoDAsync_v2(address, slot_memory(slot),
+                                                piece_bytes(span, piece), stream)) &&
          driver_ok(gb_stream_wait(stream, COPY_LIMIT_NS));
 }
 
@@ -145,8 +149,8 @@ struct seen {
 };
 
 /* One piece out of its chunk; stored unless the feeder's copy is the same. */
-static enum gb_moved store_piece(struct gb_span *span, uint32_t piece, struct slot *slot, CUstream stream,
-                                 struct seen *seen) {
+static enum gb_moved store_piece(struct gb_span *span, uint32_t piece, struct slot *slot,
+                                 CUstream stream, struct seen *seen) {
   uint32_t index = (uint32_t)(slot - staging.slots);
   struct gb_piece *copy = &span->pieces[piece];
   uint64_t bytes = piece_bytes(span, piece);
@@ -191,7 +195,8 @@ static enum gb_moved evict_in_context(struct gb_span *span) {
   enum gb_moved result = from_status(gb_remote_place(span));
   if (result != GB_MOVED) return result == GB_MOVE_LOST ? GB_MOVE_UNREACHABLE : result;
   result = store_all(span, stream, &seen);
-  if (result != GB_MOVED) return result == GB_MOVE_LOST ? GB_MOVE_UNREACHABLE : result; /* ours is still whole */
+  if (result != GB_MOVED)
+    return result == GB_MOVE_LOST ? GB_MOVE_UNREACHABLE : result; /* ours is still whole */
   if (!driver_ok(gb_chunks_unmap(span))) return GB_MOVE_FAILED;
   gb_chunks_give(span);
   gb_report_add(GB_COUNT_CLEAN_DROP_BYTES, seen.clean_bytes);
@@ -203,21 +208,23 @@ enum gb_moved gb_evict(struct gb_span *span) {
   if (!driver_ok(gb_context_push(span->context))) return GB_MOVE_FAILED;
   enum gb_moved result = evict_in_context(span);
   gb_context_pop();
-  gb_log(GB_LOG_DEBUG, "evict 0x%llx, %llu bytes: %d", (unsigned long long)span->base, (unsigned long long)span->bytes,
-         result);
+  gb_log(GB_LOG_DEBUG, "evict 0x%llx, %llu bytes: %d", (unsigned long long)span->base,
+         (unsigned long long)span->bytes, result);
   return result;
 }
 
 /* ---- fetch ---- */
 
-static enum gb_moved load_piece(struct gb_span *span, uint32_t piece, struct slot *slot, CUstream stream) {
+static enum gb_moved load_piece(struct gb_span *span, uint32_t piece, struct slot *slot,
+                                CUstream stream) {
   uint32_t index = (uint32_t)(slot - staging.slots);
   uint64_t bytes = piece_bytes(span, piece);
   enum gb_moved result = settle(slot);
   if (result != GB_MOVED) return result;
   if (!gb_digest_equal(gb_hash(&key, slot_memory(index), bytes), span->pieces[piece].digest)) {
-    gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "content_mismatch", "feeder %s returned other bytes for 0x%llx",
-             span->feeder, (unsigned long long)(span->base + piece * GB_PIECE_BYTES));
+    gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "content_mismatch",
+             "feeder %s returned other bytes for 0x%llx", span->feeder,
+             (unsigned long long)(span->base + piece * GB_PIECE_BYTES));
     return GB_MOVE_LOST;
   }
   gb_report_add(GB_COUNT_FETCH_BYTES, bytes);
@@ -242,7 +249,8 @@ static enum gb_moved fetch_in_context(struct gb_span *span) {
   CUstream stream = gb_context_stream(gb_context_get(span->context, span->device));
   if (stored && atomic_load_explicit(&span->lost, memory_order_acquire)) return GB_MOVE_LOST;
   if (stored && (stream == NULL || !open_staging())) return GB_MOVE_UNREACHABLE;
-  if (span->chunk_count == 0) { /* else they are still mapped from an attempt that could not undo it */
+  if (span->chunk_count ==
+      0) { /* else they are still mapped from an attempt that could not undo it */
     if (gb_chunks_cover(span) != CUDA_SUCCESS) return GB_MOVE_NO_ROOM;
     if (!driver_ok(gb_chunks_map(span))) {
       gb_chunks_give(span);
@@ -262,7 +270,7 @@ enum gb_moved gb_fetch(struct gb_span *span) {
   if (!driver_ok(gb_context_push(span->context))) return GB_MOVE_FAILED;
   enum gb_moved result = fetch_in_context(span);
   gb_context_pop();
-  gb_log(GB_LOG_DEBUG, "fetch 0x%llx, %llu bytes: %d", (unsigned long long)span->base, (unsigned long long)span->bytes,
-         result);
+  gb_log(GB_LOG_DEBUG, "fetch 0x%llx, %llu bytes: %d", (unsigned long long)span->base,
+         (unsigned long long)span->bytes, result);
   return result;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * move.h: one span between its chunks and its feeders, piece by piece through staging memory. pre of everything:
- * gb_lock, the gate closed, every context drained: the content stands still.
+ * move.h: one span between its chunks and its feeders, piece by piece through staging memory. pre
+ * of everything: gb_lock, the gate closed, every context drained: the content stands still.
  */
 #ifndef GB_MOVE_H
 #define GB_MOVE_H
@@ -16,7 +16,8 @@ enum gb_moved {
   GB_MOVE_FAILED,      /* the driver failed; nothing changed */
 };
 
-/* Resident -> stored. Only when every piece is safe on a feeder is the span unmapped; on failure it stays as it was. */
+/* Resident -> stored. Only when every piece is safe on a feeder is the span unmapped; on failure it
+ * stays as it was. */
 enum gb_moved gb_evict(struct gb_span *span);
 /* Stored or unwritten -> resident. On failure it stays as it was. */
 enum gb_moved gb_fetch(struct gb_span *span);

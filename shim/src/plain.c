@@ -21,8 +21,10 @@ static uint32_t above(uint64_t address) {
   uint32_t high = gb_plain_count;
   while (low < high) {
     uint32_t middle = (low + high) / 2;
-    if (table[middle].address <= address) low = middle + 1;
-    else high = middle;
+    if (table[middle].address <= address)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }
@@ -81,16 +83,18 @@ static CUresult take_device(struct gb_plain *record) {
 
 static CUresult give(const struct gb_plain *record) {
   enum gb_tier tier = record->host != NULL ? GB_TIER_T2 : GB_TIER_T1;
-  CUresult result =
-      record->host != NULL ? gb_real.cuMemFreeHost(record->host) : gb_real.cuMemFree_v2(record->address);
+  CUresult result = record->host != NULL ? gb_real.cuMemFreeHost(record->host)
+                                         : gb_real.cuMemFree_v2(record->address);
   if (result != CUDA_SUCCESS) return result;
   gb_tier_add(tier, record->device, GB_ACCOUNT_PLAIN, -(int64_t)record->counted_bytes);
   if (tier == GB_TIER_T2) gb_t2_return();
   return CUDA_SUCCESS;
 }
 
-CUresult gb_plain_take(enum gb_tier tier, CUcontext context, CUdevice device, uint64_t bytes, uint64_t *address) {
-  struct gb_plain record = {.bytes = bytes, .context = context, .device = device, .buffer_id = gb_buffer_id()};
+CUresult gb_plain_take(enum gb_tier tier, CUcontext context, CUdevice device, uint64_t bytes,
+                       uint64_t *address) {
+  struct gb_plain record = {
+      .bytes = bytes, .context = context, .device = device, .buffer_id = gb_buffer_id()};
   record.counted_bytes = (bytes + COUNT_UNIT - 1) & ~(COUNT_UNIT - 1);
   CUresult result = tier == GB_TIER_T2 ? take_host(&record) : take_device(&record);
   if (result != CUDA_SUCCESS) return result;

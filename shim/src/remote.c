@@ -23,10 +23,11 @@ static bool movable(const struct gb_span *span) {
 }
 
 /*
- * How much must be granted so that every swap can proceed. Let total be the live bytes, largest the largest range, and
- * overflow = total - local. To bring back one range of B bytes, victims are stored until B fits; just before the last
- * victim v the free room was less than B, so at most total - local + B + v bytes lie on feeders at that moment (B still
- * among them). B and v are at most `largest` each, and never more than everything can be stored.
+ * How much must be granted so that every swap can proceed. Let total be the live bytes, largest the
+ * largest range, and overflow = total - local. To bring back one range of B bytes, victims are
+ * stored until B fits; just before the last victim v the free room was less than B, so at most
+ * total - local + B + v bytes lie on feeders at that moment (B still among them). B and v are at
+ * most `largest` each, and never more than everything can be stored.
  */
 static uint64_t needed(uint64_t local_bytes) {
   uint64_t total = 0;
@@ -58,7 +59,8 @@ bool gb_remote_grant(uint64_t local_bytes) {
   return true;
 }
 
-/* Drops the copies that resident spans keep, except one's, until `bytes` more fit into the grant. */
+/* Drops the copies that resident spans keep, except one's, until `bytes` more fit into the grant.
+ */
 static void drop_copies(const struct gb_span *except, uint64_t bytes) {
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
     if (placed_bytes + bytes <= granted) return;
@@ -74,8 +76,10 @@ void gb_remote_shrink(uint64_t local_bytes) {
   if (wanted >= before) return;
   granted = wanted;
   drop_copies(NULL, 0);
-  if (placed_bytes > granted) granted = placed_bytes; /* stored, or the agent is away: kept until later */
-  if (granted < before && !budget(GB_MSG_RETURN, before - granted, &unreachable) && !unreachable) granted = before;
+  if (placed_bytes > granted)
+    granted = placed_bytes; /* stored, or the agent is away: kept until later */
+  if (granted < before && !budget(GB_MSG_RETURN, before - granted, &unreachable) && !unreachable)
+    granted = before;
 }
 
 static enum gb_status ask_place(struct gb_span *span) {
@@ -109,7 +113,8 @@ enum gb_status gb_remote_place(struct gb_span *span) {
   enum gb_status status = ask_place(span);
   if (status != GB_STATUS_CAPACITY) return status;
   /* Some of the grant went with a lost feeder: what is missing is asked for again. */
-  if (!budget(GB_MSG_GRANT, span->bytes, &unreachable)) return unreachable ? GB_STATUS_UNREACHABLE : status;
+  if (!budget(GB_MSG_GRANT, span->bytes, &unreachable))
+    return unreachable ? GB_STATUS_UNREACHABLE : status;
   granted += span->bytes;
   return ask_place(span);
 }
@@ -130,7 +135,8 @@ bool gb_remote_drop(struct gb_span *span) {
 
 void gb_remote_drop_waiting(void) {
   struct gb_span *next = NULL;
-  for (struct gb_span *span = waiting_count > 0 ? gb_span_next(NULL) : NULL; span != NULL; span = next) {
+  for (struct gb_span *span = waiting_count > 0 ? gb_span_next(NULL) : NULL; span != NULL;
+       span = next) {
     next = gb_span_next(span);
     if (!span->going) continue;
     if (!gb_remote_drop(span)) return;

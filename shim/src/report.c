@@ -86,8 +86,9 @@ static uint64_t counter(enum gb_counter which) {
 
 /* ---- phase ----
  *
- * INIT until the first allocation; IDLE after 2 s without a launch, copy or allocation; MODEL_LOAD while the live bytes
- * change and copies outnumber launches; STEADY when launches went on for 5 s without any allocation; else INFERENCE.
+ * INIT until the first allocation; IDLE after 2 s without a launch, copy or allocation; MODEL_LOAD
+ * while the live bytes change and copies outnumber launches; STEADY when launches went on for 5 s
+ * without any allocation; else INFERENCE.
  */
 #define IDLE_TICKS 4
 #define STEADY_TICKS 10
@@ -113,11 +114,16 @@ void gb_report_tick(void) {
   phase.quiet = grew || worked ? 0 : phase.quiet + 1;
   phase.unchanged = grew ? 0 : phase.unchanged + 1;
   uint32_t next = GB_PHASE_INFERENCE;
-  if (allocations == 0 && phase.phase == GB_PHASE_INIT) next = GB_PHASE_INIT;
-  else if (phase.quiet >= IDLE_TICKS) next = GB_PHASE_IDLE;
-  else if (phase.quiet > 0) next = phase.phase;
-  else if (copies - phase.copies > launches - phase.launches || launches == phase.launches) next = GB_PHASE_MODEL_LOAD;
-  else if (phase.unchanged >= STEADY_TICKS) next = GB_PHASE_STEADY;
+  if (allocations == 0 && phase.phase == GB_PHASE_INIT)
+    next = GB_PHASE_INIT;
+  else if (phase.quiet >= IDLE_TICKS)
+    next = GB_PHASE_IDLE;
+  else if (phase.quiet > 0)
+    next = phase.phase;
+  else if (copies - phase.copies > launches - phase.launches || launches == phase.launches)
+    next = GB_PHASE_MODEL_LOAD;
+  else if (phase.unchanged >= STEADY_TICKS)
+    next = GB_PHASE_STEADY;
   phase.phase = next;
   phase.launches = launches;
   phase.copies = copies;
@@ -158,8 +164,10 @@ static void print_tiers(FILE *file, const char *name, const uint64_t values[GB_T
 }
 
 static void print_budget(FILE *file, const char *name, uint64_t bytes) {
-  if (bytes == UINT64_MAX) fprintf(file, "  \"%s\": null,\n", name);
-  else fprintf(file, "  \"%s\": %llu,\n", name, (unsigned long long)bytes);
+  if (bytes == UINT64_MAX)
+    fprintf(file, "  \"%s\": null,\n", name);
+  else
+    fprintf(file, "  \"%s\": %llu,\n", name, (unsigned long long)bytes);
 }
 
 void gb_report_write(void) {
@@ -175,24 +183,29 @@ void gb_report_write(void) {
     return;
   }
   gb_report_take(&r);
-  fprintf(file, "{\n  \"pid\": %d,\n  \"agent\": %s,\n  \"gated\": %s,\n  \"report\": \"%s\",\n", (int)getpid(),
-          gb_client_ready() ? "true" : "false", config->gated ? "true" : "false",
+  fprintf(file, "{\n  \"pid\": %d,\n  \"agent\": %s,\n  \"gated\": %s,\n  \"report\": \"%s\",\n",
+          (int)getpid(), gb_client_ready() ? "true" : "false", config->gated ? "true" : "false",
           config->honest ? "honest" : "extend");
   print_budget(file, "vram_budget_bytes", config->vram_budget);
   print_budget(file, "ram_budget_bytes", config->ram_budget);
-  fprintf(file, "  \"arena_base\": \"0x%llx\",\n  \"arena_bytes\": %llu,\n", (unsigned long long)gb_arena_base_address,
-          (unsigned long long)gb_arena_size_bytes);
+  fprintf(file, "  \"arena_base\": \"0x%llx\",\n  \"arena_bytes\": %llu,\n",
+          (unsigned long long)gb_arena_base_address, (unsigned long long)gb_arena_size_bytes);
   print_tiers(file, "used_bytes", r.used_bytes);
   print_tiers(file, "peak_bytes", r.peak_bytes);
   const struct {
     const char *name;
     uint64_t value;
   } rows[] = {
-      {"allocation_count", r.allocation_count}, {"allocated_bytes", r.allocated_bytes},
-      {"launch_count", r.launch_count},         {"copy_count", r.copy_count},
-      {"fetch_bytes", r.fetch_bytes},           {"evict_bytes", r.evict_bytes},
-      {"clean_drop_bytes", r.clean_drop_bytes}, {"unaccounted_launch_count", r.unaccounted_launch_count},
-      {"refused_launch_count", r.refused_launch_count}, {"stall_micros", r.stall_micros},
+      {"allocation_count", r.allocation_count},
+      {"allocated_bytes", r.allocated_bytes},
+      {"launch_count", r.launch_count},
+      {"copy_count", r.copy_count},
+      {"fetch_bytes", r.fetch_bytes},
+      {"evict_bytes", r.evict_bytes},
+      {"clean_drop_bytes", r.clean_drop_bytes},
+      {"unaccounted_launch_count", r.unaccounted_launch_count},
+      {"refused_launch_count", r.refused_launch_count},
+      {"stall_micros", r.stall_micros},
       {"sticky_error", r.sticky_error},
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

@@ -24,7 +24,8 @@ enum gb_counter {
 void gb_report_add(enum gb_counter counter, uint64_t amount);
 /* Makes the thread's counters part of the sum until it ends. */
 void gb_report_start(void);
-/* Fills a report. returns: whether anything but the stall time differs from the one before. One thread at a time. */
+/* Fills a report. returns: whether anything but the stall time differs from the one before. One
+ * thread at a time. */
 bool gb_report_take(struct gb_report *report);
 /* Steps the phase; called about every GB_REPORT_INTERVAL_MS. */
 void gb_report_tick(void);

@@ -21,12 +21,14 @@
 
 struct timespec gb_link_deadline(uint32_t milliseconds) {
   uint64_t at = gb_now_ns() + milliseconds * GB_MS;
-  return (struct timespec){.tv_sec = (time_t)(at / 1000000000ull), .tv_nsec = (long)(at % 1000000000ull)};
+  return (struct timespec){.tv_sec = (time_t)(at / 1000000000ull),
+                           .tv_nsec = (long)(at % 1000000000ull)};
 }
 
 /* ---- sending ---- */
 
-/* One frame in one send: a partial one would leave the stream useless, so the link is broken then. pre: lock. */
+/* One frame in one send: a partial one would leave the stream useless, so the link is broken then.
+ * pre: lock. */
 static bool send_frame(uint16_t type, uint64_t request_id, const void *payload, uint32_t bytes) {
   unsigned char message[sizeof(struct gb_frame) + 512];
   struct gb_frame frame = {.payload_bytes = bytes, .type = type, .request_id = request_id};
@@ -64,7 +66,8 @@ static struct gb_call **free_place(void) {
   return NULL;
 }
 
-void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes) {
+void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes,
+                    uint32_t reply_bytes) {
   call->status = GB_STATUS_UNREACHABLE;
   call->done = true;
   call->sent = false;
@@ -100,7 +103,8 @@ enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms) {
   while (!call->done) {
     if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) == 0) continue;
     if (call->done) break;
-    /* The agent may still act on it later: only a new connection, with staging memory of its own, is safe from that. */
+    /* The agent may still act on it later: only a new connection, with staging memory of its own,
+     * is safe from that. */
     forget(call);
     call->done = true;
     if (gb_link.fd >= 0) shutdown(gb_link.fd, SHUT_RDWR);
@@ -117,7 +121,8 @@ bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
   pthread_mutex_lock(&gb_link.lock);
   for (int i = 0; i < (int)GB_ABI_REQUESTS_MAX; i++) {
     struct gb_call *call = gb_link.calls[i];
-    if (call == NULL || call->request_id != frame->request_id || call->type != frame->type) continue;
+    if (call == NULL || call->request_id != frame->request_id || call->type != frame->type)
+      continue;
     if (!gb_wire_read(frame, payload, call->reply, call->reply_bytes)) break;
     memcpy(&call->status, call->reply, sizeof call->status);
     call->done = true;
@@ -130,8 +135,8 @@ bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
   return known;
 }
 
-static enum gb_status request(uint16_t type, const void *payload, uint32_t bytes, void *reply, uint32_t reply_bytes,
-                              uint32_t timeout_ms) {
+static enum gb_status request(uint16_t type, const void *payload, uint32_t bytes, void *reply,
+                              uint32_t reply_bytes, uint32_t timeout_ms) {
   struct gb_call call = {.request_id = 0};
   gb_client_send(&call, type, payload, bytes, reply_bytes);
   enum gb_status status = gb_client_wait(&call, timeout_ms);
@@ -139,8 +144,8 @@ static enum gb_status request(uint16_t type, const void *payload, uint32_t bytes
   return status;
 }
 
-enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget, struct gb_budget_reply *reply,
-                                uint32_t timeout_ms) {
+enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget,
+                                struct gb_budget_reply *reply, uint32_t timeout_ms) {
   enum gb_status status = request(type, budget, sizeof *budget, reply, sizeof *reply, timeout_ms);
   if (status == GB_STATUS_OK && budget->tier < GB_TIER_COUNT) {
     atomic_store_explicit(&gb_link.limits[budget->tier], reply->limit_bytes, memory_order_relaxed);
@@ -148,8 +153,8 @@ enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget, s
   return status;
 }
 
-enum gb_status gb_client_range(uint16_t type, const struct gb_range *range, struct gb_status_reply *reply,
-                               uint32_t timeout_ms) {
+enum gb_status gb_client_range(uint16_t type, const struct gb_range *range,
+                               struct gb_status_reply *reply, uint32_t timeout_ms) {
   memset(reply, 0, sizeof *reply);
   enum gb_status status = request(type, range, sizeof *range, reply, sizeof *reply, timeout_ms);
   reply->feeder[sizeof reply->feeder - 1] = '\0';
@@ -183,7 +188,8 @@ bool gb_client_map_staging(void **map, uint64_t *bytes, uint64_t *generation) {
   bool mapped = false;
   pthread_mutex_lock(&gb_link.lock);
   if (gb_link.ready) {
-    *map = mmap(NULL, gb_link.staging_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, gb_link.staging_fd, 0);
+    *map = mmap(NULL, gb_link.staging_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, gb_link.staging_fd,
+                0);
     *bytes = gb_link.staging_bytes;
     *generation = gb_link.generation;
     mapped = *map != MAP_FAILED;
@@ -205,7 +211,8 @@ void gb_link_prepare_hello(void) {
   hello->vram_budget_bytes = gb_config()->vram_budget;
   hello->ram_budget_bytes = gb_config()->ram_budget;
   hello->pid = (uint32_t)getpid();
-  if (getrandom(hello->attachment_id, sizeof hello->attachment_id, 0) != sizeof hello->attachment_id) {
+  if (getrandom(hello->attachment_id, sizeof hello->attachment_id, 0) !=
+      sizeof hello->attachment_id) {
     memcpy(hello->attachment_id, &hello->pid, sizeof hello->pid);
   }
   CUuuid uuid = {{0}};
@@ -214,8 +221,10 @@ void gb_link_prepare_hello(void) {
     CUdevice device = gb_arena_device(0);
     gb_real.cuDeviceGetName(hello->device_name, (int)sizeof hello->device_name, device);
     gb_real.cuDeviceTotalMem_v2(&total, device);
-    if (gb_real.cuDeviceGetUuid_v2 != NULL) gb_real.cuDeviceGetUuid_v2(&uuid, device);
-    else if (gb_real.cuDeviceGetUuid != NULL) gb_real.cuDeviceGetUuid(&uuid, device);
+    if (gb_real.cuDeviceGetUuid_v2 != NULL)
+      gb_real.cuDeviceGetUuid_v2(&uuid, device);
+    else if (gb_real.cuDeviceGetUuid != NULL)
+      gb_real.cuDeviceGetUuid(&uuid, device);
   }
   hello->device_name[sizeof hello->device_name - 1] = '\0';
   hello->device_total_bytes = total;
@@ -231,7 +240,9 @@ void gb_link_prepare_hello(void) {
 static int make_staging(uint64_t bytes) {
   int fd = memfd_create("greenboost-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return -1;
-  if (ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) return fd;
+  if (ftruncate(fd, (off_t)bytes) == 0 &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+    return fd;
   close(fd);
   return -1;
 }

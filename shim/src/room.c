@@ -29,7 +29,8 @@ uint64_t gb_local_bytes(CUdevice device) {
   return resident + free_local(device);
 }
 
-enum gb_moved gb_make_room(CUdevice device, uint64_t bytes, const uint64_t *keep, uint32_t keep_count) {
+enum gb_moved gb_make_room(CUdevice device, uint64_t bytes, const uint64_t *keep,
+                           uint32_t keep_count) {
   while (free_local(device) < bytes) {
     struct gb_span *victim = gb_victim(device, keep, keep_count);
     if (victim == NULL) return GB_MOVE_NO_ROOM;
@@ -40,7 +41,8 @@ enum gb_moved gb_make_room(CUdevice device, uint64_t bytes, const uint64_t *keep
   return GB_MOVED;
 }
 
-/* Room may be there by the count and yet not be had (another process took it): then one more has to leave. */
+/* Room may be there by the count and yet not be had (another process took it): then one more has to
+ * leave. */
 static enum gb_moved bring_one(struct gb_span *span, const uint64_t *keep, uint32_t keep_count) {
   enum gb_moved result = gb_make_room(span->device, span->bytes, keep, keep_count);
   while (result == GB_MOVED) {
@@ -55,7 +57,8 @@ static enum gb_moved bring_one(struct gb_span *span, const uint64_t *keep, uint3
   return result;
 }
 
-enum gb_moved gb_bring(struct gb_span *const *wanted, uint32_t wanted_count, const uint64_t *keep, uint32_t keep_count) {
+enum gb_moved gb_bring(struct gb_span *const *wanted, uint32_t wanted_count, const uint64_t *keep,
+                       uint32_t keep_count) {
   for (uint32_t i = 0; i < wanted_count; i++) {
     if (gb_residency(wanted[i]) == GB_RESIDENT) continue;
     CUresult pushed = gb_context_push(wanted[i]->context);
@@ -92,8 +95,10 @@ enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patien
   if (!gb_gate_close(deadline)) return GB_ROOM_AGAIN;
   enum gb_moved result = GB_MOVE_UNREACHABLE;
   CUresult drained = gb_drain(deadline, &idle);
-  if (drained != CUDA_SUCCESS) result = GB_MOVE_FAILED;
-  else if (idle) result = gb_make_room(device, bytes, NULL, 0);
+  if (drained != CUDA_SUCCESS)
+    result = GB_MOVE_FAILED;
+  else if (idle)
+    result = gb_make_room(device, bytes, NULL, 0);
   gb_gate_open();
   if (result == GB_MOVED) return GB_ROOM_MADE;
   return result == GB_MOVE_UNREACHABLE ? GB_ROOM_AGAIN : GB_ROOM_NONE;

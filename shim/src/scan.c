@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* scan.c: does the content of an operand hold addresses of the arena? On the CPU for staging memory, on the GPU for all
- * that is resident. */
+/* scan.c: does the content of an operand hold addresses of the arena? On the CPU for staging
+ * memory, on the GPU for all that is resident. */
 #include "scan.h"
 
 #include <string.h>
@@ -49,16 +49,19 @@ static bool have_kernel(struct gb_context *context) {
   if (context->scan_refused) return false;
   CUresult result = gb_real.cuModuleLoadData(&context->scan_module, gb_scan_ptx);
   if (result == CUDA_SUCCESS) {
-    result = gb_real.cuModuleGetFunction(&context->scan_function, context->scan_module, GB_SCAN_KERNEL_NAME);
+    result = gb_real.cuModuleGetFunction(&context->scan_function, context->scan_module,
+                                         GB_SCAN_KERNEL_NAME);
   }
   if (result == CUDA_SUCCESS) return true;
   context->scan_refused = true;
   context->scan_function = NULL;
-  gb_event(GB_LOG_WARN, result, "content_scan_missing", "the scan kernel does not load: every launch is unaccounted");
+  gb_event(GB_LOG_WARN, result, "content_scan_missing",
+           "the scan kernel does not load: every launch is unaccounted");
   return false;
 }
 
-static bool launch(struct gb_context *context, CUstream stream, uint64_t address, uint64_t bytes, uint32_t slot) {
+static bool launch(struct gb_context *context, CUstream stream, uint64_t address, uint64_t bytes,
+                   uint32_t slot) {
   uint64_t words = bytes / 4;
   uint64_t base = gb_arena_base_address;
   uint64_t size = gb_arena_reached_bytes();
@@ -67,8 +70,8 @@ static bool launch(struct gb_context *context, CUstream stream, uint64_t address
   uint64_t blocks = (words + GB_SCAN_BLOCK - 1) / GB_SCAN_BLOCK;
   if (blocks > BLOCKS_MAX) blocks = BLOCKS_MAX;
   if (words < 2) return true;
-  return gb_real.cuLaunchKernel(context->scan_function, (unsigned)blocks, 1, 1, GB_SCAN_BLOCK, 1, 1, 0, stream, params,
-                                NULL) == CUDA_SUCCESS;
+  return gb_real.cuLaunchKernel(context->scan_function, (unsigned)blocks, 1, 1, GB_SCAN_BLOCK, 1, 1,
+                                0, stream, params, NULL) == CUDA_SUCCESS;
 }
 
 /* The context to scan with: any that is known reaches all of the operands' device. */
@@ -79,16 +82,19 @@ static struct gb_context *scan_context(const struct gb_touch *touch, CUcontext *
   if (span != NULL) {
     *handle = span->context;
     device = span->device;
-  } else if (gb_real.cuCtxGetCurrent(handle) != CUDA_SUCCESS || gb_real.cuCtxGetDevice(&device) != CUDA_SUCCESS) {
+  } else if (gb_real.cuCtxGetCurrent(handle) != CUDA_SUCCESS ||
+             gb_real.cuCtxGetDevice(&device) != CUDA_SUCCESS) {
     return NULL;
   }
   return gb_context_get(*handle, device);
 }
 
-/* A row of the side table may be a handle that only looks like an address: reading it would fault. */
+/* A row of the side table may be a handle that only looks like an address: reading it would fault.
+ */
 static bool readable(uint64_t address) {
   unsigned type = 0;
-  return gb_owns(address) || gb_real.cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address) == CUDA_SUCCESS;
+  return gb_owns(address) || gb_real.cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                                                           address) == CUDA_SUCCESS;
 }
 
 /* Launches all scans that have no verdict yet. returns: false when one could not be launched. */
@@ -96,13 +102,15 @@ static bool launch_all(const struct gb_touch *touch, struct gb_context *context,
   bool launched = true;
   for (uint32_t i = 0; i < touch->count && launched; i++) {
     const struct gb_span *span = gb_span_at(touch->bases[i]);
-    if (span == NULL || gb_residency(span) != GB_RESIDENT || span->scan != GB_SCAN_UNKNOWN) continue;
+    if (span == NULL || gb_residency(span) != GB_RESIDENT || span->scan != GB_SCAN_UNKNOWN)
+      continue;
     launched = launch(context, stream, span->base, span->bytes, i);
   }
   for (uint32_t i = 0; i < touch->content_count && launched; i++) {
     const struct gb_operand *operand = &touch->content[i];
     if (!readable(operand->address)) return false;
-    launched = launch(context, stream, operand->address & ~3ull, operand->bytes, GB_OPERANDS_MAX + i);
+    launched =
+        launch(context, stream, operand->address & ~3ull, operand->bytes, GB_OPERANDS_MAX + i);
   }
   return launched;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan.h: what a launch may touch: the addresses among its arguments, and whether what they point to holds addresses
- * itself.
+ * scan.h: what a launch may touch: the addresses among its arguments, and whether what they point
+ * to holds addresses itself.
  */
 #ifndef GB_SCAN_H
 #define GB_SCAN_H
@@ -10,11 +10,12 @@
 
 /* The operands of one access. */
 struct gb_touch {
-  bool accounted;                  /* every argument was seen */
+  bool accounted; /* every argument was seen */
   uint32_t count;
   uint64_t bases[GB_OPERANDS_MAX]; /* of distinct spans */
-  uint32_t content_count;          /* what a kernel may read addresses from and is not a whole span */
-  struct gb_operand content[GB_OPERANDS_MAX]; /* small allocations; pools, managed and pinned memory */
+  uint32_t content_count; /* what a kernel may read addresses from and is not a whole span */
+  struct gb_operand
+      content[GB_OPERANDS_MAX]; /* small allocations; pools, managed and pinned memory */
 };
 
 /* Adds the span of an address. Takes gb_index_lock. */
@@ -24,8 +25,9 @@ void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params,
 
 /* True when any 8-byte word (at every fourth byte) lies in the arena. */
 bool gb_holds_addresses(const void *bytes, uint64_t length);
-/* Scans the content of the operands on the GPU, as far as no verdict is known. pre: gb_lock, gate closed, drained.
- * returns: true when none holds an address of the arena. Verdicts of spans are kept in span->scan. */
+/* Scans the content of the operands on the GPU, as far as no verdict is known. pre: gb_lock, gate
+ * closed, drained. returns: true when none holds an address of the arena. Verdicts of spans are
+ * kept in span->scan. */
 bool gb_scan_contents(const struct gb_touch *touch);
 
 #endif

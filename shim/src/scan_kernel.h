@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * scan_kernel.h: the content scan as PTX, for any GPU from sm_50 on (the driver compiles it). One 4-byte result is set to 1
- * when an 8-byte word at any fourth byte of [address, address + 4 * words) lies in [base, base + size). Its C twin for
- * the simulated driver is driver/sim/twins/scan_kernel.c; both take the same parameters in the same order.
+ * scan_kernel.h: the content scan as PTX, for any GPU from sm_50 on (the driver compiles it). One
+ * 4-byte result is set to 1 when an 8-byte word at any fourth byte of [address, address + 4 *
+ * words) lies in [base, base + size). Its C twin for the simulated driver is
+ * driver/sim/twins/scan_kernel.c; both take the same parameters in the same order.
  */
 #ifndef GB_SCAN_KERNEL_H
 #define GB_SCAN_KERNEL_H
@@ -15,7 +16,8 @@ static const char gb_scan_ptx[] =
     ".target sm_50\n"
     ".address_size 64\n"
     ".visible .entry gb_scan_kernel(\n"
-    "  .param .u64 p_address, .param .u64 p_words, .param .u64 p_base, .param .u64 p_size, .param .u64 p_result)\n"
+    "  .param .u64 p_address, .param .u64 p_words, .param .u64 p_base, .param .u64 p_size, .param "
+    ".u64 p_result)\n"
     "{\n"
     "  .reg .pred %done, %hit;\n"
     "  .reg .u32 %thread, %threads, %block, %blocks, %lo, %hi, %one;\n"

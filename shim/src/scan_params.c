@@ -81,13 +81,15 @@ static CUresult ask(CUfunction function, bool kernel, size_t index, size_t *byte
   return gb_real.cuFuncGetParamInfo(function, index, &offset, bytes);
 }
 
-/* The driver answers INVALID_VALUE one past the last parameter; anything else means that it does not know. */
+/* The driver answers INVALID_VALUE one past the last parameter; anything else means that it does
+ * not know. */
 static void learn(struct signature *signature) {
   uint32_t sizes[PARAMS_MAX];
   size_t bytes = 0;
   if (gb_real.cuFuncGetParamInfo == NULL) return;
   CUresult result = ask(signature->function, false, 0, &bytes);
-  bool kernel = result != CUDA_SUCCESS && result != CUDA_ERROR_INVALID_VALUE && gb_real.cuKernelGetParamInfo != NULL;
+  bool kernel = result != CUDA_SUCCESS && result != CUDA_ERROR_INVALID_VALUE &&
+                gb_real.cuKernelGetParamInfo != NULL;
   for (signature->count = 0; signature->count < PARAMS_MAX; signature->count++) {
     result = ask(signature->function, kernel, signature->count, &bytes);
     if (result != CUDA_SUCCESS) break;
@@ -103,7 +105,8 @@ static void learn(struct signature *signature) {
 static uint32_t place_of(CUfunction function) {
   uint64_t hash = (uint64_t)(uintptr_t)function * 0x9e3779b97f4a7c15ull;
   uint32_t at = (uint32_t)(hash >> 40) & (FUNCTIONS_MAX - 1);
-  while (table[at].function != NULL && table[at].function != function) at = (at + 1) & (FUNCTIONS_MAX - 1);
+  while (table[at].function != NULL && table[at].function != function)
+    at = (at + 1) & (FUNCTIONS_MAX - 1);
   return at;
 }
 
@@ -142,9 +145,12 @@ static void touch_extra(struct gb_touch *touch, void **extra) {
   const void *buffer = NULL;
   size_t bytes = 0;
   for (int i = 0; i < EXTRA_PAIRS_MAX && extra[0] != CU_LAUNCH_PARAM_END; i++, extra += 2) {
-    if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER) buffer = extra[1];
-    else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE) memcpy(&bytes, extra[1], sizeof bytes);
-    else touch->accounted = false;
+    if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER)
+      buffer = extra[1];
+    else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE)
+      memcpy(&bytes, extra[1], sizeof bytes);
+    else
+      touch->accounted = false;
   }
   if (buffer != NULL) touch_bytes(touch, buffer, bytes);
 }

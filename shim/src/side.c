@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* side.c: memory the program made outside the arena: counted against T1 or T2, refused beyond them. */
+/* side.c: memory the program made outside the arena: counted against T1 or T2, refused beyond them.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,8 +33,10 @@ static uint32_t above(const struct side_table *table, uint64_t key) {
   uint32_t high = table->count;
   while (low < high) {
     uint32_t middle = (low + high) / 2;
-    if (table->rows[middle].key <= key) low = middle + 1;
-    else high = middle;
+    if (table->rows[middle].key <= key)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }
@@ -53,7 +56,8 @@ CUresult gb_side_reserve(enum gb_side_kind kind, uint64_t bytes) {
   if (room) gb_tier_add(tier, device, GB_ACCOUNT_SIDE, (int64_t)bytes);
   pthread_mutex_unlock(&gb_lock);
   if (!room) {
-    gb_log(GB_LOG_INFO, "%llu bytes outside the arena refused: the budget is used up", (unsigned long long)bytes);
+    gb_log(GB_LOG_INFO, "%llu bytes outside the arena refused: the budget is used up",
+           (unsigned long long)bytes);
   }
   return room ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }

@@ -8,8 +8,8 @@
 
 #define GB_SIDE_ROWS_MAX (1u << 20)
 
-/* The pool, managed or pinned memory that holds the address: a kernel can read pointers from it. pre: gb_lock or
- * gb_index_lock. */
+/* The pool, managed or pinned memory that holds the address: a kernel can read pointers from it.
+ * pre: gb_lock or gb_index_lock. */
 bool gb_side_at(uint64_t address, uint64_t *base, uint64_t *bytes);
 
 #endif

@@ -41,8 +41,10 @@ static uint32_t find_run(const struct gb_slab *slab, uint32_t units) {
 static void mark(struct gb_slab *slab, uint32_t first, uint32_t units, bool used) {
   for (uint32_t unit = first; unit < first + units; unit++) {
     uint64_t bit = 1ull << (unit % 64);
-    if (used) slab->used[unit / 64] |= bit;
-    else slab->used[unit / 64] &= ~bit;
+    if (used)
+      slab->used[unit / 64] |= bit;
+    else
+      slab->used[unit / 64] &= ~bit;
   }
   slab->free_units = used ? slab->free_units - units : slab->free_units + units;
 }
@@ -125,7 +127,9 @@ static void unlink_slab(struct gb_slab *slab) {
 static bool is_spare(const struct gb_slab *slab) {
   if (slab->span->chunks[0].tier != GB_TIER_T1) return true;
   for (const struct gb_slab *other = slabs; other != NULL; other = other->next) {
-    if (other != slab && other->free_units == GB_SLAB_UNITS && other->span->context == slab->span->context) return true;
+    if (other != slab && other->free_units == GB_SLAB_UNITS &&
+        other->span->context == slab->span->context)
+      return true;
   }
   return false;
 }
@@ -139,6 +143,16 @@ void gb_slab_forget(struct gb_span *span) {
   free(slab);
 }
 
+/* The slab is empty. returns: false when the driver does not unmap it; it stays as one more empty slab. */
+static bool drop(struct gb_slab *slab) {
+  struct gb_span *span = slab->span;
+  if (gb_chunks_unmap(span) != CUDA_SUCCESS) return false;
+  gb_chunks_give(span);
+  gb_slab_forget(span);
+  gb_span_release(span);
+  return true;
+}
+
 void gb_slab_give(struct gb_span *span, uint64_t address) {
   struct gb_slab *slab = span->slab;
   uint32_t first = (uint32_t)((address - span->base) / GB_SLAB_UNIT);
@@ -146,11 +160,17 @@ void gb_slab_give(struct gb_span *span, uint64_t address) {
   mark(slab, first, slab->smalls[first].units, false);
   slab->smalls[first] = (struct gb_small){0};
   pthread_rwlock_unlock(&gb_index_lock);
-  if (slab->free_units < GB_SLAB_UNITS || !is_spare(slab)) return;
-  if (gb_chunks_unmap(span) != CUDA_SUCCESS) return; /* stays as one more empty slab */
-  gb_chunks_give(span);
-  gb_slab_forget(span);
-  gb_span_release(span);
+  if (slab->free_units == GB_SLAB_UNITS && is_spare(slab)) drop(slab);
+}
+
+bool gb_slab_drop_empty(void) {
+  bool dropped = false;
+  struct gb_slab *next = NULL;
+  for (struct gb_slab *slab = slabs; slab != NULL; slab = next) {
+    next = slab->next;
+    if (slab->free_units == GB_SLAB_UNITS) dropped |= drop(slab);
+  }
+  return dropped;
 }
 
 void gb_slab_sum(const struct gb_span *span, uint64_t *count, uint64_t *bytes) {

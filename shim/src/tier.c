@@ -55,7 +55,8 @@ void gb_tier_start(void) {
   tiers.machine_limit = less(meminfo_bytes("MemAvailable"), machine_reserve()) & ~(GB_GRANULE - 1);
   for (int i = 0; i < gb_arena_device_count(); i++) {
     size_t total = 0;
-    if (gb_real.cuDeviceTotalMem_v2(&total, gb_arena_device(i)) == CUDA_SUCCESS) tiers.device_total[i] = total;
+    if (gb_real.cuDeviceTotalMem_v2(&total, gb_arena_device(i)) == CUDA_SUCCESS)
+      tiers.device_total[i] = total;
   }
 }
 
@@ -80,7 +81,8 @@ uint64_t gb_tier_peak(enum gb_tier tier) {
 
 static void note_peak(enum gb_tier tier) {
   uint64_t used = gb_tier_used(tier);
-  if (used > load(&tiers.peak[tier])) atomic_store_explicit(&tiers.peak[tier], used, memory_order_relaxed);
+  if (used > load(&tiers.peak[tier]))
+    atomic_store_explicit(&tiers.peak[tier], used, memory_order_relaxed);
 }
 
 void gb_tier_add(enum gb_tier tier, CUdevice device, enum gb_account account, int64_t bytes) {
@@ -115,12 +117,14 @@ uint64_t gb_t1_room(CUdevice device) {
   size_t total_bytes = 0;
   if (index < 0) return 0;
   uint64_t counted = 0;
-  for (int account = 0; account < GB_ACCOUNT_COUNT; account++) counted += load(&tiers.t1[index][account]);
+  for (int account = 0; account < GB_ACCOUNT_COUNT; account++)
+    counted += load(&tiers.t1[index][account]);
   uint64_t room = less(gb_t1_capacity(device), counted);
   if (gb_real.cuMemGetInfo_v2(&free_bytes, &total_bytes) == CUDA_SUCCESS) {
     uint64_t total = tiers.device_total[index];
     uint64_t headroom = GB_T1_HEADROOM_BYTES < total / 16 ? GB_T1_HEADROOM_BYTES : total / 16;
-    uint64_t real = gb_config()->vram_budget == UINT64_MAX ? less(free_bytes, headroom) : free_bytes;
+    uint64_t real =
+        gb_config()->vram_budget == UINT64_MAX ? less(free_bytes, headroom) : free_bytes;
     if (real < room) room = real;
   }
   return room & ~(GB_GRANULE - 1);
@@ -129,10 +133,12 @@ uint64_t gb_t1_room(CUdevice device) {
 uint64_t gb_t1_side_room(CUdevice device, uint64_t wanted) {
   int index = gb_arena_device_index(device);
   if (index < 0 || gb_config()->vram_budget == UINT64_MAX) return UINT64_MAX;
-  uint64_t counted = load(&tiers.t1[index][GB_ACCOUNT_USED]) + load(&tiers.t1[index][GB_ACCOUNT_SIDE]) +
+  uint64_t counted = load(&tiers.t1[index][GB_ACCOUNT_USED]) +
+                     load(&tiers.t1[index][GB_ACCOUNT_SIDE]) +
                      load(&tiers.t1[index][GB_ACCOUNT_PLAIN]);
   uint64_t room = less(gb_t1_capacity(device), counted);
-  if (room >= wanted && room - wanted < load(&tiers.t1[index][GB_ACCOUNT_POOLED])) gb_pool_drop(GB_TIER_T1);
+  if (room >= wanted && room - wanted < load(&tiers.t1[index][GB_ACCOUNT_POOLED]))
+    gb_pool_drop(GB_TIER_T1);
   return room;
 }
 
@@ -174,8 +180,8 @@ bool gb_t2_acquire(uint64_t bytes) {
   enum gb_status status = gb_client_budget(GB_MSG_GRANT, &request, &reply, GB_GRANT_TIMEOUT_MS);
   if (status == GB_STATUS_UNREACHABLE && !ledger_allows(request.bytes)) return false;
   if (status != GB_STATUS_OK && status != GB_STATUS_UNREACHABLE) {
-    gb_log(GB_LOG_INFO, "the agent grants no %llu bytes of local RAM (status %u)", (unsigned long long)request.bytes,
-           status);
+    gb_log(GB_LOG_INFO, "the agent grants no %llu bytes of local RAM (status %u)",
+           (unsigned long long)request.bytes, status);
     return false;
   }
   atomic_fetch_add_explicit(&tiers.t2_held, request.bytes, memory_order_relaxed);

@@ -22,7 +22,8 @@ void gb_va_destroy(struct gb_va *va) {
 
 static void remove_at(struct gb_va *va, size_t index) {
   va->free_count--;
-  memmove(&va->free_list[index], &va->free_list[index + 1], (va->free_count - index) * sizeof *va->free_list);
+  memmove(&va->free_list[index], &va->free_list[index + 1],
+          (va->free_count - index) * sizeof *va->free_list);
 }
 
 static bool insert_at(struct gb_va *va, size_t index, struct gb_va_extent extent) {
@@ -32,7 +33,8 @@ static bool insert_at(struct gb_va *va, size_t index, struct gb_va_extent extent
     va->free_list = grown;
     va->free_capacity *= 2;
   }
-  memmove(&va->free_list[index + 1], &va->free_list[index], (va->free_count - index) * sizeof *va->free_list);
+  memmove(&va->free_list[index + 1], &va->free_list[index],
+          (va->free_count - index) * sizeof *va->free_list);
   va->free_list[index] = extent;
   va->free_count++;
   return true;
@@ -44,8 +46,10 @@ static bool release(struct gb_va *va, struct gb_va_extent extent) {
   size_t high = va->free_count;
   while (low < high) {
     size_t middle = (low + high) / 2;
-    if (va->free_list[middle].address < extent.address) low = middle + 1;
-    else high = middle;
+    if (va->free_list[middle].address < extent.address)
+      low = middle + 1;
+    else
+      high = middle;
   }
   struct gb_va_extent *before = low > 0 ? &va->free_list[low - 1] : NULL;
   struct gb_va_extent *after = low < va->free_count ? &va->free_list[low] : NULL;
@@ -106,8 +110,10 @@ bool gb_va_give(struct gb_va *va, uint64_t address, uint64_t bytes) {
 bool gb_va_is_valid(const struct gb_va *va) {
   for (size_t i = 0; i < va->free_count; i++) {
     const struct gb_va_extent *extent = &va->free_list[i];
-    if (extent->bytes == 0 || extent->bytes % GB_GRANULE != 0 || extent->address % GB_GRANULE != 0) return false;
-    if (i > 0 && va->free_list[i - 1].address + va->free_list[i - 1].bytes >= extent->address) return false;
+    if (extent->bytes == 0 || extent->bytes % GB_GRANULE != 0 || extent->address % GB_GRANULE != 0)
+      return false;
+    if (i > 0 && va->free_list[i - 1].address + va->free_list[i - 1].bytes >= extent->address)
+      return false;
   }
   return true;
 }

@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-static size_t take(unsigned char *to, size_t have, size_t want, const unsigned char **bytes, size_t *length) {
+static size_t take(unsigned char *to, size_t have, size_t want, const unsigned char **bytes,
+                   size_t *length) {
   size_t part = want - have < *length ? want - have : *length;
   memcpy(to + have, *bytes, part);
   *bytes += part;
@@ -12,7 +13,8 @@ static size_t take(unsigned char *to, size_t have, size_t want, const unsigned c
   return part;
 }
 
-bool gb_wire_feed(struct gb_wire *wire, const void *bytes, size_t length, gb_wire_sink sink, void *owner) {
+bool gb_wire_feed(struct gb_wire *wire, const void *bytes, size_t length, gb_wire_sink sink,
+                  void *owner) {
   const unsigned char *p = bytes;
   const size_t header = sizeof wire->frame;
   while (length > 0 || (wire->have >= header && wire->have == header + wire->frame.payload_bytes)) {

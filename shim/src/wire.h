@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wire.h: cuts the agent's byte stream into frames. Pure: no socket, no allocation; every length is checked against
- * GB_ABI_PAYLOAD_BYTES_MAX before a byte of the payload is kept.
+ * wire.h: cuts the agent's byte stream into frames. Pure: no socket, no allocation; every length is
+ * checked against GB_ABI_PAYLOAD_BYTES_MAX before a byte of the payload is kept.
  */
 #ifndef GB_WIRE_H
 #define GB_WIRE_H
@@ -18,11 +18,14 @@ struct gb_wire {
   _Alignas(8) unsigned char payload[GB_ABI_PAYLOAD_BYTES_MAX];
 };
 
-/* A whole frame; payload is valid during the call. returns: false on a protocol error: parsing stops. */
+/* A whole frame; payload is valid during the call. returns: false on a protocol error: parsing
+ * stops. */
 typedef bool (*gb_wire_sink)(void *owner, const struct gb_frame *frame, const void *payload);
 
-/* Feeds bytes as they came. returns: false when the peer broke the protocol; the stream is of no use then. */
-bool gb_wire_feed(struct gb_wire *wire, const void *bytes, size_t length, gb_wire_sink sink, void *owner);
+/* Feeds bytes as they came. returns: false when the peer broke the protocol; the stream is of no
+ * use then. */
+bool gb_wire_feed(struct gb_wire *wire, const void *bytes, size_t length, gb_wire_sink sink,
+                  void *owner);
 
 /* Copies a payload of a known type: longer ones (a newer peer) are cut, shorter ones refused. */
 bool gb_wire_read(const struct gb_frame *frame, const void *payload, void *out, size_t bytes);

@@ -36,7 +36,7 @@ install_all() {
   cp -R build/js build/lib "$home/build/"
   find "$home/build/js" -name '*.map' -delete
   chmod 755 "$home/build/js/tui/cli/main.js"
-  for program in build/bin/gb-executor build/bin/gb_workset; do
+  for program in build/bin/gb-executor build/bin/gb-probe build/bin/gb_workset; do
     [ -e "$program" ] && cp -R "$program" "$home/build/bin/"
   done
   npm ls --omit=dev --all --parseable 2>/dev/null | tail -n +2 | while read -r package; do

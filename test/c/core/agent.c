@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * agent.c: the host agent as the shim sees it, reduced to memory: grants within fixed limits, keeps stored bytes, and
- * fails on demand. A test peer over the real socket, in a process of its own. On SIGTERM it prints what happened.
+ * agent.c: the host agent as the shim sees it, reduced to memory: grants within fixed limits, keeps
+ * stored bytes, and fails on demand. A test peer over the real socket, in a process of its own. On
+ * SIGTERM it prints what happened.
  *
  * usage: agent SOCKET RAM_MIB FEEDER_MIB [FAULT=N ...]
  *   cut=N      every Nth request: close the connection instead of answering
@@ -67,20 +68,24 @@ static bool reply(int fd, const struct gb_frame *request, const void *payload, u
 
 static struct range *range_at(uint64_t offset, uint64_t length) {
   for (uint32_t i = 0; i < range_count; i++) {
-    if (offset >= ranges[i].offset && offset + length <= ranges[i].offset + ranges[i].length) return &ranges[i];
+    if (offset >= ranges[i].offset && offset + length <= ranges[i].offset + ranges[i].length)
+      return &ranges[i];
   }
   return NULL;
 }
 
 static uint32_t place(const struct gb_range *request) {
-  if (request->offset % BLOCK != 0 || request->length % BLOCK != 0 || request->length == 0) return GB_STATUS_INVALID;
+  if (request->offset % BLOCK != 0 || request->length % BLOCK != 0 || request->length == 0)
+    return GB_STATUS_INVALID;
   for (uint32_t i = 0; i < range_count; i++) {
-    if (ranges[i].offset == request->offset && ranges[i].length == request->length) return GB_STATUS_OK;
+    if (ranges[i].offset == request->offset && ranges[i].length == request->length)
+      return GB_STATUS_OK;
     bool apart = request->offset + request->length <= ranges[i].offset ||
                  ranges[i].offset + ranges[i].length <= request->offset;
     if (!apart) return GB_STATUS_INVALID;
   }
-  if (placed + request->length > held[GB_TIER_T2R] || range_count == RANGES_MAX) return GB_STATUS_CAPACITY;
+  if (placed + request->length > held[GB_TIER_T2R] || range_count == RANGES_MAX)
+    return GB_STATUS_CAPACITY;
   ranges[range_count++] = (struct range){request->offset, request->length, malloc(request->length)};
   placed += request->length;
   return GB_STATUS_OK;
@@ -108,7 +113,8 @@ static uint32_t transfer(const struct gb_transfer *t, bool store) {
   if (!store && faults.flip != 0 && counts.fetches % faults.flip == 0) {
     unsigned char wrong = bytes[t->length / 2] ^ 1;
     counts.flipped++;
-    if (pwrite(staging, &wrong, 1, (off_t)(t->staging_offset + t->length / 2)) != 1) return GB_STATUS_INTERNAL;
+    if (pwrite(staging, &wrong, 1, (off_t)(t->staging_offset + t->length / 2)) != 1)
+      return GB_STATUS_INTERNAL;
   }
   return GB_STATUS_OK;
 }
@@ -119,7 +125,8 @@ static void lose_everything(int fd) {
     struct {
       struct gb_frame frame;
       struct gb_lost lost;
-    } notice = {{sizeof(struct gb_lost), GB_MSG_LOST, 0, 0}, {ranges[i].offset, ranges[i].length, "feeder-one"}};
+    } notice = {{sizeof(struct gb_lost), GB_MSG_LOST, 0, 0},
+                {ranges[i].offset, ranges[i].length, "feeder-one"}};
     write_all(fd, &notice, sizeof notice);
     counts.lost++;
   }
@@ -127,8 +134,10 @@ static void lose_everything(int fd) {
 
 static bool hello(int fd, const struct gb_frame *frame, const struct gb_hello *hello_message) {
   char path[64];
-  struct gb_hello_ack ack = {.status = GB_STATUS_OK, .abi_major = GB_ABI_MAJOR, .agent_pid = (uint32_t)getpid()};
-  if (hello_message->magic != GB_ABI_MAGIC || hello_message->abi_major != GB_ABI_MAJOR) return false;
+  struct gb_hello_ack ack = {
+      .status = GB_STATUS_OK, .abi_major = GB_ABI_MAJOR, .agent_pid = (uint32_t)getpid()};
+  if (hello_message->magic != GB_ABI_MAGIC || hello_message->abi_major != GB_ABI_MAJOR)
+    return false;
   snprintf(path, sizeof path, "/proc/%u/fd/%d", hello_message->pid, hello_message->staging_fd);
   if (staging >= 0) close(staging);
   staging = open(path, O_RDWR | O_CLOEXEC);
@@ -148,8 +157,10 @@ static bool budget(int fd, const struct gb_frame *frame, const struct gb_budget 
   struct gb_budget_reply answer = {.status = GB_STATUS_OK, .tier = request->tier};
   uint64_t *account = &held[request->tier];
   if (frame->type == GB_MSG_GRANT) {
-    if (*account + request->bytes > limits[request->tier]) answer.status = GB_STATUS_CAPACITY;
-    else *account += request->bytes;
+    if (*account + request->bytes > limits[request->tier])
+      answer.status = GB_STATUS_CAPACITY;
+    else
+      *account += request->bytes;
   } else if (request->bytes > *account) {
     answer.status = GB_STATUS_INVALID;
     counts.errors++;
@@ -166,13 +177,15 @@ static bool every(unsigned fault, unsigned count) {
 }
 
 static bool serve_range(int fd, const struct gb_frame *frame, const void *payload) {
-  struct gb_status_reply answer = {.status = GB_STATUS_INVALID, .tier = GB_TIER_T2R, .feeder = "feeder-one"};
+  struct gb_status_reply answer = {
+      .status = GB_STATUS_INVALID, .tier = GB_TIER_T2R, .feeder = "feeder-one"};
   bool moves = frame->type == GB_MSG_STORE || frame->type == GB_MSG_FETCH;
   if (frame->type == GB_MSG_PLACE) counts.places++;
   if (frame->type == GB_MSG_STORE) counts.stores++;
   if (frame->type == GB_MSG_FETCH) counts.fetches++;
   if (frame->type == GB_MSG_DROP) counts.drops++;
-  if (frame->type != GB_MSG_DROP && frame->type != GB_MSG_FETCH && every(faults.refuse, counts.places + counts.stores)) {
+  if (frame->type != GB_MSG_DROP && frame->type != GB_MSG_FETCH &&
+      every(faults.refuse, counts.places + counts.stores)) {
     counts.refused++;
     answer.status = GB_STATUS_CAPACITY;
   } else if (moves && every(faults.away, counts.stores + counts.fetches)) {
@@ -193,7 +206,8 @@ static bool serve_range(int fd, const struct gb_frame *frame, const void *payloa
 
 static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
   if (frame->request_id == 0) return true; /* reports and events */
-  if (frame->type == GB_MSG_HELLO) return frame->payload_bytes >= sizeof(struct gb_hello) && hello(fd, frame, payload);
+  if (frame->type == GB_MSG_HELLO)
+    return frame->payload_bytes >= sizeof(struct gb_hello) && hello(fd, frame, payload);
   counts.requests++;
   if (every(faults.cut, counts.requests)) {
     counts.cut++;
@@ -210,9 +224,7 @@ static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
     case GB_MSG_STORE:
     case GB_MSG_FETCH:
       return frame->payload_bytes == sizeof(struct gb_transfer) && serve_range(fd, frame, payload);
-    default:
-      counts.errors++;
-      return false;
+    default: counts.errors++; return false;
   }
 }
 
@@ -234,7 +246,8 @@ static void session(int fd) {
   _Alignas(8) unsigned char payload[GB_ABI_PAYLOAD_BYTES_MAX];
   struct gb_frame frame;
   while (read_exact(fd, &frame, sizeof frame)) {
-    if (frame.payload_bytes > sizeof payload || !read_exact(fd, payload, frame.payload_bytes)) break;
+    if (frame.payload_bytes > sizeof payload || !read_exact(fd, payload, frame.payload_bytes))
+      break;
     if (!serve(fd, &frame, payload)) break;
   }
   close(fd);
@@ -263,7 +276,8 @@ int main(int count, char **arguments) {
   sigaction(SIGTERM, &action, NULL);
   int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   unlink(arguments[1]);
-  if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 8) != 0) {
+  if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
+      listen(listener, 8) != 0) {
     perror(arguments[1]);
     return 1;
   }
@@ -274,10 +288,13 @@ int main(int count, char **arguments) {
     if (fd >= 0) session(fd);
   }
   unlink(arguments[1]);
-  printf("agent: connections=%u requests=%u places=%u stores=%u fetches=%u drops=%u cut=%u refused=%u away=%u flipped=%u "
-         "lost=%u errors=%u placed_bytes=%llu held_t2_bytes=%llu held_t2r_bytes=%llu\n",
-         counts.connections, counts.requests, counts.places, counts.stores, counts.fetches, counts.drops, counts.cut,
-         counts.refused, counts.away, counts.flipped, counts.lost, counts.errors, (unsigned long long)placed,
-         (unsigned long long)held[GB_TIER_T2], (unsigned long long)held[GB_TIER_T2R]);
+  printf(
+      "agent: connections=%u requests=%u places=%u stores=%u fetches=%u drops=%u cut=%u refused=%u "
+      "away=%u flipped=%u "
+      "lost=%u errors=%u placed_bytes=%llu held_t2_bytes=%llu held_t2r_bytes=%llu\n",
+      counts.connections, counts.requests, counts.places, counts.stores, counts.fetches,
+      counts.drops, counts.cut, counts.refused, counts.away, counts.flipped, counts.lost,
+      counts.errors, (unsigned long long)placed, (unsigned long long)held[GB_TIER_T2],
+      (unsigned long long)held[GB_TIER_T2R]);
   return 0;
 }

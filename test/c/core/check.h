@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* check.h: CHECK(condition, format...) counts and prints failures; main ends with CHECK_RESULT(). Thread-safe. */
+/* check.h: CHECK(condition, format...) counts and prints failures; main ends with CHECK_RESULT().
+ * Thread-safe. */
 #ifndef GB_TEST_CHECK_H
 #define GB_TEST_CHECK_H
 
@@ -10,19 +11,19 @@
 static _Atomic unsigned check_failures;
 static _Atomic unsigned check_count;
 
-#define CHECK(condition, ...)                                                   \
-  do {                                                                          \
-    check_count++;                                                              \
-    if (!(condition)) {                                                         \
-      if (check_failures++ < 20) {                                              \
-        fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);         \
-        fprintf(stderr, __VA_ARGS__);                                           \
-        fputc('\n', stderr);                                                    \
-      }                                                                         \
-    }                                                                           \
+#define CHECK(condition, ...)                                           \
+  do {                                                                  \
+    check_count++;                                                      \
+    if (!(condition)) {                                                 \
+      if (check_failures++ < 20) {                                      \
+        fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+        fprintf(stderr, __VA_ARGS__);                                   \
+        fputc('\n', stderr);                                            \
+      }                                                                 \
+    }                                                                   \
   } while (0)
 
-#define CHECK_RESULT()                                                          \
+#define CHECK_RESULT() \
   (printf("%u checks, %u failures\n", check_count, check_failures), check_failures == 0 ? 0 : 1)
 
 /* xorshift64*: seeded, so that a failure can be run again. */

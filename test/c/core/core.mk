@@ -10,15 +10,15 @@ CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
 CORE_COMMON := $(CORE_OUT)/kernels.so $(CORE_OUT)/agent $(CORE_SIM)
 
 .PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-gpu
-test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_OUT)/plain/program $(BUILD)/lib/libgreenboost_cuda.so
+test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
 	test/c/core/run.sh plain $(BUILD)/lib/libgreenboost_cuda.so
-test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/libgreenboost_cuda.so
+test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/edges $(CORE_OUT)/asan/libgreenboost_cuda.so
 	test/c/core/run.sh asan $(CORE_OUT)/asan/libgreenboost_cuda.so
-test-c-core-tsan: $(CORE_COMMON) $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/libgreenboost_cuda.so
+test-c-core-tsan: $(CORE_COMMON) $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/edges $(CORE_OUT)/tsan/libgreenboost_cuda.so
 	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so
 
 # Needs a GPU and nvcc; not part of make test.
-test-c-core-gpu: $(CORE_COMMON) $(CORE_OUT)/kernels.ptx $(CORE_OUT)/plain/program $(BUILD)/lib/libgreenboost_cuda.so
+test-c-core-gpu: $(CORE_COMMON) $(CORE_OUT)/kernels.ptx $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
 	test/c/core/run.sh gpu $(BUILD)/lib/libgreenboost_cuda.so
 
 $(CORE_OUT)/kernels.ptx: test/c/core/kernels.cu
@@ -40,6 +40,9 @@ $(CORE_OUT)/unit: test/c/core/unit.c $(CORE_SOURCES) $(CORE_HEADERS)
 
 define CORE_VARIANT
 $(CORE_OUT)/$(1)/program: test/c/core/program.c test/c/core/check.h $(CORE_SIM)
+	@mkdir -p $$(@D)
+	nice $$(CC) $$(CFLAGS_ALL) $$(CORE_CFLAGS) $(2) $$< -o $$@ -L$(BUILD)/lib/sim -l:libcuda.so.1 -pthread
+$(CORE_OUT)/$(1)/edges: test/c/core/edges.c test/c/core/check.h $(CORE_SIM)
 	@mkdir -p $$(@D)
 	nice $$(CC) $$(CFLAGS_ALL) $$(CORE_CFLAGS) $(2) $$< -o $$@ -L$(BUILD)/lib/sim -l:libcuda.so.1 -pthread
 $(CORE_OUT)/$(1)/libgreenboost_cuda.so: $(CORE_SOURCES) $(CORE_HEADERS) shim/greenboost.map

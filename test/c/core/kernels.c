@@ -15,7 +15,8 @@ GBSIM_KERNEL(mix, 4, {8, 8, 8, 4}) {
   for (uint64_t i = 0; i < words; i++) to[i] = to[i] * 3 + from[i] + seed;
 }
 
-/* Reaches its operands through a table in device memory, as batched routines do: table[0] += table[1]. */
+/* Reaches its operands through a table in device memory, as batched routines do: table[0] +=
+ * table[1]. */
 GBSIM_KERNEL(mix_table, 3, {8, 8, 4}) {
   uint32_t **table;
   uint64_t words;

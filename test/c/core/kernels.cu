@@ -2,7 +2,8 @@
 // kernels.cu: the kernels of kernels.c for a real GPU.
 #include <stdint.h>
 
-static __device__ void mix_words(uint32_t *to, const uint32_t *from, uint64_t words, uint32_t seed) {
+static __device__ void mix_words(uint32_t *to, const uint32_t *from, uint64_t words,
+                                 uint32_t seed) {
   uint64_t step = (uint64_t)gridDim.x * blockDim.x;
   for (uint64_t i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x; i < words; i += step) {
     to[i] = to[i] * 3 + from[i] + seed;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * program.c: an ordinary driver-API program that does random things and knows what must come of them. Every allocation
- * has a copy in host memory; kernels, copies and fills are done to both; contents are compared all the time, and at the
- * end everything is freed and the device's free memory must be what it was.
+ * program.c: an ordinary driver-API program that does random things and knows what must come of
+ * them. Every allocation has a copy in host memory; kernels, copies and fills are done to both;
+ * contents are compared all the time, and at the end everything is freed and the device's free
+ * memory must be what it was.
  *
  * usage: program MODULE SEED STEPS THREADS LIVE_MIB LARGEST_MIB [loss]
- * With `loss` a feeder dies on the way: from some call on every one must answer CUDA_ERROR_EXTERNAL_DEVICE, none may hang,
- * and what was read before must have been right.
+ * With `loss` a feeder dies on the way: from some call on every one must answer
+ * CUDA_ERROR_EXTERNAL_DEVICE, none may hang, and what was read before must have been right.
  */
 #include <cuda.h>
 #include <pthread.h>
@@ -80,19 +81,26 @@ static void check_identity(const struct buffer *b, size_t offset) {
   size_t bytes = 0;
   unsigned type = 0;
   CUcontext owner = NULL;
-  CHECK(cuMemGetAddressRange(&base, &bytes, b->device + offset) == CUDA_SUCCESS && base == b->device && bytes == b->bytes,
+  CHECK(cuMemGetAddressRange(&base, &bytes, b->device + offset) == CUDA_SUCCESS &&
+            base == b->device && bytes == b->bytes,
         "address range of %zu bytes", b->bytes);
-  CHECK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, b->device + offset) == CUDA_SUCCESS &&
-            type == CU_MEMORYTYPE_DEVICE, "memory type %u", type);
-  CHECK(cuPointerGetAttribute(&owner, CU_POINTER_ATTRIBUTE_CONTEXT, b->device + offset) == CUDA_SUCCESS &&
-            owner == context, "context");
+  CHECK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, b->device + offset) ==
+                CUDA_SUCCESS &&
+            type == CU_MEMORYTYPE_DEVICE,
+        "memory type %u", type);
+  CHECK(cuPointerGetAttribute(&owner, CU_POINTER_ATTRIBUTE_CONTEXT, b->device + offset) ==
+                CUDA_SUCCESS &&
+            owner == context,
+        "context");
 }
 
 static void compare(struct worker *w, const struct buffer *b, size_t offset, size_t bytes) {
   unsigned char *read = malloc(bytes);
-  if (accepted(cuMemcpyDtoHAsync(read, b->device + offset, bytes, w->stream), &w->refused_launches, "DtoH")) {
+  if (accepted(cuMemcpyDtoHAsync(read, b->device + offset, bytes, w->stream), &w->refused_launches,
+               "DtoH")) {
     synchronise(w);
-    CHECK(lost || memcmp(read, b->host + offset, bytes) == 0, "contents differ at +%zu, %zu bytes of %zu", offset, bytes, b->bytes);
+    CHECK(lost || memcmp(read, b->host + offset, bytes) == 0,
+          "contents differ at +%zu, %zu bytes of %zu", offset, bytes, b->bytes);
     w->compared++;
   }
   free(read);
@@ -107,7 +115,8 @@ static void step_alloc(struct worker *w) {
   b->bytes = bytes;
   b->host = calloc(1, bytes);
   w->live += bytes;
-  if (!accepted(cuMemsetD8Async(b->device, 0, bytes, w->stream), &w->refused_launches, "first fill")) {
+  if (!accepted(cuMemsetD8Async(b->device, 0, bytes, w->stream), &w->refused_launches,
+                "first fill")) {
     CHECK(lost || cuMemFree(b->device) == CUDA_SUCCESS, "free of what could not be filled");
     free(b->host);
     w->live -= bytes;
@@ -118,7 +127,8 @@ static void step_alloc(struct worker *w) {
 }
 
 static void step_free(struct worker *w, struct buffer *b) {
-  if (b->bytes > 1) CHECK(cuMemFree(b->device + 1) == CUDA_ERROR_INVALID_VALUE, "free of an interior pointer");
+  if (b->bytes > 1)
+    CHECK(cuMemFree(b->device + 1) == CUDA_ERROR_INVALID_VALUE, "free of an interior pointer");
   CHECK(cuMemFree(b->device) == CUDA_SUCCESS, "free");
   free(b->host);
   w->live -= b->bytes;
@@ -130,7 +140,8 @@ static void step_write(struct worker *w, struct buffer *b) {
   size_t bytes = 1 + below(w, b->bytes - offset);
   unsigned char *from = malloc(bytes);
   for (size_t i = 0; i < bytes; i++) from[i] = (unsigned char)(i * 7 + w->random);
-  if (accepted(cuMemcpyHtoDAsync(b->device + offset, from, bytes, w->stream), &w->refused_launches, "HtoD")) {
+  if (accepted(cuMemcpyHtoDAsync(b->device + offset, from, bytes, w->stream), &w->refused_launches,
+               "HtoD")) {
     memcpy(b->host + offset, from, bytes);
   }
   synchronise(w);
@@ -141,7 +152,8 @@ static void step_fill(struct worker *w, struct buffer *b) {
   size_t offset = below(w, b->bytes);
   size_t bytes = 1 + below(w, b->bytes - offset);
   unsigned char value = (unsigned char)below(w, 256);
-  if (accepted(cuMemsetD8Async(b->device + offset, value, bytes, w->stream), &w->refused_launches, "memset")) {
+  if (accepted(cuMemsetD8Async(b->device + offset, value, bytes, w->stream), &w->refused_launches,
+               "memset")) {
     memset(b->host + offset, value, bytes);
   }
 }
@@ -149,7 +161,8 @@ static void step_fill(struct worker *w, struct buffer *b) {
 static void step_copy(struct worker *w, struct buffer *to, struct buffer *from) {
   size_t bytes = 1 + below(w, to->bytes < from->bytes ? to->bytes : from->bytes);
   if (to == from) return;
-  if (accepted(cuMemcpyDtoDAsync(to->device, from->device, bytes, w->stream), &w->refused_launches, "DtoD")) {
+  if (accepted(cuMemcpyDtoDAsync(to->device, from->device, bytes, w->stream), &w->refused_launches,
+               "DtoD")) {
     memcpy(to->host, from->host, bytes);
   }
 }
@@ -175,10 +188,11 @@ static void step_launch(struct worker *w, struct buffer *to, struct buffer *from
   } arguments = {to->device, from->device, words, seed};
   size_t bytes = sizeof arguments - 4;
   void *params[] = {&arguments.to, &arguments.from, &arguments.words, &arguments.seed};
-  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &arguments, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes, CU_LAUNCH_PARAM_END};
+  void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &arguments, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
+                   CU_LAUNCH_PARAM_END};
   int buffered = below(w, 2) == 0;
-  CUresult result =
-      cuLaunchKernel(mix, 1, 1, 1, 32, 1, 1, 0, w->stream, buffered ? NULL : params, buffered ? extra : NULL);
+  CUresult result = cuLaunchKernel(mix, 1, 1, 1, 32, 1, 1, 0, w->stream, buffered ? NULL : params,
+                                   buffered ? extra : NULL);
   w->launches++;
   if (accepted(result, &w->refused_launches, "launch")) mix_host(to, from, words, seed);
 }
@@ -192,7 +206,8 @@ static void step_hidden(struct worker *w, struct buffer *to, struct buffer *from
   void *params[] = {&table, &words, &seed};
   if (to == from || words == 0) return;
   if (!accepted(cuMemAlloc(&table, sizeof rows), &w->refused_allocations, "table")) return;
-  /* Not cuMemcpyHtoD: it may return before the bytes have arrived, and the stream does not wait for the legacy one. */
+  /* Not cuMemcpyHtoD: it may return before the bytes have arrived, and the stream does not wait for
+   * the legacy one. */
   accepted(cuMemcpyHtoDAsync(table, rows, sizeof rows, w->stream), &w->refused_launches, "table");
   CUresult result = cuLaunchKernel(mix_table, 1, 1, 1, 32, 1, 1, 0, w->stream, params, NULL);
   w->unknown++;
@@ -255,7 +270,9 @@ int main(int count, char **arguments) {
   expect_loss = count == 8;
   int thread_count = atoi(arguments[4]);
   CHECK(cuInit(0) == CUDA_SUCCESS && cuDeviceGet(&device, 0) == CUDA_SUCCESS, "init");
-  CHECK(cuDevicePrimaryCtxRetain(&context, device) == CUDA_SUCCESS && cuCtxSetCurrent(context) == CUDA_SUCCESS, "context");
+  CHECK(cuDevicePrimaryCtxRetain(&context, device) == CUDA_SUCCESS &&
+            cuCtxSetCurrent(context) == CUDA_SUCCESS,
+        "context");
   open_module(arguments[1]);
   CUdeviceptr none;
   CHECK(cuMemAlloc(&none, 0) == CUDA_ERROR_INVALID_VALUE, "no bytes");
@@ -287,7 +304,7 @@ int main(int count, char **arguments) {
   }
   /* One empty slab stays with its context. */
   CHECK(free_before - free_after <= 2 << 20, "free before %zu, after %zu", free_before, free_after);
-  printf("launches %u, hidden %u, compared %u, refused allocations %u, refused accesses %u; ", sum.launches, sum.unknown,
-         sum.compared, sum.refused_allocations, sum.refused_launches);
+  printf("launches %u, hidden %u, compared %u, refused allocations %u, refused accesses %u; ",
+         sum.launches, sum.unknown, sum.compared, sum.refused_allocations, sum.refused_launches);
   return CHECK_RESULT();
 }

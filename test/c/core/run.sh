@@ -20,14 +20,14 @@ trap finish EXIT
 
 steps=1000
 preload=$shim
-binary=$out/$variant/program
+binaries=$out/$variant
 module=$out/kernels.so
 driver=build/lib/sim
 case $variant in
   asan) preload="$(gcc -print-file-name=libasan.so) $shim" ;;
   tsan) preload="$(gcc -print-file-name=libtsan.so) $shim"
         export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB ;;
-  gpu) binary=$out/plain/program; module=$out/kernels.ptx; driver=${LD_LIBRARY_PATH:-} ;;
+  gpu) binaries=$out/plain; module=$out/kernels.ptx; driver=${LD_LIBRARY_PATH:-} ;;
 esac
 [ "${GB_TEST_STEPS:-}" ] && steps=$GB_TEST_STEPS
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
@@ -49,14 +49,20 @@ fail() {
 figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats.json"; }
 tier() { sed -n "s/^  \"$1\": .*\"$2\": \([0-9]*\).*/\1/p" "$work/stats.json"; }
 
-program() { # program NAME ARGUMENTS...: under the shim, with a limit on its time
+program() { # program NAME ARGUMENTS...: the model program under the shim
   local name=$1
   shift
+  shimmed "$name" program "$module" "$@"
+}
+
+shimmed() { # shimmed NAME BINARY ARGUMENTS...: under the shim, with a limit on its time
+  local name=$1 binary=$2
+  shift 2
   settle
   runs=$((runs + 1))
   rm -f "$work/stats.json"
   printf '%-32s ' "$variant, $name:"
-  LD_LIBRARY_PATH=$driver LD_PRELOAD="$preload" timeout 300 "$binary" "$module" "$@" \
+  LD_LIBRARY_PATH=$driver LD_PRELOAD="$preload" timeout 300 "$binaries/$binary" "$@" \
     >"$work/out" 2>"$work/err"
   local code=$?
   cat "$work/out"
@@ -82,6 +88,18 @@ no_agent() {
   program "local tiers, 8 threads" 12 "$((steps / 2))" 8 120 8
   expect "nothing is left" "$(figure allocation_count) == 0 && $(figure allocated_bytes) == 0"
   expect "T1 stays within its budget" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 134217728"
+}
+
+# Contexts that go, forks, exhaustion; then calls of the driver that fail once each.
+edges() {
+  export GREENBOOST_RAM_BUDGET=28MiB
+  shimmed "edges" edges 60
+  expect "T1 and T2 were filled to the byte" "$(tier peak_bytes t1) == 33554432 && $(tier peak_bytes t2) == 29360128"
+  [ "$variant" = gpu ] && return
+  export GREENBOOST_RAM_BUDGET=128MiB
+  GBSIM_FAIL=cuMemCreate@9=2,cuMemMap@17=2,cuMemSetAccess@23=2,cuMemCreate@40=2 \
+    program "driver refuses now and then" 15 "$steps" 1 120 16
+  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0"
 }
 
 # Without HOST_NUMA memory, and without an arena: whole allocations, some of them pinned host memory.
@@ -138,6 +156,7 @@ if [ "$variant" = plain ]; then
 fi
 no_agent
 plain_form
+edges
 export GREENBOOST_RAM_BUDGET=32MiB GREENBOOST_OVERCOMMIT=gated
 gated "gated, 1 thread" 21 "$steps" 1 16
 gated "gated, 8 threads" 22 "$((steps / 5))" 8 8

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* unit.c: the pure parts of the core: addresses, hash, frames, sizes, predictions. No CUDA, no socket. */
+/* unit.c: the pure parts of the core: addresses, hash, frames, sizes, predictions. No CUDA, no
+ * socket. */
 #include <string.h>
 
 #include "check.h"
@@ -124,12 +125,14 @@ static void check_frames(uint64_t seed) {
       CHECK(gb_wire_feed(&wire, stream + at, part, on_frame, &seen), "good frames are taken");
       at += part;
     }
-    CHECK(seen.count == 3 && seen.last_id == 3 && seen.last_bytes == 24, "three frames, however they were cut");
+    CHECK(seen.count == 3 && seen.last_id == 3 && seen.last_bytes == 24,
+          "three frames, however they were cut");
   }
   struct gb_frame huge = {.payload_bytes = GB_ABI_PAYLOAD_BYTES_MAX + 1};
   struct gb_wire wire = {.have = 0};
   struct seen seen = {0};
-  CHECK(!gb_wire_feed(&wire, &huge, sizeof huge, on_frame, &seen) && seen.count == 0, "oversized is refused");
+  CHECK(!gb_wire_feed(&wire, &huge, sizeof huge, on_frame, &seen) && seen.count == 0,
+        "oversized is refused");
 }
 
 /* ---- sizes, predictions ---- */
@@ -139,10 +142,17 @@ static void check_sizes(void) {
     const char *text;
     bool good;
     uint64_t bytes;
-  } rows[] = {{"4GiB", true, 4ull << 30}, {"1.5GiB", true, 3ull << 29}, {"512MiB", true, 512ull << 20},
-              {"4096", true, 4096},       {"0", true, 0},              {"", false, 0},
-              {"-1", false, 0},           {"4GX", false, 0},           {"GiB", false, 0},
-              {"nan", false, 0},          {"1e30GiB", false, 0}};
+  } rows[] = {{"4GiB", true, 4ull << 30},
+              {"1.5GiB", true, 3ull << 29},
+              {"512MiB", true, 512ull << 20},
+              {"4096", true, 4096},
+              {"0", true, 0},
+              {"", false, 0},
+              {"-1", false, 0},
+              {"4GX", false, 0},
+              {"GiB", false, 0},
+              {"nan", false, 0},
+              {"1e30GiB", false, 0}};
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     uint64_t bytes = 0;
     bool good = gb_parse_size(rows[i].text, &bytes);
@@ -159,7 +169,8 @@ static void check_prediction(void) {
     uint64_t next = gb_predict(&spans[i], now);
     uint64_t truth = 41;
     while (truth % 10 != (uint64_t)i) truth++;
-    CHECK(next == truth, "span %d: predicted %llu, is %llu", i, (unsigned long long)next, (unsigned long long)truth);
+    CHECK(next == truth, "span %d: predicted %llu, is %llu", i, (unsigned long long)next,
+          (unsigned long long)truth);
   }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * shim_fuzz.c: everything the shim reads from its agent: frames cut anywhere, replies to requests that are or are not
- * outstanding, notices of lost ranges over a small arena. Links the shim's own parser, link and index.
+ * shim_fuzz.c: everything the shim reads from its agent: frames cut anywhere, replies to requests
+ * that are or are not outstanding, notices of lost ranges over a small arena. Links the shim's own
+ * parser, link and index.
  */
 #include <string.h>
 
@@ -22,17 +23,29 @@ struct gb_real_table gb_real;
 pthread_mutex_t gb_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_rwlock_t gb_index_lock = PTHREAD_RWLOCK_INITIALIZER;
 
-uint64_t gb_now_ns(void) { return 1; }
-uint64_t gb_t2_held(void) { return 0; }
-uint64_t gb_gated_held(void) { return 0; }
-bool gb_report_take(struct gb_report *report) { return memset(report, 0, sizeof *report) == NULL; }
-void gb_report_tick(void) {}
-void gb_log(enum gb_log_level level, const char *format, ...) { (void)level, (void)format; }
+uint64_t gb_now_ns(void) {
+  return 1;
+}
+uint64_t gb_t2_held(void) {
+  return 0;
+}
+uint64_t gb_gated_held(void) {
+  return 0;
+}
+bool gb_report_take(struct gb_report *report) {
+  return memset(report, 0, sizeof *report) == NULL;
+}
+void gb_report_tick(void) {
+}
+void gb_log(enum gb_log_level level, const char *format, ...) {
+  (void)level, (void)format;
+}
 void gb_event(enum gb_log_level level, CUresult error, const char *name, const char *format, ...) {
   (void)level, (void)error, (void)name, (void)format;
 }
 
-static CUresult reserve(CUdeviceptr *pointer, size_t bytes, size_t alignment, CUdeviceptr hint, unsigned long long flags) {
+static CUresult reserve(CUdeviceptr *pointer, size_t bytes, size_t alignment, CUdeviceptr hint,
+                        unsigned long long flags) {
   (void)bytes, (void)alignment, (void)flags;
   *pointer = hint;
   return CUDA_SUCCESS;
@@ -49,7 +62,9 @@ static CUresult device_get(CUdevice *device, int ordinal) {
   *device = ordinal;
   return CUDA_SUCCESS;
 }
-static CUresult never(void) { return CUDA_ERROR_NOT_SUPPORTED; }
+static CUresult never(void) {
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
 
 static void start(void) {
   gb_real.cuMemAddressReserve = reserve;
@@ -68,7 +83,8 @@ static void start(void) {
   }
 }
 
-/* The first byte says whether HELLO was answered and how the stream is cut; calls with ids 1 to 4 are outstanding. */
+/* The first byte says whether HELLO was answered and how the stream is cut; calls with ids 1 to 4
+ * are outstanding. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static bool started;
   static const struct {
