@@ -229,7 +229,9 @@ async function checkReleased(cluster: DemoCluster, report: DemoReport): Promise<
     const used = statuses.reduce((sum, status) => sum + usedOf(status), 0);
     const leases = statuses.reduce((sum, status) => sum + status.leases.length, 0);
     const programs = snapshot.attachments.length;
-    const hostUsed = snapshot.tiers.reduce((sum, tier) => sum + tier.usedBytes, 0);
+    // VRAM is read from the card, where the driver and other programs hold some too: the program being gone frees its own.
+    const ours = snapshot.tiers.filter((tier) => tier.kind !== 'local_vram');
+    const hostUsed = ours.reduce((sum, tier) => sum + tier.usedBytes + tier.grantedBytes, 0);
     const zero = used === 0 && leases === 0 && programs === 0 && hostUsed === 0;
     if (zero || systemClock.nowMs() > deadlineMs) {
       const held = `feeders ${formatBytes(used)} in ${leases} leases`;
