@@ -7,8 +7,8 @@
 //                      |   +---- TTL over without a renewal -> expired
 //                      +------- renew (fencing token + 1) ----+            release: adopted -> released
 //
-// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal from another session of
-// the same host with the newest token takes the lease over; the token grows, and older ones are refused from then on.
+// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal from another session
+// of the same host with the newest token takes the lease over; the token grows, and older ones are refused.
 import { GbError } from '../proto/base/errors.js';
 import {
   createId,

@@ -17,6 +17,7 @@ import { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { FeedService } from '../proto/gen/greenboost/v1/control_pb.js';
 import { addService, type ServiceHandlers } from '../proto/grpc.js';
 import { formatEndpoint } from './address.js';
+import { createWideServer } from './wide-server.js';
 import { resolveConfig, type FeederConfig, type FeederOptions } from './config.js';
 import { openControl, type ControlServer } from './control.js';
 import { Feeder } from './feeder.js';
@@ -106,7 +107,7 @@ class Daemon implements RunningFeeder {
     this.feederId = this.keys.current().feederId;
     this.feeder = new Feeder(config, clock, log);
     this.stopped = new Promise((resolve) => (this.resolveStopped = resolve));
-    this.server = new grpc.Server({
+    this.server = createWideServer({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_SESSION_MAX,
       'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,

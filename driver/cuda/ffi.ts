@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// koffi declarations of the few driver functions a daemon needs to know its GPUs. No context is ever made here: memory is
-// held by executors. Every call that may block runs on a worker thread.
+// koffi declarations of the few driver functions a daemon needs to know its GPUs. No context is ever made here: memory
+// is held by executors. Every call that may block runs on a worker thread.
 import koffi from 'koffi';
 import { GbError } from '../../proto/base/errors.js';
 import { driverLibrary } from '../library.js';

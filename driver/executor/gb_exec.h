@@ -2,8 +2,8 @@
 /*
  * gb_exec.h: the contract between a feeder daemon (TypeScript) and its executors (C), one process per attachment.
  *
- * The executor holds the lent memory: RAM (anonymous, locked as far as limits permit, or HOST_NUMA chunks where there is
- * a GPU) and VRAM, mapped at arena_base + offset, the same addresses the host's process uses. A fault of its CUDA
+ * The executor holds the lent memory: RAM (anonymous, locked as far as limits permit, or HOST_NUMA chunks where there
+ * is a GPU) and VRAM, mapped at arena_base + offset, the same addresses the host's process uses. A fault of its CUDA
  * context ends that executor and nobody else.
  *
  * Transport: descriptor 3 of the executor is one end of a socket pair. Frames and rules as in gb_abi.h: a header,

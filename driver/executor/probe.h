@@ -9,10 +9,10 @@
  *                            latency_nanos (one dependent load from 64 MiB)
  *   driver_version           12040 for CUDA 12.4; null without a driver
  *   gpu_count                0 without a driver
- *   gpus                     of each GPU looked at: index, name, uuid, total_bytes, free_bytes, compute_capability (90),
- *                            vmm, host_numa_vmm (booleans, tried, not only asked), vram_copy_bytes_per_second,
- *                            h2d_bytes_per_second, d2h_bytes_per_second (pinned), host_numa_read_bytes_per_second (a copy
- *                            by the GPU out of host memory it sees in place), copy_latency_micros (8 bytes to the GPU),
+ *   gpus                     of each GPU looked at: index, name, uuid, total_bytes, free_bytes, compute_capability
+ *                            (90), vmm, host_numa_vmm (booleans, tried, not only asked), vram_copy_bytes_per_second,
+ *                            h2d_bytes_per_second, d2h_bytes_per_second (pinned), host_numa_read_bytes_per_second (a
+ *                            copy by the GPU out of host memory it sees in place), copy_latency_micros (8 bytes to it),
  *                            error (null, or what failed)
  *   error                    null, or why there is no driver
  * Figures that could not be measured are null.

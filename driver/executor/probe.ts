@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this machine's memory can do, measured by `gb-executor --probe` in a process of its own (driver/executor/probe.h).
+// What this machine's memory can do, measured by `gb-executor --probe` in a process of its own (probe.h).
 import { execFile } from 'node:child_process';
 import { z } from 'zod';
 import { GbError } from '../../proto/base/errors.js';

@@ -45,7 +45,8 @@ static bool make_room(struct gbx_ranges *ranges) {
   return true;
 }
 
-enum gbx_status_code gbx_ranges_claim(struct gbx_ranges *ranges, const struct gbx_range *range, struct gbx_entry **entry) {
+enum gbx_status_code gbx_ranges_claim(struct gbx_ranges *ranges, const struct gbx_range *range,
+                                      struct gbx_entry **entry) {
   if (!is_well_formed(ranges, range))
     return GBX_INVALID;
   size_t index = lower_bound(ranges, range->offset);

@@ -40,7 +40,8 @@ struct gbx_ranges {
 
 /* Adds a claimed entry. owns: the table, until gbx_ranges_remove. returns: GBX_OK with *entry set; GBX_INVALID for a
  * range that is unaligned, empty, outside the arena, of an unknown device, or overlaps another; GBX_CAPACITY. */
-enum gbx_status_code gbx_ranges_claim(struct gbx_ranges *ranges, const struct gbx_range *range, struct gbx_entry **entry);
+enum gbx_status_code gbx_ranges_claim(struct gbx_ranges *ranges, const struct gbx_range *range,
+                                      struct gbx_entry **entry);
 
 /* The ready entry that is exactly `range`, or NULL. */
 struct gbx_entry *gbx_ranges_find(const struct gbx_ranges *ranges, const struct gbx_range *range);

@@ -74,6 +74,8 @@ export const PROCESS_POLL_INTERVAL_MS = 500;
 export const SHIM_HELLO_TIMEOUT_MS = 5_000;
 /** Connections to the shim socket that have not said HELLO. */
 export const SHIM_STRANGERS_MAX = 32;
+/** Refused programs that are told of; more are only refused. */
+export const SHIM_REFUSALS_PER_MINUTE_MAX = 30;
 /** Unread replies and notices to one shim; beyond this it is too slow and is closed. */
 export const SHIM_BACKLOG_BYTES_MAX = 256 * KIB;
 /** EVENT notices of one shim kept per second; the rest is counted. */
@@ -129,3 +131,5 @@ export const HOST_NAME_CHARACTERS_MAX = 64;
 export const ARENA_WINDOW_BASE = 0x500000000000n;
 export const ARENA_WINDOW_END = 0x555500000000n;
 export const ARENA_BYTES_MAX = 4n << 40n;
+/** Bytes on their way over one connection before its reader must answer. */
+export const FLOW_CONTROL_WINDOW_BYTES = 8 * MIB;

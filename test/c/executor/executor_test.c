@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * executor_test.c: a real gb-executor over its socket: round trips, and every kind of bad frame, each of which must leave
- * state and contents as they were. Arguments: path of gb-executor; `ram`, `ram-sanitized` or `sim`.
+ * executor_test.c: a real gb-executor over its socket: round trips, and every kind of bad frame, each of which must
+ * leave state and contents as they were. Arguments: path of gb-executor; `ram`, `ram-sanitized` or `sim`.
  */
 #include <errno.h>
 #include <fcntl.h>

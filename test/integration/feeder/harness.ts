@@ -75,7 +75,11 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       FeederService,
       feeder.addresses[0] as string,
       createPskChannelCredentials({ key }),
-      { 'grpc.enable_http_proxy': 0, 'grpc.max_receive_message_length': 4 * MIB },
+      {
+        'grpc.enable_http_proxy': 0,
+        'grpc-node.flow_control_window': 8 * MIB,
+        'grpc.max_receive_message_length': 4 * MIB,
+      },
       'FEEDER_UNREACHABLE',
     );
     clients.push(client);
