@@ -12,6 +12,7 @@ import {
   ATTACHMENTS_MAX,
   LINKS_MAX,
   PENDING_RELEASES_MAX,
+  RANGES_PER_LEASE_MAX,
   STATE_FILE_BYTES_MAX,
 } from '../proto/base/limits.js';
 
@@ -34,8 +35,10 @@ const leaseSchema = z.strictObject({
   feederName: z.string().max(200),
   leaseId,
   fencingToken: token,
-  limits: z.array(z.tuple([z.string().regex(/^\d{1,2}:\d{1,4}$/), bytes])).max(64),
+  limits: z.array(z.tuple([z.string().regex(/^\d{1,2}:\d{1,10}$/), bytes])).max(64),
 });
+
+const discardSchema = z.strictObject({ feederId, leaseId, offset: bytes, length: bytes });
 
 const attachmentSchema = z.strictObject({
   attachmentId: z.string().regex(/^[0-9a-f]{32}$/),
@@ -48,6 +51,8 @@ const attachmentSchema = z.strictObject({
   gated: z.boolean(),
   startedUnixMs: z.number(),
   leases: z.array(leaseSchema).max(LINKS_MAX),
+  /** Ranges on those leases that are not the program's any more. */
+  discards: z.array(discardSchema).max(RANGES_PER_LEASE_MAX),
 });
 
 const stateSchema = z.strictObject({

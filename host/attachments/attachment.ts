@@ -3,7 +3,7 @@
 // the moves of its bytes. Outlives its socket; knows no frames (host/shim) and no connections
 // (host/links).
 import { GbError } from '../../proto/base/errors.js';
-import type { FeederCalls } from '../links/feeder-client.js';
+import type { FeederCalls, LeaseFacts } from '../links/feeder-client.js';
 import {
   rangeEnd,
   Residency,
@@ -16,18 +16,23 @@ import {
   FeederBudget,
   isOf,
   isVram,
+  type DeviceHold,
   type FeederDirectory,
   type Hold,
-  type Reservation,
 } from './feeder-budget.js';
 import {
+  discardOf,
   extentKey,
+  extentsOf,
   holdLimit,
+  isDiscarded,
   isSame,
   lossOf,
   mergeRanges,
   splitSegments,
+  wholeSegment,
   withFeeder,
+  type Discard,
 } from './pieces.js';
 import type { ProcessIdentity } from './process.js';
 import { RangeQueue } from './range-queue.js';
@@ -93,6 +98,9 @@ export class Attachment {
   report: Report | undefined;
   /** Most bytes ever placed on feeders, by kind. */
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
+  /** Ranges that feeders may still hold and that are not ours any more. Kept on disk: a later agent
+   *  must free them, not take them for the program's bytes. */
+  readonly discards: Discard[] = [];
   /** Granted by GRANT of T1; accounting only. */
   t1HeldBytes = 0;
   /** The agent knows less than the program: ranges it cannot find were lost with an earlier agent.
@@ -122,7 +130,8 @@ export class Attachment {
     return this.queue.run(range, async () => {
       if (this.residency.within(range).length > 0) return this.placedAlready(range);
       const parts = this.budget.reserve(range.length);
-      const extents = await this.allocate(range.offset, parts);
+      const extents = extentsOf(range.offset, parts);
+      await this.allocate(extents);
       extents.forEach((extent) => this.residency.insert(extent));
       this.notePeaks();
       const first = extents[0] as Extent;
@@ -180,7 +189,8 @@ export class Attachment {
   async reconcile(hold: Hold, client: FeederCalls): Promise<void> {
     const facts = await client.stat(hold);
     if (hold.state === 'unadopted') {
-      this.takeOver(hold, facts);
+      await this.takeOver(hold, facts, client);
+      this.forgetDiscards(hold);
       return;
     }
     const wanted = new Set(facts.ranges.map(extentKey));
@@ -202,6 +212,7 @@ export class Attachment {
         new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes])),
       );
     }
+    this.forgetDiscards(hold);
   }
 
   /** Moves everything a feeder holds for this attachment to others that have room. Returns the
@@ -265,53 +276,65 @@ export class Attachment {
     return { deviceKey: first.deviceKey, feederName: first.feederName };
   }
 
-  private async allocate(offset: number, parts: readonly Reservation[]): Promise<Extent[]> {
-    const done: Extent[] = [];
-    let position = offset;
+  /** pre: room is reserved. On failure nothing stays reserved or, as far as it can be said, there. */
+  private async allocate(extents: readonly Extent[]): Promise<void> {
+    const tried: Extent[] = [];
     try {
-      for (const { hold, deviceKey, bytes } of parts) {
-        const { feederId, feederName, leaseId } = hold;
-        await this.onLease(hold, (client) => client.allocate(hold, deviceKey, position, bytes));
-        done.push({
-          offset: position,
-          length: bytes,
-          feederId,
-          feederName,
-          deviceKey,
-          leaseId,
-          lost: false,
-        });
-        position += bytes;
+      for (const extent of extents) {
+        tried.push(extent);
+        const { deviceKey, offset, length } = extent;
+        await this.onLease(this.liveHold(extent), (client, hold) =>
+          client.allocate(hold, deviceKey, offset, length),
+        );
       }
-      return done;
     } catch (reason) {
-      // Not in the residency map, so that adoption frees what cannot be freed now.
-      for (const extent of done) await this.freeOnFeeder(extent).catch(() => undefined);
-      for (const part of parts) this.budget.unreserve(part);
+      for (const extent of tried) await this.freeOrDiscard(extent);
+      this.unreserve(extents);
       throw reason;
     }
   }
 
-  private async freeExtent(extent: Extent): Promise<void> {
-    if (!extent.lost) {
-      await this.freeOnFeeder(extent).catch((reason: unknown) => {
-        if (!AWAY.has(GbError.from(reason).code)) throw reason;
-      });
+  private unreserve(extents: readonly Extent[]): void {
+    for (const extent of extents) {
+      const hold = this.budget.holdOf(extent);
+      if (hold) this.budget.unreserve({ hold, deviceKey: extent.deviceKey, bytes: extent.length });
     }
+  }
+
+  private liveHold(extent: Extent): Hold {
+    const hold = this.budget.holdOf(extent);
+    if (!hold) throw lossOf(extent);
+    return hold;
+  }
+
+  private async freeExtent(extent: Extent): Promise<void> {
+    if (!extent.lost) await this.freeOrDiscard(extent);
     // A lease lost meanwhile has replaced the extent by its lost twin.
     const now = this.residency.within(extent).find((other) => other.offset === extent.offset);
     if (!now) return;
     this.residency.remove(now);
-    const hold = this.budget.holdOf(extent);
-    if (hold) this.budget.unreserve({ hold, deviceKey: extent.deviceKey, bytes: extent.length });
+    this.unreserve([now]);
   }
 
-  private async freeOnFeeder(extent: Extent): Promise<void> {
+  /** Frees a range on its feeder; one that cannot be asked now is told when it is back. */
+  private async freeOrDiscard(extent: Extent): Promise<void> {
     const hold = this.budget.holdOf(extent);
     if (!hold || hold.state === 'lost') return;
-    await this.onLease(hold, (client) =>
-      client.free(hold, extent.deviceKey, extent.offset, extent.length),
-    );
+    const { deviceKey, offset, length } = extent;
+    try {
+      await this.onLease(hold, (client) => client.free(hold, deviceKey, offset, length));
+    } catch (reason) {
+      const { code } = GbError.from(reason);
+      if (code === 'NOT_FOUND' || code === 'DATA_LOSS') return;
+      if (!AWAY.has(code)) throw reason;
+      this.discards.push(discardOf(extent));
+      await this.deps.persist();
+    }
+  }
+
+  private forgetDiscards(hold: Hold): void {
+    const kept = this.discards.filter((discard) => !isOf(discard, hold));
+    this.discards.splice(0, this.discards.length, ...kept);
   }
 
   private async transfer(direction: Direction, transfer: Transfer): Promise<void> {
@@ -369,29 +392,42 @@ export class Attachment {
     );
   }
 
+  /** At every moment the state file names the copy that a later agent has to discard. */
   private async moveExtent(extent: Extent, feederId: string): Promise<number> {
     if (!this.residency.all.includes(extent)) return 0;
-    const source = this.budget.holdOf(extent);
-    if (!source) throw lossOf(extent);
-    const parts = this.budget.reserve(extent.length, feederId);
-    const targets = await this.allocate(extent.offset, parts);
+    const source = this.liveHold(extent);
+    const targets = extentsOf(extent.offset, this.budget.reserve(extent.length, feederId));
+    this.discards.push(...targets.map(discardOf));
+    await this.deps.persist();
+    await this.allocate(targets).catch((reason: unknown) => {
+      this.removeDiscards(targets);
+      throw reason;
+    });
     try {
-      for (const target of targets) {
-        for (const piece of splitSegments(
-          [{ offset: target.offset, length: target.length, extent: target }],
-          COPY_BYTES,
-        )) {
-          await this.copyPiece(source, piece);
-        }
+      for (const piece of splitSegments(targets.map(wholeSegment), COPY_BYTES)) {
+        await this.copyPiece(source, piece);
       }
+      if (!this.residency.all.includes(extent)) throw lossOf(extent);
+      this.removeDiscards(targets);
+      this.discards.push(discardOf(extent));
+      await this.deps.persist();
     } catch (reason) {
-      for (const target of targets) await this.freeOnFeeder(target).catch(() => undefined);
-      for (const part of parts) this.budget.unreserve(part);
+      this.removeDiscards([...targets, extent]);
+      for (const target of targets) await this.freeOrDiscard(target);
+      this.unreserve(targets);
       throw reason;
     }
     await this.freeExtent(extent);
+    this.removeDiscards([extent]);
     targets.forEach((target) => this.residency.insert(target));
     return extent.length;
+  }
+
+  private removeDiscards(extents: readonly Extent[]): void {
+    for (const extent of extents) {
+      const index = this.discards.findIndex((discard) => isDiscarded(discard, extent));
+      if (index >= 0) this.discards.splice(index, 1);
+    }
   }
 
   private async copyPiece(source: Hold, piece: Segment): Promise<void> {
@@ -412,12 +448,15 @@ export class Attachment {
   }
 
   /** A call for a lease; when the feeder does not know the lease any more, its bytes are gone. */
-  private async onLease<T>(hold: Hold, call: (client: FeederCalls) => Promise<T>): Promise<T> {
+  private async onLease<T>(
+    hold: Hold,
+    call: (client: FeederCalls, hold: Hold) => Promise<T>,
+  ): Promise<T> {
     if (hold.state === 'lost') throw lossOf(hold);
     if (hold.state === 'unadopted')
       throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
     try {
-      return await call(this.deps.directory.client(hold.feederId));
+      return await call(this.deps.directory.client(hold.feederId), hold);
     } catch (reason) {
       const error = GbError.from(reason);
       if (error.code === 'LEASE_EXPIRED') {
@@ -428,34 +467,32 @@ export class Attachment {
     }
   }
 
-  private takeOver(
-    hold: Hold,
-    facts: {
-      limits: ReadonlyMap<string, number>;
-      ranges: readonly (ByteRange & { deviceKey: string })[];
-    },
-  ): void {
-    hold.devices.clear();
-    for (const [key, limitBytes] of facts.limits)
-      hold.devices.set(key, { limitBytes, usedBytes: 0 });
+  /** What an earlier agent left on the feeder becomes ours; what it had given up, and what another
+   *  feeder holds already, is freed. */
+  private async takeOver(hold: Hold, facts: LeaseFacts, client: FeederCalls): Promise<void> {
     const { feederId, feederName, leaseId } = hold;
-    for (const { deviceKey, offset, length } of facts.ranges) {
-      this.residency.insert({
-        offset,
-        length,
-        feederId,
-        feederName,
-        deviceKey,
-        leaseId,
-        lost: false,
-      });
-      const device = hold.devices.get(deviceKey);
-      if (!device)
-        throw new GbError(
-          'PROTOCOL_VIOLATION',
-          'the feeder holds a range on a device without a limit',
-        );
-      device.usedBytes += length;
+    const extents = facts.ranges.map(({ deviceKey, offset, length }) => {
+      if (!facts.limits.has(deviceKey) || offset + length > this.facts.arenaBytes || length === 0) {
+        throw new GbError('PROTOCOL_VIOLATION', 'the feeder names a range that cannot be');
+      }
+      return { offset, length, feederId, feederName, deviceKey, leaseId, lost: false };
+    });
+    // An attempt that broke off has left a part.
+    for (const extent of this.residency.all.filter((other) => isOf(other, hold))) {
+      this.residency.remove(extent);
+    }
+    hold.devices.clear();
+    for (const [key, limitBytes] of facts.limits) {
+      hold.devices.set(key, { limitBytes, usedBytes: 0 });
+    }
+    for (const extent of extents) {
+      const given = this.discards.some((discard) => isDiscarded(discard, extent));
+      if (given || this.residency.within(extent).length > 0) {
+        await client.free(hold, extent.deviceKey, extent.offset, extent.length);
+        continue;
+      }
+      this.residency.insert(extent);
+      (hold.devices.get(extent.deviceKey) as DeviceHold).usedBytes += extent.length;
     }
     hold.state = 'held';
     this.notePeaks();

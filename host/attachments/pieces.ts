@@ -3,7 +3,39 @@
 import { GbError } from '../../proto/base/errors.js';
 import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
 import { rangeEnd, type ByteRange, type Extent, type Segment } from '../placement/residency.js';
-import { isOf, type Hold } from './feeder-budget.js';
+import { isOf, type Hold, type Reservation } from './feeder-budget.js';
+
+/** A range that a feeder may hold for us and that has to be freed there. */
+export interface Discard extends ByteRange {
+  readonly feederId: string;
+  readonly leaseId: string;
+}
+
+/** The extents that reserved room becomes, side by side from `offset` on. */
+export function extentsOf(offset: number, parts: readonly Reservation[]): Extent[] {
+  let position = offset;
+  return parts.map(({ hold: { feederId, feederName, leaseId }, deviceKey, bytes }) => {
+    const extent = { offset: position, length: bytes, feederId, feederName, deviceKey, leaseId };
+    position += bytes;
+    return { ...extent, lost: false };
+  });
+}
+
+export function discardOf({ feederId, leaseId, offset, length }: Extent): Discard {
+  return { feederId, leaseId, offset, length };
+}
+
+/** True when `discard` means that extent. */
+export function isDiscarded(discard: Discard, extent: Extent): boolean {
+  const { feederId, leaseId, offset, length } = discard;
+  const sameLease = feederId === extent.feederId && leaseId === extent.leaseId;
+  return sameLease && offset === extent.offset && length === extent.length;
+}
+
+/** All of an extent as a segment. */
+export function wholeSegment(extent: Extent): Segment {
+  return { offset: extent.offset, length: extent.length, extent };
+}
 
 /** The bytes of an extent or lease are gone with its feeder. */
 export function lossOf(of: { readonly feederName: string }): GbError {

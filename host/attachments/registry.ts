@@ -7,6 +7,7 @@ import {
   ATTACHMENTS_MAX,
   LEASE_TTL_MS,
   PROCESS_POLL_INTERVAL_MS,
+  RANGES_PER_LEASE_MAX,
   READOPT_WINDOW_MS,
 } from '../../proto/base/limits.js';
 import { formatBytes } from '../../proto/base/units.js';
@@ -90,6 +91,7 @@ export class AttachmentRegistry {
       startedUnixMs: saved.startedUnixMs,
     };
     const attachment = this.create(facts);
+    attachment.discards.push(...saved.discards);
     for (const { feederId, feederName, leaseId, fencingToken, limits } of saved.leases) {
       const devices = new Map(
         limits.map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]),
@@ -120,6 +122,7 @@ export class AttachmentRegistry {
         arenaBytes: facts.arenaBytes,
         gated: facts.gated,
         startedUnixMs: facts.startedUnixMs,
+        discards: attachment.discards.slice(-RANGES_PER_LEASE_MAX),
         leases: attachment.budget.holds
           .filter(({ state }) => state !== 'lost')
           .map((hold) => ({

@@ -143,6 +143,8 @@ function helloRequest(host: HostIdentity): Parameters<RawFeederClient['hello']>[
   };
 }
 
+const INCARNATION_CHARACTERS_MAX = 100;
+
 /** Node's error codes, for people. */
 const WORDS: readonly (readonly [RegExp, string])[] = [
   [/ECONNREFUSED/, 'nothing listens at that address'],
@@ -170,6 +172,9 @@ function checkHello(hello: HelloResponse, key: PairingKey): void {
   }
   if (!/^F-[0-9a-f]{16}$/.test(hello.feederId))
     throw new GbError('PROTOCOL_VIOLATION', 'the feeder has no id');
+  if (hello.incarnation === '' || hello.incarnation.length > INCARNATION_CHARACTERS_MAX) {
+    throw new GbError('PROTOCOL_VIOLATION', 'the feeder does not say which start of it this is');
+  }
   if (!key.shared && hello.feederId !== key.feederId) {
     throw new GbError(
       'UNAUTHENTICATED',

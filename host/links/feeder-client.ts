@@ -7,6 +7,7 @@ import { GbError } from '../../proto/base/errors.js';
 import {
   CALL_TIMEOUT_MS,
   FRAME_BYTES_MAX,
+  RANGES_PER_LEASE_MAX,
   TRANSFER_BYTES_MAX,
   TRANSFER_TIMEOUT_MS,
   TRANSFERS_PER_LINK_MAX,
@@ -58,6 +59,9 @@ interface ByteSpan {
 
 /** Fills or takes one frame; `position` counts from the start of the transfer. */
 export type FrameMover = (position: number, frame: Uint8Array) => Promise<void>;
+
+/** Devices of one feeder that a lease may span. */
+const DEVICES_PER_LEASE_MAX = 64;
 
 /** Frames written ahead of the sink; bounds memory per read. */
 const SINK_FRAMES_MAX = 4;
@@ -116,7 +120,9 @@ export class FeederClient {
       { attachmentId, arenaBase, arenaBytes: BigInt(arenaBytes), devices },
       this.options,
     );
-    if (!response.lease) throw new GbError('PROTOCOL_VIOLATION', 'the feeder gave no lease');
+    if (!/^L-[0-9a-f]{16}$/.test(response.lease?.leaseId ?? '') || !response.lease) {
+      throw new GbError('PROTOCOL_VIOLATION', 'the feeder gave no lease');
+    }
     return { leaseId: response.lease.leaseId, fencingToken: response.lease.fencingToken };
   }
 
@@ -159,6 +165,12 @@ export class FeederClient {
 
   async stat(lease: LeaseHandle): Promise<LeaseFacts> {
     const response = await this.raw.statLease({ lease: refOf(lease) }, this.options);
+    if (
+      response.limits.length > DEVICES_PER_LEASE_MAX ||
+      response.ranges.length > RANGES_PER_LEASE_MAX
+    ) {
+      throw new GbError('PROTOCOL_VIOLATION', 'the lease holds more than a lease may');
+    }
     const limits = response.limits.map(
       ({ device, bytes }) => [deviceKey(device), bytesFromWire(bytes)] as const,
     );

@@ -11,6 +11,7 @@ import type { Clock, Timer } from '../../proto/base/clock.js';
 import { assertNever } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
+  HOST_NAME_CHARACTERS_MAX,
   LEASE_TTL_MS,
   RECONNECT_DELAY_MS_MAX,
   RECONNECT_DELAY_MS_MIN,
@@ -22,6 +23,7 @@ import {
   type LentDevice,
   type WatchStatsResponse,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import { plainText } from '../control/events.js';
 import type { PairingKey } from '../../security/pairing.js';
 import type { Connector, FeederConnection } from './connection.js';
 import type { FeederCalls, Traffic } from './feeder-client.js';
@@ -337,7 +339,7 @@ export class Link {
 
   private acceptHello({ hello, cipher }: FeederConnection): void {
     this.feederId = hello.feederId;
-    this.name = hello.feederName || this.options.address;
+    this.name = plainText(hello.feederName, HOST_NAME_CHARACTERS_MAX) || this.options.address;
     this.incarnation = hello.incarnation;
     this.sessionId = hello.sessionId;
     this.cipher = cipher;

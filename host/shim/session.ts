@@ -32,6 +32,8 @@ export interface SessionDeps {
   readonly onBug: (error: unknown, where: string) => void;
   /** A peer was closed for breaking the rules. */
   readonly onViolation: (reason: GbError) => void;
+  /** A program was not let in. */
+  readonly onRefusal: (reason: GbError) => void;
 }
 
 type Phase =
@@ -134,8 +136,7 @@ export class ShimSession implements ShimPeer {
     this.phase = { t: 'greeting' };
     this.greet(frame).catch((reason: unknown) => {
       this.replyHello(frame.requestId, statusOf(reason), 0n, []);
-      const error = GbError.from(reason);
-      this.deps.events.add('warning', 'attachment_refused', this.peerName(), error.rawMessage);
+      this.deps.onRefusal(GbError.from(reason));
       this.socket.end();
       this.ended();
     });
@@ -366,12 +367,6 @@ export class ShimSession implements ShimPeer {
     if (this.socket.writableLength > SHIM_BACKLOG_BYTES_MAX) {
       this.violation(new GbError('PROTOCOL_VIOLATION', 'the shim does not read its answers'));
     }
-  }
-
-  private peerName(): string {
-    return this.phase.t === 'attached'
-      ? `pid ${this.phase.attachment.facts.identity.pid}`
-      : 'a program';
   }
 }
 

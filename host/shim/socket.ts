@@ -8,6 +8,7 @@ import type { GbError } from '../../proto/base/errors.js';
 import {
   ATTACHMENTS_MAX,
   LIMITS_NOTICE_INTERVAL_MS,
+  SHIM_REFUSALS_PER_MINUTE_MAX,
   SHIM_STRANGERS_MAX,
 } from '../../proto/base/limits.js';
 import { ShimSession, type SessionDeps } from './session.js';
@@ -19,8 +20,9 @@ export class ShimSocket {
   /** Peers closed for breaking the rules since the start. */
   violationCount = 0;
   private readonly violationsSeen = new Set<string>();
+  private refusals = { startMs: 0, count: 0 };
 
-  constructor(private readonly deps: Omit<SessionDeps, 'onViolation'>) {
+  constructor(private readonly deps: Omit<SessionDeps, 'onViolation' | 'onRefusal'>) {
     this.server = createServer((socket) => this.accept(socket));
   }
 
@@ -53,7 +55,11 @@ export class ShimSocket {
       socket.destroy();
       return;
     }
-    const deps = { ...this.deps, onViolation: (reason: GbError) => this.onViolation(reason) };
+    const deps: SessionDeps = {
+      ...this.deps,
+      onViolation: (reason) => this.onViolation(reason),
+      onRefusal: (reason) => this.onRefusal(reason),
+    };
     this.sessions.add(new ShimSession(socket, deps, (session) => this.sessions.delete(session)));
   }
 
@@ -64,5 +70,13 @@ export class ShimSocket {
     if (this.violationsSeen.has(kind) || this.violationsSeen.size > 64) return;
     this.violationsSeen.add(kind);
     this.deps.events.add('warning', 'shim_peer_closed', 'a program', reason.rawMessage);
+  }
+
+  /** People want to know why a program was not let in, but not a hundred times a second. */
+  private onRefusal(reason: GbError): void {
+    const nowMs = this.deps.clock.nowMs();
+    if (nowMs - this.refusals.startMs >= 60_000) this.refusals = { startMs: nowMs, count: 0 };
+    if (++this.refusals.count > SHIM_REFUSALS_PER_MINUTE_MAX) return;
+    this.deps.events.add('warning', 'attachment_refused', 'a program', reason.rawMessage);
   }
 }

@@ -24,6 +24,8 @@ function capacity(ram: number, vram = 0): Map<string, number> {
 }
 
 interface Bench {
+  /** Runs whenever the attachment wants its state on disk. */
+  onPersist: () => void;
   readonly a: FakeFeeder;
   readonly b: FakeFeeder;
   readonly attachment: Attachment;
@@ -61,11 +63,12 @@ function bench(ramA = 8, ramB = 8, vramB = 0): Bench {
   };
   const attachment = new Attachment(facts, {
     directory: new FakeDirectory([a, b]),
-    persist: () => Promise.resolve(),
+    persist: async () => made.onPersist(),
     onLost: (_attachment, range, feeder) => void lost.push({ ...range, feeder }),
   });
   attachment.staging = staging;
-  return { a, b, attachment, lost };
+  const made: Bench = { a, b, attachment, lost, onPersist: () => undefined };
+  return made;
 }
 
 async function store(
@@ -250,6 +253,85 @@ describe('feeders that go', () => {
     await attachment.end();
     expect([a.leases.size, b.leases.size]).toEqual([0, 0]);
     expect(attachment.budget.heldBytes).toBe(0);
+  });
+});
+
+describe('an agent that is killed', () => {
+  /** What the next agent makes of the state file and the feeders. */
+  async function next({ a, b, attachment }: Bench): Promise<Attachment> {
+    const { facts } = attachment;
+    const persist = (): Promise<void> => Promise.resolve();
+    const directory = new FakeDirectory([a, b]);
+    const later = new Attachment(facts, { directory, persist, onLost: () => undefined });
+    later.discards.push(...attachment.discards);
+    for (const hold of attachment.budget.holds) {
+      later.budget.restore({ ...hold, state: 'unadopted', devices: new Map(hold.devices) });
+    }
+    for (const hold of later.budget.holds) {
+      const { client } = hold.feederId === a.feederId ? a : b;
+      const [renewal] = await client.renew([hold]);
+      hold.fencingToken = renewal!.fencingToken;
+      await later.reconcile(hold, client);
+    }
+    later.staging = staging;
+    return later;
+  }
+
+  test('leaves ranges that the next one takes over byte for byte', async () => {
+    const made = bench(2, 8);
+    await made.attachment.budget.grow(4 * CHUNK);
+    await made.attachment.place({ offset: 0, length: 4 * CHUNK });
+    await store(made.attachment, 0, 5, 4 * CHUNK);
+    const later = await next(made);
+    expect((await fetched(later, 0, 4 * CHUNK)).equals(full(5, 4 * CHUNK))).toBe(true);
+    expect(later.budget.usedBytes).toBe(4 * CHUNK);
+  });
+
+  test('has told the next one what was dropped while a feeder was away', async () => {
+    const made = bench(2, 8);
+    const { a, attachment } = made;
+    await attachment.budget.grow(4 * CHUNK);
+    await attachment.place({ offset: 0, length: 2 * CHUNK });
+    a.away = true;
+    await attachment.drop({ offset: 0, length: 2 * CHUNK });
+    await attachment.place({ offset: 0, length: 2 * CHUNK });
+    await store(attachment, 0, 8, 2 * CHUNK);
+    expect(attachment.discards).toHaveLength(1);
+    a.away = false;
+    const later = await next(made);
+    expect(later.discards).toEqual([]);
+    expect(a.allocated(RAM)).toBe(0);
+    expect((await fetched(later, 0, 2 * CHUNK)).equals(full(8, 2 * CHUNK))).toBe(true);
+  });
+
+  test('during an evacuation leaves exactly one good copy of every byte, whenever it is', async () => {
+    const made = bench(4, 8);
+    const { a, b, attachment } = made;
+    await attachment.budget.grow(4 * CHUNK);
+    await attachment.place({ offset: 0, length: 3 * CHUNK });
+    await attachment.place({ offset: 3 * CHUNK, length: CHUNK });
+    await store(attachment, 0, 1, 4 * CHUNK);
+    let looks = 0;
+    made.onPersist = () => {
+      const copies = new Array<number>(4).fill(0);
+      for (const feeder of [a, b]) {
+        for (const { leaseId, offset, bytes } of feeder.ranges) {
+          const given = attachment.discards.some(
+            (d) => d.feederId === feeder.feederId && d.leaseId === leaseId && d.offset === offset,
+          );
+          if (given) continue;
+          expect(bytes.every((byte) => byte === 1)).toBe(true);
+          for (let at = 0; at < bytes.length; at += CHUNK) copies[(offset + at) / CHUNK]!++;
+        }
+      }
+      expect(copies).toEqual([1, 1, 1, 1]);
+      looks++;
+    };
+    a.draining = true;
+    expect(await attachment.evacuate(a.feederId)).toBe(4 * CHUNK);
+    expect(looks).toBeGreaterThanOrEqual(5);
+    expect(attachment.discards).toEqual([]);
+    expect((await fetched(attachment, 0, 4 * CHUNK)).equals(full(1, 4 * CHUNK))).toBe(true);
   });
 });
 

@@ -41,6 +41,13 @@ export class FakeFeeder {
     return [...this.leases.values()].reduce((sum, lease) => sum + allocatedOf(lease, key), 0);
   }
 
+  /** Every range it holds, with the lease it is on. */
+  get ranges(): { leaseId: string; offset: number; bytes: Buffer }[] {
+    return [...this.leases].flatMap(([leaseId, lease]) =>
+      [...lease.ranges.values()].map(({ offset, bytes }) => ({ leaseId, offset, bytes })),
+    );
+  }
+
   /** Forgets everything, as a feeder that was restarted. */
   restart(): void {
     this.leases.clear();
