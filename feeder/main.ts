@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Composition root of the feeder daemon: builds the parts, starts them in order, stops them in the reverse one.
 import { randomBytes } from 'node:crypto';
-import * as grpc from '@grpc/grpc-js';
+import type * as grpc from '@grpc/grpc-js';
 import { systemClock, type Clock } from '../proto/base/clock.js';
 import {
   GOODBYE_MS,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes and messages from outside a feeder: an executor's replies in any shape, a Write of any messages, and whole
-// histories of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact after every step.
+// Bytes and messages from outside a feeder: an executor's replies in any shape, a Write of any messages, and
+// whole histories of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact after every step.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ReplyReader } from '../../driver/executor/abi.js';
@@ -8,7 +8,7 @@ import { GbError } from '../../proto/base/errors.js';
 import { systemClock } from '../../proto/base/clock.js';
 import { createId, type SessionId } from '../../proto/base/ids.js';
 import { createLogger } from '../../proto/base/log.js';
-import { FeederService } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import type { FeederService } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { ServiceHandlers } from '../../proto/grpc.js';
 import type { AuthenticatedSession } from '../../security/listener.js';
 import { Feeder } from '../../feeder/feeder.js';
