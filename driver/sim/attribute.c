@@ -7,6 +7,19 @@ static bool is_host(const struct sim_region *region) {
   return region->kind == SIM_REGION_HOST || region->kind == SIM_REGION_REGISTERED;
 }
 
+/* Memory mapped into a reservation: the driver's range is the whole reservation. */
+static struct sim_span range_of(const struct sim_region *region) {
+  struct sim_span range = {region->base, region->bytes};
+  if (region->kind == SIM_REGION_MAPPING) sim_reservation_find(region->base, region->bytes, &range);
+  return range;
+}
+
+/* Allocations are cut from larger blocks, which is what is mapped. */
+static size_t mapped_bytes(const struct sim_region *region) {
+  if (region->kind != SIM_REGION_DEVICE) return region->bytes;
+  return (region->bytes + SIM_GRANULARITY - 1) / SIM_GRANULARITY * SIM_GRANULARITY;
+}
+
 static CUresult answer(const struct sim_region *region, CUpointer_attribute attribute,
                        uint64_t pointer, void *data) {
   const bool mapping = region->kind == SIM_REGION_MAPPING;
@@ -19,8 +32,7 @@ static CUresult answer(const struct sim_region *region, CUpointer_attribute attr
       break;
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: *(CUdeviceptr *)data = pointer; break;
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-      if (mapping || (!is_host(region) && region->kind != SIM_REGION_MANAGED))
-        return CUDA_ERROR_INVALID_VALUE;
+      if (!is_host(region) && region->kind != SIM_REGION_MANAGED) return CUDA_ERROR_INVALID_VALUE;
       *(void **)data = (void *)pointer;
       break;
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS: return CUDA_ERROR_INVALID_VALUE;
@@ -33,8 +45,8 @@ static CUresult answer(const struct sim_region *region, CUpointer_attribute attr
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
       *(int *)data = region->kind == SIM_REGION_DEVICE;
       break;
-    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)data = region->base; break;
-    case CU_POINTER_ATTRIBUTE_RANGE_SIZE: *(size_t *)data = region->bytes; break;
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)data = range_of(region).base; break;
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE: *(size_t *)data = range_of(region).bytes; break;
     case CU_POINTER_ATTRIBUTE_MAPPED: *(int *)data = 1; break;
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
       *(int *)data = mapping ? (int)sim_chunk_handle_types(region->chunk) : 0;
@@ -44,7 +56,7 @@ static CUresult answer(const struct sim_region *region, CUpointer_attribute attr
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
       *(CUmemoryPool *)data = (CUmemoryPool)region->pool;
       break;
-    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: *(size_t *)data = region->bytes; break;
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: *(size_t *)data = mapped_bytes(region); break;
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: *(CUdeviceptr *)data = region->base; break;
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
       *(unsigned long long *)data = region->buffer_id;

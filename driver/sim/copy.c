@@ -83,9 +83,8 @@ static CUresult copy_linear(CUstream stream, CUstream fallback, CUdeviceptr dst,
   const struct sim_copy copy = {.dst = dst, .src = src, .width = bytes, .height = 1, .depth = 1};
   bool pageable = false;
   pthread_mutex_lock(&sim_lock);
-  CUresult result = sync ? sim_capture_guard() : CUDA_SUCCESS;
-  struct sim_op *op = result == CUDA_SUCCESS ? copy_op(copy, dst_side, src_side, &pageable) : NULL;
-  if (result == CUDA_SUCCESS && op == NULL) result = CUDA_ERROR_INVALID_VALUE;
+  CUresult result = CUDA_ERROR_INVALID_VALUE;
+  struct sim_op *op = copy_op(copy, dst_side, src_side, &pageable);
   const bool between_devices = op != NULL && sim_in_vram(dst) && sim_in_vram(src);
   if (op != NULL)
     result = copy_submit(stream, fallback, op, pageable || (sync && !between_devices),
@@ -213,8 +212,7 @@ CUresult sim_copy3d(CUstream stream, CUstream fallback, const CUDA_MEMCPY3D *wha
   struct sim_op *op = NULL;
   bool pageable = false;
   pthread_mutex_lock(&sim_lock);
-  CUresult result = async ? CUDA_SUCCESS : sim_capture_guard();
-  if (result == CUDA_SUCCESS) result = sim_copy3d_op(what, &op, &pageable);
+  CUresult result = sim_copy3d_op(what, &op, &pageable);
   if (result == CUDA_SUCCESS)
     result = copy_submit(stream, fallback, op, !async || pageable, !async);
   pthread_mutex_unlock(&sim_lock);
@@ -341,8 +339,7 @@ static CUresult fill(CUstream handle, CUstream fallback, CUdeviceptr dst, size_t
   if (width == 0 || height == 0) return CUDA_SUCCESS;
   struct sim_op *op = NULL;
   pthread_mutex_lock(&sim_lock);
-  CUresult result = sync ? sim_capture_guard() : CUDA_SUCCESS;
-  if (result == CUDA_SUCCESS) result = sim_fill_op(dst, pitch, value, element, width, height, &op);
+  CUresult result = sim_fill_op(dst, pitch, value, element, width, height, &op);
   if (result == CUDA_SUCCESS)
     result = copy_submit(handle, fallback, op, sync && !sim_in_vram(dst), sync);
   pthread_mutex_unlock(&sim_lock);

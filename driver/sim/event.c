@@ -46,10 +46,11 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
 
 CUresult cuStreamDestroy(CUstream stream) { return cuStreamDestroy_v2(stream); }
 
-/* locks: held. A live capture on the stream forbids asking about it. */
+/* locks: held. A live capture on the stream forbids asking about it; one in global mode forbids
+ * asking about any. */
 static CUresult stream_settled(struct sim_stream *stream) {
   if (stream == NULL) return CUDA_ERROR_INVALID_HANDLE;
-  if (stream->capture == NULL) return CUDA_SUCCESS;
+  if (stream->capture == NULL) return sim_capture_guard();
   stream->capture->invalid = true;
   return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
@@ -268,8 +269,7 @@ CUresult cuStreamWaitEvent_ptsz(CUstream stream, CUevent event, unsigned flags) 
 /* locks: held. */
 static CUresult event_settled(struct sim_event *event) {
   if (event == NULL) return CUDA_ERROR_INVALID_HANDLE;
-  if (event->capture == NULL) return CUDA_SUCCESS;
-  return CUDA_ERROR_CAPTURED_EVENT;
+  return event->capture == NULL ? sim_capture_guard() : CUDA_ERROR_CAPTURED_EVENT;
 }
 
 CUresult cuEventQuery(CUevent handle) {

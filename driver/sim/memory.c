@@ -185,13 +185,17 @@ CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
   return CUDA_SUCCESS;
 }
 
+/* For host chunks the driver answers their size and a base of zero. */
 CUresult cuMemGetAddressRange_v2(CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer) {
-  SIM_ENTER(SIM_NEED_CONTEXT);
+  SIM_ENTER(SIM_NEED_INIT);
   pthread_mutex_lock(&sim_lock);
   const struct sim_region *region = sim_region_find(pointer);
   const bool found =
       region != NULL && region->kind != SIM_REGION_HOST && region->kind != SIM_REGION_REGISTERED;
-  if (found && base != NULL) *base = region->base;
+  if (found && base != NULL) {
+    const bool host = region->kind == SIM_REGION_MAPPING && sim_chunk_on_host(region->chunk);
+    *base = host ? 0 : region->base;
+  }
   if (found && bytes != NULL) *bytes = region->bytes;
   pthread_mutex_unlock(&sim_lock);
   return found ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
@@ -266,18 +270,20 @@ PREFETCH_V2(cuMemPrefetchAsync_v2_ptsz)
 CUresult cuMemHostAlloc(void **pointer, size_t bytes, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (pointer == NULL || bytes == 0 || flags > 7) return CUDA_ERROR_INVALID_VALUE;
-  const uint64_t address = sim_pages(bytes);
-  if (address == 0) return CUDA_ERROR_OUT_OF_MEMORY;
   pthread_mutex_lock(&sim_lock);
-  sim_region_add((struct sim_region){.base = address,
-                                     .bytes = bytes,
-                                     .kind = SIM_REGION_HOST,
-                                     .device = sim_current()->device,
-                                     .flags = flags,
-                                     .context = sim_current()});
+  CUresult result = sim_capture_guard();
+  const uint64_t address = result == CUDA_SUCCESS ? sim_pages(bytes) : 0;
+  if (result == CUDA_SUCCESS && address == 0) result = CUDA_ERROR_OUT_OF_MEMORY;
+  if (result == CUDA_SUCCESS)
+    sim_region_add((struct sim_region){.base = address,
+                                       .bytes = bytes,
+                                       .kind = SIM_REGION_HOST,
+                                       .device = sim_current()->device,
+                                       .flags = flags,
+                                       .context = sim_current()});
   pthread_mutex_unlock(&sim_lock);
-  *pointer = (void *)address;
-  return CUDA_SUCCESS;
+  if (result == CUDA_SUCCESS) *pointer = (void *)address;
+  return result;
 }
 
 CUresult cuMemAllocHost_v2(void **pointer, size_t bytes) {

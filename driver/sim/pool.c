@@ -50,6 +50,7 @@ static CUresult alloc_async(CUdeviceptr *pointer, size_t bytes, CUmemoryPool fro
     stream->capture->invalid = true;
     result = sim_not_simulated("stream-ordered allocation inside a capture");
   }
+  if (result == CUDA_SUCCESS) result = sim_capture_guard();
   if (result == CUDA_SUCCESS) result = sim_device_alloc(context, SIM_REGION_POOL, bytes, &address);
   if (result == CUDA_SUCCESS) {
     sim_region_find(address)->pool = pool;

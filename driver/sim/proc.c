@@ -39,35 +39,42 @@ static bool is_version_of(const char *name, const char *base, size_t length) {
          (rest[0] == '_' && rest[1] == 'v' && isdigit((unsigned char)rest[2]) && rest[3] == '\0');
 }
 
-/* The newest ABI of the name that is not newer than the version asked for. */
+/* True when some ABI of the name answers per-thread requests: then only such ones do. */
+static bool has_per_thread(const char *base, size_t length) {
+  for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++)
+    if (symbols[i].since_per_thread != 0 && is_version_of(symbols[i].name, base, length))
+      return true;
+  return false;
+}
+
+/* The newest ABI of the name that is not newer than the version asked for. Without one the driver
+ * answers success, NULL and a status; where there is no room for the status, an error. */
 static CUresult resolve(const char *base, void **address, int version, cuuint64_t flags,
                         CUdriverProcAddressQueryResult *status) {
-  CUdriverProcAddressQueryResult ignored;
-  if (status == NULL) status = &ignored;
   if (base == NULL || address == NULL || version < 0 || flags > 3) return CUDA_ERROR_INVALID_VALUE;
-  *address = NULL;
-  const bool per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
   const size_t length = strlen(base);
+  const bool per_thread =
+      (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0 && has_per_thread(base, length);
   bool known = false;
   int best = -1;
+  *address = NULL;
   for (size_t i = 0; i < sizeof symbols / sizeof symbols[0]; i++) {
     if (!is_version_of(symbols[i].name, base, length)) continue;
     known = true;
-    const bool own = per_thread && symbols[i].since_per_thread != 0;
-    const int since = own ? symbols[i].since_per_thread : symbols[i].since;
+    if (per_thread && symbols[i].since_per_thread == 0) continue;
+    const int since = per_thread ? symbols[i].since_per_thread : symbols[i].since;
     if (since > version || since < best) continue;
     best = since;
-    *address = own ? symbols[i].per_thread : symbols[i].address;
+    *address = per_thread ? symbols[i].per_thread : symbols[i].address;
   }
-  if (*address != NULL) {
-    *status = CU_GET_PROC_ADDRESS_SUCCESS;
-    return CUDA_SUCCESS;
-  }
-  *status =
-      known ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-  sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags,
-          known ? "too old" : "unknown");
-  return CUDA_ERROR_NOT_FOUND;
+  if (status != NULL)
+    *status = *address != NULL ? CU_GET_PROC_ADDRESS_SUCCESS
+              : known          ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT
+                               : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+  if (*address == NULL)
+    sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags,
+            known ? "too old" : "unknown");
+  return *address != NULL || status != NULL ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
 }
 
 /* The runtime's first question has an empty name and only wants to see the call work. */

@@ -31,11 +31,11 @@
 #define SIM_CONTEXT_STACK_MAX 64
 #define SIM_QUEUE_MAX                                                                    \
   1024 /* operations waiting in one stream; more block the caller, as the driver does */
-#define SIM_PARAM_BYTES_MAX 32764u    /* the driver's limit for kernel arguments */
-#define SIM_SNAPSHOT_BYTES_MAX 65536u /* pageable sources up to this size are copied at the call \
-                                       */
-#define SIM_HINT_BYTES_MIN                                                             \
-  (1ull << 30) /* smaller hinted reservations land elsewhere, as on the real driver */
+#define SIM_PARAM_BYTES_MAX 32764u /* the driver's limit for kernel arguments */
+#define SIM_SNAPSHOT_BYTES_MAX                                      \
+  65536u /* pageable sources up to this size are copied at the call \
+          */
+#define SIM_HINT_BYTES_MIN (64ull << 20) /* smaller hinted reservations may land elsewhere */
 
 struct sim_context;
 struct sim_stream;
@@ -44,6 +44,11 @@ struct sim_graph;
 struct sim_op;
 struct sim_exec;
 struct sim_pool;
+
+/* A range of addresses. */
+struct sim_span {
+  uint64_t base, bytes;
+};
 
 /* ---- configuration and call entry (state.c) ---- */
 
@@ -168,7 +173,8 @@ CUresult sim_device_alloc(struct sim_context *context, enum sim_region_kind kind
                           uint64_t *address);
 void sim_region_free(struct sim_region *region);
 void sim_context_free_memory(struct sim_context *context);
-bool sim_reservation_contains(uint64_t base, uint64_t bytes);
+/* True when one reservation holds the whole range; which one goes to `reservation`, or NULL. */
+bool sim_reservation_find(uint64_t base, uint64_t bytes, struct sim_span *reservation);
 void sim_vmm_report_leaks(void);
 /* What a chunk is made of. locks: held. */
 bool sim_chunk_on_host(const struct sim_chunk *chunk);
@@ -231,10 +237,6 @@ struct sim_kernel_call {
   struct sim_function *function;
   uint32_t grid[3], block[3], shared_bytes;
   uint32_t param_bytes;
-};
-
-struct sim_span {
-  uint64_t base, bytes;
 };
 
 struct sim_wait {

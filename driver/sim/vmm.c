@@ -24,11 +24,7 @@ struct sim_chunk {
   unsigned mapped;
 };
 
-struct reservation {
-  uint64_t base, bytes;
-};
-
-static struct reservation reservations[RESERVATIONS_MAX]; /* locks: sim_lock */
+static struct sim_span reservations[RESERVATIONS_MAX]; /* locks: sim_lock */
 static size_t reservation_count;
 
 bool sim_chunk_on_host(const struct sim_chunk *chunk) {
@@ -38,11 +34,14 @@ CUmemAllocationHandleType sim_chunk_handle_types(const struct sim_chunk *chunk) 
   return chunk->prop.requestedHandleTypes;
 }
 
-bool sim_reservation_contains(uint64_t base, uint64_t bytes) {
-  for (size_t i = 0; i < reservation_count; i++)
-    if (base >= reservations[i].base && base - reservations[i].base <= reservations[i].bytes &&
-        bytes <= reservations[i].bytes - (base - reservations[i].base))
-      return true;
+bool sim_reservation_find(uint64_t base, uint64_t bytes, struct sim_span *reservation) {
+  for (size_t i = 0; i < reservation_count; i++) {
+    const struct sim_span *it = &reservations[i];
+    if (base < it->base || base - it->base > it->bytes) continue;
+    if (bytes > it->bytes - (base - it->base)) continue;
+    if (reservation != NULL) *reservation = *it;
+    return true;
+  }
   return false;
 }
 
@@ -86,8 +85,7 @@ CUresult cuMemAddressReserve(CUdeviceptr *pointer, size_t bytes, size_t align, C
       pages = reserve_at(hint, bytes);
     if (pages == NULL) pages = reserve_anywhere(bytes, align);
   }
-  if (pages != NULL)
-    reservations[reservation_count++] = (struct reservation){(uint64_t)pages, bytes};
+  if (pages != NULL) reservations[reservation_count++] = (struct sim_span){(uint64_t)pages, bytes};
   pthread_mutex_unlock(&sim_lock);
   if (pages == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
   *pointer = (uint64_t)pages;
@@ -286,8 +284,9 @@ CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
   CUresult result = CUDA_SUCCESS;
   pthread_mutex_lock(&sim_lock);
   struct sim_chunk *chunk = chunk_of(handle, __func__);
-  if (chunk == NULL || bytes > chunk->bytes) result = CUDA_ERROR_INVALID_VALUE;
-  else if (!sim_reservation_contains(base, bytes))
+  if (chunk == NULL) result = CUDA_ERROR_INVALID_VALUE;
+  else if (bytes != chunk->bytes) result = CUDA_ERROR_NOT_SUPPORTED;
+  else if (!sim_reservation_find(base, bytes, NULL))
     result = sim_strict(CUDA_ERROR_INVALID_VALUE, "map at 0x%llx, which is not reserved", base);
   else if (sim_region_overlaps(base, bytes))
     result = sim_strict(CUDA_ERROR_INVALID_VALUE, "map at 0x%llx, which is mapped", base);
@@ -379,7 +378,7 @@ CUresult cuMemSetAccess(CUdeviceptr base, size_t bytes, const CUmemAccessDesc *d
       if (desc[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE)
         region->device_access = desc[i].flags;
       else if (!sim_chunk_on_host(region->chunk))
-        result = CUDA_ERROR_INVALID_VALUE; /* the CPU cannot reach VRAM */
+        result = CUDA_ERROR_NOT_SUPPORTED; /* the CPU cannot reach VRAM */
       else region->host_access = desc[i].flags;
     }
     const int access = (int)(region->device_access | region->host_access);

@@ -73,13 +73,16 @@ static void no_access_faults_too(void) {
 }
 
 static void hints_are_honoured_for_large_reservations_only(void) {
-  CUdeviceptr large = 0, small = 0, odd = 0;
+  CUdeviceptr large = 0, middle = 0, small = 0, odd = 0;
   start();
   const CUdeviceptr hint = 0x550000000000ull;
   CHECK_EQUAL(cuMemAddressReserve(&large, 64 * GIB, 0, hint, 0), CUDA_SUCCESS);
   CHECK_EQUAL(large, hint);
   CHECK_EQUAL(cuMemAddressReserve(&small, 2 * MIB, 0, hint + GIB * 128, 0), CUDA_SUCCESS);
   CHECK(small != hint + GIB * 128);
+  CHECK_EQUAL(cuMemAddressReserve(&middle, 64 * MIB, 0, hint + GIB * 192, 0), CUDA_SUCCESS);
+  CHECK_EQUAL(middle, hint + GIB * 192);
+  CHECK_EQUAL(cuMemAddressFree(middle, 64 * MIB), CUDA_SUCCESS);
   CHECK_EQUAL(small % (2 * MIB), 0);
   CHECK_EQUAL(cuMemAddressReserve(&odd, 2 * MIB + 4096, 0, 0, 0), CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(cuMemAddressReserve(&odd, 64 * GIB, 0, hint, 0),
@@ -130,6 +133,15 @@ static void pointer_attributes_are_the_driver_s(void) {
   map_chunk(base, 2 * MIB, CU_MEM_LOCATION_TYPE_HOST_NUMA);
   map_chunk(base + 2 * MIB, 2 * MIB, CU_MEM_LOCATION_TYPE_DEVICE);
   CHECK_EQUAL(cuMemAlloc(&plain, 1000), CUDA_SUCCESS);
+  CHECK_EQUAL(cuPointerGetAttribute(&bytes, CU_POINTER_ATTRIBUTE_RANGE_SIZE, base + 3 * MIB),
+              CUDA_SUCCESS);
+  CHECK_EQUAL(bytes, 4 * MIB); /* the reservation */
+  CHECK_EQUAL(cuPointerGetAttribute(&bytes, CU_POINTER_ATTRIBUTE_MAPPING_SIZE, base + 3 * MIB),
+              CUDA_SUCCESS);
+  CHECK_EQUAL(bytes, 2 * MIB);
+  CHECK_EQUAL(cuPointerGetAttribute(&bytes, CU_POINTER_ATTRIBUTE_MAPPING_SIZE, plain),
+              CUDA_SUCCESS);
+  CHECK_EQUAL(bytes, 2 * MIB);
   CHECK_EQUAL(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, base + 5),
               CUDA_SUCCESS);
   CHECK_EQUAL(type, CU_MEMORYTYPE_HOST);
@@ -168,8 +180,9 @@ static void wrong_use_is_refused(void) {
   const CUmemGenericAllocationHandle handle = map_chunk(base, 4 * MIB, CU_MEM_LOCATION_TYPE_DEVICE);
   CHECK_EQUAL(cuMemMap(base, 4 * MIB, 0, handle, 0), CUDA_ERROR_INVALID_VALUE); /* mapped already */
   CHECK_EQUAL(cuMemMap(base + 6 * MIB, 4 * MIB, 0, handle, 0),
-              CUDA_ERROR_INVALID_VALUE);                            /* beyond the reservation */
-  CHECK_EQUAL(cuMemUnmap(base, 2 * MIB), CUDA_ERROR_INVALID_VALUE); /* half a mapping */
+              CUDA_ERROR_INVALID_VALUE); /* beyond the reservation */
+  CHECK_EQUAL(cuMemMap(base + 4 * MIB, 2 * MIB, 0, handle, 0), CUDA_ERROR_NOT_SUPPORTED); /* part */
+  CHECK_EQUAL(cuMemUnmap(base, 2 * MIB), CUDA_ERROR_INVALID_VALUE);       /* half a mapping */
   CHECK_EQUAL(cuMemAddressFree(base, 8 * MIB), CUDA_ERROR_INVALID_VALUE); /* still mapped */
   CHECK_EQUAL(fill(base, 8, 1, stream), CUDA_SUCCESS);
   CHECK_EQUAL(cuStreamSynchronize(stream), CUDA_SUCCESS);

@@ -212,6 +212,10 @@ static void capture_records_and_replays(void) {
   CHECK_EQUAL(update(buffer, 1, 2, stream), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   CHECK_EQUAL(cuStreamEndCapture(stream, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   CHECK(graph == NULL);
+  CHECK_EQUAL(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  CHECK_EQUAL(cuMemsetD8(buffer, 0, 64), CUDA_SUCCESS); /* another stream's work is no matter */
+  CHECK_EQUAL(cuStreamQuery(NULL), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED); /* a question is */
+  CHECK_EQUAL(cuStreamEndCapture(stream, &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   CHECK_EQUAL(cuStreamDestroy(stream), CUDA_SUCCESS);
 }
 
