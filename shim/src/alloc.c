@@ -109,6 +109,7 @@ CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes) {
   CUstreamCaptureMode mode = relax_capture();
   pthread_mutex_lock(&gb_lock);
   gb_context_get(context, device);
+  gb_pool_relieve();
   result = take(context, device, bytes, &address);
   pthread_mutex_unlock(&gb_lock);
   restore_capture(mode);
@@ -212,6 +213,7 @@ CUresult gb_free(CUdeviceptr pointer) {
   if (result == CUDA_SUCCESS) {
     pthread_mutex_lock(&gb_lock);
     result = drop_found(pointer, &found);
+    gb_pool_relieve();
     pthread_mutex_unlock(&gb_lock);
     if (result == CUDA_SUCCESS) count(-1ull, -found.bytes);
   }

@@ -68,6 +68,11 @@ static bool pool_has_room(const struct gb_chunk *chunk) {
   return gb_tier_account(chunk->tier, GB_ACCOUNT_POOLED) + chunk->bytes <= limit;
 }
 
+void gb_pool_relieve(void) {
+  if (gb_tier_account(GB_TIER_T2, GB_ACCOUNT_POOLED) == 0) return;
+  if (gb_t2_held() > gb_t2_capacity()) gb_pool_drop(GB_TIER_T2);
+}
+
 void gb_pool_trim(void) {
   if (gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > GB_POOL_T1_BYTES_MAX)
     gb_pool_drop(GB_TIER_T1);
@@ -100,7 +105,7 @@ void gb_chunks_give(struct gb_span *span) {
 static bool take_t1(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
   if (find_pooled(GB_TIER_T1, span->device, want, chunk)) return true;
   uint64_t room = gb_t1_room(span->device);
-  if (room < want && gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) > 0) {
+  if (room < want && gb_t1_account(span->device, GB_ACCOUNT_POOLED) > 0) {
     gb_pool_drop(GB_TIER_T1);
     room = gb_t1_room(span->device);
   }
@@ -130,7 +135,7 @@ static bool append(struct gb_span *span, const struct gb_chunk *chunk) {
 
 /* Host memory is slow to make, so a request that cannot succeed must fail before any is made. */
 static bool could_fit(const struct gb_span *span) {
-  uint64_t t1 = gb_t1_room(span->device) + gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED);
+  uint64_t t1 = gb_t1_room(span->device) + gb_t1_account(span->device, GB_ACCOUNT_POOLED);
   if (span->bytes <= t1) return true;
   return gb_host_numa_node() >= 0 && span->bytes - t1 <= gb_t2_headroom();
 }

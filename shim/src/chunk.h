@@ -27,6 +27,8 @@ CUresult gb_chunks_map(struct gb_span *span);
 CUresult gb_chunks_unmap(struct gb_span *span);
 /* Gives the (unmapped) handles to the pool, or to the driver when it is full. */
 void gb_chunks_give(struct gb_span *span);
+/* Gives pooled host memory back when the agent has lowered the limit below what is held. */
+void gb_pool_relieve(void);
 /* Drops what is pooled beyond the limits; for when nothing is unmapped any more. */
 void gb_pool_trim(void);
 /* Releases every pooled handle of the tier. returns: bytes. */

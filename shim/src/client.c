@@ -23,7 +23,8 @@
 #include "wire.h"
 
 #define HELLO_TIMEOUT_MS 3000
-#define FIRST_ANSWER_MS 700 /* what cuInit may wait for an agent that exists */
+/* How long cuInit waits for an agent that accepts; one that is absent fails at once. */
+#define FIRST_ANSWER_MS 3000
 #define BACKOFF_MS_MIN 100
 #define BACKOFF_MS_MAX 2000
 #define REFUSED_BACKOFF_MS 30000

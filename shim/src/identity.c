@@ -114,7 +114,9 @@ void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total
   uint64_t room = real_free;
   if (gb_core_active()) {
     uint64_t capacity = gb_t1_capacity(device);
-    uint64_t used = gb_tier_used(GB_TIER_T1);
+    uint64_t used = gb_t1_account(device, GB_ACCOUNT_USED) +
+                    gb_t1_account(device, GB_ACCOUNT_SIDE) +
+                    gb_t1_account(device, GB_ACCOUNT_PLAIN);
     bool limited = gb_config()->vram_budget < real_total;
     if (limited) {
       total = capacity;

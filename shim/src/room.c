@@ -17,7 +17,7 @@ _Atomic uint32_t gb_unmapped_count;
 
 static uint64_t free_local(CUdevice device) {
   uint64_t t2 = gb_host_numa_node() >= 0 ? gb_t2_headroom() : 0;
-  return gb_t1_room(device) + gb_tier_account(GB_TIER_T1, GB_ACCOUNT_POOLED) + t2;
+  return gb_t1_room(device) + gb_t1_account(device, GB_ACCOUNT_POOLED) + t2;
 }
 
 uint64_t gb_local_bytes(CUdevice device) {

@@ -69,6 +69,11 @@ uint64_t gb_tier_account(enum gb_tier tier, enum gb_account account) {
   return sum;
 }
 
+uint64_t gb_t1_account(CUdevice device, enum gb_account account) {
+  int index = gb_arena_device_index(device);
+  return index < 0 ? 0 : load(&tiers.t1[index][account]);
+}
+
 uint64_t gb_tier_used(enum gb_tier tier) {
   if (tier == GB_TIER_T1R || tier == GB_TIER_T2R) return load(&tiers.feeder[tier]);
   return gb_tier_account(tier, GB_ACCOUNT_USED) + gb_tier_account(tier, GB_ACCOUNT_SIDE) +

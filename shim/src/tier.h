@@ -50,6 +50,8 @@ uint64_t gb_t2_capacity(void);
 /* What the agent has granted, for HELLO after a reconnect. Any thread. */
 uint64_t gb_t2_held(void);
 
+/* One account of one device's T1. Any thread. */
+uint64_t gb_t1_account(CUdevice device, enum gb_account account);
 /* Sum of one account over the devices. Any thread. */
 uint64_t gb_tier_account(enum gb_tier tier, enum gb_account account);
 /* used + side + plain of a tier, now and at its peak. Any thread. */
