@@ -40,6 +40,11 @@ CUresult sim_capture_guard(void) {
   return CUDA_SUCCESS;
 }
 
+CUresult sim_capture_forbidden(void) {
+  for (size_t i = 0; i < capture_count; i++) captures[i]->invalid = true;
+  return capture_count == 0 ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+}
+
 CUresult sim_capture_add(struct sim_stream *stream, struct sim_op *op) {
   struct sim_capture *capture = stream->capture;
   CUresult result = capture->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_SUCCESS;

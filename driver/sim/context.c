@@ -181,7 +181,7 @@ CUresult cuCtxGetDevice_v2(CUdevice *device, CUcontext handle) {
 static CUresult synchronize(struct sim_context *context) {
   if (context == NULL) return CUDA_ERROR_INVALID_CONTEXT;
   pthread_mutex_lock(&sim_lock);
-  CUresult result = sim_capture_guard();
+  CUresult result = sim_capture_forbidden();
   if (result == CUDA_SUCCESS) result = sim_context_wait(context);
   pthread_mutex_unlock(&sim_lock);
   return result;

@@ -5,8 +5,6 @@
 
 #include <stdio.h>
 
-#define SIM_DRIVER_VERSION 13000
-
 CUresult cuInit(unsigned flags) {
   SIM_ENTER(SIM_NEED_NOTHING);
   if (flags != 0) return CUDA_ERROR_INVALID_VALUE;

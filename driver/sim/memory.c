@@ -314,8 +314,10 @@ CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags) {
   SIM_ENTER(SIM_NEED_CONTEXT);
   if (pointer == NULL || bytes == 0 || flags > 15) return CUDA_ERROR_INVALID_VALUE;
   pthread_mutex_lock(&sim_lock);
-  const bool taken = sim_region_overlaps((uint64_t)pointer, bytes);
-  if (!taken)
+  CUresult result = sim_capture_guard();
+  if (result == CUDA_SUCCESS && sim_region_overlaps((uint64_t)pointer, bytes))
+    result = CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+  if (result == CUDA_SUCCESS)
     sim_region_add((struct sim_region){.base = (uint64_t)pointer,
                                        .bytes = bytes,
                                        .kind = SIM_REGION_REGISTERED,
@@ -323,7 +325,7 @@ CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags) {
                                        .flags = flags,
                                        .context = sim_current()});
   pthread_mutex_unlock(&sim_lock);
-  return taken ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED : CUDA_SUCCESS;
+  return result;
 }
 
 CUresult cuMemHostUnregister(void *pointer) {

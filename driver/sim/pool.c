@@ -82,6 +82,7 @@ static CUresult free_async(CUdeviceptr pointer, CUstream handle, CUstream fallba
   struct sim_stream *stream = SIM_S(handle);
   const struct sim_region *region = sim_region_find(pointer);
   CUresult result = stream == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
+  if (result == CUDA_SUCCESS && stream->capture == NULL) result = sim_capture_guard();
   if (result == CUDA_SUCCESS &&
       (region == NULL || region->base != pointer || region->kind > SIM_REGION_POOL))
     result = sim_strict(CUDA_ERROR_INVALID_VALUE,

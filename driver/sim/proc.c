@@ -31,12 +31,14 @@ static const struct symbol symbols[] = {
 #include "gb_cuda/functions.def"
 };
 
-/* True when `name` is `base` or `base`_vN. */
+/* True when `name` is `base` or `base`_vN. A request names the base only: cuMemAlloc_v2 is unknown.
+ */
 static bool is_version_of(const char *name, const char *base, size_t length) {
   if (strncmp(name, base, length) != 0) return false;
   const char *rest = name + length;
-  return *rest == '\0' ||
-         (rest[0] == '_' && rest[1] == 'v' && isdigit((unsigned char)rest[2]) && rest[3] == '\0');
+  if (*rest != '\0')
+    return rest[0] == '_' && rest[1] == 'v' && isdigit((unsigned char)rest[2]) && rest[3] == '\0';
+  return length < 3 || base[length - 3] != '_' || base[length - 2] != 'v';
 }
 
 /* True when some ABI of the name answers per-thread requests: then only such ones do. */
@@ -47,11 +49,12 @@ static bool has_per_thread(const char *base, size_t length) {
   return false;
 }
 
-/* The newest ABI of the name that is not newer than the version asked for. Without one the driver
- * answers success, NULL and a status; where there is no room for the status, an error. */
+/* The newest ABI of the name that is not newer than the version asked for; NULL for none. The
+ * runtime's first question has an empty name, and NULL is the driver's answer to it. */
 static CUresult resolve(const char *base, void **address, int version, cuuint64_t flags,
                         CUdriverProcAddressQueryResult *status) {
-  if (base == NULL || address == NULL || version < 0 || flags > 3) return CUDA_ERROR_INVALID_VALUE;
+  if (base == NULL || address == NULL || version > SIM_DRIVER_VERSION || flags > 3)
+    return CUDA_ERROR_INVALID_VALUE;
   const size_t length = strlen(base);
   const bool per_thread =
       (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0 && has_per_thread(base, length);
@@ -67,25 +70,14 @@ static CUresult resolve(const char *base, void **address, int version, cuuint64_
     best = since;
     *address = per_thread ? symbols[i].per_thread : symbols[i].address;
   }
+  if (*address == NULL && *base != '\0')
+    sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags,
+            known ? "too old" : "unknown");
   if (status != NULL)
     *status = *address != NULL ? CU_GET_PROC_ADDRESS_SUCCESS
               : known          ? CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT
                                : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-  if (*address == NULL)
-    sim_log(1, "cuGetProcAddress(%s, %d, %llu): %s", base, version, (unsigned long long)flags,
-            known ? "too old" : "unknown");
-  return *address != NULL || status != NULL ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
-}
-
-/* The runtime's first question has an empty name and only wants to see the call work. */
-static CUresult get(const char *base, void **address, int version, cuuint64_t flags,
-                    CUdriverProcAddressQueryResult *status, void *itself) {
-  if (base != NULL && *base == '\0' && address != NULL) {
-    *address = itself;
-    if (status != NULL) *status = CU_GET_PROC_ADDRESS_SUCCESS;
-    return CUDA_SUCCESS;
-  }
-  return resolve(base, address, version, flags, status);
+  return CUDA_SUCCESS;
 }
 
 static cuuint64_t thread_flags(cuuint64_t flags) {
@@ -95,20 +87,33 @@ static cuuint64_t thread_flags(cuuint64_t flags) {
 CUresult cuGetProcAddress_v2(const char *base, void **address, int version, cuuint64_t flags,
                              CUdriverProcAddressQueryResult *status) {
   SIM_ENTER(SIM_NEED_NOTHING);
-  return get(base, address, version, flags, status, (void *)cuGetProcAddress_v2);
+  return resolve(base, address, version, flags, status);
 }
+
 CUresult cuGetProcAddress_v2_ptsz(const char *base, void **address, int version, cuuint64_t flags,
                                   CUdriverProcAddressQueryResult *status) {
   SIM_ENTER(SIM_NEED_NOTHING);
-  return get(base, address, version, thread_flags(flags), status, (void *)cuGetProcAddress_v2_ptsz);
+  return resolve(base, address, version, thread_flags(flags), status);
 }
+
+/* The first form has no status: no answer is an error, and the pointer stays as it was. */
+static CUresult resolve_first(const char *base, void **address, int version, cuuint64_t flags) {
+  void *found = NULL;
+  if (address == NULL) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = resolve(base, &found, version, flags, NULL);
+  if (result == CUDA_SUCCESS && found == NULL && *base != '\0') return CUDA_ERROR_NOT_FOUND;
+  if (result == CUDA_SUCCESS) *address = found;
+  return result;
+}
+
 CUresult cuGetProcAddress(const char *base, void **address, int version, cuuint64_t flags) {
   SIM_ENTER(SIM_NEED_NOTHING);
-  return get(base, address, version, flags, NULL, (void *)cuGetProcAddress);
+  return resolve_first(base, address, version, flags);
 }
+
 CUresult cuGetProcAddress_ptsz(const char *base, void **address, int version, cuuint64_t flags) {
   SIM_ENTER(SIM_NEED_NOTHING);
-  return get(base, address, version, thread_flags(flags), NULL, (void *)cuGetProcAddress_ptsz);
+  return resolve_first(base, address, version, thread_flags(flags));
 }
 
 /*

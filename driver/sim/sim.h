@@ -25,6 +25,7 @@
 #include "gbsim_kernel.h"
 #include "gpu.h"
 
+#define SIM_DRIVER_VERSION 13000
 #define SIM_GRANULARITY (2ull << 20)
 #define SIM_PAGE 4096ull
 #define SIM_ALLOC_ALIGN 512ull
@@ -35,7 +36,8 @@
 #define SIM_SNAPSHOT_BYTES_MAX                                      \
   65536u /* pageable sources up to this size are copied at the call \
           */
-#define SIM_HINT_BYTES_MIN (64ull << 20) /* smaller hinted reservations may land elsewhere */
+#define SIM_HINT_BYTES_MIN (26ull << 20) /* the driver puts smaller hinted reservations elsewhere \
+                                          */
 
 struct sim_context;
 struct sim_stream;
@@ -350,6 +352,8 @@ void sim_streams_fork_child(void);
 
 /* Refuses calls that a live capture forbids (and invalidates the capture). locks: held. */
 CUresult sim_capture_guard(void);
+/* The same for calls that no mode allows. locks: held. */
+CUresult sim_capture_forbidden(void);
 /* Takes the stream's operation as a graph node. locks: held. */
 CUresult sim_capture_add(struct sim_stream *stream, struct sim_op *op);
 void sim_exec_run(struct sim_exec *exec);

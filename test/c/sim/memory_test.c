@@ -80,9 +80,9 @@ static void hints_are_honoured_for_large_reservations_only(void) {
   CHECK_EQUAL(large, hint);
   CHECK_EQUAL(cuMemAddressReserve(&small, 2 * MIB, 0, hint + GIB * 128, 0), CUDA_SUCCESS);
   CHECK(small != hint + GIB * 128);
-  CHECK_EQUAL(cuMemAddressReserve(&middle, 64 * MIB, 0, hint + GIB * 192, 0), CUDA_SUCCESS);
+  CHECK_EQUAL(cuMemAddressReserve(&middle, 26 * MIB, 0, hint + GIB * 192, 0), CUDA_SUCCESS);
   CHECK_EQUAL(middle, hint + GIB * 192);
-  CHECK_EQUAL(cuMemAddressFree(middle, 64 * MIB), CUDA_SUCCESS);
+  CHECK_EQUAL(cuMemAddressFree(middle, 26 * MIB), CUDA_SUCCESS);
   CHECK_EQUAL(small % (2 * MIB), 0);
   CHECK_EQUAL(cuMemAddressReserve(&odd, 2 * MIB + 4096, 0, 0, 0), CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(cuMemAddressReserve(&odd, 64 * GIB, 0, hint, 0),

@@ -66,6 +66,7 @@ static const struct want wants[] = {
     {"cuMemCreate", 10010, 0, NULL},
     {"cuNoSuchCall", 13000, 0, NULL},
     {"cuMem", 13000, 0, NULL},
+    {"cuMemAlloc_v2", 13000, 0, NULL},
 };
 
 static void names_versions_and_flags(void) {
@@ -95,7 +96,11 @@ static void no_status_and_no_name_are_tolerated(void) {
   CHECK_EQUAL(cuGetProcAddress_v2("", &address, 0, 0, NULL), CUDA_SUCCESS);
   CHECK_EQUAL(cuGetProcAddress_v2("cuInit", &address, 2000, 0, NULL), CUDA_SUCCESS);
   CHECK(address == dlsym(driver, "cuInit"));
-  CHECK_EQUAL(cuGetProcAddress_v2("cuNoSuchCall", &address, 2000, 0, NULL), CUDA_ERROR_NOT_FOUND);
+  CHECK_EQUAL(cuGetProcAddress_v2("cuNoSuchCall", &address, 2000, 0, NULL), CUDA_SUCCESS);
+  CHECK(address == NULL);
+  CHECK_EQUAL(cuGetProcAddress_v2("cuMemAlloc", &address, 13001, 0, NULL),
+              CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(cuGetProcAddress("cuNoSuchCall", &address, 12000, 0), CUDA_ERROR_NOT_FOUND);
   CHECK_EQUAL(cuGetProcAddress_v2(NULL, &address, 2000, 0, NULL), CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(cuGetProcAddress("cuMemAlloc", &address, 12000, 0), CUDA_SUCCESS);
   CHECK(address == dlsym(driver, "cuMemAlloc_v2"));
