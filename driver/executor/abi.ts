@@ -2,6 +2,7 @@
 // Mirrors driver/executor/gb_exec.h: constants, the layout of every struct, and a codec. A test compiles the header and
 // compares every size and offset with LAYOUTS.
 import { GbError } from '../../proto/base/errors.js';
+import { struct, type StructLayout } from '../../proto/base/struct.js';
 
 export const GBX_VERSION = 1;
 export const GBX_PAYLOAD_BYTES_MAX = 4096;
@@ -24,130 +25,77 @@ export const GbxStatus = {
   SYSTEM: 7,
 } as const;
 
-type Scalar = 'u16' | 'u32' | 'i32' | 'u64';
-type FieldType = Scalar | readonly [Scalar, number];
-type ScalarValue<T> = T extends 'u64' ? bigint : number;
-type FieldValue<T> = T extends Scalar
-  ? ScalarValue<T>
-  : T extends readonly [infer S, number]
-    ? readonly ScalarValue<S>[]
-    : never;
-type Fields = Readonly<Record<string, FieldType>>;
-type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]> };
-
-export interface Struct<F extends Fields> {
-  readonly size: number;
-  readonly offsets: Readonly<Record<keyof F & string, number>>;
-  /** @throws GbError PROTOCOL_VIOLATION unless `bytes` has exactly the struct's size. */
-  decode(bytes: Buffer): StructValue<F>;
-  encode(value: StructValue<F>): Buffer;
-}
-
-const SIZES: Readonly<Record<Scalar, number>> = { u16: 2, u32: 4, i32: 4, u64: 8 };
-
-function readScalar(buffer: Buffer, offset: number, type: Scalar): number | bigint {
-  if (type === 'u16') return buffer.readUInt16LE(offset);
-  if (type === 'u32') return buffer.readUInt32LE(offset);
-  return type === 'i32' ? buffer.readInt32LE(offset) : buffer.readBigUInt64LE(offset);
-}
-
-function writeScalar(buffer: Buffer, offset: number, type: Scalar, value: number | bigint): void {
-  if (type === 'u16') buffer.writeUInt16LE(value as number, offset);
-  else if (type === 'u32') buffer.writeUInt32LE(value as number, offset);
-  else if (type === 'i32') buffer.writeInt32LE(value as number, offset);
-  else buffer.writeBigUInt64LE(value as bigint, offset);
-}
-
-function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
-  const offsets: Record<string, number> = {};
-  let size = 0;
-  for (const [field, type] of Object.entries(fields)) {
-    const [scalar, count] = typeof type === 'string' ? [type, 1] : type;
-    if (size % SIZES[scalar] !== 0) throw new Error(`${name}.${field} would need padding`);
-    offsets[field] = size;
-    size += SIZES[scalar] * count;
-  }
-  const total = size;
-  return {
-    size: total,
-    offsets: offsets as Record<keyof F & string, number>,
-    decode(bytes) {
-      if (bytes.length !== total)
-        throw new GbError('PROTOCOL_VIOLATION', `${name} of ${bytes.length} bytes`);
-      const value: Record<string, unknown> = {};
-      for (const [field, type] of Object.entries(fields)) {
-        const offset = offsets[field] as number;
-        if (typeof type === 'string') value[field] = readScalar(bytes, offset, type);
-        else {
-          const [scalar, count] = type;
-          value[field] = Array.from({ length: count }, (_, i) =>
-            readScalar(bytes, offset + i * SIZES[scalar], scalar),
-          );
-        }
-      }
-      return value as StructValue<F>;
-    },
-    encode(value) {
-      const buffer = Buffer.alloc(total);
-      for (const [field, type] of Object.entries(fields)) {
-        const offset = offsets[field] as number;
-        if (typeof type === 'string')
-          writeScalar(buffer, offset, type, value[field] as number | bigint);
-        else {
-          const items = value[field] as readonly (number | bigint)[];
-          items.forEach((item, i) =>
-            writeScalar(buffer, offset + i * SIZES[type[0]], type[0], item),
-          );
-        }
-      }
-      return buffer;
-    },
-  };
-}
-
-export const gbxFrame = struct('gbx_frame', {
-  payload_bytes: 'u32',
-  type: 'u16',
-  flags: 'u16',
-  request_id: 'u64',
-});
-export const gbxInit = struct('gbx_init', {
-  version: 'u32',
-  gpu_count: 'u32',
-  arena_base: 'u64',
-  arena_bytes: 'u64',
-  staging_bytes: 'u64',
-  gpu_ordinals: ['i32', GBX_GPUS_MAX],
-});
-export const gbxInitReply = struct('gbx_init_reply', {
-  status: 'u32',
-  detail: 'i32',
-  staging_fd: 'i32',
-  ram_is_host_numa: 'u32',
-  arena_base: 'u64',
-});
-export const gbxRange = struct('gbx_range', {
-  device_kind: 'u32',
-  device_index: 'i32',
-  offset: 'u64',
-  length: 'u64',
-});
-export const gbxTransfer = struct('gbx_transfer', {
-  offset: 'u64',
-  length: 'u64',
-  staging_offset: 'u64',
-});
-export const gbxStatus = struct('gbx_status', { status: 'u32', detail: 'i32', bytes: 'u64' });
-export const gbxStat = struct('gbx_stat', {
-  status: 'u32',
-  detail: 'i32',
-  ram_bytes: 'u64',
-  ram_locked_bytes: 'u64',
-  vram_bytes: ['u64', GBX_GPUS_MAX],
-  read_bytes: 'u64',
-  write_bytes: 'u64',
-  range_count: 'u64',
-});
+export const gbxFrame = struct(
+  'gbx_frame',
+  {
+    payload_bytes: 'u32',
+    type: 'u16',
+    flags: 'u16',
+    request_id: 'u64',
+  },
+  { exact: true },
+);
+export const gbxInit = struct(
+  'gbx_init',
+  {
+    version: 'u32',
+    gpu_count: 'u32',
+    arena_base: 'u64',
+    arena_bytes: 'u64',
+    staging_bytes: 'u64',
+    gpu_ordinals: ['i32', GBX_GPUS_MAX],
+  },
+  { exact: true },
+);
+export const gbxInitReply = struct(
+  'gbx_init_reply',
+  {
+    status: 'u32',
+    detail: 'i32',
+    staging_fd: 'i32',
+    ram_is_host_numa: 'u32',
+    arena_base: 'u64',
+  },
+  { exact: true },
+);
+export const gbxRange = struct(
+  'gbx_range',
+  {
+    device_kind: 'u32',
+    device_index: 'i32',
+    offset: 'u64',
+    length: 'u64',
+  },
+  { exact: true },
+);
+export const gbxTransfer = struct(
+  'gbx_transfer',
+  {
+    offset: 'u64',
+    length: 'u64',
+    staging_offset: 'u64',
+  },
+  { exact: true },
+);
+export const gbxStatus = struct(
+  'gbx_status',
+  { status: 'u32', detail: 'i32', bytes: 'u64' },
+  { exact: true },
+);
+export const gbxStat = struct(
+  'gbx_stat',
+  {
+    status: 'u32',
+    detail: 'i32',
+    ram_bytes: 'u64',
+    ram_locked_bytes: 'u64',
+    vram_bytes: ['u64', GBX_GPUS_MAX],
+    read_bytes: 'u64',
+    write_bytes: 'u64',
+    range_count: 'u64',
+  },
+  { exact: true },
+);
 
 /** Every struct by its C name; what a test compares with the compiler's answers. */
 export const LAYOUTS: Readonly<

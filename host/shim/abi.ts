@@ -2,6 +2,7 @@
 // Mirrors shim/include/gb_abi.h: constants, the layout of every struct, and a codec with bounds
 // checks. A test compiles the header and compares every size and offset with LAYOUTS.
 import { GbError } from '../../proto/base/errors.js';
+import { struct, type StructLayout } from '../../proto/base/struct.js';
 
 export const ABI_MAJOR = 1;
 export const ABI_MINOR = 0;
@@ -52,121 +53,6 @@ export const FEATURE_GATED = 1n;
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
 
-type FieldType =
-  'u16' | 'u32' | 'i32' | 'u64' | { bytes: number } | { text: number } | { u64s: number };
-type FieldValue<T extends FieldType> = T extends 'u16' | 'u32' | 'i32'
-  ? number
-  : T extends 'u64'
-    ? bigint
-    : T extends { bytes: number }
-      ? Uint8Array
-      : T extends { text: number }
-        ? string
-        : readonly bigint[];
-type Fields = Readonly<Record<string, FieldType>>;
-type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]> };
-
-export interface FieldLayout {
-  readonly offset: number;
-  readonly size: number;
-}
-
-export interface Struct<F extends Fields> {
-  readonly size: number;
-  readonly layout: Readonly<Record<keyof F & string, FieldLayout>>;
-  /** Bytes beyond the struct are ignored (a newer peer). @throws GbError PROTOCOL_VIOLATION when it
-   *  is too short. */
-  decode(buffer: Uint8Array): StructValue<F>;
-  /** Text is cut to fit with its NUL. @throws RangeError on a number out of its field's range. */
-  encode(value: StructValue<F>): Buffer;
-}
-
-function sizeOf(type: FieldType): { size: number; align: number } {
-  if (type === 'u16') return { size: 2, align: 2 };
-  if (type === 'u32' || type === 'i32') return { size: 4, align: 4 };
-  if (type === 'u64') return { size: 8, align: 8 };
-  if ('bytes' in type) return { size: type.bytes, align: 1 };
-  if ('text' in type) return { size: type.text, align: 1 };
-  return { size: type.u64s * 8, align: 8 };
-}
-
-function readField(
-  buffer: Buffer,
-  offset: number,
-  type: FieldType,
-): number | bigint | Uint8Array | string | bigint[] {
-  if (type === 'u16') return buffer.readUInt16LE(offset);
-  if (type === 'u32') return buffer.readUInt32LE(offset);
-  if (type === 'i32') return buffer.readInt32LE(offset);
-  if (type === 'u64') return buffer.readBigUInt64LE(offset);
-  if ('bytes' in type) return Uint8Array.from(buffer.subarray(offset, offset + type.bytes));
-  if ('text' in type) {
-    const field = buffer.subarray(offset, offset + type.text);
-    const end = field.indexOf(0);
-    return field.subarray(0, end < 0 ? field.length : end).toString('utf8');
-  }
-  return Array.from({ length: type.u64s }, (_, index) =>
-    buffer.readBigUInt64LE(offset + index * 8),
-  );
-}
-
-function writeField(buffer: Buffer, offset: number, type: FieldType, value: unknown): void {
-  if (type === 'u16') buffer.writeUInt16LE(value as number, offset);
-  else if (type === 'u32') buffer.writeUInt32LE(value as number, offset);
-  else if (type === 'i32') buffer.writeInt32LE(value as number, offset);
-  else if (type === 'u64') buffer.writeBigUInt64LE(value as bigint, offset);
-  else if ('bytes' in type) {
-    const bytes = value as Uint8Array;
-    if (bytes.length !== type.bytes) throw new RangeError(`expected ${type.bytes} bytes`);
-    buffer.set(bytes, offset);
-  } else if ('text' in type) buffer.write(value as string, offset, type.text - 1, 'utf8');
-  else {
-    const words = value as readonly bigint[];
-    if (words.length !== type.u64s) throw new RangeError(`expected ${type.u64s} words`);
-    words.forEach((word, index) => buffer.writeBigUInt64LE(word, offset + index * 8));
-  }
-}
-
-function struct<const F extends Fields>(name: string, fields: F): Struct<F> {
-  const layout: Record<string, FieldLayout> = {};
-  let offset = 0;
-  let alignMax = 1;
-  for (const [field, type] of Object.entries(fields)) {
-    const { size, align } = sizeOf(type);
-    if (offset % align !== 0) throw new Error(`${name}.${field} would need padding`);
-    layout[field] = { offset, size };
-    offset += size;
-    alignMax = Math.max(alignMax, align);
-  }
-  if (offset % alignMax !== 0) throw new Error(`${name} would need padding at its end`);
-  const size = offset;
-  return {
-    size,
-    layout: layout as Record<keyof F & string, FieldLayout>,
-    decode(bytes) {
-      if (bytes.length < size) {
-        throw new GbError(
-          'PROTOCOL_VIOLATION',
-          `${name} has ${bytes.length} bytes, expected ${size}`,
-        );
-      }
-      const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-      const entries = Object.entries(fields).map(([field, type]) => [
-        field,
-        readField(buffer, layout[field]!.offset, type),
-      ]);
-      return Object.fromEntries(entries) as StructValue<F>;
-    },
-    encode(value) {
-      const buffer = Buffer.alloc(size);
-      for (const [field, type] of Object.entries(fields)) {
-        writeField(buffer, layout[field]!.offset, type, value[field]);
-      }
-      return buffer;
-    },
-  };
-}
-
 export const gbFrame = struct('gb_frame', {
   payload_bytes: 'u32',
   type: 'u16',
@@ -187,7 +73,7 @@ export const gbHello = struct('gb_hello', {
   arena_bytes: 'u64',
   vram_budget_bytes: 'u64',
   ram_budget_bytes: 'u64',
-  held_bytes: { u64s: TIER_COUNT },
+  held_bytes: ['u64', TIER_COUNT],
   device_total_bytes: 'u64',
   device_name: { text: 64 },
   device_uuid: { bytes: 16 },
@@ -201,7 +87,7 @@ export const gbHelloAck = struct('gb_hello_ack', {
   features: 'u64',
   agent_pid: 'u32',
   reserved: 'u32',
-  limit_bytes: { u64s: TIER_COUNT },
+  limit_bytes: ['u64', TIER_COUNT],
 });
 
 export const gbBudget = struct('gb_budget', { tier: 'u32', reserved: 'u32', bytes: 'u64' });
@@ -228,8 +114,8 @@ export const gbStatusReply = struct('gb_status_reply', {
 });
 
 export const gbReport = struct('gb_report', {
-  used_bytes: { u64s: TIER_COUNT },
-  peak_bytes: { u64s: TIER_COUNT },
+  used_bytes: ['u64', TIER_COUNT],
+  peak_bytes: ['u64', TIER_COUNT],
   allocation_count: 'u64',
   allocated_bytes: 'u64',
   launch_count: 'u64',
@@ -253,24 +139,23 @@ export const gbEvent = struct('gb_event', {
 
 export const gbLost = struct('gb_lost', { offset: 'u64', length: 'u64', feeder: { text: 64 } });
 
-export const gbLimits = struct('gb_limits', { limit_bytes: { u64s: TIER_COUNT } });
+export const gbLimits = struct('gb_limits', { limit_bytes: ['u64', TIER_COUNT] });
 
 /** Every struct by its C name, for the test that compiles the header. */
-export const LAYOUTS: Readonly<Record<string, Pick<Struct<Fields>, 'size' | 'layout' | 'decode'>>> =
-  {
-    gb_frame: gbFrame,
-    gb_hello: gbHello,
-    gb_hello_ack: gbHelloAck,
-    gb_budget: gbBudget,
-    gb_budget_reply: gbBudgetReply,
-    gb_range: gbRange,
-    gb_transfer: gbTransfer,
-    gb_status_reply: gbStatusReply,
-    gb_report: gbReport,
-    gb_event: gbEvent,
-    gb_lost: gbLost,
-    gb_limits: gbLimits,
-  };
+export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
+  gb_frame: gbFrame,
+  gb_hello: gbHello,
+  gb_hello_ack: gbHelloAck,
+  gb_budget: gbBudget,
+  gb_budget_reply: gbBudgetReply,
+  gb_range: gbRange,
+  gb_transfer: gbTransfer,
+  gb_status_reply: gbStatusReply,
+  gb_report: gbReport,
+  gb_event: gbEvent,
+  gb_lost: gbLost,
+  gb_limits: gbLimits,
+};
 
 export type Hello = ReturnType<typeof gbHello.decode>;
 export type Report = ReturnType<typeof gbReport.decode>;

@@ -15,15 +15,8 @@ interface Layout {
 }
 type Layouts = Readonly<Record<string, Layout>>;
 
-const shimLayouts: Layouts = Object.fromEntries(
-  Object.entries(SHIM_LAYOUTS).map(([name, { size, layout }]) => [
-    name,
-    { size, offsets: Object.fromEntries(Object.entries(layout).map(([field, at]) => [field, at.offset])) },
-  ]),
-);
-
 const HEADERS: readonly (readonly [string, Layouts])[] = [
-  ['shim/include/gb_abi.h', shimLayouts],
+  ['shim/include/gb_abi.h', SHIM_LAYOUTS],
   ['driver/executor/gb_exec.h', EXECUTOR_LAYOUTS],
 ];
 

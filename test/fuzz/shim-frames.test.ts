@@ -46,7 +46,7 @@ test(
         fc.uint8Array({ maxLength: 400 }),
         (struct, bytes) => {
           if (bytes.length < struct.size) expect(() => struct.decode(bytes)).toThrow(GbError);
-          else expect(Object.keys(struct.decode(bytes))).toEqual(Object.keys(struct.layout));
+          else expect(Object.keys(struct.decode(bytes))).toEqual(Object.keys(struct.offsets));
         },
       ),
     );
