@@ -64,6 +64,7 @@ static int accepted(CUresult result, unsigned *refused, const char *what) {
 
 static void synchronise(struct worker *w) {
   CUresult result = cuStreamSynchronize(w->stream);
+  if (expect_loss && result == CUDA_ERROR_EXTERNAL_DEVICE) lost = own_lost = 1;
   CHECK(result == CUDA_SUCCESS || lost, "synchronise: %d", result);
 }
 
