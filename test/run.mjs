@@ -9,7 +9,8 @@ import { join } from 'node:path';
 const scratch = mkdtempSync(join(tmpdir(), 'greenboost-test-'));
 const jestReport = join(scratch, 'jest.json');
 
-/** Kinds: `exit` is one test (its exit status); `jest` and `c` (last line `N passed, N failed`) bring their own counts. */
+/** Kinds: `exit` is one test (its exit status); `jest` brings its counts in its report; `c` prints one line
+ *  `[part: ]N passed, N failed` for each of its programs. */
 const SUITES = [
   exit('types', 'node_modules/.bin/tsc', ['-p', 'test/tsconfig.json']),
   exit('lint', 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
@@ -92,10 +93,10 @@ function countsOf(suite, { code, output }) {
     const failed = report.numFailedTests + suitesBroken;
     return [report.numPassedTests, code !== 0 && failed === 0 ? 1 : failed];
   }
-  const match = /(\d+) passed, (\d+) failed\s*$/.exec(output.trimEnd());
-  if (!match) return [0, 1];
-  const failed = Number(match[2]);
-  return [Number(match[1]), code !== 0 && failed === 0 ? 1 : failed];
+  const lines = [...output.matchAll(/^(?:[\w.-]+: )?(\d+) passed, (\d+) failed$/gm)];
+  if (lines.length === 0) return [0, 1];
+  const [passed, failed] = [1, 2].map((group) => lines.reduce((sum, line) => sum + Number(line[group]), 0));
+  return [passed, code !== 0 && failed === 0 ? 1 : failed];
 }
 
 const wanted = process.argv.slice(2);
