@@ -8,9 +8,10 @@ CORE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
 CORE_TSAN := -fsanitize=thread -O1
 CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
 CORE_COMMON := $(CORE_OUT)/kernels.so $(CORE_OUT)/agent $(CORE_SIM)
+CORE_PLAIN := $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
 
 .PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-gpu
-test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
+test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_PLAIN)
 	test/c/core/run.sh plain $(BUILD)/lib/libgreenboost_cuda.so
 test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/edges $(CORE_OUT)/asan/libgreenboost_cuda.so
 	test/c/core/run.sh asan $(CORE_OUT)/asan/libgreenboost_cuda.so
@@ -18,7 +19,7 @@ test-c-core-tsan: $(CORE_COMMON) $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/edges
 	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so
 
 # Needs a GPU and nvcc; not part of make test.
-test-c-core-gpu: $(CORE_COMMON) $(CORE_OUT)/kernels.ptx $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
+test-c-core-gpu: $(CORE_COMMON) $(CORE_OUT)/kernels.ptx $(CORE_PLAIN)
 	test/c/core/run.sh gpu $(BUILD)/lib/libgreenboost_cuda.so
 
 $(CORE_OUT)/kernels.ptx: test/c/core/kernels.cu

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the model program under the preloaded shim: run.sh plain|asan|tsan|gpu SHIM. Prints one line for each run. gpu: on
-# the machine's own driver and GPU instead of the simulated ones. Ends with "N passed, N failed" runs.
+# Runs the model program under the preloaded shim: run.sh plain|asan|tsan|gpu SHIM. Prints one line
+# for each run. gpu: on the machine's own driver and GPU instead of the simulated ones. Ends with
+# "N passed, N failed" runs.
 set -u
 variant=$1
 shim=$(realpath "$2")
@@ -84,7 +85,8 @@ no_agent() {
   program "local tiers, 1 thread" 11 "$steps" 1 120 16
   expect "T1 was filled to the byte" "$(tier peak_bytes t1) == 33554432"
   expect "T2 was used" "$(tier peak_bytes t2) > 0"
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0 && $(tier used_bytes t1) <= 2097152"
+  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0"
+  expect "at most a slab is kept" "$(tier used_bytes t1) <= 2097152"
   program "local tiers, 8 threads" 12 "$((steps / 2))" 8 120 8
   expect "nothing is left" "$(figure allocation_count) == 0 && $(figure allocated_bytes) == 0"
   expect "T1 stays within its budget" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 134217728"
@@ -136,7 +138,8 @@ gated() { # gated NAME SEED STEPS THREADS LARGEST FAULTS...
   agent_start "$@"
   program "$name" "$seed" "$count" "$threads" "${live:-110}" "$largest"
   agent_stop
-  expect "$name: feeders held bytes" "$(tier peak_bytes t2r) > 0 && $(figure fetch_bytes) > 0 && $(figure evict_bytes) > 0"
+  expect "$name: feeders held bytes" "$(tier peak_bytes t2r) > 0"
+  expect "$name: bytes moved" "$(figure fetch_bytes) > 0 && $(figure evict_bytes) > 0"
   expect "$name: budgets" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 33554432"
   expect "$name: nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2r) == 0"
   expect "$name: the agent's account" "$(agent_figure placed_bytes) == 0 && $(agent_figure errors) == 0"
