@@ -59,7 +59,8 @@ export const SILENCE_RECONNECT_MS = 6_000;
 /** Bandwidth probes stop at whichever comes first. */
 export const LINK_PROBE_BYTES = 64 * MIB;
 export const LINK_PROBE_MS = 1_000;
-export const LINK_PROBE_PINGS = 15;
+export const LINK_PROBE_PINGS = 200;
+export const LINK_PROBE_PINGS_MS = 250;
 export const LINKS_MAX = 64;
 
 // Agent.
