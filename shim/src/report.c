@@ -157,10 +157,12 @@ bool gb_report_take(struct gb_report *report) {
   return changed;
 }
 
-static void print_tiers(FILE *file, const char *name, const uint64_t values[GB_TIER_COUNT]) {
-  fprintf(file, "  \"%s\": {\"t1\": %llu, \"t2\": %llu, \"t1r\": %llu, \"t2r\": %llu},\n", name,
-          (unsigned long long)values[GB_TIER_T1], (unsigned long long)values[GB_TIER_T2],
-          (unsigned long long)values[GB_TIER_T1R], (unsigned long long)values[GB_TIER_T2R]);
+/* what: "Used" or "Peak"; the names are those of `greenboost status --json`. */
+static void print_tiers(FILE *file, const char *what, const uint64_t values[GB_TIER_COUNT]) {
+  static const char *const names[GB_TIER_COUNT] = {"vram", "ram", "feederVram", "feederRam"};
+  for (int tier = 0; tier < GB_TIER_COUNT; tier++) {
+    fprintf(file, "  \"%s%sBytes\": %llu,\n", names[tier], what, (unsigned long long)values[tier]);
+  }
 }
 
 static void print_budget(FILE *file, const char *name, uint64_t bytes) {
@@ -186,27 +188,27 @@ void gb_report_write(void) {
   fprintf(file, "{\n  \"pid\": %d,\n  \"agent\": %s,\n  \"gated\": %s,\n  \"report\": \"%s\",\n",
           (int)getpid(), gb_client_ready() ? "true" : "false", config->gated ? "true" : "false",
           config->honest ? "honest" : "extend");
-  print_budget(file, "vram_budget_bytes", config->vram_budget);
-  print_budget(file, "ram_budget_bytes", config->ram_budget);
-  fprintf(file, "  \"arena_base\": \"0x%llx\",\n  \"arena_bytes\": %llu,\n",
+  print_budget(file, "vramBudgetBytes", config->vram_budget);
+  print_budget(file, "ramBudgetBytes", config->ram_budget);
+  fprintf(file, "  \"arenaBase\": \"0x%llx\",\n  \"arenaBytes\": %llu,\n",
           (unsigned long long)gb_arena_base_address, (unsigned long long)gb_arena_size_bytes);
-  print_tiers(file, "used_bytes", r.used_bytes);
-  print_tiers(file, "peak_bytes", r.peak_bytes);
+  print_tiers(file, "Used", r.used_bytes);
+  print_tiers(file, "Peak", r.peak_bytes);
   const struct {
     const char *name;
     uint64_t value;
   } rows[] = {
-      {"allocation_count", r.allocation_count},
-      {"allocated_bytes", r.allocated_bytes},
-      {"launch_count", r.launch_count},
-      {"copy_count", r.copy_count},
-      {"fetch_bytes", r.fetch_bytes},
-      {"evict_bytes", r.evict_bytes},
-      {"clean_drop_bytes", r.clean_drop_bytes},
-      {"unaccounted_launch_count", r.unaccounted_launch_count},
-      {"refused_launch_count", r.refused_launch_count},
-      {"stall_micros", r.stall_micros},
-      {"sticky_error", r.sticky_error},
+      {"allocationCount", r.allocation_count},
+      {"allocatedBytes", r.allocated_bytes},
+      {"launchCount", r.launch_count},
+      {"copyCount", r.copy_count},
+      {"fetchBytes", r.fetch_bytes},
+      {"evictBytes", r.evict_bytes},
+      {"cleanDropBytes", r.clean_drop_bytes},
+      {"unaccountedLaunchCount", r.unaccounted_launch_count},
+      {"refusedLaunchCount", r.refused_launch_count},
+      {"stallMicros", r.stall_micros},
+      {"stickyCudaError", r.sticky_error},
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     fprintf(file, "  \"%s\": %llu,\n", rows[i].name, (unsigned long long)rows[i].value);

@@ -55,21 +55,7 @@ def run(command, env=None, timeout=420):
             raise RuntimeError(f"{command[0]} ended with {done.returncode}: {tail}")
         text = pathlib.Path(stats.name).read_text()
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        return json.loads(lines[-1]), named(json.loads(text)) if text else None, seconds
-
-
-def named(report) -> dict:
-    """The shim's statistics under the names the results use."""
-    peak = report["peak_bytes"]
-    return {
-        "vramPeakBytes": peak["t1"],
-        "ramPeakBytes": peak["t2"],
-        "feederVramPeakBytes": peak["t1r"],
-        "feederRamPeakBytes": peak["t2r"],
-        "fetchBytes": report["fetch_bytes"],
-        "evictBytes": report["evict_bytes"],
-        "cleanDropBytes": report["clean_drop_bytes"],
-    }
+        return json.loads(lines[-1]), json.loads(text) if text else None, seconds
 
 
 def hardware() -> dict:

@@ -46,9 +46,8 @@ fail() {
   failed=1
 }
 
-# figure NAME: a number of the statistics file; used T: bytes in use of a tier.
+# figure NAME: a number of the statistics file.
 figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats.json"; }
-tier() { sed -n "s/^  \"$1\": .*\"$2\": \([0-9]*\).*/\1/p" "$work/stats.json"; }
 
 program() { # program NAME ARGUMENTS...: the model program under the shim
   local name=$1
@@ -83,25 +82,25 @@ no_agent() {
   export GREENBOOST_RAM_BUDGET=128MiB
   unset GREENBOOST_OVERCOMMIT
   program "local tiers, 1 thread" 11 "$steps" 1 120 16
-  expect "T1 was filled to the byte" "$(tier peak_bytes t1) == 33554432"
-  expect "T2 was used" "$(tier peak_bytes t2) > 0"
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0"
-  expect "at most a slab is kept" "$(tier used_bytes t1) <= 2097152"
+  expect "T1 was filled to the byte" "$(figure vramPeakBytes) == 33554432"
+  expect "T2 was used" "$(figure ramPeakBytes) > 0"
+  expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
+  expect "at most a slab is kept" "$(figure vramUsedBytes) <= 2097152"
   program "local tiers, 8 threads" 12 "$((steps / 2))" 8 120 8
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(figure allocated_bytes) == 0"
-  expect "T1 stays within its budget" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 134217728"
+  expect "nothing is left" "$(figure allocationCount) == 0 && $(figure allocatedBytes) == 0"
+  expect "T1 stays within its budget" "$(figure vramPeakBytes) <= 33554432 && $(figure ramPeakBytes) <= 134217728"
 }
 
 # Contexts that go, forks, exhaustion; then calls of the driver that fail once each.
 edges() {
   export GREENBOOST_RAM_BUDGET=28MiB
   shimmed "edges" edges 60
-  expect "T1 and T2 were filled to the byte" "$(tier peak_bytes t1) == 33554432 && $(tier peak_bytes t2) == 29360128"
+  expect "T1 and T2 were filled to the byte" "$(figure vramPeakBytes) == 33554432 && $(figure ramPeakBytes) == 29360128"
   [ "$variant" = gpu ] && return
   export GREENBOOST_RAM_BUDGET=128MiB
   GBSIM_FAIL=cuMemCreate@9=2,cuMemMap@17=2,cuMemSetAccess@23=2,cuMemCreate@40=2 \
     program "driver refuses now and then" 15 "$steps" 1 120 16
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0"
+  expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
 }
 
 # Without HOST_NUMA memory, and without an arena: whole allocations, some of them pinned host memory.
@@ -109,12 +108,12 @@ plain_form() {
   [ "$variant" = gpu ] && return
   export GREENBOOST_RAM_BUDGET=128MiB
   GBSIM_HOST_NUMA=0 program "no HOST_NUMA memory" 13 "$steps" 1 120 16
-  expect "both tiers were used" "$(tier peak_bytes t1) > 0 && $(tier peak_bytes t2) > 0"
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2) == 0"
+  expect "both tiers were used" "$(figure vramPeakBytes) > 0 && $(figure ramPeakBytes) > 0"
+  expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
   GBSIM_FAIL=cuMemAddressReserve=2 program "no arena" 14 "$steps" 4 120 8
-  expect "both tiers were used" "$(tier peak_bytes t1) > 0 && $(tier peak_bytes t2) > 0"
-  expect "T1 stays within its budget" "$(tier peak_bytes t1) <= 33554432"
-  expect "nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t1) == 0 && $(tier used_bytes t2) == 0"
+  expect "both tiers were used" "$(figure vramPeakBytes) > 0 && $(figure ramPeakBytes) > 0"
+  expect "T1 stays within its budget" "$(figure vramPeakBytes) <= 33554432"
+  expect "nothing is left" "$(figure allocationCount) == 0 && $(figure vramUsedBytes) == 0 && $(figure ramUsedBytes) == 0"
 }
 
 agent_start() {
@@ -138,10 +137,10 @@ gated() { # gated NAME SEED STEPS THREADS LARGEST FAULTS...
   agent_start "$@"
   program "$name" "$seed" "$count" "$threads" "${live:-110}" "$largest"
   agent_stop
-  expect "$name: feeders held bytes" "$(tier peak_bytes t2r) > 0"
-  expect "$name: bytes moved" "$(figure fetch_bytes) > 0 && $(figure evict_bytes) > 0"
-  expect "$name: budgets" "$(tier peak_bytes t1) <= 33554432 && $(tier peak_bytes t2) <= 33554432"
-  expect "$name: nothing is left" "$(figure allocation_count) == 0 && $(tier used_bytes t2r) == 0"
+  expect "$name: feeders held bytes" "$(figure feederRamPeakBytes) > 0"
+  expect "$name: bytes moved" "$(figure fetchBytes) > 0 && $(figure evictBytes) > 0"
+  expect "$name: budgets" "$(figure vramPeakBytes) <= 33554432 && $(figure ramPeakBytes) <= 33554432"
+  expect "$name: nothing is left" "$(figure allocationCount) == 0 && $(figure feederRamUsedBytes) == 0"
   expect "$name: the agent's account" "$(agent_figure placed_bytes) == 0 && $(agent_figure errors) == 0"
   expect "$name: feeder grants returned" "$(agent_figure held_t2r_bytes) == 0"
 }
@@ -150,7 +149,7 @@ lossy() { # lossy NAME FAULT: the program must end with the sticky error
   agent_start "$2"
   program "$1" 31 "$steps" "$3" 110 16 loss
   agent_stop
-  expect "$1: error 911" "$(figure sticky_error) == 911"
+  expect "$1: error 911" "$(figure stickyCudaError) == 911"
 }
 
 if [ "$variant" = plain ]; then
@@ -164,7 +163,7 @@ export GREENBOOST_RAM_BUDGET=32MiB GREENBOOST_OVERCOMMIT=gated
 gated "gated, 1 thread" 21 "$steps" 1 16
 gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
 live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
-expect "some launches were unaccounted and ran" "$(figure unaccounted_launch_count) > $(figure refused_launch_count)"
+expect "some launches were unaccounted and ran" "$(figure unaccountedLaunchCount) > $(figure refusedLaunchCount)"
 gated "gated, link cut" 23 "$((steps / 4))" 1 16 cut=37
 expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connections) > 1"
 gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7

@@ -195,10 +195,11 @@ async function watchRun(
 
 /** The shim's own last report, as its --stats-file holds it. */
 interface ShimStats {
-  readonly peak_bytes?: { readonly t1: number; readonly t2: number };
-  readonly fetch_bytes?: number;
-  readonly evict_bytes?: number;
-  readonly clean_drop_bytes?: number;
+  readonly vramPeakBytes?: number;
+  readonly ramPeakBytes?: number;
+  readonly fetchBytes?: number;
+  readonly evictBytes?: number;
+  readonly cleanDropBytes?: number;
 }
 
 function readStats(path: string): ShimStats {
@@ -209,8 +210,8 @@ function readStats(path: string): ShimStats {
 
 function drawResidency(stats: ShimStats, peak: Peak, report: DemoReport): void {
   const rows: [string, number][] = [
-    ['VRAM of the host', stats.peak_bytes?.t1 ?? 0],
-    ['RAM of the host', stats.peak_bytes?.t2 ?? 0],
+    ['VRAM of the host', stats.vramPeakBytes ?? 0],
+    ['RAM of the host', stats.ramPeakBytes ?? 0],
     ...[...peak.perFeeder].map(([name, bytes]): [string, number] => [`RAM of ${name}`, bytes]),
   ];
   const most = Math.max(1, ...rows.map(([, bytes]) => bytes));
@@ -247,20 +248,20 @@ function checkStats(stats: ShimStats, peak: Peak, sizes: Sizes, report: DemoRepo
   const third = sizes.workingSetBytes / 3;
   const add = (name: string, result: { ok: boolean; found: string }): void =>
     report.check(name, result.ok, result.found);
-  add('VRAM stayed within its budget', atMost(stats.peak_bytes?.t1 ?? Number.NaN, sizes.vramBytes));
+  add('VRAM stayed within its budget', atMost(stats.vramPeakBytes ?? Number.NaN, sizes.vramBytes));
   add(
     'local RAM stayed within its budget',
-    atMost(stats.peak_bytes?.t2 ?? Number.NaN, sizes.vramBytes),
+    atMost(stats.ramPeakBytes ?? Number.NaN, sizes.vramBytes),
   );
   add('a third of the bytes lived on feeders, by their counters', atLeast(peak.feederBytes, third));
   const everyFeeder =
     [...peak.perFeeder.values()].every((bytes) => bytes > 0) && peak.perFeeder.size === 2;
   report.check('both feeders held some of it', everyFeeder, [...peak.perFeeder.keys()].join(', '));
-  const out = (stats.evict_bytes ?? 0) + (stats.clean_drop_bytes ?? 0);
+  const out = (stats.evictBytes ?? 0) + (stats.cleanDropBytes ?? 0);
   add('bytes sent out to feeders: two round trips', atLeast(out, 2 * third));
   add(
     'bytes brought back from feeders: two round trips',
-    atLeast(stats.fetch_bytes ?? 0, 2 * third),
+    atLeast(stats.fetchBytes ?? 0, 2 * third),
   );
 }
 
