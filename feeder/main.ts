@@ -91,6 +91,7 @@ class Daemon implements RunningFeeder {
   private readonly server: grpc.Server;
   private readonly goodbye = new AbortController();
   private readonly startedUnixMs: number;
+  private readonly incarnation = randomBytes(8).toString('hex');
   private authFailureCount = 0;
   private listener: PskListener | undefined;
   private control: ControlServer | undefined;
@@ -218,7 +219,7 @@ class Daemon implements RunningFeeder {
       sessions: this.sessions,
       feederId: this.feederId,
       feederName: this.config.name,
-      incarnation: randomBytes(8).toString('hex'),
+      incarnation: this.incarnation,
       authFailureCount: () => this.authFailureCount,
       goodbye: this.goodbye.signal,
     };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes and messages from outside a feeder: an executor's replies in any shape, a Write of any messages, and
-// whole histories of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact after every step.
+// Bytes and messages from outside a feeder: an executor's replies in any shape, a Write of any messages, and whole
+// histories of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact throughout.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ReplyReader } from '../../driver/executor/abi.js';

@@ -70,7 +70,7 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
   );
   const clients: { close(): void }[] = [];
   const connectSilently = (): Client => {
-    const key = loadOrCreateFeederKeys(join(folder, 'config')).keys[0]!;
+    const key = loadOrCreateFeederKeys(options.configDir ?? join(folder, 'config')).keys[0]!;
     const client = createClient(
       FeederService,
       feeder.addresses[0] as string,

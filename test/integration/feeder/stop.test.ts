@@ -1,13 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a feeder starts and how it ends: goodbye first, leases next, executors and sockets last, nothing left over.
 import { afterEach, expect, test } from '@jest/globals';
+import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createId } from '../../../proto/base/ids.js';
 import { createLogger } from '../../../proto/base/log.js';
-import { FeederState } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  ErrorCodeOrOk,
+  FeederService,
+  FeederState,
+} from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import { createClient } from '../../../proto/grpc.js';
+import { createPskChannelCredentials } from '../../../security/channel.js';
+import { loadOrCreateFeederKeys } from '../../../security/key-file.js';
 import { startFeeder } from '../../../feeder/main.js';
-import { codeOf, executorsOf, MIB, openFeeder, until, type TestFeeder } from './harness.js';
+import { ROOT } from '../../arch/files.js';
+import {
+  ARENA_BASE,
+  ARENA_BYTES,
+  codeOf,
+  executorsOf,
+  hello,
+  MIB,
+  openFeeder,
+  RAM,
+  until,
+} from './harness.js';
+import type { TestFeeder } from './harness.js';
 
 const open: TestFeeder[] = [];
 const start = async (...args: Parameters<typeof openFeeder>): Promise<TestFeeder> => {
@@ -74,19 +95,70 @@ test('a grace that nobody uses ends, and a second stop ends it at once', async (
   expect(Date.now() - begin).toBeLessThan(4_000);
 }, 15_000);
 
-test('a restart keeps the identity and is a new incarnation', async () => {
+test('a restart keeps the identity and is a new incarnation, to which old leases are unknown', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-restart-'));
-  const tell = async () => {
-    const feeder = await openFeeder({ configDir: join(folder, 'config') });
-    try {
-      return (await feeder.control().getFeedStatus({})).feederId;
-    } finally {
-      await feeder.stop();
-    }
-  };
-  expect(await tell()).toBe(await tell());
+  const hostId = createId('host');
+  const options = { configDir: join(folder, 'config') };
+  const first = await start(options);
+  const before = await first.connectSilently().hello(hello(hostId));
+  const lease = await (await first.connect(hostId)).lease({ ram: 2 * MIB });
+  await first.feeder.stop();
+  const second = await start(options);
+  const client = second.connectSilently();
+  const after = await client.hello(hello(hostId));
+  expect(after.feederId).toBe(before.feederId);
+  expect(after.incarnation).not.toBe(before.incarnation);
+  const { leases } = await client.renewLeases({ leases: [lease] });
+  expect(leases[0]!.status).toBe(ErrorCodeOrOk.LEASE_EXPIRED);
+  await second.feeder.stop();
   rmSync(folder, { recursive: true });
 });
+
+test('kill -9 of the daemon: its executors go with it, and the next feeder starts in its place', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'greenboost-killed-'));
+  const options = {
+    ramBytes: 64 * MIB,
+    port: 0,
+    bind: ['127.0.0.1'],
+    configDir: join(folder, 'config'),
+  };
+  const script = `
+    import { startFeeder } from ${JSON.stringify(join(ROOT, 'build/js/feeder/main.js'))};
+    const options = ${JSON.stringify({ ...options, controlSocket: join(folder, 'run', 'feed.sock') })};
+    const feeder = await startFeeder(options);
+    process.stdout.write(feeder.addresses[0]);
+    setInterval(() => undefined, 1000);`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+    env: { ...process.env, GREENBOOST_LOG: 'silent' },
+  });
+  const address = await new Promise<string>((resolve) => {
+    child.stdout.once('data', (chunk: Buffer) => resolve(chunk.toString().trim()));
+  });
+  const key = loadOrCreateFeederKeys(options.configDir).keys[0]!;
+  const credentials = createPskChannelCredentials({ key });
+  const client = createClient(FeederService, address, credentials, {}, 'FEEDER_UNREACHABLE');
+  await client.hello(hello(createId('host')));
+  const devices = [{ device: RAM, bytes: BigInt(32 * MIB) }];
+  const request = { attachmentId: '0'.repeat(32), arenaBase: ARENA_BASE, arenaBytes: ARENA_BYTES };
+  const { lease } = await client.acquireLease({ ...request, devices });
+  await client.allocate({
+    lease: lease!,
+    range: { device: RAM, offset: 0n, length: BigInt(32 * MIB) },
+  });
+  const [executor] = executorsOf(child.pid!);
+  expect(executor).toBeGreaterThan(0);
+  process.kill(child.pid!, 'SIGKILL');
+  await until('the executor is gone', () => !existsSync(`/proc/${executor}`));
+  client.close();
+  const log = createLogger({ name: 'feeder', level: 'silent' });
+  const next = await startFeeder(
+    { ...options, controlSocket: join(folder, 'run', 'feed.sock') },
+    { log },
+  );
+  await next.stop();
+  rmSync(folder, { recursive: true });
+}, 30_000);
 
 test('the control socket is private, and a second feeder of the same user is refused', async () => {
   const feeder = await start();
