@@ -21,7 +21,7 @@ export interface DemoOptions {
   readonly json?: boolean;
 }
 
-const DEFAULT_VRAM_BYTES = 256 * MIB;
+const DEFAULT_VRAM_BYTES = 128 * MIB;
 const VRAM_BYTES_MIN = 32 * MIB;
 const VRAM_BYTES_MAX = 64 * GIB;
 const WORKING_SET_FACTOR = 3;
