@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which CUDA driver this process and its children use: the machine's, the simulated one, or none.
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { GbError } from '../proto/base/errors.js';
 import { nativePath } from '../proto/base/paths.js';
@@ -9,7 +8,8 @@ export type GpuDriver = 'none' | 'cuda' | 'sim';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** What GREENBOOST_GPU says, or `fallback`. @throws GbError INVALID_ARGUMENT for anything but cuda, sim and none. */
+/** What GREENBOOST_GPU says, or `fallback`. @throws GbError INVALID_ARGUMENT for anything but cuda,
+ *  sim and none. */
 export function gpuDriverFromEnv(env: Env, fallback: GpuDriver): GpuDriver {
   const text = env['GREENBOOST_GPU'];
   if (text === undefined || text === '') return fallback;
@@ -31,7 +31,8 @@ export function driverLibrary(
 /** Variables a child needs that talks to the driver; everything else, secrets among it, stays here. */
 const PASSED = /^(PATH|HOME|LANG|LC_ALL|TMPDIR|LD_LIBRARY_PATH|GBSIM_.*|CUDA_.*|NVIDIA_.*)$/;
 
-/** The environment of a native child: few variables, never the shim, the simulated driver first if it is wanted. */
+/** The environment of a native child: few variables, never the shim, the simulated driver first if
+ *  it is wanted. */
 export function driverEnv(gpu: GpuDriver, env: Env): Record<string, string> {
   const passed: Record<string, string> = {};
   for (const [name, value] of Object.entries(env))
@@ -41,13 +42,4 @@ export function driverEnv(gpu: GpuDriver, env: Env): Record<string, string> {
     passed['LD_LIBRARY_PATH'] = [folder, passed['LD_LIBRARY_PATH']].filter(Boolean).join(':');
   }
   return passed;
-}
-
-/** True when the simulated driver is built. */
-export function isSimBuilt(): boolean {
-  try {
-    return existsSync(nativePath('lib', 'sim', 'libcuda.so.1'));
-  } catch {
-    return false;
-  }
 }

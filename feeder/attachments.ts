@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What leases hold: one executor per lease, its ranges, and the account kept exact around every step.
+// What leases hold: one executor per lease, its ranges, and the account kept exact around every
+// step.
 //   held -> ended (released, expired, stopped)        held -> failed (its executor died) -> ended
 // Must not know gRPC, sessions or TTLs.
 import { assert } from '../proto/base/assert.js';
@@ -12,7 +13,7 @@ import { Executor, type ExecutorRange } from '../driver/executor/client.js';
 import type { GpuDriver } from '../driver/library.js';
 import type { Lease } from './lease.js';
 import type { MemoryGuard } from './memory-guard.js';
-import { RAM_KEY, type DeviceBytes, type DeviceKey, type Pool } from './pool.js';
+import { RAM_KEY, type DeviceKey, type Pool } from './pool.js';
 import { RangeSet, type HeldRange } from './ranges.js';
 
 export interface Attachment {
@@ -59,7 +60,8 @@ export class Attachments {
     return locked;
   }
 
-  /** Starts the executor of a lease whose bytes are promised already. @throws GbError when it cannot start. */
+  /** Starts the executor of a lease whose bytes are promised already. @throws GbError when it
+   *  cannot start. */
   async open(lease: Lease): Promise<void> {
     const { arenaBase, arenaBytes, id } = lease;
     const { gpu, gpuOrdinals, log, clock } = this.options;
@@ -93,16 +95,8 @@ export class Attachments {
     return attachment;
   }
 
-  /** What a lease holds, also after its executor died. */
-  facts(leaseId: LeaseId): Pick<Attachment, 'readBytes' | 'writeBytes'> | undefined {
-    return this.held.get(leaseId);
-  }
-
-  pidOf(leaseId: LeaseId): number | undefined {
-    return this.held.get(leaseId)?.executor.pid;
-  }
-
-  /** Maps zeroed memory. Returns its locked bytes. Cancel: an allocation whose caller went away is undone.
+  /** Maps zeroed memory. Returns its locked bytes. Cancel: an allocation whose caller went away is
+   *  undone.
    *  @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED, DATA_LOSS; then nothing has changed. */
   async allocate(
     lease: Lease,
@@ -164,7 +158,8 @@ export class Attachments {
     this.options.onChange();
   }
 
-  /** Checks a transfer before its first byte. @throws GbError NOT_FOUND unless all of it is allocated on one device. */
+  /** Checks a transfer before its first byte. @throws GbError NOT_FOUND unless all of it is
+   *  allocated on one device. */
   checkTransfer(lease: Lease, offset: number, length: number): Attachment {
     const attachment = this.get(lease.id);
     if (!attachment.ranges.covers(offset, length)) {
@@ -193,7 +188,8 @@ export class Attachments {
     return data;
   }
 
-  /** Ends what a lease holds: the executor scrubs and goes, then the account is closed. Returns the freed bytes.
+  /** Ends what a lease holds: the executor scrubs and goes, then the account is closed. Returns the
+   *  freed bytes.
    *  May be called again; every call answers the same. */
   end(leaseId: LeaseId): Promise<number> {
     const attachment = this.held.get(leaseId);
@@ -210,7 +206,8 @@ export class Attachments {
     return freed;
   }
 
-  /** The bytes are gone at once; the lease stays known, so that its owner is told DATA_LOSS and not "unknown". */
+  /** The bytes are gone at once; the lease stays known, so that its owner is told DATA_LOSS and not
+   *  "unknown". */
   private onExecutorDeath(attachment: Attachment, reason: string): void {
     const { leaseId } = attachment;
     const text = `the executor of lease ${leaseId} ${reason}; what it held is gone`;
@@ -256,11 +253,6 @@ export class Attachments {
   rangesOf(leaseId: LeaseId): readonly HeldRange[] {
     return this.held.get(leaseId)?.ranges.all() ?? [];
   }
-}
-
-/** Limits a lease asks for, as the log shows them. */
-export function describeLimits(limits: DeviceBytes): Record<string, number> {
-  return Object.fromEntries(limits);
 }
 
 function executorRange(range: HeldRange): ExecutorRange {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a feeder is told, checked against what the machine has. The only file of the feeder that reads its environment.
+// What a feeder is told, checked against what the machine has. The only file of the feeder that
+// reads its environment.
 import { hostname } from 'node:os';
 import { GbError } from '../proto/base/errors.js';
 import {
@@ -32,12 +33,14 @@ export interface FeederOptions {
   readonly name?: string;
   /** Default: GREENBOOST_GPU, else `cuda` when VRAM is to be lent, else `none`. */
   readonly gpu?: GpuDriver;
-  /** RAM kept for this machine's user. Default: GREENBOOST_RAM_RESERVE, else the larger of 1 GiB and a tenth. */
+  /** RAM kept for this machine's user. Default: GREENBOOST_RAM_RESERVE, else the larger of 1 GiB
+   *  and a tenth. */
   readonly ramReserveBytes?: number;
   readonly leaseTtlMs?: number;
   /** Folder of the pairing keys. Default: the user's configuration folder. */
   readonly configDir?: string;
-  /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime folder. */
+  /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
+   *  folder. */
   readonly controlSocket?: string | false;
 }
 
@@ -67,7 +70,8 @@ const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
 
 const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);
 
-/** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared, NOT_FOUND without
+/** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared,
+ *  NOT_FOUND without
  *  the GPU that was named; the message says what to do. */
 export async function resolveConfig(
   options: FeederOptions,

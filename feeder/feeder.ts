@@ -94,8 +94,10 @@ export class Feeder {
     return this.table.size;
   }
 
-  /** Promises bytes and starts the executor that will hold them. Cancel: a lease nobody waits for is released.
-   *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE when stopping; then nothing has changed. */
+  /** Promises bytes and starts the executor that will hold them. Cancel: a lease nobody waits for
+   *  is released.
+   *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE when stopping; then nothing
+   * has changed. */
   async acquire(
     caller: Caller,
     request: LeaseRequest,

@@ -5,10 +5,13 @@
 //   (none) ---------> adopted ------------------> orphaned ---------------> expired
 //                      ^   |                          |
 //                      |   +---- TTL over without a renewal -> expired
-//                      +------- renew (fencing token + 1) ----+            release: adopted -> released
+//                      +------- renew (fencing token + 1) ----+            release: adopted ->
+// released
 //
-// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal from another session
-// of the same host with the newest token takes the lease over; the token grows, and older ones are refused.
+// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal
+// from another session
+// of the same host with the newest token takes the lease over; the token grows, and older ones are
+// refused.
 import { GbError } from '../proto/base/errors.js';
 import {
   createId,
@@ -96,7 +99,8 @@ export class LeaseTable {
   }
 
   /** The lease, if `caller` may use it now. A stranger's lease and one that ended look the same.
-   *  @throws GbError LEASE_EXPIRED; EPOCH_STALE when a newer session holds it; WRONG_STATE when it has to be adopted
+   *  @throws GbError LEASE_EXPIRED; EPOCH_STALE when a newer session holds it; WRONG_STATE when it
+   * has to be adopted
    *  with RenewLeases first; PROTOCOL_VIOLATION for a token that was never given out. */
   authorize(caller: Caller, id: string, fencingToken: bigint, nowMs: number): Lease {
     const lease = this.visible(caller, id, nowMs);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Composition root of the feeder daemon: builds the parts, starts them in order, stops them in the reverse one.
+// Composition root of the feeder daemon: builds the parts, starts them in order, stops them in the
+// reverse one.
 import { randomBytes } from 'node:crypto';
 import type * as grpc from '@grpc/grpc-js';
 import { systemClock, type Clock } from '../proto/base/clock.js';
@@ -52,7 +53,8 @@ export interface RunningFeeder {
   readonly facts: FeedFacts;
   /** Resolves when the feeder has stopped, whoever asked for it. */
   readonly stopped: Promise<void>;
-  /** Says goodbye, waits up to `graceMs` (default 0) for hosts to give their leases back, ends the rest, scrubs and
+  /** Says goodbye, waits up to `graceMs` (default 0) for hosts to give their leases back, ends the
+   *  rest, scrubs and
    *  closes. May be called again; a shorter grace then applies. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -62,7 +64,8 @@ export interface FeederDependencies {
   readonly log?: Logger;
 }
 
-/** Starts lending. @throws GbError as resolveConfig; ALREADY_EXISTS when a port or the control socket is taken; then
+/** Starts lending. @throws GbError as resolveConfig; ALREADY_EXISTS when a port or the control
+ *  socket is taken; then
  *  nothing is left running. */
 export async function startFeeder(
   options: FeederOptions = {},
@@ -266,7 +269,8 @@ export interface FeedSettings extends Pick<
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */
 const SIGNAL_GRACE_MS = 5_000;
 
-/** Runs a feeder in this process until it was stopped by `feed stop` or a signal. @throws GbError as startFeeder. */
+/** Runs a feeder in this process until it was stopped by `feed stop` or a signal. @throws GbError
+ *  as startFeeder. */
 export async function runFeeder(settings: FeedSettings = {}): Promise<void> {
   const log = createLogger({ name: 'feeder' });
   const feeder = await startFeeder(settings, { log });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The workstation comes first: RAM is lent only while what is left for its own user stays above the reserve.
+// The workstation comes first: RAM is lent only while what is left for its own user stays above the
+// reserve.
 import { readFile } from 'node:fs/promises';
 import { readFileSync } from 'node:fs';
 import { GbError } from '../proto/base/errors.js';
@@ -33,7 +34,8 @@ export function defaultReserveBytes(memory: MemoryFacts): number {
   return Math.max(RAM_RESERVE_BYTES_MIN, Math.floor(memory.totalBytes * RAM_RESERVE_FRACTION));
 }
 
-/** Admits allocations one against the other: what is being mapped does not show in MemAvailable yet. */
+/** Admits allocations one against the other: what is being mapped does not show in MemAvailable
+ *  yet. */
 export class MemoryGuard {
   private pendingBytes = 0;
 
@@ -43,7 +45,8 @@ export class MemoryGuard {
       parseMeminfo(await readFile(MEMINFO, 'utf8')),
   ) {}
 
-  /** Returns a function to call when the memory is mapped, or was not. @throws GbError CAPACITY_EXHAUSTED. */
+  /** Returns a function to call when the memory is mapped, or was not. @throws GbError
+   *  CAPACITY_EXHAUSTED. */
   async admit(bytes: number): Promise<() => void> {
     const { availableBytes } = await this.read();
     const room = Math.max(0, availableBytes - this.reserveBytes - this.pendingBytes);

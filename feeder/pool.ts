@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The exact account of what this feeder lends: per device what there is, what is promised to leases, what they use.
+// The exact account of what this feeder lends: per device what there is, what is promised to
+// leases, what they use.
 // Pure: no I/O, no clock. Invariants, checked by isValid:
 //   leased(device) = sum of the limits of all leases;  used(device) = sum of what they use
 //   used(lease, device) <= limit(lease, device);  leased(device) <= capacity(device)
@@ -55,7 +56,8 @@ export class Pool {
     return this.holdings.get(leaseId) ?? new Map();
   }
 
-  /** Promises `limits` to a new lease. @throws GbError CAPACITY_EXHAUSTED, NOT_FOUND for an unknown device; then
+  /** Promises `limits` to a new lease. @throws GbError CAPACITY_EXHAUSTED, NOT_FOUND for an unknown
+   *  device; then
    *  nothing has changed. */
   open(leaseId: string, limits: DeviceBytes): void {
     assert(!this.holdings.has(leaseId), 'a lease is opened once');
@@ -79,7 +81,8 @@ export class Pool {
     this.apply(leaseId, limits);
   }
 
-  /** Counts an allocation before it is made. @throws GbError CAPACITY_EXHAUSTED beyond the lease's limit. */
+  /** Counts an allocation before it is made. @throws GbError CAPACITY_EXHAUSTED beyond the lease's
+   *  limit. */
   take(leaseId: string, device: DeviceKey, bytes: number): void {
     assert(Number.isSafeInteger(bytes) && bytes > 0, 'allocations have a size');
     const held = this.holdingOf(leaseId).get(device);

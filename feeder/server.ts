@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gRPC edge of a feeder: takes messages apart, asks the feeder, puts answers together. Nothing is decided here.
+// The gRPC edge of a feeder: takes messages apart, asks the feeder, puts answers together. Nothing
+// is decided here.
 import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
 import { parseAttachmentId, parseId } from '../proto/base/ids.js';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which authenticated connection a call belongs to, and what it said in Hello. A session without Hello may only say it.
+// Which authenticated connection a call belongs to, and what it said in Hello. A session without
+// Hello may only say it.
 import { GbError } from '../proto/base/errors.js';
 import type { HostId } from '../proto/base/ids.js';
 import type { AuthenticatedSession } from '../security/listener.js';
@@ -58,7 +59,8 @@ export class Sessions {
     return entry.auth;
   }
 
-  /** @throws GbError UNAUTHENTICATED for a connection nobody authenticated, WRONG_STATE before Hello. */
+  /** @throws GbError UNAUTHENTICATED for a connection nobody authenticated, WRONG_STATE before
+   *  Hello. */
   get(peer: string): Session {
     const { auth, host, counts } = this.entry(peer);
     if (!host) throw new GbError('WRONG_STATE', 'the first call of a session is Hello');

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a feeder tells about itself, and who is told when it changes. A slow watcher gets fewer, newer messages.
+// What a feeder tells about itself, and who is told when it changes. A slow watcher gets fewer,
+// newer messages.
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { STATS_COALESCE_MS } from '../proto/base/limits.js';
 import type { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
@@ -98,13 +99,4 @@ export class StatsHub {
     watching.behind = !watching.watcher.send();
     if (watching.behind) watching.watcher.resume(() => (watching.behind = false));
   }
-}
-
-export interface FeederTotals {
-  readonly state: FeederState;
-  readonly leaseCount: number;
-  readonly sessionCount: number;
-  readonly readBytes: number;
-  readonly writeBytes: number;
-  readonly authFailureCount: number;
 }

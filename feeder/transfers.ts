@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Streams of bytes between gRPC and executors: Read, Write and the bandwidth probes. A few frames of one
-// stream are under way, and grpc-js holds up to 16 messages before them: a full executor stops the reading, a full
+// Streams of bytes between gRPC and executors: Read, Write and the bandwidth probes. A few frames
+// of one
+// stream are under way, and grpc-js holds up to 16 messages before them: a full executor stops the
+// reading, a full
 // network stops the sending.
 import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
@@ -13,7 +15,8 @@ import {
 import { bytesFromWire } from '../proto/base/units.js';
 import type { WriteHeader } from '../proto/gen/greenboost/v1/feeder_pb.js';
 
-/** Aborts when the peer cancels, its deadline passes or its connection ends. Ownership: the caller calls `release`. */
+/** Aborts when the peer cancels, its deadline passes or its connection ends. Ownership: the caller
+ *  calls `release`. */
 export function callSignal(call: {
   on(event: 'cancelled', listener: () => void): unknown;
   readonly cancelled: boolean;
@@ -24,7 +27,8 @@ export function callSignal(call: {
   return controller.signal;
 }
 
-/** Writes one message and waits until the peer has room. @throws GbError CANCELED when it goes away. */
+/** Writes one message and waits until the peer has room. @throws GbError CANCELED when it goes
+ *  away. */
 export function sendMessage<T>(
   call: grpc.ServerWritableStream<unknown, T>,
   message: T,
@@ -70,11 +74,13 @@ type WritePart = {
 
 export interface WriteTarget {
   readonly length: number;
-  /** Takes one frame; `position` counts from the start of the transfer. Resolves when the bytes are in place. */
+  /** Takes one frame; `position` counts from the start of the transfer. Resolves when the bytes are
+   *  in place. */
   take(position: number, data: Uint8Array): Promise<void>;
 }
 
-/** Receives a Write: a header, then exactly as many bytes as it promised. What arrived before a failure stays written.
+/** Receives a Write: a header, then exactly as many bytes as it promised. What arrived before a
+ *  failure stays written.
  *  @throws GbError PROTOCOL_VIOLATION for a stream of another shape; CANCELED when it was cut. */
 export async function receiveWrite(
   call: AsyncIterable<unknown>,
