@@ -3,7 +3,6 @@
 // newer messages.
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { STATS_COALESCE_MS } from '../proto/base/limits.js';
-import type { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import { DeviceKind, type DeviceId } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { LentGpu } from './config.js';
 import { gpuKey, RAM_KEY, type DeviceKey, type Pool } from './pool.js';
