@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one adapter between protobuf-es service descriptions and grpc-js, and the one place where GbError becomes a gRPC
+// The one adapter between protobuf-es service descriptions and grpc-js, and the one place where
+// GbError becomes a gRPC
 // status and back.
 import {
   create,
@@ -22,7 +23,10 @@ interface Codec {
 function codecFor(description: DescMessage): Codec {
   return {
     serialize(message) {
-      const bytes = toBinary(description, create(description, message as MessageInitShape<DescMessage>));
+      const bytes = toBinary(
+        description,
+        create(description, message as MessageInitShape<DescMessage>),
+      );
       return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     },
     deserialize: (bytes) => fromBinary(description, bytes),
@@ -62,18 +66,23 @@ type InputInit<M extends DescMethod> = MessageInitShape<M['input']>;
 type Output<M extends DescMethod> = MessageShape<M['output']>;
 type OutputInit<M extends DescMethod> = MessageInitShape<M['output']>;
 
-/** What a server implements: unary methods are async functions, streams get the grpc-js call. A thrown GbError
+/** What a server implements: unary methods are async functions, streams get the grpc-js call. A
+ *  thrown GbError
  *  becomes a status; anything else thrown becomes INTERNAL and reaches `onBug`. */
 export type ServiceHandlers<S extends DescService> = {
   [K in keyof Methods<S>]: Methods<S>[K]['methodKind'] extends 'unary'
     ? (request: Input<Methods<S>[K]>, call: ServerCallInfo) => Promise<OutputInit<Methods<S>[K]>>
     : Methods<S>[K]['methodKind'] extends 'server_streaming'
-      ? (call: grpc.ServerWritableStream<Input<Methods<S>[K]>, OutputInit<Methods<S>[K]>>) => Promise<void>
+      ? (
+          call: grpc.ServerWritableStream<Input<Methods<S>[K]>, OutputInit<Methods<S>[K]>>,
+        ) => Promise<void>
       : Methods<S>[K]['methodKind'] extends 'client_streaming'
         ? (
             call: grpc.ServerReadableStream<Input<Methods<S>[K]>, OutputInit<Methods<S>[K]>>,
           ) => Promise<OutputInit<Methods<S>[K]>>
-        : (call: grpc.ServerDuplexStream<Input<Methods<S>[K]>, OutputInit<Methods<S>[K]>>) => Promise<void>;
+        : (
+            call: grpc.ServerDuplexStream<Input<Methods<S>[K]>, OutputInit<Methods<S>[K]>>,
+          ) => Promise<void>;
 };
 
 export interface ServerCallInfo {
@@ -88,18 +97,24 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A typed client. Unary methods return promises that reject with GbError; streams return the grpc-js call. */
+/** A typed client. Unary methods return promises that reject with GbError; streams return the grpc-
+ *  js call. */
 export type ServiceClient<S extends DescService> = {
   [K in keyof Methods<S>]: Methods<S>[K]['methodKind'] extends 'unary'
     ? (request: InputInit<Methods<S>[K]>, options?: CallOptions) => Promise<Output<Methods<S>[K]>>
     : Methods<S>[K]['methodKind'] extends 'server_streaming'
-      ? (request: InputInit<Methods<S>[K]>, options?: CallOptions) => grpc.ClientReadableStream<Output<Methods<S>[K]>>
+      ? (
+          request: InputInit<Methods<S>[K]>,
+          options?: CallOptions,
+        ) => grpc.ClientReadableStream<Output<Methods<S>[K]>>
       : Methods<S>[K]['methodKind'] extends 'client_streaming'
         ? (options?: CallOptions) => {
             readonly call: grpc.ClientWritableStream<InputInit<Methods<S>[K]>>;
             readonly response: Promise<Output<Methods<S>[K]>>;
           }
-        : (options?: CallOptions) => grpc.ClientDuplexStream<InputInit<Methods<S>[K]>, Output<Methods<S>[K]>>;
+        : (
+            options?: CallOptions,
+          ) => grpc.ClientDuplexStream<InputInit<Methods<S>[K]>, Output<Methods<S>[K]>>;
 } & { close(): void; readonly channel: grpc.Channel };
 
 const STATUS_OF: Readonly<Record<GbErrorCode, grpc.status>> = {
@@ -136,7 +151,8 @@ export function statusFromError(reason: unknown): grpc.ServiceError {
   });
 }
 
-/** A failed call as a GbError. `unreachable` names what UNAVAILABLE means on this channel. `details.answered` is true when
+/** A failed call as a GbError. `unreachable` names what UNAVAILABLE means on this channel.
+ *  `details.answered` is true when
  *  the peer itself said so, false when the channel failed. */
 export function errorFromStatus(
   status: grpc.ServiceError,
@@ -153,10 +169,14 @@ export function errorFromStatus(
         ? 'CANCELED'
         : status.code === grpc.status.UNAVAILABLE
           ? unreachable
-          : status.code === grpc.status.RESOURCE_EXHAUSTED || status.code === grpc.status.UNIMPLEMENTED
+          : status.code === grpc.status.RESOURCE_EXHAUSTED ||
+              status.code === grpc.status.UNIMPLEMENTED
             ? 'PROTOCOL_VIOLATION'
             : 'DRIVER_ERROR';
-  return new GbError(code, status.details || status.message, { cause: status, details: { answered: false } });
+  return new GbError(code, status.details || status.message, {
+    cause: status,
+    details: { answered: false },
+  });
 }
 
 export interface ServeOptions {
@@ -173,7 +193,9 @@ export function addService<S extends DescService>(
 ): void {
   const implementation: grpc.UntypedServiceImplementation = {};
   for (const method of service.methods) {
-    const handler = (handlers as unknown as Record<string, (...args: never[]) => Promise<unknown>>)[method.localName];
+    const handler = (handlers as unknown as Record<string, (...args: never[]) => Promise<unknown>>)[
+      method.localName
+    ];
     if (!handler) throw new Error(`no handler for ${method.name}`);
     implementation[method.localName] = wrapHandler(method, handler, options);
   }
@@ -186,13 +208,18 @@ function wrapHandler(
   options: ServeOptions,
 ): grpc.UntypedHandleCall {
   const fail = (reason: unknown): grpc.ServiceError => {
-    if (!(reason instanceof GbError) && !(reason instanceof Error && reason.name === 'AbortError')) {
+    if (
+      !(reason instanceof GbError) &&
+      !(reason instanceof Error && reason.name === 'AbortError')
+    ) {
       options.onBug(reason, method.name);
     }
     return statusFromError(reason);
   };
   if (isServerStream(method)) {
-    const streamHandler = handler as unknown as (call: grpc.ServerWritableStream<unknown, unknown>) => Promise<void>;
+    const streamHandler = handler as unknown as (
+      call: grpc.ServerWritableStream<unknown, unknown>,
+    ) => Promise<void>;
     return ((call: grpc.ServerWritableStream<unknown, unknown>) => {
       streamHandler(call).then(
         () => call.end(),
@@ -201,8 +228,13 @@ function wrapHandler(
     }) as grpc.UntypedHandleCall;
   }
   if (isClientStream(method)) {
-    const streamHandler = handler as unknown as (call: grpc.ServerReadableStream<unknown, unknown>) => Promise<unknown>;
-    return ((call: grpc.ServerReadableStream<unknown, unknown>, callback: grpc.sendUnaryData<unknown>) => {
+    const streamHandler = handler as unknown as (
+      call: grpc.ServerReadableStream<unknown, unknown>,
+    ) => Promise<unknown>;
+    return ((
+      call: grpc.ServerReadableStream<unknown, unknown>,
+      callback: grpc.sendUnaryData<unknown>,
+    ) => {
       streamHandler(call).then(
         (response) => callback(null, response),
         (reason: unknown) => callback(fail(reason)),
@@ -220,7 +252,8 @@ function wrapHandler(
   }) as grpc.UntypedHandleCall;
 }
 
-/** Makes a typed client. Ownership: the caller closes it. Every stream it returns already has an `error` listener, so a
+/** Makes a typed client. Ownership: the caller closes it. Every stream it returns already has an
+ *  `error` listener, so a
  *  closing channel cannot crash the process; callers still listen for what they must react to. */
 export function createClient<S extends DescService>(
   service: S,
@@ -238,7 +271,9 @@ export function createClient<S extends DescService>(
   return methods as ServiceClient<S>;
 }
 
-type RawMethod = (...args: unknown[]) => grpc.ClientReadableStream<unknown> & grpc.ClientWritableStream<unknown>;
+type RawMethod = (
+  ...args: unknown[]
+) => grpc.ClientReadableStream<unknown> & grpc.ClientWritableStream<unknown>;
 
 function clientMethod(
   raw: grpc.Client,
@@ -248,7 +283,9 @@ function clientMethod(
   const call = (raw as unknown as Record<string, RawMethod>)[method.localName]!.bind(raw);
   const grpcOptions = (options: CallOptions): grpc.CallOptions =>
     options.timeoutMs === undefined ? {} : { deadline: Date.now() + options.timeoutMs };
-  const guard = <T extends { on(event: 'error' | 'status', listener: () => void): unknown; cancel(): void }>(
+  const guard = <
+    T extends { on(event: 'error' | 'status', listener: () => void): unknown; cancel(): void },
+  >(
     stream: T,
     signal: AbortSignal | undefined,
   ): T => {
@@ -271,14 +308,20 @@ function clientMethod(
   if (method.methodKind === 'unary') {
     return (request: unknown, options: CallOptions = {}) =>
       new Promise((resolve, reject) => {
-        guard(call(request, new grpc.Metadata(), grpcOptions(options), settle(resolve, reject)), options.signal);
+        guard(
+          call(request, new grpc.Metadata(), grpcOptions(options), settle(resolve, reject)),
+          options.signal,
+        );
       });
   }
   if (method.methodKind === 'client_streaming') {
     return (options: CallOptions = {}) => {
       let stream: unknown;
       const response = new Promise((resolve, reject) => {
-        stream = guard(call(new grpc.Metadata(), grpcOptions(options), settle(resolve, reject)), options.signal);
+        stream = guard(
+          call(new grpc.Metadata(), grpcOptions(options), settle(resolve, reject)),
+          options.signal,
+        );
       });
       response.catch(() => undefined);
       return { call: stream, response };
@@ -288,5 +331,6 @@ function clientMethod(
     return (request: unknown, options: CallOptions = {}) =>
       guard(call(request, new grpc.Metadata(), grpcOptions(options)), options.signal);
   }
-  return (options: CallOptions = {}) => guard(call(new grpc.Metadata(), grpcOptions(options)), options.signal);
+  return (options: CallOptions = {}) =>
+    guard(call(new grpc.Metadata(), grpcOptions(options)), options.signal);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a stranger may cost a feeder, and what is remembered of him: concurrent handshakes, first messages already seen,
-// failures counted by reason and logged once per address and interval. Every table here has a limit.
+// What a stranger may cost a feeder, and what is remembered of him: concurrent handshakes, first
+// messages already seen, failures counted by reason and logged once per address and interval. Every
+// table here has a limit.
 import type { Clock } from '../proto/base/clock.js';
 import {
   AUTH_FAILURE_ADDRESSES_MAX,

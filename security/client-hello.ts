@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Looks at the first message of a connection before OpenSSL does, to turn strangers away early and in silence: what
-// is not a TLS 1.3 ClientHello with one external PSK and ephemeral key exchange (RFC 8446, section 4.1.2) never reaches
-// it. This authenticates nobody: everything it lets through is checked in full by OpenSSL. Pure; must not know sockets.
+// Looks at the first message of a connection before OpenSSL does, to turn strangers away early and
+// in silence: what is not a TLS 1.3 ClientHello with one external PSK and ephemeral key exchange
+// (RFC 8446, section 4.1.2) never reaches it. This authenticates nobody: everything it lets through
+// is checked in full by OpenSSL. Pure; must not know sockets.
 
 /** Why a first message is refused. */
 export type HelloFlaw = 'not_tls' | 'oversized' | 'malformed' | 'not_tls13' | 'no_psk' | 'no_h2';

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The feeder's side: accepts TCP, lets only holders of a pairing key through TLS 1.3, and hands each secured socket to
+// The feeder's side: accepts TCP, lets only holders of a pairing key through TLS 1.3, and hands
+// each secured socket to
 // grpc-js. A connection is
-//   accepted -> hello_received -> secured -> closed      and from each of the first two straight to closed on failure.
-// Until it is secured it costs one socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and nothing was allocated
+//   accepted -> hello_received -> secured -> closed      and from each of the first two straight to
+// closed on failure.
+// Until it is secured it costs one socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and
+// nothing was allocated
 // for it anywhere else. Must not know what is served.
 import { constants as cryptoConstants, randomBytes } from 'node:crypto';
 import {
@@ -88,7 +91,8 @@ export interface PskListener {
   stats(): ListenerStats;
   /** Closes the sessions of a key at once and returns how many; `keys()` decides about new ones. */
   revoke(fingerprint: string): number;
-  /** Stops accepting, drops handshakes, closes sessions, and resolves when all is closed. May be called again. */
+  /** Stops accepting, drops handshakes, closes sessions, and resolves when all is closed. May be
+   *  called again. */
   stop(): Promise<void>;
 }
 
@@ -106,7 +110,8 @@ interface Secured {
   readonly socket: TLSSocket;
 }
 
-/** Listens on every bind. @throws GbError when one of the addresses cannot be used; then none stays open. */
+/** Listens on every bind. @throws GbError when one of the addresses cannot be used; then none stays
+ *  open. */
 export async function listenPsk(options: ListenPskOptions): Promise<PskListener> {
   const listener = new Listener(options);
   await listener.open();
@@ -139,8 +144,10 @@ class Listener implements PskListener {
     this.#tls = createTlsServer({
       ...TLS_PARAMETERS,
       handshakeTimeout: this.#limits.handshakeTimeoutMs * 2, // Ours fires first; this is the second wall.
-      // Tickets: OpenSSL sends one after a PSK handshake and Node cannot stop it. With this option it is 32 random
-      // bytes that name a stored session, and none is stored. Nor is one ever looked up: inspectClientHello refuses
+      // Tickets: OpenSSL sends one after a PSK handshake and Node cannot stop it. With this option
+      // it is 32 random
+      // bytes that name a stored session, and none is stored. Nor is one ever looked up:
+      // inspectClientHello refuses
       // binary identities, and #pskFor answers every other one, the unknown ones with a random key.
       secureOptions: cryptoConstants.SSL_OP_NO_TICKET,
       pskCallback: (socket, identity) => this.#pskFor(socket, identity),
@@ -154,7 +161,10 @@ class Listener implements PskListener {
     try {
       for (const bind of this.options.binds) await this.#open(bind);
       if (this.#tcp.length === 0) {
-        throw new GbError('NOT_FOUND', 'no address of this machine is ready to listen on; name one with --bind');
+        throw new GbError(
+          'NOT_FOUND',
+          'no address of this machine is ready to listen on; name one with --bind',
+        );
       }
     } catch (reason) {
       await this.stop();
@@ -162,7 +172,8 @@ class Listener implements PskListener {
     }
   }
 
-  /** An address nobody asked for by name may be not usable yet (IPv6 still checks it for duplicates): it is left out. */
+  /** An address nobody asked for by name may be not usable yet (IPv6 still checks it for
+   *  duplicates): it is left out. */
   async #open(bind: Bind): Promise<void> {
     try {
       const server = await this.#listen(bind);
@@ -171,7 +182,10 @@ class Listener implements PskListener {
     } catch (reason) {
       const code = (GbError.from(reason).cause as NodeJS.ErrnoException | undefined)?.code;
       if (bind.optional !== true || code !== 'EADDRNOTAVAIL') throw reason;
-      this.options.log.warn({ event: 'bind_skipped', host: bind.host }, 'this address is not ready; not listening on it');
+      this.options.log.warn(
+        { event: 'bind_skipped', host: bind.host },
+        'this address is not ready; not listening on it',
+      );
     }
   }
 
@@ -268,7 +282,8 @@ class Listener implements PskListener {
     return sameAddress >= this.#limits.handshakesPerAddressMax ? 'address_busy' : undefined;
   }
 
-  /** A true peer needs a few milliseconds; when there are too many handshakes, the oldest is the least likely one. */
+  /** A true peer needs a few milliseconds; when there are too many handshakes, the oldest is the
+   *  least likely one. */
   #makeRoom(): void {
     while (this.#pending.size > this.#limits.handshakesTotalMax) {
       this.#drop(this.#pending.keys().next().value as string, 'crowded_out');
@@ -291,7 +306,8 @@ class Listener implements PskListener {
     socket.on('data', onData);
   }
 
-  /** Called by OpenSSL with whatever identity the peer presents. Every unknown one gets a random key, so that it fails
+  /** Called by OpenSSL with whatever identity the peer presents. Every unknown one gets a random
+   *  key, so that it fails
    *  at the same check, with the same alert, as a known identity with a wrong key. */
   #pskFor(socket: TLSSocket, identity: string): Uint8Array {
     const pending = this.#pending.get(connectionName(socket) ?? '');

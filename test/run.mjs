@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// `make test`: runs every suite, shows each one's own output, and ends with one honest line `N passed, N failed`.
-// A suite that crashes, or that says nothing about its tests, counts as a failure. Arguments: names of suites to run.
+// `make test`: runs every suite, shows each one's own output, and ends with one honest line `N
+// passed, N failed`.
+// A suite that crashes, or that says nothing about its tests, counts as a failure. Arguments: names
+// of suites to run.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -95,7 +97,9 @@ function countsOf(suite, { code, output }) {
   }
   const lines = [...output.matchAll(/^(?:[\w.-]+: )?(\d+) passed, (\d+) failed$/gm)];
   if (lines.length === 0) return [0, 1];
-  const [passed, failed] = [1, 2].map((group) => lines.reduce((sum, line) => sum + Number(line[group]), 0));
+  const [passed, failed] = [1, 2].map((group) =>
+    lines.reduce((sum, line) => sum + Number(line[group]), 0),
+  );
   return [passed, code !== 0 && failed === 0 ? 1 : failed];
 }
 
@@ -117,11 +121,12 @@ rmSync(scratch, { recursive: true, force: true });
 
 console.log('');
 for (const [name, passed, failed, seconds] of rows) {
-  console.log(
-    `${failed ? 'FAIL' : 'ok  '} ${name.padEnd(14)} ${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed ${String(seconds).padStart(4)} s`,
-  );
+  const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
+  console.log(`${failed ? 'FAIL' : 'ok  '} ${name.padEnd(14)} ${counts} ${String(seconds).padStart(5)} s`);
 }
-console.log('gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)');
+console.log(
+  'gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
+);
 const passedTotal = rows.reduce((sum, row) => sum + row[1], 0);
 const failedTotal = rows.reduce((sum, row) => sum + row[2], 0);
 console.log(`${passedTotal} passed, ${failedTotal} failed`);

@@ -11,7 +11,11 @@ done
 sudo=()
 [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
 echo "installing for the tests: ${missing[*]}"
-if ! { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"; } >/dev/null 2>&1; then
+install() {
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}"
+}
+if ! install >/dev/null 2>&1; then
   echo "the tests need: sudo apt-get install ${missing[*]}" >&2
   exit 1
 fi

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * noop_driver.c: a libcuda.so.1 whose entry points do nothing and succeed, to price what the shim adds to a call. Every
- * entry point of the driver is a weak no-op; noop_answers.c overrides the few that must answer something.
+ * noop_driver.c: a libcuda.so.1 whose entry points do nothing and succeed, to price what the shim
+ * adds to a call. Every entry point of the driver is a weak no-op; noop_answers.c overrides the few
+ * that must answer something.
  */
 #define NOOP(name)                            \
   __attribute__((weak)) int name(void);       \

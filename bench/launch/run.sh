@@ -24,8 +24,13 @@ for parameters in none three; do
     launches "$parameters" >>"$scratch/native.$parameters"
     launches "$parameters" LD_PRELOAD=build/lib/libgreenboost_cuda.so >>"$scratch/shim.$parameters"
   done
-  rows+=("\"$parameters\":{\"nativeNanoseconds\":$(median <"$scratch/native.$parameters"),\"shimNanoseconds\":$(median <"$scratch/shim.$parameters")}")
+  native=$(median <"$scratch/native.$parameters")
+  shim=$(median <"$scratch/shim.$parameters")
+  rows+=("\"$parameters\":{\"nativeNanoseconds\":$native,\"shimNanoseconds\":$shim}")
 done
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)
-json="{\"check\":\"launch\",\"date\":\"$(date -u +%F)\",\"command\":\"bench/launch/run.sh\",\"driver\":\"no-op (bench/launch)\",\"cpu\":\"$cpu\",\"launches\":1000000,\"parameters\":{${rows[0]},${rows[1]}}}"
-echo "$json" | tee "${1:-/dev/null}"
+{
+  printf '{"check":"launch","date":"%s","command":"bench/launch/run.sh",' "$(date -u +%F)"
+  printf '"driver":"no-op (bench/launch)","cpu":"%s","launches":1000000,' "$cpu"
+  printf '"parameters":{%s,%s}}\n' "${rows[0]}" "${rows[1]}"
+} | tee "${1:-/dev/null}"

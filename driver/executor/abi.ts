@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mirrors driver/executor/gb_exec.h: constants, the layout of every struct, and a codec. A test compiles the header and
+// Mirrors driver/executor/gb_exec.h: constants, the layout of every struct, and a codec. A test
+// compiles the header and
 // compares every size and offset with LAYOUTS.
 import { GbError } from '../../proto/base/errors.js';
 import { struct, type StructLayout } from '../../proto/base/struct.js';
@@ -98,9 +99,7 @@ export const gbxStat = struct(
 );
 
 /** Every struct by its C name; what a test compares with the compiler's answers. */
-export const LAYOUTS: Readonly<
-  Record<string, { size: number; offsets: Readonly<Record<string, number>> }>
-> = {
+export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_frame: gbxFrame,
   gbx_init: gbxInit,
   gbx_init_reply: gbxInitReply,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One executor process as the daemon sees it: started, asked, ended. Bulk bytes go through slots of its staging memory.
+// One executor process as the daemon sees it: started, asked, ended. Bulk bytes go through slots of
+// its staging memory.
 //   starting -> ready -> ended          any request of an ended executor fails with DATA_LOSS: its bytes are gone
 // Must not know leases or accounts.
 import { spawn, type ChildProcess } from 'node:child_process';

@@ -3,8 +3,8 @@
  * ranges.h: which parts of the arena are allocated, and by what. Pure bookkeeping: knows no memory and no threads; the
  * caller holds a lock.
  *
- * Invariant: entries are sorted by offset, none overlap, all lie inside the arena, offsets and lengths are multiples of
- * GBX_RANGE_ALIGN.
+ * Invariant: entries are sorted by offset, none overlap, all lie inside the arena, offsets and
+ * lengths are multiples of GBX_RANGE_ALIGN.
  *
  *   claimed --ready--> ready --leave--> leaving --remove--> gone      claimed --remove--> gone (it could not be mapped)
  */

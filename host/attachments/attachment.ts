@@ -20,6 +20,7 @@ import {
   type FeederDirectory,
   type Hold,
 } from './feeder-budget.js';
+import type { AttachmentFacts, ShimPeer } from './facts.js';
 import {
   discardOf,
   extentKey,
@@ -34,7 +35,6 @@ import {
   withFeeder,
   type Discard,
 } from './pieces.js';
-import type { ProcessIdentity } from './process.js';
 import { RangeQueue } from './range-queue.js';
 import type { Staging } from './staging.js';
 
@@ -48,28 +48,6 @@ const AWAY: ReadonlySet<string> = new Set([
   'DEADLINE_EXCEEDED',
   'DATA_LOSS',
 ]);
-
-export interface AttachmentFacts {
-  readonly attachmentId: string;
-  readonly identity: ProcessIdentity;
-  readonly command: string;
-  readonly deviceName: string;
-  readonly arenaBase: bigint;
-  readonly arenaBytes: number;
-  /** Ranges beyond T1 + T2 may live on feeders. */
-  readonly gated: boolean;
-  /** undefined: none set. */
-  readonly vramBudgetBytes: number | undefined;
-  readonly ramBudgetBytes: number | undefined;
-  readonly startedUnixMs: number;
-}
-
-/** What the socket session does for its attachment. */
-export interface ShimPeer {
-  lost(range: ByteRange, feederName: string): void;
-  /** Ends the connection; `why` is for the log. */
-  close(why: string): void;
-}
 
 export interface AttachmentDeps {
   readonly directory: FeederDirectory;

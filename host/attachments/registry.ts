@@ -16,7 +16,8 @@ import type { Ledger } from '../ledger.js';
 import type { FeederCalls, LeaseHandle } from '../links/feeder-client.js';
 import type { ByteRange } from '../placement/residency.js';
 import type { SavedAttachment } from '../state.js';
-import { Attachment, type AttachmentFacts, type ShimPeer } from './attachment.js';
+import { Attachment } from './attachment.js';
+import type { AttachmentFacts, ShimPeer } from './facts.js';
 import { limitsOf, type FeederDirectory, type Hold } from './feeder-budget.js';
 import { isSameProcess } from './process.js';
 

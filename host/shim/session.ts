@@ -10,7 +10,8 @@ import {
   SHIM_EVENTS_PER_SECOND_MAX,
   SHIM_HELLO_TIMEOUT_MS,
 } from '../../proto/base/limits.js';
-import type { Attachment, AttachmentFacts, ShimPeer } from '../attachments/attachment.js';
+import type { Attachment } from '../attachments/attachment.js';
+import type { AttachmentFacts, ShimPeer } from '../attachments/facts.js';
 import { isVram } from '../attachments/feeder-budget.js';
 import type { GrantDesk } from '../attachments/grants.js';
 import { identifyProcess } from '../attachments/process.js';

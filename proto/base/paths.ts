@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where things lie: XDG folders for configuration, state and sockets, and the folder of built natives.
+// Where things lie: XDG folders for configuration, state and sockets, and the folder of built
+// natives.
 import { chmodSync, lstatSync, mkdirSync } from 'node:fs';
 import { homedir, tmpdir, userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -17,7 +18,8 @@ export function stateDir(env: Env = process.env): string {
   return join(env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state'), 'greenboost');
 }
 
-/** Sockets and short-lived files. Without XDG_RUNTIME_DIR: a folder of the user's own below the system's tmp. */
+/** Sockets and short-lived files. Without XDG_RUNTIME_DIR: a folder of the user's own below the
+ *  system's tmp. */
 export function runtimeDir(env: Env = process.env): string {
   const base = env['XDG_RUNTIME_DIR'];
   return base ? join(base, 'greenboost') : join(tmpdir(), `greenboost-${userInfo().uid}`);
@@ -35,12 +37,16 @@ export function feedSocketPath(env: Env = process.env): string {
   return join(runtimeDir(env), 'feed.sock');
 }
 
-/** Makes `path` a folder that only this user can enter. @throws GbError PERMISSION_DENIED if it is somebody else's or a link. */
+/** Makes `path` a folder that only this user can enter. @throws GbError PERMISSION_DENIED if it is
+ *  somebody else's or a link. */
 export function ensurePrivateDir(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const stat = lstatSync(path);
   if (!stat.isDirectory() || stat.uid !== userInfo().uid) {
-    throw new GbError('PERMISSION_DENIED', `${path} must be a folder of your own; remove it and try again`);
+    throw new GbError(
+      'PERMISSION_DENIED',
+      `${path} must be a folder of your own; remove it and try again`,
+    );
   }
   if ((stat.mode & 0o077) !== 0) chmodSync(path, 0o700);
 }
@@ -56,7 +62,8 @@ export function packageRoot(): string {
   return folder;
 }
 
-/** Built natives: build/lib/libgreenboost_cuda.so, build/lib/sim/libcuda.so.1, build/bin/gb-executor, … */
+/** Built natives: build/lib/libgreenboost_cuda.so, build/lib/sim/libcuda.so.1, build/bin/gb-
+ *  executor, … */
 export function nativePath(...parts: string[]): string {
   const path = join(packageRoot(), 'build', ...parts);
   if (!existsSync(path)) {

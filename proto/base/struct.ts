@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// C structures as bytes: little-endian, no implicit padding, bounds checked. The mirrors of the C headers are made of it.
+// C structures as bytes: little-endian, no implicit padding, bounds checked. The mirrors of the C
+// headers are made of it.
 import { GbError } from './errors.js';
 
 type Scalar = 'u16' | 'u32' | 'i32' | 'u64';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Byte sizes and times as people write and read them. Sizes are powers of 1024; rates are shown in GB/s (10^9).
+// Byte sizes and times as people write and read them. Sizes are powers of 1024; rates are shown in
+// GB/s (10^9).
 import { GbError } from './errors.js';
 
 export const KIB = 1024;
@@ -8,11 +9,20 @@ export const GIB = 1024 * MIB;
 export const TIB = 1024 * GIB;
 
 const FACTORS: Readonly<Record<string, number>> = {
-  '': 1, b: 1,
-  k: KIB, kib: KIB, kb: 1e3,
-  m: MIB, mib: MIB, mb: 1e6,
-  g: GIB, gib: GIB, gb: 1e9,
-  t: TIB, tib: TIB, tb: 1e12,
+  '': 1,
+  b: 1,
+  k: KIB,
+  kib: KIB,
+  kb: 1e3,
+  m: MIB,
+  mib: MIB,
+  mb: 1e6,
+  g: GIB,
+  gib: GIB,
+  gb: 1e9,
+  t: TIB,
+  tib: TIB,
+  tb: 1e12,
 };
 
 /** Parses `16GiB`, `512 MiB`, `1.5g`, `4096`. Returns whole bytes.
@@ -22,7 +32,10 @@ export function parseBytes(text: string): number {
   const factor = match ? FACTORS[(match[2] ?? '').toLowerCase()] : undefined;
   const value = match && factor !== undefined ? Math.floor(Number(match[1]) * factor) : Number.NaN;
   if (!Number.isSafeInteger(value)) {
-    throw new GbError('INVALID_ARGUMENT', `"${text}" is not a size; write for example 512MiB or 16GiB`);
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `"${text}" is not a size; write for example 512MiB or 16GiB`,
+    );
   }
   return value;
 }
@@ -30,7 +43,12 @@ export function parseBytes(text: string): number {
 /** `1536 MiB` style, three significant digits: 0 B, 980 KiB, 1.50 GiB. */
 export function formatBytes(bytes: number | bigint): string {
   const value = Number(bytes);
-  for (const [unit, factor] of [['TiB', TIB], ['GiB', GIB], ['MiB', MIB], ['KiB', KIB]] as const) {
+  for (const [unit, factor] of [
+    ['TiB', TIB],
+    ['GiB', GIB],
+    ['MiB', MIB],
+    ['KiB', KIB],
+  ] as const) {
     if (value >= factor) return `${significant(value / factor)} ${unit}`;
   }
   return `${value} B`;
@@ -39,7 +57,11 @@ export function formatBytes(bytes: number | bigint): string {
 /** `55.4 GB/s`; `-` when nothing was measured. */
 export function formatRate(bytesPerSecond: number): string {
   if (!(bytesPerSecond > 0)) return '-';
-  for (const [unit, factor] of [['GB/s', 1e9], ['MB/s', 1e6], ['kB/s', 1e3]] as const) {
+  for (const [unit, factor] of [
+    ['GB/s', 1e9],
+    ['MB/s', 1e6],
+    ['kB/s', 1e3],
+  ] as const) {
     if (bytesPerSecond >= factor) return `${significant(bytesPerSecond / factor)} ${unit}`;
   }
   return `${Math.round(bytesPerSecond)} B/s`;

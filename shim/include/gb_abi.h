@@ -1,19 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_abi.h: the one contract between the shim (C, inside a user's process) and the host agent (TypeScript).
+ * gb_abi.h: the one contract between the shim (C, inside a user's process) and the host agent
+ * (TypeScript).
  *
- * Transport: one SOCK_STREAM Unix socket per attachment (default $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message
- * is a gb_frame followed by exactly the payload of its type; all integers are little-endian; no implicit padding.
- * Bulk bytes never cross the socket: they lie in the attachment's staging memory, a sealed memfd of the shim which
+ * Transport: one SOCK_STREAM Unix socket per attachment (default
+ * $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message
+ * is a gb_frame followed by exactly the payload of its type; all integers are little-endian; no
+ * implicit padding.
+ * Bulk bytes never cross the socket: they lie in the attachment's staging memory, a sealed memfd of
+ * the shim which
  * the agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
  *
- * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent before. A different
- * abi_major is refused with status GB_STATUS_VERSION; a peer with a larger abi_minor may send longer payloads of known
- * types (the excess is ignored) and unknown types with GB_FRAME_OPTIONAL set (ignored). Unknown types without it are
+ * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent
+ * before. A different
+ * abi_major is refused with status GB_STATUS_VERSION; a peer with a larger abi_minor may send
+ * longer payloads of known
+ * types (the excess is ignored) and unknown types with GB_FRAME_OPTIONAL set (ignored). Unknown
+ * types without it are
  * a protocol error and close the connection.
  *
- * Every request carries a request_id chosen by the shim (never 0) and is answered by one frame of the same type with
- * GB_FRAME_REPLY set and the same id. Several requests may be outstanding; replies may come in any order.
+ * Every request carries a request_id chosen by the shim (never 0) and is answered by one frame of
+ * the same type with
+ * GB_FRAME_REPLY set and the same id. Several requests may be outstanding; replies may come in any
+ * order.
  * Frames with request_id 0 are notices and are not answered.
  *
  * host/shim/abi.ts mirrors this file; test/arch compares every offset and size of the two.
@@ -174,7 +183,13 @@ struct gb_report {
   uint32_t sticky_error;    /* CUresult given to the program for good, or 0 */
 };
 
-enum gb_phase { GB_PHASE_INIT = 0, GB_PHASE_MODEL_LOAD = 1, GB_PHASE_INFERENCE = 2, GB_PHASE_STEADY = 3, GB_PHASE_IDLE = 4 };
+enum gb_phase {
+  GB_PHASE_INIT = 0,
+  GB_PHASE_MODEL_LOAD = 1,
+  GB_PHASE_INFERENCE = 2,
+  GB_PHASE_STEADY = 3,
+  GB_PHASE_IDLE = 4,
+};
 
 struct gb_event {
   uint32_t severity;  /* 0 info, 1 warning, 2 error */

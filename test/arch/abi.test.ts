@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every C structure that crosses a process boundary, as the compiler lays it out, against its TypeScript mirror.
+// Every C structure that crosses a process boundary, as the compiler lays it out, against its
+// TypeScript mirror.
 import { describe, expect, test } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -24,7 +25,8 @@ const HEADERS: readonly (readonly [string, Layouts])[] = [
 function compilerLayouts(header: string, layouts: Layouts): Layouts {
   const rows = Object.entries(layouts).map(([name, { offsets }]) => {
     const fields = Object.keys(offsets).map(
-      (field) => `printf("%s\\"${field}\\":%zu", first++ ? "," : "", offsetof(struct ${name}, ${field}));`,
+      (field) =>
+        `printf("%s\\"${field}\\":%zu", first++ ? "," : "", offsetof(struct ${name}, ${field}));`,
     );
     return `printf("%s\\"${name}\\":{\\"size\\":%zu,\\"offsets\\":{", structs++ ? "," : "", sizeof(struct ${name}));
       first = 0; ${fields.join('\n')} printf("}}");`;
@@ -44,7 +46,10 @@ function compilerLayouts(header: string, layouts: Layouts): Layouts {
 describe.each(HEADERS)('%s', (header, layouts) => {
   test('every offset and size agrees with the compiler', () => {
     const mirror = Object.fromEntries(
-      Object.entries(layouts).map(([name, { size, offsets }]) => [name, { size, offsets: { ...offsets } }]),
+      Object.entries(layouts).map(([name, { size, offsets }]) => [
+        name,
+        { size, offsets: { ...offsets } },
+      ]),
     );
     expect(mirror).toEqual(compilerLayouts(header, layouts));
   });

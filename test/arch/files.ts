@@ -7,12 +7,17 @@ import { fileURLToPath } from 'node:url';
 
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
-/** Files git tracks, or would track, below `folders` (all when empty), with one of the endings; relative to ROOT. */
+/** Files git tracks, or would track, below `folders` (all when empty), with one of the endings;
+ *  relative to ROOT. */
 export function filesOf(folders: readonly string[], ...endings: readonly string[]): string[] {
-  const output = execFileSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '--', ...folders], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  });
+  const output = execFileSync(
+    'git',
+    ['ls-files', '--cached', '--others', '--exclude-standard', '--', ...folders],
+    {
+      cwd: ROOT,
+      encoding: 'utf8',
+    },
+  );
   return output
     .split('\n')
     .filter((file) => file !== '' && existsSync(join(ROOT, file)))

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who may import whom (docs/architecture.md). A forbidden edge fails with the reason it is forbidden for.
+// Who may import whom (docs/architecture.md). A forbidden edge fails with the reason it is
+// forbidden for.
 import { describe, expect, test } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -76,14 +77,17 @@ describe('import directions', () => {
   test('security and driver see only the leaf vocabulary of proto', () => {
     const wrong = all.filter(
       ({ from, to }) =>
-        ['security', 'driver'].includes(folderOf(from)) && folderOf(to) === 'proto' && !to.startsWith('proto/base/'),
+        ['security', 'driver'].includes(folderOf(from)) &&
+        folderOf(to) === 'proto' &&
+        !to.startsWith('proto/base/'),
     );
     expect(wrong.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
   });
 
   test.each(PACKAGES)('%s is imported only where it belongs', (name, prefixes, why) => {
     const wrong = all.filter(
-      ({ from, to }) => (to === name || to.startsWith(`${name}/`)) && !prefixes.some((p) => from.startsWith(p)),
+      ({ from, to }) =>
+        (to === name || to.startsWith(`${name}/`)) && !prefixes.some((p) => from.startsWith(p)),
     );
     expect({ why, wrong: wrong.map(({ from }) => from) }).toEqual({ why, wrong: [] });
   });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Three machines ready to work: two feeders that lend RAM, and a host with a small simulated GPU connected to both.
+// Three machines ready to work: two feeders that lend RAM, and a host with a small simulated GPU
+// connected to both.
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { attachmentOf, Machine, MIB, PROGRAMS, waitFor, type Running } from './machine.js';
@@ -29,8 +30,14 @@ export interface Cluster {
 export async function createCluster(): Promise<Cluster> {
   const network = await createNetwork(2);
   const gpu = `e2e-${randomBytes(4).toString('hex')}`;
-  const host = new Machine('host', network.host, { GREENBOOST_GPU: 'sim', GBSIM_GPU: gpu, GBSIM_VRAM: '256MiB' });
-  const feeders = network.feeders.map((namespace, index) => new Machine(`feeder${index + 1}`, namespace));
+  const host = new Machine('host', network.host, {
+    GREENBOOST_GPU: 'sim',
+    GBSIM_GPU: gpu,
+    GBSIM_VRAM: '256MiB',
+  });
+  const feeders = network.feeders.map(
+    (namespace, index) => new Machine(`feeder${index + 1}`, namespace),
+  );
   const daemons: Running[] = [];
   const startFeeder = async (index: number): Promise<void> => {
     const options = ['--ram', '256MiB', '--gpu', 'none', '--port', PORT];
@@ -60,14 +67,20 @@ export async function createCluster(): Promise<Cluster> {
     startWorkload: (options = []) =>
       host.greenboost([
         'run',
-        '--gpu', 'sim',
-        '--vram-budget', String(VRAM_BUDGET_BYTES),
-        '--ram-budget', String(RAM_BUDGET_BYTES),
-        '--overcommit', 'gated',
+        '--gpu',
+        'sim',
+        '--vram-budget',
+        String(VRAM_BUDGET_BYTES),
+        '--ram-budget',
+        String(RAM_BUDGET_BYTES),
+        '--overcommit',
+        'gated',
         '--',
         join(PROGRAMS, 'gb_workset'),
-        '--bytes', String(WORKING_SET_BYTES),
-        '--buffer-bytes', String(BUFFER_BYTES),
+        '--bytes',
+        String(WORKING_SET_BYTES),
+        '--buffer-bytes',
+        String(BUFFER_BYTES),
         ...options,
       ]),
     spilled: (minimumBytes = BUFFER_BYTES) =>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// kill -9 of each part while the main job runs. Every test asserts that the fault really happened, which event the agent
+// kill -9 of each part while the main job runs. Every test asserts that the fault really happened,
+// which event the agent
 // logged, that nobody hangs, and that memory is back in the documented times.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createCluster, type Cluster } from './cluster.js';
@@ -51,7 +52,10 @@ test('agent killed: the program runs on, a new agent re-adopts its leases, the r
     'a new agent has the program again',
     async () => {
       const status = await cluster.host.status().catch(() => undefined);
-      return status?.agentPid !== agentPid && status?.attachments.find((a) => a.pid === attachment.pid && a.connected);
+      return (
+        status?.agentPid !== agentPid &&
+        status?.attachments.find((a) => a.pid === attachment.pid && a.connected)
+      );
     },
     25_000,
   );
@@ -59,14 +63,19 @@ test('agent killed: the program runs on, a new agent re-adopts its leases, the r
   const names = (await cluster.host.events()).map((event) => event.name);
   expect(names).toContain('lease_adopted');
   const done = await run.finished;
-  expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({ code: 0, stderr: '' });
+  expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({
+    code: 0,
+    stderr: '',
+  });
   await waitFor('feeders are empty', async () => (await feederBytes()) === 0, RELEASE_MS);
 }, 180_000);
 
 test('feeder killed: the owner gets 911 with the feeder named, the other feeder and programs carry on', async () => {
   const run = cluster.startWorkload(['--rounds', '50']);
   await cluster.spilled();
-  const holding = await Promise.all(cluster.feeders.map(async (feeder) => lentUsedBytes(await feeder.feedStatus())));
+  const holding = await Promise.all(
+    cluster.feeders.map(async (feeder) => lentUsedBytes(await feeder.feedStatus())),
+  );
   const victim = holding[0]! >= holding[1]! ? 0 : 1;
   expect(holding[victim]).toBeGreaterThan(0);
   const daemonPid = (await cluster.feeders[victim]!.feedStatus()).pid;

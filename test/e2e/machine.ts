@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// One "machine" of an end-to-end test: folders of its own, a network namespace, and the real `greenboost` command in it.
+// One "machine" of an end-to-end test: folders of its own, a network namespace, and the real
+// `greenboost` command in it.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { AttachmentJson, EventJson, FeedStatusJson, SnapshotJson } from '../../tui/model/snapshot.js';
+import type {
+  AttachmentJson,
+  EventJson,
+  FeedStatusJson,
+  SnapshotJson,
+} from '../../tui/model/snapshot.js';
 import { ROOT } from '../arch/files.js';
 import type { Namespace } from './namespaces.js';
 
@@ -54,7 +60,12 @@ export class Machine {
   ) {
     this.folder = mkdtempSync(join(tmpdir(), `greenboost-e2e-${name}-`));
     const folders = { XDG_CONFIG_HOME: 'config', XDG_STATE_HOME: 'state', XDG_RUNTIME_DIR: 'run' };
-    this.env = { ...(process.env as Record<string, string>), GREENBOOST_LOG: 'info', NO_COLOR: '1', ...extra };
+    this.env = {
+      ...(process.env as Record<string, string>),
+      GREENBOOST_LOG: 'info',
+      NO_COLOR: '1',
+      ...extra,
+    };
     for (const [variable, folder] of Object.entries(folders)) {
       const path = join(this.folder, folder);
       mkdirSync(path, { mode: 0o700 });
@@ -92,7 +103,9 @@ export class Machine {
   async call(args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
     const done = await this.greenboost(args, env).finished;
     if (done.code !== 0) {
-      throw new Error(`${this.name}: greenboost ${args.join(' ')} ended with ${done.code}: ${done.stdout}${done.stderr}`);
+      throw new Error(
+        `${this.name}: greenboost ${args.join(' ')} ended with ${done.code}: ${done.stdout}${done.stderr}`,
+      );
     }
     return done.stdout;
   }
@@ -120,7 +133,8 @@ export class Machine {
     await waitFor(
       `${this.name} lends`,
       async () => {
-        if (feeder.child.exitCode !== null) throw new Error(`${this.name} ended: ${feeder.output()}`);
+        if (feeder.child.exitCode !== null)
+          throw new Error(`${this.name} ended: ${feeder.output()}`);
         return this.feedStatus().catch(() => undefined);
       },
       20_000,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Network namespaces for end-to-end tests: each "machine" is a namespace held open by one sleeping process, joined to the
-// host's namespace by a veth pair. Works as root, and without root inside a user namespace. Nothing is named, so nothing
+// Network namespaces for end-to-end tests: each "machine" is a namespace held open by one sleeping
+// process, joined to the
+// host's namespace by a veth pair. Works as root, and without root inside a user namespace. Nothing
+// is named, so nothing
 // is left behind: when the holders end, the kernel removes interfaces and namespaces.
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
@@ -29,13 +31,20 @@ function enterArguments(pid: number): string[] {
 }
 
 function inside(pid: number, ...command: string[]): void {
-  execFileSync('nsenter', [...enterArguments(pid), ...command], { stdio: ['ignore', 'ignore', 'inherit'] });
+  execFileSync('nsenter', [...enterArguments(pid), ...command], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
 }
 
-/** The kernel reports the carrier of a new link a moment later; until then its addresses do not count. */
+/** The kernel reports the carrier of a new link a moment later; until then its addresses do not
+ *  count. */
 async function carrier(pid: number, link: string): Promise<void> {
   for (let attempt = 0; attempt < 200; attempt++) {
-    const text = execFileSync('nsenter', [...enterArguments(pid), 'ip', '-o', 'link', 'show', link], { encoding: 'utf8' });
+    const text = execFileSync(
+      'nsenter',
+      [...enterArguments(pid), 'ip', '-o', 'link', 'show', link],
+      { encoding: 'utf8' },
+    );
     if (text.includes('state UP')) return;
     await sleep(20);
   }
@@ -51,12 +60,15 @@ async function holder(within: number | undefined): Promise<ChildProcess & { pid:
   for (let attempt = 0; attempt < 200; attempt++) {
     await sleep(10);
     try {
-      if (readlinkSync(`/proc/${child.pid}/ns/net`) !== outside) return child as ChildProcess & { pid: number };
+      if (readlinkSync(`/proc/${child.pid}/ns/net`) !== outside)
+        return child as ChildProcess & { pid: number };
     } catch {
       break; // The holder has ended: unshare said why on stderr.
     }
   }
-  throw new Error('network namespaces are not available here (needs root, or unprivileged user namespaces)');
+  throw new Error(
+    'network namespaces are not available here (needs root, or unprivileged user namespaces)',
+  );
 }
 
 /** A host and `count` feeders, feeder i at 10.77.(i+1).2 and the host at 10.77.(i+1).1. */
@@ -69,7 +81,20 @@ export async function createNetwork(count: number): Promise<Network> {
     holders.push(feeder);
     const net = `10.77.${index + 1}`;
     const link = `gbh${index}`;
-    inside(host.pid, 'ip', 'link', 'add', link, 'type', 'veth', 'peer', 'name', 'gb0', 'netns', String(feeder.pid));
+    inside(
+      host.pid,
+      'ip',
+      'link',
+      'add',
+      link,
+      'type',
+      'veth',
+      'peer',
+      'name',
+      'gb0',
+      'netns',
+      String(feeder.pid),
+    );
     inside(host.pid, 'ip', 'addr', 'add', `${net}.1/24`, 'dev', link);
     inside(host.pid, 'ip', 'link', 'set', link, 'up');
     inside(feeder.pid, 'ip', 'link', 'set', 'lo', 'up');
@@ -85,7 +110,8 @@ export async function createNetwork(count: number): Promise<Network> {
   return {
     host: namespace(host.pid, '10.77.1.1'),
     feeders: holders.slice(1).map((child, index) => namespace(child.pid, `10.77.${index + 1}.2`)),
-    setLink: (index, up) => inside(host.pid, 'ip', 'link', 'set', `gbh${index}`, up ? 'up' : 'down'),
+    setLink: (index, up) =>
+      inside(host.pid, 'ip', 'link', 'set', `gbh${index}`, up ? 'up' : 'down'),
     close() {
       for (const child of holders.reverse()) child.kill('SIGKILL');
     },

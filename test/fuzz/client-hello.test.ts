@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whatever a stranger sends first: a verdict without an exception, the same one however the bytes are cut into packets,
-// and views that lie inside the input.
+// Whatever a stranger sends first: a verdict without an exception, the same one however the bytes
+// are cut into packets, and views that lie inside the input.
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { inspectClientHello } from '../../security/client-hello.js';

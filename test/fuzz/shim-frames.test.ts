@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whatever a program sends to the agent's socket, and whatever the state file holds: frames, values or a named refusal.
+// Whatever a program sends to the agent's socket, and whatever the state file holds: frames, values
+// or a named refusal.
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import * as abi from '../../host/shim/abi.js';

@@ -60,9 +60,18 @@ def run(command, env=None, timeout=420):
 
 def hardware() -> dict:
     """The machine, as its own tools name it."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,pcie.link.gen.current", "--format=csv,noheader"]
-    name, driver, memory, pcie = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()[0].split(", ")
+    fields = "name,driver_version,memory.total,pcie.link.gen.current"
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    first = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    name, driver, memory, pcie = first.split(", ")
     model = next(
         (l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown"
     )
-    return {"gpu": name, "driver": driver, "gpuMemory": memory, "pcieGeneration": pcie, "cpu": model, "cores": os.cpu_count()}
+    return {
+        "gpu": name,
+        "driver": driver,
+        "gpuMemory": memory,
+        "pcieGeneration": pcie,
+        "cpu": model,
+        "cores": os.cpu_count(),
+    }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that knows blessed: puts lines on the screen, reads keys, follows resizes, and gives the terminal back.
+// The only file that knows blessed: puts lines on the screen, reads keys, follows resizes, and
+// gives the terminal back.
 import blessed from 'blessed';
 import { lineText, type Line, type StyleName } from '../view/lines.js';
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the shim costs when everything fits: paired, interleaved runs of a GPU-bound cuBLAS loop; eager PyTorch beside it."""
+"""What the shim costs when everything fits: interleaved pairs of a GPU-bound cuBLAS loop; eager PyTorch beside it."""
 import random
 import statistics
 import sys

@@ -186,7 +186,7 @@ describe('bytes on feeders', () => {
     expect((await peer.fetch(0, 16 * MIB)).bytes.equals(Buffer.alloc(16 * MIB, 4))).toBe(true);
   });
 
-  test('what one feeder cannot hold overflows to the next; beyond both it is CAPACITY and nothing changes', async () => {
+  test('what one feeder cannot hold goes to the next; beyond both it is CAPACITY', async () => {
     await connect(await feeder('alpha', 16 * MIB));
     await connect(await feeder('beta', 16 * MIB));
     const peer = await attach();

@@ -40,7 +40,7 @@ async function open(options: Parameters<typeof ShimPeer.open>[1] = {}): Promise<
 }
 
 describe('one agent per user', () => {
-  test('sockets and folder are private; a second agent is refused, and the next one takes over stale sockets', async () => {
+  test('sockets are private; a second agent is refused, the next takes over stale sockets', async () => {
     for (const path of [host.shimSocket, host.agentSocket])
       expect(statSync(path).mode & 0o777).toBe(0o600);
     expect(statSync(`${host.folder}/run/greenboost`).mode & 0o777).toBe(0o700);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A peer from beyond the LAN. The address is made up, so this file runs itself again in a network namespace of its own.
+// A peer from beyond the LAN. The address is made up, so this file runs itself again in a network
+// namespace of its own.
 import { describe, expect, test } from '@jest/globals';
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

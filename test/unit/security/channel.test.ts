@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// security/channel.ts uses methods of grpc-js that its documentation does not promise. When this fails after an update
-// of grpc-js: compare its channel-credentials.js and transport.js with security/channel.ts, then raise GRPC_JS_VERSION.
+// security/channel.ts uses methods of grpc-js that its documentation does not promise. When this
+// fails after an update of grpc-js: compare its channel-credentials.js and transport.js with
+// security/channel.ts, then raise GRPC_JS_VERSION.
 import { describe, expect, test } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';

@@ -59,7 +59,8 @@ describe('a private file', () => {
       chownSync(path(), 12345, 12345);
       expect(() => readPrivateFile(path())).toThrow(/belongs to user 12345/);
     } else {
-      // Without root no file can be given away: /proc/1/environ is the nearest thing, and it must not be opened either.
+      // Without root no file can be given away: /proc/1/environ is the nearest thing, and it must
+      // not be opened either.
       expect(() => readPrivateFile('/proc/1/environ')).toThrow('PERMISSION_DENIED');
     }
   });

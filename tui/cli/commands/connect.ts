@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// `greenboost connect` and `disconnect`: which key a feeder needs, progress for people, and what changed.
+// `greenboost connect` and `disconnect`: which key a feeder needs, progress for people, and what
+// changed.
 import { GbError } from '../../../proto/base/errors.js';
 import { parseId, type FeederId } from '../../../proto/base/ids.js';
 import { DEFAULT_PORT } from '../../../proto/base/limits.js';
@@ -69,7 +70,8 @@ function keep(key: PairingKey): ChosenKey {
   };
 }
 
-/** The key for `address`: the one given now; else the one this link used before; else the only one of the keyring that
+/** The key for `address`: the one given now; else the one this link used before; else the only one
+ *  of the keyring that
  *  no link uses; else a person is asked. */
 async function chooseKey(
   address: string,
@@ -87,7 +89,8 @@ async function chooseKey(
       (key) => key.feederId === known?.feederId || keyFingerprint(key) === known?.keyFingerprint,
     );
     if (same) return { feederId: same.feederId, ...nothing };
-    const used = new Set(snapshot.links.map((link) => link.feederId));
+    const live = snapshot.links.filter(({ state }) => state === 'ready' || state === 'draining');
+    const used = new Set(live.map((link) => link.feederId));
     const free = keyring.filter((key) => key.shared || !used.has(key.feederId));
     const [only] = free;
     if (only && free.length === 1) return { feederId: only.feederId, ...nothing };
@@ -142,7 +145,8 @@ function parseSeconds(text: string, option: string, max: number): number {
   return Math.round(seconds * 1000);
 }
 
-/** Opens the link and waits until it is measured. @throws GbError UNAUTHENTICATED when the key is not the feeder's
+/** Opens the link and waits until it is measured. @throws GbError UNAUTHENTICATED when the key is
+ *  not the feeder's
  *  (a key given now leaves the keyring again), FEEDER_UNREACHABLE, DEADLINE_EXCEEDED. */
 export async function connectFeeder(addressText: string, options: ConnectOptions): Promise<void> {
   const address = normalizeAddress(addressText);
@@ -178,7 +182,8 @@ export async function connectFeeder(addressText: string, options: ConnectOptions
   for (const line of describeLink(response, before, after)) writeLine(line);
 }
 
-/** Leaves a feeder after its bytes are back. @throws GbError NOT_FOUND, WRONG_STATE when they have no room here. */
+/** Leaves a feeder after its bytes are back. @throws GbError NOT_FOUND, WRONG_STATE when they have
+ *  no room here. */
 export async function disconnectFeeder(
   feeder: string,
   options: { force?: boolean; json?: boolean },

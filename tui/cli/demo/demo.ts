@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// `greenboost demo`: two feeders and an agent on loopback, an unmodified driver-API program with a working set of three
-// times its GPU memory, every byte verified, and nothing left behind. Real daemons, real keys, real links; the GPU is
-// the simulated one where there is none, and then everything says so.
+// `greenboost demo`: two feeders and an agent on loopback, an unmodified driver-API program with a
+// working set of three times its GPU memory, every byte verified, and nothing left behind. Real
+// daemons, real keys, real links; the GPU is the simulated one where there is none, and then
+// everything says so.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -230,7 +231,8 @@ async function checkReleased(cluster: DemoCluster, report: DemoReport): Promise<
     const used = statuses.reduce((sum, status) => sum + usedOf(status), 0);
     const leases = statuses.reduce((sum, status) => sum + status.leases.length, 0);
     const programs = snapshot.attachments.length;
-    // VRAM is read from the card, where the driver and other programs hold some too: the program being gone frees its own.
+    // VRAM is read from the card, where the driver and other programs hold some too: the program
+    // being gone frees its own.
     const ours = snapshot.tiers.filter((tier) => tier.kind !== 'local_vram');
     const hostUsed = ours.reduce((sum, tier) => sum + tier.usedBytes + tier.grantedBytes, 0);
     const zero = used === 0 && leases === 0 && programs === 0 && hostUsed === 0;
