@@ -5,13 +5,13 @@
 //   (none) ---------> adopted ------------------> orphaned ---------------> expired
 //                      ^   |                          |
 //                      |   +---- TTL over without a renewal -> expired
-//                      +------- renew (fencing token + 1) ----+            release: adopted ->
-// released
+//                      +------- renew (fencing token + 1) ----+
+//   release: adopted -> released
 //
-// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal
-// from another session
-// of the same host with the newest token takes the lease over; the token grows, and older ones are
-// refused.
+// An adopted lease lives as long as it is renewed; a session's end starts a fresh TTL. A renewal from
+// another session of the same host with the newest token takes the lease over; the token grows, and
+// older ones are refused. One exception: as long as nobody has presented the newest token, its answer
+// may have been lost with the session that asked, so an orphaned lease also takes the one before.
 import { GbError } from '../proto/base/errors.js';
 import {
   createId,
@@ -33,6 +33,8 @@ export interface Lease {
   readonly arenaBase: bigint;
   readonly arenaBytes: bigint;
   readonly fencingToken: bigint;
+  /** Somebody has presented `fencingToken`: its holder knows it. */
+  readonly tokenKnown: boolean;
   readonly state: LeaseState;
 }
 
@@ -92,6 +94,7 @@ export class LeaseTable {
       id: this.makeId(),
       hostId: caller.hostId,
       fencingToken: 1n,
+      tokenKnown: false,
       state,
     };
     this.leases.set(lease.id, lease);
@@ -100,8 +103,7 @@ export class LeaseTable {
 
   /** The lease, if `caller` may use it now. A stranger's lease and one that ended look the same.
    *  @throws GbError LEASE_EXPIRED; EPOCH_STALE when a newer session holds it; WRONG_STATE when it
-   * has to be adopted
-   *  with RenewLeases first; PROTOCOL_VIOLATION for a token that was never given out. */
+   *  has to be adopted with RenewLeases first; PROTOCOL_VIOLATION for a token never given out. */
   authorize(caller: Caller, id: string, fencingToken: bigint, nowMs: number): Lease {
     const lease = this.visible(caller, id, nowMs);
     if (!lease)
@@ -119,6 +121,7 @@ export class LeaseTable {
         `lease ${lease.id} belongs to an earlier session; renew it first`,
       );
     }
+    if (!lease.tokenKnown) this.leases.set(lease.id, { ...lease, tokenKnown: true });
     return lease;
   }
 
@@ -126,11 +129,12 @@ export class LeaseTable {
   renew(caller: Caller, id: string, fencingToken: bigint, nowMs: number): RenewOutcome {
     const lease = this.visible(caller, id, nowMs);
     if (!lease) return { t: 'expired' };
-    if (fencingToken !== lease.fencingToken) return { t: 'fenced' };
+    if (!isCurrent(lease, fencingToken)) return { t: 'fenced' };
     const adopted = lease.state.t !== 'adopted' || lease.state.sessionId !== caller.sessionId;
     const renewed: Lease = {
       ...lease,
       fencingToken: lease.fencingToken + (adopted ? 1n : 0n),
+      tokenKnown: !adopted,
       state: { t: 'adopted', sessionId: caller.sessionId, deadlineMs: nowMs + this.ttlMs },
     };
     this.leases.set(lease.id, renewed);
@@ -167,6 +171,12 @@ export class LeaseTable {
       ? lease
       : undefined;
   }
+}
+
+function isCurrent(lease: Lease, token: bigint): boolean {
+  if (token === lease.fencingToken) return true;
+  const answerLost = lease.state.t === 'orphaned' && !lease.tokenKnown;
+  return answerLost && token === lease.fencingToken - 1n && token > 0n;
 }
 
 function fenced(lease: Lease): GbError {

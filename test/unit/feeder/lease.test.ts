@@ -39,6 +39,7 @@ interface Fact {
   readonly host: number;
   session: number | undefined;
   token: bigint;
+  known: boolean;
   deadlineMs: number;
 }
 
@@ -102,6 +103,7 @@ test('every history: who may use a lease, and when it ends, is exactly what the 
             host: act.host,
             session: act.session,
             token: 1n,
+            known: false,
             deadlineMs: nowMs + TTL_MS,
           });
         } else if (act.t === 'wait') {
@@ -142,14 +144,18 @@ test('every history: who may use a lease, and when it ends, is exactly what the 
                   ? 'OK'
                   : 'WRONG_STATE';
             expect(codeOf(() => table.authorize(who, id, token, nowMs))).toBe(expected);
+            fact.known ||= expected === 'OK';
           } else {
             const outcome = table.renew(who, id, token, nowMs);
-            expect(outcome.t).toBe(!mine ? 'expired' : act.behind > 0 ? 'fenced' : 'ok');
+            const answerLost = fact.session === undefined && !fact.known && token > 0n;
+            const current = act.behind === 0 || (act.behind === 1 && answerLost);
+            expect(outcome.t).toBe(!mine ? 'expired' : current ? 'ok' : 'fenced');
             if (outcome.t !== 'ok') continue;
             const adopts = fact.session !== act.session;
             expect(outcome.adopted).toBe(adopts);
             fact.session = act.session;
             fact.token += adopts ? 1n : 0n;
+            fact.known = !adopts;
             fact.deadlineMs = nowMs + TTL_MS;
             expect(outcome.lease.fencingToken).toBe(fact.token);
           }
@@ -189,6 +195,19 @@ describe('one lease', () => {
     expect(codeOf(() => table.authorize(owner, lease.id, 1n, TTL_MS - 1))).toBe('OK');
     expect(codeOf(() => table.authorize(owner, lease.id, 1n, TTL_MS))).toBe('LEASE_EXPIRED');
     expect(table.renew(owner, lease.id, 1n, TTL_MS).t).toBe('expired');
+  });
+
+  test('a lost answer to an adoption does not lose the lease, a used token fences for good', () => {
+    const table = new LeaseTable(TTL_MS);
+    const lease = table.acquire(owner, REQUEST, 0);
+    table.orphan(owner.sessionId, 0);
+    expect(table.renew(caller(1, 2), lease.id, 1n, 0).t).toBe('ok'); // token 2, never heard of
+    expect(table.renew(caller(1, 3), lease.id, 1n, 0).t).toBe('fenced'); // its session still lives
+    table.orphan(caller(1, 2).sessionId, 0);
+    expect(table.renew(caller(1, 3), lease.id, 1n, 0)).toMatchObject({ lease: { fencingToken: 3n } });
+    expect(codeOf(() => table.authorize(caller(1, 3), lease.id, 3n, 0))).toBe('OK');
+    table.orphan(caller(1, 3).sessionId, 0);
+    expect(table.renew(caller(1, 4), lease.id, 2n, 0).t).toBe('fenced');
   });
 
   test('a token from the future is a lie, not a newer session', () => {
