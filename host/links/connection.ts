@@ -12,6 +12,8 @@ import {
   MESSAGE_BYTES_MAX,
   PROTOCOL_MAJOR,
   PROTOCOL_MINOR,
+  TRANSFER_TIMEOUT_MS,
+  TRANSFERS_PER_LINK_MAX,
 } from '../../proto/base/limits.js';
 import { softwareVersion } from '../../proto/base/version.js';
 import {
@@ -29,6 +31,7 @@ import {
   type RawFeederClient,
   type Traffic,
 } from './feeder-client.js';
+import { BulkGate } from './bulk-gate.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
 /** Bytes in flight before the receiver must answer; the protocol's default of 64 KiB halves the
@@ -109,12 +112,14 @@ async function openConnection(
       });
     checkHello(hello, request.key);
     watch(raw, signal, request, close);
+    const settle = () => raw.ping({}, { timeoutMs: TRANSFER_TIMEOUT_MS, signal });
+    const bulk = new BulkGate(TRANSFERS_PER_LINK_MAX, settle);
     return {
       hello,
       cipher,
-      client: new FeederClient(raw, signal, request.traffic),
+      client: new FeederClient(raw, signal, request.traffic, bulk),
       signal,
-      measure: () => measureLink(raw, { clock, signal, traffic: request.traffic }),
+      measure: () => measureLink(raw, { clock, signal, traffic: request.traffic, bulk }),
       close,
     };
   } catch (reason) {

@@ -10,7 +10,6 @@ import {
   RANGES_PER_LEASE_MAX,
   TRANSFER_BYTES_MAX,
   TRANSFER_TIMEOUT_MS,
-  TRANSFERS_PER_LINK_MAX,
 } from '../../proto/base/limits.js';
 import type { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import {
@@ -22,7 +21,7 @@ import {
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { errorFromStatus, type ServiceClient } from '../../proto/grpc.js';
 import type * as grpc from '@grpc/grpc-js';
-import { Semaphore } from './semaphore.js';
+import type { BulkGate } from './bulk-gate.js';
 
 export type RawFeederClient = ServiceClient<typeof FeederService>;
 
@@ -94,13 +93,12 @@ function refOf(lease: LeaseHandle): LeaseRef {
 }
 
 export class FeederClient {
-  private readonly slots = new Semaphore(TRANSFERS_PER_LINK_MAX);
-
   /** `signal` ends every call when the connection is given up. */
   constructor(
     private readonly raw: RawFeederClient,
     private readonly signal: AbortSignal,
     private readonly traffic: Traffic,
+    private readonly bulk: BulkGate,
   ) {}
 
   private get options(): { timeoutMs: number; signal: AbortSignal } {
@@ -191,13 +189,13 @@ export class FeederClient {
     source: FrameMover,
     signal: AbortSignal,
   ): Promise<void> {
-    return this.slots.run(() => this.writeNow(lease, range, source, signal));
+    return this.bulk.run('upload', () => this.writeNow(lease, range, source, signal));
   }
 
   /** Streams `length` bytes from the feeder into `sink`, in order, a few frames ahead. pre: as
    *  write. */
   read(lease: LeaseHandle, range: ByteSpan, sink: FrameMover, signal: AbortSignal): Promise<void> {
-    return this.slots.run(() => this.readNow(lease, range, sink, signal));
+    return this.bulk.run('download', () => this.readNow(lease, range, sink, signal));
   }
 
   private async writeNow(

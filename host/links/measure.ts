@@ -9,6 +9,7 @@ import {
   LINK_PROBE_PINGS,
   LINK_PROBE_PINGS_MS,
 } from '../../proto/base/limits.js';
+import type { BulkGate } from './bulk-gate.js';
 import { fromStream, type RawFeederClient, type Traffic } from './feeder-client.js';
 
 export interface LinkMeasurement {
@@ -23,11 +24,12 @@ const PROBE_TIMEOUT_MS = 10_000;
 
 export async function measureLink(
   client: RawFeederClient,
-  options: { clock: Clock; signal: AbortSignal; traffic: Traffic },
+  options: { clock: Clock; signal: AbortSignal; traffic: Traffic; bulk: BulkGate },
 ): Promise<LinkMeasurement> {
   const rttMicros = await measureRtt(client, options);
-  const uploadBytesPerSecond = await measureUpload(client, options);
-  const downloadBytesPerSecond = await measureDownload(client, options);
+  const { bulk } = options;
+  const uploadBytesPerSecond = await bulk.run('upload', () => measureUpload(client, options));
+  const downloadBytesPerSecond = await bulk.run('download', () => measureDownload(client, options));
   return { rttMicros, uploadBytesPerSecond, downloadBytesPerSecond };
 }
 
@@ -90,8 +92,11 @@ async function measureDownload(
   } finally {
     call.cancel();
   }
+  const elapsedMs = clock.nowMs() - start;
   traffic.receivedBytes += received;
-  return rate(received, clock.nowMs() - start);
+  // Cut short by time: the answer comes after the rest, and nothing goes the other way before it.
+  if (received < LINK_PROBE_BYTES) await client.ping({}, { timeoutMs: PROBE_TIMEOUT_MS, signal });
+  return rate(received, elapsedMs);
 }
 
 function rate(bytes: number, elapsedMs: number): number {
