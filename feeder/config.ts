@@ -71,8 +71,7 @@ const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
 const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);
 
 /** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared,
- *  NOT_FOUND without
- *  the GPU that was named; the message says what to do. */
+ *  NOT_FOUND without the GPU that was named; the message says what to do. */
 export async function resolveConfig(
   options: FeederOptions,
   env: Env = process.env,

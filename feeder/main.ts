@@ -54,8 +54,7 @@ export interface RunningFeeder {
   /** Resolves when the feeder has stopped, whoever asked for it. */
   readonly stopped: Promise<void>;
   /** Says goodbye, waits up to `graceMs` (default 0) for hosts to give their leases back, ends the
-   *  rest, scrubs and
-   *  closes. May be called again; a shorter grace then applies. */
+   *  rest, scrubs and closes. May be called again; a shorter grace then applies. */
   stop(graceMs?: number): Promise<void>;
 }
 
@@ -65,8 +64,7 @@ export interface FeederDependencies {
 }
 
 /** Starts lending. @throws GbError as resolveConfig; ALREADY_EXISTS when a port or the control
- *  socket is taken; then
- *  nothing is left running. */
+ *  socket is taken; then nothing is left running. */
 export async function startFeeder(
   options: FeederOptions = {},
   dependencies: FeederDependencies = {},

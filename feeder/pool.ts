@@ -57,8 +57,7 @@ export class Pool {
   }
 
   /** Promises `limits` to a new lease. @throws GbError CAPACITY_EXHAUSTED, NOT_FOUND for an unknown
-   *  device; then
-   *  nothing has changed. */
+   *  device; then nothing has changed. */
   open(leaseId: string, limits: DeviceBytes): void {
     assert(!this.holdings.has(leaseId), 'a lease is opened once');
     this.check(new Map(), limits);

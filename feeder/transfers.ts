@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Streams of bytes between gRPC and executors: Read, Write and the bandwidth probes. A few frames
-// of one
-// stream are under way, and grpc-js holds up to 16 messages before them: a full executor stops the
-// reading, a full
-// network stops the sending.
+// of one stream are under way, and grpc-js holds up to 16 messages before them: a full executor
+// stops the reading, a full network stops the sending.
 import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
 import {

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A grpc-js server whose peers may have megabytes on their way. HTTP/2 starts with 64 KiB per
-// connection, which at
-// 0.3 ms of round trip is 200 MB/s whatever the network; grpc-js lets a client raise that and a
-// server not. This file
-// knows two internals of grpc-js 1.14.7 for it and does without when they are not there: slower,
-// never wrong.
+// connection, which at 0.3 ms of round trip is 200 MB/s whatever the network; grpc-js lets a client
+// raise that and a server not. This file knows two internals of grpc-js 1.14.7 for it and does
+// without when they are not there: slower, never wrong.
 import type { Http2Server, ServerHttp2Session, Settings } from 'node:http2';
 import * as grpc from '@grpc/grpc-js';
 import { FLOW_CONTROL_WINDOW_BYTES } from '../proto/base/limits.js';

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one adapter between protobuf-es service descriptions and grpc-js, and the one place where
-// GbError becomes a gRPC
-// status and back.
+// GbError becomes a gRPC status and back.
 import {
   create,
   fromBinary,
@@ -67,8 +66,7 @@ type Output<M extends DescMethod> = MessageShape<M['output']>;
 type OutputInit<M extends DescMethod> = MessageInitShape<M['output']>;
 
 /** What a server implements: unary methods are async functions, streams get the grpc-js call. A
- *  thrown GbError
- *  becomes a status; anything else thrown becomes INTERNAL and reaches `onBug`. */
+ *  thrown GbError becomes a status; anything else thrown becomes INTERNAL and reaches `onBug`. */
 export type ServiceHandlers<S extends DescService> = {
   [K in keyof Methods<S>]: Methods<S>[K]['methodKind'] extends 'unary'
     ? (request: Input<Methods<S>[K]>, call: ServerCallInfo) => Promise<OutputInit<Methods<S>[K]>>
@@ -152,8 +150,7 @@ export function statusFromError(reason: unknown): grpc.ServiceError {
 }
 
 /** A failed call as a GbError. `unreachable` names what UNAVAILABLE means on this channel.
- *  `details.answered` is true when
- *  the peer itself said so, false when the channel failed. */
+ *  `details.answered` is true when the peer itself said so, false when the channel failed. */
 export function errorFromStatus(
   status: grpc.ServiceError,
   unreachable: 'FEEDER_UNREACHABLE' | 'AGENT_UNREACHABLE',
@@ -253,8 +250,8 @@ function wrapHandler(
 }
 
 /** Makes a typed client. Ownership: the caller closes it. Every stream it returns already has an
- *  `error` listener, so a
- *  closing channel cannot crash the process; callers still listen for what they must react to. */
+ *  `error` listener, so a closing channel cannot crash the process; callers still listen for what
+ *  they must react to. */
 export function createClient<S extends DescService>(
   service: S,
   address: string,

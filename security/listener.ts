@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The feeder's side: accepts TCP, lets only holders of a pairing key through TLS 1.3, and hands
-// each secured socket to
-// grpc-js. A connection is
-//   accepted -> hello_received -> secured -> closed      and from each of the first two straight to
-// closed on failure.
-// Until it is secured it costs one socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and
-// nothing was allocated
-// for it anywhere else. Must not know what is served.
+// each secured socket to grpc-js. A connection is accepted -> hello_received -> secured -> closed
+// and from each of the first two straight to closed on failure. Until it is secured it costs one
+// socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and nothing was allocated for it
+// anywhere else. Must not know what is served.
 import { constants as cryptoConstants, randomBytes } from 'node:crypto';
 import {
   createServer as createTcpServer,
@@ -145,10 +142,9 @@ class Listener implements PskListener {
       ...TLS_PARAMETERS,
       handshakeTimeout: this.#limits.handshakeTimeoutMs * 2, // Ours fires first; this is the second wall.
       // Tickets: OpenSSL sends one after a PSK handshake and Node cannot stop it. With this option
-      // it is 32 random
-      // bytes that name a stored session, and none is stored. Nor is one ever looked up:
-      // inspectClientHello refuses
-      // binary identities, and #pskFor answers every other one, the unknown ones with a random key.
+      // it is 32 random bytes that name a stored session, and none is stored. Nor is one ever
+      // looked up: inspectClientHello refuses binary identities, and #pskFor answers every other
+      // one, the unknown ones with a random key.
       secureOptions: cryptoConstants.SSL_OP_NO_TICKET,
       pskCallback: (socket, identity) => this.#pskFor(socket, identity),
     });
@@ -307,8 +303,8 @@ class Listener implements PskListener {
   }
 
   /** Called by OpenSSL with whatever identity the peer presents. Every unknown one gets a random
-   *  key, so that it fails
-   *  at the same check, with the same alert, as a known identity with a wrong key. */
+   *  key, so that it fails at the same check, with the same alert, as a known identity with a wrong
+   *  key. */
   #pskFor(socket: TLSSocket, identity: string): Uint8Array {
     const pending = this.#pending.get(connectionName(socket) ?? '');
     const match = this.#keys()?.find((key) => this.#derive(key).identity === identity);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Mirrors driver/executor/gb_exec.h: constants, the layout of every struct, and a codec. A test
-// compiles the header and
-// compares every size and offset with LAYOUTS.
+// compiles the header and compares every size and offset with LAYOUTS.
 import { GbError } from '../../proto/base/errors.js';
 import { struct, type StructLayout } from '../../proto/base/struct.js';
 

@@ -4,26 +4,20 @@
  * (TypeScript).
  *
  * Transport: one SOCK_STREAM Unix socket per attachment (default
- * $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message
- * is a gb_frame followed by exactly the payload of its type; all integers are little-endian; no
- * implicit padding.
- * Bulk bytes never cross the socket: they lie in the attachment's staging memory, a sealed memfd of
- * the shim which
- * the agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
+ * $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message is a gb_frame followed by exactly the
+ * payload of its type; all integers are little-endian; no implicit padding. Bulk bytes never cross
+ * the socket: they lie in the attachment's staging memory, a sealed memfd of the shim which the
+ * agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
  *
  * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent
- * before. A different
- * abi_major is refused with status GB_STATUS_VERSION; a peer with a larger abi_minor may send
- * longer payloads of known
- * types (the excess is ignored) and unknown types with GB_FRAME_OPTIONAL set (ignored). Unknown
- * types without it are
- * a protocol error and close the connection.
+ * before. A different abi_major is refused with status GB_STATUS_VERSION; a peer with a larger
+ * abi_minor may send longer payloads of known types (the excess is ignored) and unknown types with
+ * GB_FRAME_OPTIONAL set (ignored). Unknown types without it are a protocol error and close the
+ * connection.
  *
  * Every request carries a request_id chosen by the shim (never 0) and is answered by one frame of
- * the same type with
- * GB_FRAME_REPLY set and the same id. Several requests may be outstanding; replies may come in any
- * order.
- * Frames with request_id 0 are notices and are not answered.
+ * the same type with GB_FRAME_REPLY set and the same id. Several requests may be outstanding;
+ * replies may come in any order. Frames with request_id 0 are notices and are not answered.
  *
  * host/shim/abi.ts mirrors this file; test/arch compares every offset and size of the two.
  */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // kill -9 of each part while the main job runs. Every test asserts that the fault really happened,
-// which event the agent
-// logged, that nobody hangs, and that memory is back in the documented times.
+// which event the agent logged, that nobody hangs, and that memory is back in the documented times.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createCluster, type Cluster } from './cluster.js';
 import { leasedBytes, lentUsedBytes, waitFor } from './machine.js';

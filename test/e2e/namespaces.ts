@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Network namespaces for end-to-end tests: each "machine" is a namespace held open by one sleeping
-// process, joined to the
-// host's namespace by a veth pair. Works as root, and without root inside a user namespace. Nothing
-// is named, so nothing
-// is left behind: when the holders end, the kernel removes interfaces and namespaces.
+// process, joined to the host's namespace by a veth pair. Works as root, and without root inside a
+// user namespace. Nothing is named, so nothing is left behind: when the holders end, the kernel
+// removes interfaces and namespaces.
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The main job across machines: an unmodified driver-API program three times larger than its VRAM
-// runs on a host with two
-// feeders, each in a network namespace of its own. Every byte is accounted for while it runs, and
-// none is left after.
+// runs on a host with two feeders, each in a network namespace of its own. Every byte is accounted
+// for while it runs, and none is left after.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import {
   createCluster,

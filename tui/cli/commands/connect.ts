@@ -71,8 +71,7 @@ function keep(key: PairingKey): ChosenKey {
 }
 
 /** The key for `address`: the one given now; else the one this link used before; else the only one
- *  of the keyring that
- *  no link uses; else a person is asked. */
+ *  of the keyring that no link uses; else a person is asked. */
 async function chooseKey(
   address: string,
   options: ConnectOptions,
@@ -146,8 +145,8 @@ function parseSeconds(text: string, option: string, max: number): number {
 }
 
 /** Opens the link and waits until it is measured. @throws GbError UNAUTHENTICATED when the key is
- *  not the feeder's
- *  (a key given now leaves the keyring again), FEEDER_UNREACHABLE, DEADLINE_EXCEEDED. */
+ *  not the feeder's (a key given now leaves the keyring again), FEEDER_UNREACHABLE,
+ *  DEADLINE_EXCEEDED. */
 export async function connectFeeder(addressText: string, options: ConnectOptions): Promise<void> {
   const address = normalizeAddress(addressText);
   const timeoutMs = parseSeconds(options.timeout, '--timeout', CONNECT_SECONDS_MAX);
