@@ -4,11 +4,13 @@
  * stored bytes, and fails on demand. A test peer over the real socket, in a process of its own. On
  * SIGTERM it prints what happened.
  *
- * usage: agent SOCKET RAM_MIB FEEDER_MIB [FAULT=N ...] cut=N      every Nth request: close the
- * connection instead of answering late=N     every Nth request: answer after 30 ms refuse=N   every
- * Nth PLACE or STORE: GB_STATUS_CAPACITY away=N     every Nth FETCH or STORE: GB_STATUS_UNREACHABLE
- * lose=N     after N stores: every stored byte is gone; LOST notices, then GB_STATUS_DATA_LOSS
- * flip=N     every Nth FETCH: one bit of the bytes is wrong
+ * usage: agent SOCKET RAM_MIB FEEDER_MIB [FAULT=N ...]
+ *   cut=N      every Nth request: close the connection instead of answering
+ *   late=N     every Nth request: answer after 30 ms
+ *   refuse=N   every Nth PLACE or STORE: GB_STATUS_CAPACITY
+ *   away=N     every Nth FETCH or STORE: GB_STATUS_UNREACHABLE
+ *   lose=N     after N stores: every stored byte is gone; LOST notices, then GB_STATUS_DATA_LOSS
+ *   flip=N     every Nth FETCH: one bit of the bytes is wrong
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -5,9 +5,9 @@
  * contents are compared all the time, and at the end everything is freed and the device's free
  * memory must be what it was.
  *
- * usage: program MODULE SEED STEPS THREADS LIVE_MIB LARGEST_MIB [loss] With `loss` a feeder dies on
- * the way: from some call on every one must answer CUDA_ERROR_EXTERNAL_DEVICE, none may hang, and
- * what was read before must have been right.
+ * usage: program MODULE SEED STEPS THREADS LIVE_MIB LARGEST_MIB [loss]
+ * With `loss` a feeder dies on the way: from some call on every one must answer
+ * CUDA_ERROR_EXTERNAL_DEVICE, none may hang, and what was read before must have been right.
  */
 #include <cuda.h>
 #include <pthread.h>
