@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The feeder's side: accepts TCP, lets only holders of a pairing key through TLS 1.3, and hands
-// each secured socket to grpc-js. A connection is accepted -> hello_received -> secured -> closed
+// each secured socket to grpc-js. A connection is
+//   accepted -> hello_received -> secured -> closed
 // and from each of the first two straight to closed on failure. Until it is secured it costs one
-// socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and nothing was allocated for it
-// anywhere else. Must not know what is served.
+// socket, one timer and at most HANDSHAKE_BYTES_MAX bytes, and nothing was allocated for it anywhere
+// else. Must not know what is served.
 import { constants as cryptoConstants, randomBytes } from 'node:crypto';
 import {
   createServer as createTcpServer,
