@@ -131,8 +131,14 @@ function describeLink(
         `${formatRate(link.downloadBytesPerSecond ?? 0)} down (measured)`,
     );
   }
-  const [was, is] = [totalsOf(before).capacityBytes, totalsOf(after).capacityBytes];
-  lines.push(`  total: ${formatBytes(is)}${was === is ? '' : ` (was ${formatBytes(was)})`}`);
+  // The agent may have learned of local tiers meanwhile: only what this feeder adds is counted as new.
+  const total = totalsOf(after).capacityBytes;
+  const wasThere = before.links.some(
+    ({ feederId, state }) => feederId === link?.feederId && state === 'ready',
+  );
+  const news = wasThere ? 0 : added.reduce((sum, tier) => sum + tier.capacityBytes, 0);
+  const was = news === 0 ? '' : ` (was ${formatBytes(total - news)})`;
+  lines.push(`  total: ${formatBytes(total)}${was}`);
   return lines.map((line) => line.trimEnd());
 }
 
