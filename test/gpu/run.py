@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the checks that need a real NVIDIA GPU and writes one JSON result per check.
 
-    python3 test/gpu/run.py [--out bench/results] [overflow llama llama-feeder overhead frameworks]
+    python3 test/gpu/run.py [--out bench/results] [overflow llama llama-feeder feeder-gpu …]
 
-Needs: a GPU, gcc, nvcc; PyTorch, transformers, JAX and CuPy for the checks that use them; Node.js for llama-feeder.
+Needs: a GPU, gcc, nvcc; PyTorch, transformers, JAX and CuPy for the checks that use them; Node.js and `make js` for
+llama-feeder and feeder-gpu.
 """
 import argparse
 import datetime
@@ -17,7 +18,7 @@ import traceback
 
 import common
 
-CHECKS = ["overflow", "llama", "llama-feeder", "overhead", "frameworks"]
+CHECKS = ["overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks"]
 
 
 def main() -> int:
