@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Figures of the full-screen view: GiB and GiB/s throughout, never cut, `-` for unknown.
-import { GIB } from '../../proto/base/units.js';
+import { formatAge, GIB } from '../../proto/base/units.js';
 
 /** GiB with one decimal, `62.2`; two below 1 GiB so that small pools are not all zero. */
 export function gib(bytes: number): string {
@@ -29,13 +29,7 @@ export function shortMicros(micros: number | null): string {
 export function shortAge(ms: number): string {
   const bounded = Math.max(0, ms);
   if (bounded < 10_000) return `${(bounded / 1000).toFixed(1)}s`;
-  const seconds = Math.floor(bounded / 1000);
-  if (seconds < 60) return `${seconds}s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes}m`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 24) return `${hours}h${String(minutes % 60).padStart(2, '0')}m`;
-  return `${Math.floor(hours / 24)}d${String(hours % 24).padStart(2, '0')}h`;
+  return formatAge(bounded);
 }
 
 export function percent(share: number): string {
