@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Foreign libraries as promises: every function runs on a worker thread of koffi's, so that a driver that blocks does not
-// stop the daemon; a status other than 0 rejects.
+// Foreign libraries as promises: every function runs on a worker thread of koffi's, so that a driver
+// that blocks does not stop the daemon; a status other than 0 rejects.
 import koffi from 'koffi';
 import { GbError } from '../proto/base/errors.js';
 
