@@ -38,6 +38,7 @@ function exit(name, command, args) {
 function jest(name, folder, timeoutSeconds, env = {}) {
   const args = ['node_modules/.bin/jest', folder, '--json', `--outputFile=${jestReport}`];
   if (name === 'e2e' || name === 'integration') args.push('--runInBand');
+  if (name === 'fuzz') args.push('--maxWorkers=2'); // Bound by time, not by cores.
   return {
     name,
     command: process.execPath,
