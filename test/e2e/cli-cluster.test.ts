@@ -112,6 +112,8 @@ describe('greenboost cluster in a terminal', () => {
   }
 
   async function ended(code: number): Promise<void> {
+    // What is typed before the shell is back would be keys of the program.
+    await until('the terminal is as it was', () => pane.flags() === '0 1 0');
     pane.command('echo "code=$?"');
     await pane.shows(`code=${code}\n`);
     expect(pane.flags()).toBe('0 1 0');
@@ -163,6 +165,8 @@ describe('greenboost cluster in a terminal', () => {
       pane.key('?');
       await pane.shows('any key closes');
       pane.key('Escape');
+      // Escape and a character in one read are Alt and that character.
+      await pane.shows(/\/filter +f freeze/);
       pane.type('/nothing-like-it');
       await pane.shows('/ nothing-like-it_');
       pane.key('Escape');

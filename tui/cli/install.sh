@@ -56,7 +56,7 @@ install_all() {
   for unit in feeder/systemd/*.service; do
     [ -f "$unit" ] || continue
     put "$unit" "$root/lib/systemd/user/$(basename "$unit")" 644
-    sed -i "s|^ExecStart=[^ ]*greenboost|ExecStart=$prefix/bin/greenboost|" "$root/lib/systemd/user/$(basename "$unit")"
+    sed -i "s|/usr/bin/env greenboost|$prefix/bin/greenboost|" "$root/lib/systemd/user/$(basename "$unit")"
   done
   for page in docs/*.md; do
     [ -f "$page" ] && put "$page" "$root/share/doc/greenboost/$(basename "$page")" 644
