@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost demo`: every check holds, and whatever ends it, nothing is left: no process, no folder.
-import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { afterAll, expect, test } from '@jest/globals';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { endOf, Home, outputOf, until } from './cli-home.js';
@@ -26,7 +26,6 @@ function leftovers(): string[] {
     });
 }
 
-beforeAll(() => mkdirSync(folder, { recursive: true }));
 afterAll(() => {
   home.close();
   rmSync(folder, { recursive: true, force: true });
