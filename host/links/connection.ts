@@ -8,6 +8,7 @@ import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
   CONNECT_TIMEOUT_MS,
+  FLOW_CONTROL_WINDOW_BYTES,
   HEARTBEAT_INTERVAL_MS,
   MESSAGE_BYTES_MAX,
   PROTOCOL_MAJOR,
@@ -34,9 +35,6 @@ import {
 import { BulkGate } from './bulk-gate.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
-/** Bytes in flight before the receiver must answer; the protocol's default of 64 KiB halves the
- *  bandwidth. */
-const FLOW_CONTROL_WINDOW_BYTES = 8 * 2 ** 20;
 
 export interface FeederConnection {
   readonly hello: HelloResponse;

@@ -19,7 +19,7 @@ import {
   type LeaseRef,
   type Range,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
-import { errorFromStatus, type ServiceClient } from '../../proto/grpc.js';
+import { errorFromStatus, type CallOptions, type ServiceClient } from '../../proto/grpc.js';
 import type * as grpc from '@grpc/grpc-js';
 import type { BulkGate } from './bulk-gate.js';
 
@@ -198,6 +198,11 @@ export class FeederClient {
     return this.bulk.run('download', () => this.readNow(lease, range, sink, signal));
   }
 
+  private transferOptions(length: number, signal: AbortSignal): CallOptions {
+    assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
+    return { timeoutMs: TRANSFER_TIMEOUT_MS, signal: AbortSignal.any([this.signal, signal]) };
+  }
+
   private async writeNow(
     lease: LeaseHandle,
     range: ByteSpan,
@@ -205,12 +210,7 @@ export class FeederClient {
     signal: AbortSignal,
   ): Promise<void> {
     const { offset, length } = range;
-    assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
-    const options = {
-      timeoutMs: TRANSFER_TIMEOUT_MS,
-      signal: AbortSignal.any([this.signal, signal]),
-    };
-    const { call, response } = this.raw.write(options);
+    const { call, response } = this.raw.write(this.transferOptions(length, signal));
     let settled = false;
     const end = response.then(
       () => (settled = true),
@@ -250,13 +250,8 @@ export class FeederClient {
     signal: AbortSignal,
   ): Promise<void> {
     const { offset, length } = range;
-    assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
-    const options = {
-      timeoutMs: TRANSFER_TIMEOUT_MS,
-      signal: AbortSignal.any([this.signal, signal]),
-    };
     const request = { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) };
-    const call = this.raw.read(request, options);
+    const call = this.raw.read(request, this.transferOptions(length, signal));
     const writing: Promise<void>[] = [];
     let position = 0;
     try {

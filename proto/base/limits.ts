@@ -68,7 +68,6 @@ export const ATTACHMENTS_MAX = 256;
 export const EVENTS_KEPT_MAX = 1_000;
 export const SNAPSHOT_EVENTS_MAX = 50;
 export const WATCHERS_MAX = 32;
-export const DEAD_ATTACHMENT_RELEASE_MS = 5_000;
 /** How often the agent looks whether its programs still run. */
 export const PROCESS_POLL_INTERVAL_MS = 500;
 /** A connection to the shim socket must say HELLO within this time. */

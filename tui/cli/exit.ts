@@ -3,7 +3,6 @@
 import type { GbError, GbErrorCode } from '../../proto/base/errors.js';
 import { cleanText } from '../view/text.js';
 
-export const EXIT_USAGE = 2;
 export const EXIT_NOT_EXECUTABLE = 126;
 export const EXIT_NOT_FOUND = 127;
 export const EXIT_SIGNAL_BASE = 128;
