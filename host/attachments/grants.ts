@@ -46,6 +46,7 @@ export class GrantDesk {
       Math.min(facts.ramBudgetBytes ?? ramBytes, ramBytes),
       0,
       facts.gated ? budget.limitBytes : 0,
+      undefined,
     ];
   }
 

@@ -46,12 +46,15 @@ export const Status = {
 } as const;
 export type StatusCode = (typeof Status)[keyof typeof Status];
 
-export const AbiTier = { T1: 0, T2: 1, T1R: 2, T2R: 3 } as const;
-export const TIER_COUNT = 4;
+export const AbiTier = { T1: 0, T2: 1, T1R: 2, T2R: 3, T3: 4 } as const;
+export const TIER_COUNT = 5;
 export const FEATURE_GATED = 1n;
 
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
+
+/** Names of enum gb_staging, by value. */
+export const STAGING = ['off', 'learning', 'on', 'in_place', 'unsupported'] as const;
 
 export const gbFrame = struct('gb_frame', {
   payload_bytes: 'u32',
@@ -126,6 +129,19 @@ export const gbReport = struct('gb_report', {
   unaccounted_launch_count: 'u64',
   refused_launch_count: 'u64',
   stall_micros: 'u64',
+  stage_in_bytes: 'u64',
+  stage_out_bytes: 'u64',
+  stage_clean_bytes: 'u64',
+  remap_count: 'u64',
+  switch_count: 'u64',
+  switch_abandoned_count: 'u64',
+  switch_micros: 'u64',
+  frame_bytes: 'u64',
+  graph_split_count: 'u64',
+  nvme_read_bytes: 'u64',
+  nvme_write_bytes: 'u64',
+  staging: 'u32',
+  order_percent: 'u32',
   phase: 'u32',
   sticky_error: 'u32',
 });

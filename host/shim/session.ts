@@ -162,13 +162,12 @@ export class ShimSession implements ShimPeer {
       await staging.close();
       return;
     }
-    const [t1, t2, t1r, t2r] = hello.held_bytes.map(boundedBytes) as [
-      number,
-      number,
-      number,
-      number,
-    ];
-    const held = { t1Bytes: t1, t2Bytes: t2, feederBytes: t1r + t2r };
+    const bytesOf = (tier: number) => boundedBytes(hello.held_bytes[tier] ?? 0n);
+    const held = {
+      t1Bytes: bytesOf(abi.AbiTier.T1),
+      t2Bytes: bytesOf(abi.AbiTier.T2),
+      feederBytes: bytesOf(abi.AbiTier.T1R) + bytesOf(abi.AbiTier.T2R),
+    };
     const attachment = await this.deps.registry.attach(facts, held, this);
     if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
     attachment.staging = staging;
@@ -357,7 +356,7 @@ export class ShimSession implements ShimPeer {
       features,
       agent_pid: process.pid,
       reserved: 0,
-      limit_bytes: limits.length === abi.TIER_COUNT ? limits : [0n, 0n, 0n, 0n],
+      limit_bytes: limits.length === abi.TIER_COUNT ? limits : new Array<bigint>(abi.TIER_COUNT).fill(0n),
     });
     this.send(abi.Msg.HELLO, abi.FRAME_REPLY, requestId, payload);
   }

@@ -62,7 +62,7 @@ enum gb_msg_type {
   GB_MSG_REPORT = 8,   /* shim: gb_report; notice, at least every GB_REPORT_INTERVAL_MS while something changed */
   GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
   GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
-  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what the attachment may hold has changed */
+  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what the attachment may hold has changed (T1 too: the shim shrinks to it) */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -86,7 +86,8 @@ enum gb_tier {
   GB_TIER_T2 = 1,  /* local RAM, mapped at the same address */
   GB_TIER_T1R = 2, /* feeder VRAM */
   GB_TIER_T2R = 3, /* feeder RAM */
-  GB_TIER_COUNT = 4,
+  GB_TIER_T3 = 4,  /* local NVMe: a file, not mapped */
+  GB_TIER_COUNT = 5,
 };
 
 enum gb_feature {
@@ -131,7 +132,7 @@ struct gb_hello_ack {
 };
 
 struct gb_budget {
-  uint32_t tier;     /* GB_TIER_T1 (accounting only), GB_TIER_T2, or GB_TIER_T2R for feeder bytes of either kind */
+  uint32_t tier;     /* GB_TIER_T1 (accounting only), GB_TIER_T2, GB_TIER_T3, or GB_TIER_T2R for feeder bytes of either kind */
   uint32_t reserved;
   uint64_t bytes;
 };
@@ -173,8 +174,30 @@ struct gb_report {
   uint64_t unaccounted_launch_count;
   uint64_t refused_launch_count;
   uint64_t stall_micros;    /* time application calls waited behind the gate */
+  uint64_t stage_in_bytes;    /* T2 -> VRAM frames since start (docs/adr/0007) */
+  uint64_t stage_out_bytes;   /* frames written back to T2 because their content had changed */
+  uint64_t stage_clean_bytes; /* frames given up without a copy: equal to their source */
+  uint64_t remap_count;       /* extents whose mapping changed under a live address */
+  uint64_t switch_count;      /* closings of the gate that remapped something */
+  uint64_t switch_abandoned_count; /* the GPU did not become idle by the deadline: nothing was remapped */
+  uint64_t switch_micros;     /* time the GPU was held behind the gate by switches */
+  uint64_t frame_bytes;       /* VRAM set aside for staging now (part of used_bytes[T1]) */
+  uint64_t graph_split_count; /* graph executables that run as several graphs */
+  uint64_t nvme_read_bytes;
+  uint64_t nvme_write_bytes;
+  uint32_t staging;         /* enum gb_staging */
+  uint32_t order_percent;   /* touches that came as predicted, of the last 1000 */
   uint32_t phase;           /* enum gb_phase */
   uint32_t sticky_error;    /* CUresult given to the program for good, or 0 */
+};
+
+/* What the staging engine does, and why. */
+enum gb_staging {
+  GB_STAGING_OFF = 0,       /* nothing lies beyond VRAM */
+  GB_STAGING_LEARNING = 1,  /* overflow is read in place until its order repeats */
+  GB_STAGING_ON = 2,
+  GB_STAGING_IN_PLACE = 3,  /* reading in place was measured to be faster, or the order does not repeat */
+  GB_STAGING_UNSUPPORTED = 4, /* the driver lacks stream memory operations or cuCtxRecordEvent, or GREENBOOST_STAGING=off */
 };
 
 enum gb_phase {
@@ -203,19 +226,19 @@ struct gb_limits {
 };
 
 _Static_assert(sizeof(struct gb_frame) == 16, "gb_frame");
-_Static_assert(sizeof(struct gb_hello) == 328, "gb_hello");
+_Static_assert(sizeof(struct gb_hello) == 336, "gb_hello");
 _Static_assert(offsetof(struct gb_hello, held_bytes) == 80, "gb_hello.held_bytes");
-_Static_assert(offsetof(struct gb_hello, device_name) == 120, "gb_hello.device_name");
-_Static_assert(offsetof(struct gb_hello, command) == 200, "gb_hello.command");
-_Static_assert(sizeof(struct gb_hello_ack) == 56, "gb_hello_ack");
+_Static_assert(offsetof(struct gb_hello, device_name) == 128, "gb_hello.device_name");
+_Static_assert(offsetof(struct gb_hello, command) == 208, "gb_hello.command");
+_Static_assert(sizeof(struct gb_hello_ack) == 64, "gb_hello_ack");
 _Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
 _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
 _Static_assert(sizeof(struct gb_transfer) == 24, "gb_transfer");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
-_Static_assert(sizeof(struct gb_report) == 152, "gb_report");
+_Static_assert(sizeof(struct gb_report) == 264, "gb_report");
 _Static_assert(sizeof(struct gb_event) == 256, "gb_event");
 _Static_assert(sizeof(struct gb_lost) == 80, "gb_lost");
-_Static_assert(sizeof(struct gb_limits) == 32, "gb_limits");
+_Static_assert(sizeof(struct gb_limits) == 40, "gb_limits");
 
 #endif

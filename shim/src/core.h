@@ -111,12 +111,24 @@ struct gb_operand {
 
 enum gb_unknown { GB_UNKNOWN_GRAPH, GB_UNKNOWN_LEGACY_LAUNCH, GB_UNKNOWN_COPY, GB_UNKNOWN_TEXTURE };
 
-CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra);
-CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count);
-CUresult gb_begin_unknown_slow(enum gb_unknown what);
+/* Whose order the call joins. A stream the program passed, with its NULL named: gb_stream. SYNC: the
+ * call blocks the caller anyway (or its stream is not known), so a remap under way is waited for on
+ * the CPU. */
+#define GB_STREAM_SYNC ((CUstream)UINTPTR_MAX)
+static inline CUstream gb_stream(CUstream stream, bool thread) {
+  if (stream != NULL) return stream;
+  return thread ? CU_STREAM_PER_THREAD : CU_STREAM_LEGACY;
+}
+
+struct gb_touch;
+CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra, CUstream stream);
+CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUstream stream);
+CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream);
+/* Operands found beforehand (scan.h): a graph, or a piece of one. The touch is changed. */
+CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream);
 void gb_end_slow(void);
 
-extern _Atomic uint32_t gb_slow_path; /* not 0: gated, or a sticky error, or a drain is under way */
+extern _Atomic uint32_t gb_slow_path; /* not 0: gated, staging, or a sticky error */
 /* Counters of this thread, summed by the core for the report; the first count of a thread registers
  * it. */
 struct gb_counters {
@@ -138,20 +150,21 @@ static inline void gb_count(uint64_t *counter) {
  * does not run, and the graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way
  * was taken, for gb_end. */
 static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra,
-                                       bool *slow) {
+                                       CUstream stream, bool *slow) {
   gb_count(&gb_counters.launches);
   *slow = GB_SLOW();
-  return *slow ? gb_begin_launch_slow(function, params, extra) : CUDA_SUCCESS;
+  return *slow ? gb_begin_launch_slow(function, params, extra, stream) : CUDA_SUCCESS;
 }
-static inline CUresult gb_begin_copy(const struct gb_operand *operands, size_t count, bool *slow) {
+static inline CUresult gb_begin_copy(const struct gb_operand *operands, size_t count,
+                                     CUstream stream, bool *slow) {
   gb_count(&gb_counters.copies);
   *slow = GB_SLOW();
-  return *slow ? gb_begin_copy_slow(operands, count) : CUDA_SUCCESS;
+  return *slow ? gb_begin_copy_slow(operands, count, stream) : CUDA_SUCCESS;
 }
-static inline CUresult gb_begin_unknown(enum gb_unknown what, bool *slow) {
+static inline CUresult gb_begin_unknown(enum gb_unknown what, CUstream stream, bool *slow) {
   gb_count(&gb_counters.launches);
   *slow = GB_SLOW();
-  return *slow ? gb_begin_unknown_slow(what) : CUDA_SUCCESS;
+  return *slow ? gb_begin_unknown_slow(what, stream) : CUDA_SUCCESS;
 }
 static inline void gb_end(bool slow) {
   if (slow) gb_end_slow();
@@ -161,10 +174,23 @@ static inline void gb_end(bool slow) {
  * the source holds an arena address, hidden pointers exist and every later launch counts as
  * unaccounted. No-op unless gated. */
 void gb_note_copy_outside(const void *host_source, uint64_t bytes);
-/* Live stream captures in the process; while not 0 nothing is remapped. */
+/* Live stream captures in the process; while not 0 nothing is remapped. began: before the driver
+ * knows of it; waits until remaps under way are done. */
 extern _Atomic uint32_t gb_live_captures;
 void gb_capture_began(void);
 void gb_capture_ended(void);
+
+/* ---- residency: what the program may say of its ranges ---- */
+
+/* Keeps the range in VRAM for good, where it is now or at the next chance: memory that others reach
+ * by physical address (IPC, dma-buf, collectives, stream memory operations). A pin never fails the
+ * caller. pre: gb_owns(address). */
+void gb_pin(CUdeviceptr address, uint64_t bytes);
+/* Hints of greenboost.h; they steer, they promise nothing. */
+enum gb_hint { GB_HINT_NONE, GB_HINT_HOT, GB_HINT_COLD, GB_HINT_PINNED };
+/* returns: CUDA_ERROR_INVALID_VALUE when the range is not ours. */
+CUresult gb_hint_range(CUdeviceptr address, uint64_t bytes, enum gb_hint hint);
+
 /* The error every call of this process must return from now on, or CUDA_SUCCESS. */
 CUresult gb_sticky_error(void);
 

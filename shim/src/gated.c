@@ -285,13 +285,15 @@ static CUresult begin(struct gb_touch *touch, bool launch) {
 
 /* ---- the bracket ---- */
 
-CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra) {
+CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra, CUstream stream) {
+  (void)stream;
   struct gb_touch touch = {.accounted = !hidden_outside};
   if (gb_gated_on()) gb_touch_launch(&touch, function, params, extra);
   return begin(&touch, true);
 }
 
-CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count) {
+CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUstream stream) {
+  (void)stream;
   struct gb_touch touch = {.accounted = true};
   for (size_t i = 0; i < count && gb_gated_on(); i++) {
     if (operands[i].bytes == 0 || !gb_owns(operands[i].address)) continue;
@@ -301,7 +303,13 @@ CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count) {
   return begin(&touch, false);
 }
 
-CUresult gb_begin_unknown_slow(enum gb_unknown what) {
+CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream) {
+  (void)stream;
+  return begin(touch, true);
+}
+
+CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream) {
+  (void)stream;
   struct gb_touch touch = {.accounted = false};
   if (what == GB_UNKNOWN_TEXTURE)
     hidden_outside = true; /* kernels reach it without naming it, for good */

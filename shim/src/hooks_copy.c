@@ -8,11 +8,11 @@
 /* ---- bracket ---- */
 
 #define GB_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define GB_BRACKET_COPY(call, ...)                                        \
+#define GB_BRACKET_COPY(stream, call, ...)                                        \
   do {                                                                    \
     const struct gb_operand operands[] = {__VA_ARGS__};                   \
     bool slow;                                                            \
-    CUresult result = gb_begin_copy(operands, GB_COUNT(operands), &slow); \
+    CUresult result = gb_begin_copy(operands, GB_COUNT(operands), stream, &slow); \
     if (result != CUDA_SUCCESS) return result;                            \
     result = (call);                                                      \
     gb_end(slow);                                                         \
@@ -22,12 +22,12 @@
 #define GB_BRACKET_STREAM(legacy, call, ...)                         \
   do {                                                               \
     if (gb_recording(stream, real != gb_real.legacy)) return (call); \
-    GB_BRACKET_COPY(call, __VA_ARGS__);                              \
+    GB_BRACKET_COPY(gb_stream(stream, real != gb_real.legacy), call, __VA_ARGS__);                              \
   } while (0)
-#define GB_BRACKET_UNKNOWN(call)                                \
+#define GB_BRACKET_UNKNOWN(stream, call)                                \
   do {                                                          \
     bool slow;                                                  \
-    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, &slow); \
+    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, stream, &slow); \
     if (result != CUDA_SUCCESS) return result;                  \
     result = (call);                                            \
     gb_end(slow);                                               \
@@ -56,7 +56,7 @@ static void note_outside(CUdeviceptr to, const void *from, size_t bytes) {
 
 GB_WRAP(cuMemcpy, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
-  GB_BRACKET_COPY(real(to, from, bytes), {to, bytes}, {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
@@ -64,7 +64,7 @@ GB_WRAP(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream 
 }
 GB_WRAP(cuMemcpyPeer, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes) {
-  GB_BRACKET_COPY(real(to, to_context, from, from_context, bytes), {to, bytes}, {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, to_context, from, from_context, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyPeerAsync, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes, CUstream stream) {
@@ -73,7 +73,7 @@ GB_WRAP(cuMemcpyPeerAsync, CUdeviceptr to, CUcontext to_context, CUdeviceptr fro
 }
 GB_WRAP(cuMemcpyHtoD_v2, CUdeviceptr to, const void *from, size_t bytes) {
   note_outside(to, from, bytes);
-  GB_BRACKET_COPY(real(to, from, bytes), {to, bytes}, {GB_HOST(from), bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {GB_HOST(from), bytes});
 }
 GB_WRAP(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
   note_outside(to, from, bytes);
@@ -81,24 +81,24 @@ GB_WRAP(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void *from, size_t bytes, CU
                     {GB_HOST(from), bytes});
 }
 GB_WRAP(cuMemcpyDtoH_v2, void *to, CUdeviceptr from, size_t bytes) {
-  GB_BRACKET_COPY(real(to, from, bytes), {GB_HOST(to), bytes}, {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {GB_HOST(to), bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoHAsync_v2, void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
   GB_BRACKET_STREAM(cuMemcpyDtoHAsync_v2, real(to, from, bytes, stream), {GB_HOST(to), bytes},
                     {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoD_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
-  GB_BRACKET_COPY(real(to, from, bytes), {to, bytes}, {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   GB_BRACKET_STREAM(cuMemcpyDtoDAsync_v2, real(to, from, bytes, stream), {to, bytes},
                     {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoA_v2, CUarray to, size_t to_offset, CUdeviceptr from, size_t bytes) {
-  GB_BRACKET_COPY(real(to, to_offset, from, bytes), {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, to_offset, from, bytes), {from, bytes});
 }
 GB_WRAP(cuMemcpyAtoD_v2, CUdeviceptr to, CUarray from, size_t from_offset, size_t bytes) {
-  GB_BRACKET_COPY(real(to, from, from_offset, bytes), {to, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, from_offset, bytes), {to, bytes});
 }
 
 /* ---- rectangles and boxes ---- */
@@ -150,7 +150,7 @@ static void operands_2d(const CUDA_MEMCPY2D *copy, struct gb_operand operands[2]
                          (copy)->srcHeight, (copy)->WidthInBytes, (copy)->Height, (copy)->Depth); \
   } while (0)
 
-#define GB_BRACKET_BOX(fill, call)                                                  \
+#define GB_BRACKET_BOX(fill, stream, call)                                                  \
   do {                                                                              \
     if (copy == NULL) return (call);                                                \
     struct gb_operand operands[2];                                                  \
@@ -158,7 +158,7 @@ static void operands_2d(const CUDA_MEMCPY2D *copy, struct gb_operand operands[2]
     note_outside(operands[0].address, (const void *)(uintptr_t)operands[1].address, \
                  operands[1].bytes);                                                \
     bool slow;                                                                      \
-    CUresult result = gb_begin_copy(operands, 2, &slow);                            \
+    CUresult result = gb_begin_copy(operands, 2, stream, &slow);                            \
     if (result != CUDA_SUCCESS) return result;                                      \
     result = (call);                                                                \
     gb_end(slow);                                                                   \
@@ -166,28 +166,28 @@ static void operands_2d(const CUDA_MEMCPY2D *copy, struct gb_operand operands[2]
   } while (0)
 
 GB_WRAP(cuMemcpy2D_v2, const CUDA_MEMCPY2D *copy) {
-  GB_BRACKET_BOX(operands_2d(copy, operands), real(copy));
+  GB_BRACKET_BOX(operands_2d(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy2DUnaligned_v2, const CUDA_MEMCPY2D *copy) {
-  GB_BRACKET_BOX(operands_2d(copy, operands), real(copy));
+  GB_BRACKET_BOX(operands_2d(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy2DAsync_v2, const CUDA_MEMCPY2D *copy, CUstream stream) {
   if (gb_recording(stream, real != gb_real.cuMemcpy2DAsync_v2)) return real(copy, stream);
-  GB_BRACKET_BOX(operands_2d(copy, operands), real(copy, stream));
+  GB_BRACKET_BOX(operands_2d(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy2DAsync_v2), real(copy, stream));
 }
 GB_WRAP(cuMemcpy3D_v2, const CUDA_MEMCPY3D *copy) {
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), real(copy));
+  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DAsync_v2, const CUDA_MEMCPY3D *copy, CUstream stream) {
   if (gb_recording(stream, real != gb_real.cuMemcpy3DAsync_v2)) return real(copy, stream);
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), real(copy, stream));
+  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy3DAsync_v2), real(copy, stream));
 }
 GB_WRAP(cuMemcpy3DPeer, const CUDA_MEMCPY3D_PEER *copy) {
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), real(copy));
+  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
   if (gb_recording(stream, real != gb_real.cuMemcpy3DPeerAsync)) return real(copy, stream);
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), real(copy, stream));
+  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy3DPeerAsync), real(copy, stream));
 }
 
 /* ---- batches ---- */
@@ -195,10 +195,10 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
 /* Batches up to this many copies are bracketed with their ranges; larger ones as unknown. */
 #define GB_BATCH_OPERANDS 64
 
-#define GB_BRACKET_BATCH(call)                                         \
+#define GB_BRACKET_BATCH(stream, call)                                         \
   do {                                                                 \
     if (to == NULL || from == NULL || bytes == NULL) return (call);    \
-    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(call);           \
+    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(stream, call);           \
     struct gb_operand operands[2 * GB_BATCH_OPERANDS];                 \
     for (size_t i = 0; i < count; i++) {                               \
       operands[2 * i] = (struct gb_operand){to[i], bytes[i]};          \
@@ -206,7 +206,7 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
       note_outside(to[i], (const void *)(uintptr_t)from[i], bytes[i]); \
     }                                                                  \
     bool slow;                                                         \
-    CUresult result = gb_begin_copy(operands, 2 * count, &slow);       \
+    CUresult result = gb_begin_copy(operands, 2 * count, stream, &slow);       \
     if (result != CUDA_SUCCESS) return result;                         \
     result = (call);                                                   \
     gb_end(slow);                                                      \
@@ -216,24 +216,24 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
 GB_WRAP(cuMemcpyBatchAsync, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, size_t *failed,
         CUstream stream) {
-  GB_BRACKET_BATCH(
+  GB_BRACKET_BATCH(gb_stream(stream, real != gb_real.cuMemcpyBatchAsync), 
       real(to, from, bytes, count, attributes, indices, attribute_count, failed, stream));
 }
 GB_WRAP(cuMemcpyBatchAsync_v2, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, CUstream stream) {
-  GB_BRACKET_BATCH(real(to, from, bytes, count, attributes, indices, attribute_count, stream));
+  GB_BRACKET_BATCH(gb_stream(stream, real != gb_real.cuMemcpyBatchAsync_v2), real(to, from, bytes, count, attributes, indices, attribute_count, stream));
 }
 GB_WRAP(cuMemcpy3DBatchAsync, size_t count, CUDA_MEMCPY3D_BATCH_OP *copies, size_t *failed,
         unsigned long long flags, CUstream stream) {
-  GB_BRACKET_UNKNOWN(real(count, copies, failed, flags, stream));
+  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemcpy3DBatchAsync), real(count, copies, failed, flags, stream));
 }
 GB_WRAP(cuMemcpy3DBatchAsync_v2, size_t count, CUDA_MEMCPY3D_BATCH_OP *copies,
         unsigned long long flags, CUstream stream) {
-  GB_BRACKET_UNKNOWN(real(count, copies, flags, stream));
+  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemcpy3DBatchAsync_v2), real(count, copies, flags, stream));
 }
 GB_WRAP(cuMemBatchDecompressAsync, void *jobs, size_t count, unsigned flags, size_t *failed,
         CUstream stream) {
-  GB_BRACKET_UNKNOWN(real(jobs, count, flags, failed, stream));
+  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemBatchDecompressAsync), real(jobs, count, flags, failed, stream));
 }
 
 #define GB_SECTIONS GB_SECTION_COPY

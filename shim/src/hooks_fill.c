@@ -2,11 +2,11 @@
 /* hooks_fill.c: memory fills and stream memory operations, bracketed with the range they touch. */
 #include "hooks.h"
 
-#define GB_BRACKET(base, length, call)                    \
+#define GB_BRACKET(base, length, stream, call)                    \
   do {                                                    \
     const struct gb_operand operand = {(base), (length)}; \
     bool slow;                                            \
-    CUresult result = gb_begin_copy(&operand, 1, &slow);  \
+    CUresult result = gb_begin_copy(&operand, 1, stream, &slow);  \
     if (result != CUDA_SUCCESS) return result;            \
     result = (call);                                      \
     gb_end(slow);                                         \
@@ -15,7 +15,7 @@
 #define GB_BRACKET_STREAM(legacy, base, length, call)                \
   do {                                                               \
     if (gb_recording(stream, real != gb_real.legacy)) return (call); \
-    GB_BRACKET(base, length, call);                                  \
+    GB_BRACKET(base, length, gb_stream(stream, real != gb_real.legacy), call);                                  \
   } while (0)
 
 static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height) {
@@ -24,7 +24,7 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
 
 #define GB_FILL(symbol, type)                                     \
   GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {     \
-    GB_BRACKET(to, count * sizeof value, real(to, value, count)); \
+    GB_BRACKET(to, count * sizeof value, GB_STREAM_SYNC, real(to, value, count)); \
   }
 #define GB_FILL_ASYNC(symbol, type)                                                      \
   GB_WRAP(symbol, CUdeviceptr to, type value, size_t count, CUstream stream) {           \
@@ -32,7 +32,7 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
   }
 #define GB_FILL_2D(symbol, type)                                                           \
   GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height) { \
-    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height),                         \
+    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height), GB_STREAM_SYNC,                         \
                real(to, pitch, value, width, height));                                     \
   }
 #define GB_FILL_2D_ASYNC(symbol, type)                                                   \
@@ -75,7 +75,7 @@ GB_STREAM_VALUE(cuStreamWaitValue64_v2, cuuint64_t)
     if (gb_recording(stream, real != gb_real.legacy))           \
       return real(stream, count, operations, flags);            \
     bool slow;                                                  \
-    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, &slow); \
+    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, gb_stream(stream, real != gb_real.legacy), &slow); \
     if (result != CUDA_SUCCESS) return result;                  \
     result = real(stream, count, operations, flags);            \
     gb_end(slow);                                               \

@@ -26,7 +26,7 @@ GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, u
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params, extra);
   bool slow;
-  CUresult result = gb_begin_launch(function, params, extra, &slow);
+  CUresult result = gb_begin_launch(function, params, extra, gb_stream(stream, real != gb_real.cuLaunchKernel), &slow);
   if (result != CUDA_SUCCESS) return result;
   result = real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params, extra);
@@ -39,7 +39,7 @@ GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, voi
   if (config != NULL && gb_recording(config->hStream, real != gb_real.cuLaunchKernelEx))
     return real(config, function, params, extra);
   bool slow;
-  CUresult result = gb_begin_launch(function, params, extra, &slow);
+  CUresult result = gb_begin_launch(function, params, extra, gb_stream(config == NULL ? NULL : config->hStream, real != gb_real.cuLaunchKernelEx), &slow);
   if (result != CUDA_SUCCESS) return result;
   result = real(config, function, params, extra);
   gb_end(slow);
@@ -53,7 +53,7 @@ GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigne
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params);
   bool slow;
-  CUresult result = gb_begin_launch(function, params, NULL, &slow);
+  CUresult result = gb_begin_launch(function, params, NULL, gb_stream(stream, real != gb_real.cuLaunchCooperativeKernel), &slow);
   if (result != CUDA_SUCCESS) return result;
   result = real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params);
@@ -63,10 +63,10 @@ GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigne
 
 /* Launches whose arguments cannot be seen: parameters set beforehand, several functions at once,
  * whole graphs. */
-#define GB_BRACKET_UNKNOWN(what, call)               \
+#define GB_BRACKET_UNKNOWN(what, stream, call)               \
   do {                                               \
     bool slow;                                       \
-    CUresult result = gb_begin_unknown(what, &slow); \
+    CUresult result = gb_begin_unknown(what, stream, &slow); \
     if (result != CUDA_SUCCESS) return result;       \
     result = (call);                                 \
     gb_end(slow);                                    \
@@ -75,20 +75,20 @@ GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigne
 
 GB_WRAP(cuLaunchCooperativeKernelMultiDevice, CUDA_LAUNCH_PARAMS *launches, unsigned count,
         unsigned flags) {
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, real(launches, count, flags));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(launches, count, flags));
 }
 GB_WRAP(cuLaunch, CUfunction function) {
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, real(function));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(function));
 }
 GB_WRAP(cuLaunchGrid, CUfunction function, int width, int height) {
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, real(function, width, height));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(function, width, height));
 }
 GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream stream) {
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, real(function, width, height, stream));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, gb_stream(stream, false), real(function, width, height, stream));
 }
 GB_WRAP(cuGraphLaunch, CUgraphExec graph, CUstream stream) {
   if (gb_recording(stream, real != gb_real.cuGraphLaunch)) return real(graph, stream);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_GRAPH, real(graph, stream));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_GRAPH, gb_stream(stream, real != gb_real.cuGraphLaunch), real(graph, stream));
 }
 
 /* ---- captures ---- */
@@ -137,16 +137,16 @@ GB_WRAP(cuTexObjectCreate, void *texture, const void *resource, const void *desc
   bool linear =
       head != NULL && (head->type == GB_RESOURCE_LINEAR || head->type == GB_RESOURCE_PITCH2D);
   if (!linear || !gb_owns(head->address)) return real(texture, resource, description, view);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, real(texture, resource, description, view));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(texture, resource, description, view));
 }
 GB_WRAP(cuTexRefSetAddress_v2, size_t *offset, void *texture, CUdeviceptr pointer, size_t bytes) {
   if (!gb_owns(pointer)) return real(offset, texture, pointer, bytes);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, real(offset, texture, pointer, bytes));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(offset, texture, pointer, bytes));
 }
 GB_WRAP(cuTexRefSetAddress2D_v3, void *texture, const CUDA_ARRAY_DESCRIPTOR *descriptor,
         CUdeviceptr pointer, size_t pitch) {
   if (!gb_owns(pointer)) return real(texture, descriptor, pointer, pitch);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, real(texture, descriptor, pointer, pitch));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(texture, descriptor, pointer, pitch));
 }
 
 #define GB_SECTIONS GB_SECTION_LAUNCH

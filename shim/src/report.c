@@ -159,7 +159,8 @@ bool gb_report_take(struct gb_report *report) {
 
 /* what: "Used" or "Peak"; the names are those of `greenboost status --json`. */
 static void print_tiers(FILE *file, const char *what, const uint64_t values[GB_TIER_COUNT]) {
-  static const char *const names[GB_TIER_COUNT] = {"vram", "ram", "feederVram", "feederRam"};
+  static const char *const names[GB_TIER_COUNT] = {"vram", "ram", "feederVram", "feederRam",
+                                                    "nvme"};
   for (int tier = 0; tier < GB_TIER_COUNT; tier++) {
     fprintf(file, "  \"%s%sBytes\": %llu,\n", names[tier], what, (unsigned long long)values[tier]);
   }

@@ -95,7 +95,7 @@ export class ShimPeer {
       arena_bytes: ARENA_BYTES,
       vram_budget_bytes: abi.UINT64_MAX,
       ram_budget_bytes: abi.UINT64_MAX,
-      held_bytes: [0n, 0n, 0n, 0n],
+      held_bytes: [0n, 0n, 0n, 0n, 0n],
       device_total_bytes: 1n << 30n,
       device_name: 'scripted GPU',
       device_uuid: new Uint8Array(16),
