@@ -79,10 +79,10 @@ export class Attachment {
   /** Ranges that feeders may still hold and that are not ours any more. Kept on disk: a later agent
    *  must free them, not take them for the program's bytes. */
   readonly discards: Discard[] = [];
-  /** Granted by GRANT of T1; accounting only. */
+  /** Granted by GRANT; accounting only: T3 is a file of the program's own. */
   t1HeldBytes = 0;
-  /** The agent knows less than the program: ranges it cannot find were lost with an earlier agent.
-   *  */
+  t3HeldBytes = 0;
+  /** The agent knows less than the program: what it cannot find was lost with an earlier agent. */
   forgetful = false;
   private readonly queue = new RangeQueue();
   private readonly ended = new AbortController();

@@ -21,6 +21,7 @@ export class GrantDesk {
   async grant(attachment: Attachment, tier: number, bytes: number): Promise<BudgetAnswer> {
     let granted = true;
     if (tier === AbiTier.T1) attachment.t1HeldBytes += bytes;
+    else if (tier === AbiTier.T3) attachment.t3HeldBytes += bytes;
     else if (tier === AbiTier.T2) granted = this.grantRam(attachment, bytes);
     else if (tier === AbiTier.T2R) granted = await this.grantFeeder(attachment, bytes);
     else throw new GbError('INVALID_ARGUMENT', `nothing is granted in tier ${tier}`);
@@ -30,6 +31,7 @@ export class GrantDesk {
   /** More than is held is taken as all. @throws GbError INVALID_ARGUMENT for another tier. */
   async giveBack(attachment: Attachment, tier: number, bytes: number): Promise<BudgetAnswer> {
     if (tier === AbiTier.T1) attachment.t1HeldBytes = Math.max(0, attachment.t1HeldBytes - bytes);
+    else if (tier === AbiTier.T3) attachment.t3HeldBytes = Math.max(0, attachment.t3HeldBytes - bytes);
     else if (tier === AbiTier.T2) this.ledger.release(attachment.id, bytes);
     else if (tier === AbiTier.T2R) await attachment.budget.shrink(bytes);
     else throw new GbError('INVALID_ARGUMENT', `nothing is held in tier ${tier}`);
@@ -52,13 +54,20 @@ export class GrantDesk {
 
   private answer(attachment: Attachment, tier: number, granted: boolean): BudgetAnswer {
     const limitBytes = this.limits(attachment)[tier] ?? Number.MAX_SAFE_INTEGER;
-    const heldBytes =
-      tier === AbiTier.T1
-        ? attachment.t1HeldBytes
-        : tier === AbiTier.T2
-          ? this.ledger.heldBytes(attachment.id)
-          : attachment.budget.heldBytes;
-    return { granted, heldBytes, limitBytes };
+    return { granted, heldBytes: this.heldBytes(attachment, tier), limitBytes };
+  }
+
+  private heldBytes(attachment: Attachment, tier: number): number {
+    switch (tier) {
+      case AbiTier.T1:
+        return attachment.t1HeldBytes;
+      case AbiTier.T2:
+        return this.ledger.heldBytes(attachment.id);
+      case AbiTier.T3:
+        return attachment.t3HeldBytes;
+      default:
+        return attachment.budget.heldBytes;
+    }
   }
 
   private grantRam({ id, facts }: Attachment, bytes: number): boolean {

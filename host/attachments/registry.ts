@@ -36,6 +36,7 @@ export interface RegistryDeps {
 export interface HeldBefore {
   readonly t1Bytes: number;
   readonly t2Bytes: number;
+  readonly t3Bytes: number;
   readonly feederBytes: number;
 }
 
@@ -297,6 +298,7 @@ export class AttachmentRegistry {
   private settleHeld(attachment: Attachment, held: HeldBefore): void {
     this.deps.ledger.adopt(attachment.id, held.t2Bytes);
     attachment.t1HeldBytes = held.t1Bytes;
+    attachment.t3HeldBytes = held.t3Bytes;
     const { budget } = attachment;
     const difference = held.feederBytes - budget.heldBytes;
     if (difference > 0) {

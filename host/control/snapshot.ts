@@ -18,7 +18,7 @@ import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { Ledger } from '../ledger.js';
 import type { Link, LinkStateName } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
-import { AbiTier, PHASES, type Report } from '../shim/abi.js';
+import { AbiTier, PHASES, STAGING, type Report } from '../shim/abi.js';
 import type { LocalTiers } from '../tiers/local.js';
 import type { EventLog } from './events.js';
 
@@ -156,6 +156,8 @@ function attachmentMessage(
     feederRamUsedBytes: BigInt(placed.ramBytes),
     vramPeakBytes: peak(AbiTier.T1),
     ramPeakBytes: peak(AbiTier.T2),
+    nvmeUsedBytes: BigInt(used(attachment, AbiTier.T3)),
+    nvmePeakBytes: peak(AbiTier.T3),
     feederVramPeakBytes: BigInt(attachment.peaks.vramBytes),
     feederRamPeakBytes: BigInt(attachment.peaks.ramBytes),
     ramGrantedBytes: BigInt(ledger.heldBytes(attachment.id)),
@@ -169,7 +171,7 @@ function attachmentMessage(
 }
 
 function counters(report: Report | undefined): MessageInitShape<typeof AttachmentSchema> {
-  if (!report) return { phase: PHASES[0] };
+  if (!report) return { phase: PHASES[0], staging: STAGING[0] };
   return {
     allocationCount: report.allocation_count,
     allocatedBytes: report.allocated_bytes,
@@ -181,6 +183,19 @@ function counters(report: Report | undefined): MessageInitShape<typeof Attachmen
     unaccountedLaunchCount: report.unaccounted_launch_count,
     refusedLaunchCount: report.refused_launch_count,
     stallMicros: report.stall_micros,
+    nvmeReadBytes: report.nvme_read_bytes,
+    nvmeWriteBytes: report.nvme_write_bytes,
+    staging: STAGING[report.staging] ?? `staging ${report.staging}`,
+    orderPercent: report.order_percent,
+    stageInBytes: report.stage_in_bytes,
+    stageOutBytes: report.stage_out_bytes,
+    stageCleanBytes: report.stage_clean_bytes,
+    remapCount: report.remap_count,
+    switchCount: report.switch_count,
+    switchAbandonedCount: report.switch_abandoned_count,
+    switchMicros: report.switch_micros,
+    frameBytes: report.frame_bytes,
+    graphSplitCount: report.graph_split_count,
     phase: PHASES[report.phase] ?? `phase ${report.phase}`,
     stickyCudaError: report.sticky_error,
   };

@@ -166,6 +166,7 @@ export class ShimSession implements ShimPeer {
     const held = {
       t1Bytes: bytesOf(abi.AbiTier.T1),
       t2Bytes: bytesOf(abi.AbiTier.T2),
+      t3Bytes: bytesOf(abi.AbiTier.T3),
       feederBytes: bytesOf(abi.AbiTier.T1R) + bytesOf(abi.AbiTier.T2R),
     };
     const attachment = await this.deps.registry.attach(facts, held, this);

@@ -45,6 +45,11 @@ export const PROCESS_SORTS: readonly SortColumn<AttachmentJson>[] = [
   { title: 'COMMAND', value: (from) => from.command },
   { title: 'ALLOC', value: (from) => from.allocatedBytes },
   {
+    title: 'STAGED',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.stageBytesPerSecond ?? -1,
+  },
+  {
     title: 'FETCH',
     value: (from, picture) =>
       picture.rates?.processes.get(from.attachmentId)?.fetchBytesPerSecond ?? -1,
@@ -122,7 +127,7 @@ export function processRows(state: UiState): AttachmentJson[] {
   const rows = picture.snapshot.attachments.filter((from) =>
     matchesFilter(
       filter,
-      `${from.pid} ${from.command} ${from.deviceName} ${from.phase}`,
+      `${from.pid} ${from.command} ${from.deviceName} ${from.phase} ${from.staging}`,
       from.phase,
     ),
   );

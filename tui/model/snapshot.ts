@@ -105,6 +105,7 @@ export interface AttachmentJson {
   pid: number;
   command: string;
   deviceName: string;
+  deviceUuid: string | null;
   vramUsedBytes: number;
   ramUsedBytes: number;
   feederVramUsedBytes: number;
@@ -114,6 +115,7 @@ export interface AttachmentJson {
   feederVramPeakBytes: number;
   feederRamPeakBytes: number;
   vramBudgetBytes: number | null;
+  vramLimitBytes: number | null;
   ramGrantedBytes: number;
   feederGrantedBytes: number;
   allocationCount: number;
@@ -126,6 +128,21 @@ export interface AttachmentJson {
   unaccountedLaunchCount: number;
   refusedLaunchCount: number;
   stallMicros: number;
+  nvmeUsedBytes: number;
+  nvmePeakBytes: number;
+  nvmeReadBytes: number;
+  nvmeWriteBytes: number;
+  stageInBytes: number;
+  stageOutBytes: number;
+  stageCleanBytes: number;
+  remapCount: number;
+  switchCount: number;
+  switchAbandonedCount: number;
+  switchMicros: number;
+  frameBytes: number;
+  graphSplitCount: number;
+  staging: string;
+  orderPercent: number;
   phase: string;
   stickyCudaError: number;
   startedUnixMs: number;
@@ -255,6 +272,7 @@ function attachmentJson(from: Attachment): AttachmentJson {
     pid: from.pid,
     command: from.command,
     deviceName: from.deviceName,
+    deviceUuid: from.deviceUuid === '' ? null : from.deviceUuid,
     vramUsedBytes: bytesFromWire(from.vramUsedBytes),
     ramUsedBytes: bytesFromWire(from.ramUsedBytes),
     feederVramUsedBytes: bytesFromWire(from.feederVramUsedBytes),
@@ -264,6 +282,7 @@ function attachmentJson(from: Attachment): AttachmentJson {
     feederVramPeakBytes: bytesFromWire(from.feederVramPeakBytes),
     feederRamPeakBytes: bytesFromWire(from.feederRamPeakBytes),
     vramBudgetBytes: from.vramBudgetBytes === 0n ? null : bytesFromWire(from.vramBudgetBytes),
+    vramLimitBytes: from.vramLimitBytes === 0n ? null : bytesFromWire(from.vramLimitBytes),
     ramGrantedBytes: bytesFromWire(from.ramGrantedBytes),
     feederGrantedBytes: bytesFromWire(from.feederGrantedBytes),
     allocationCount: bytesFromWire(from.allocationCount),
@@ -276,6 +295,21 @@ function attachmentJson(from: Attachment): AttachmentJson {
     unaccountedLaunchCount: bytesFromWire(from.unaccountedLaunchCount),
     refusedLaunchCount: bytesFromWire(from.refusedLaunchCount),
     stallMicros: bytesFromWire(from.stallMicros),
+    nvmeUsedBytes: bytesFromWire(from.nvmeUsedBytes),
+    nvmePeakBytes: bytesFromWire(from.nvmePeakBytes),
+    nvmeReadBytes: bytesFromWire(from.nvmeReadBytes),
+    nvmeWriteBytes: bytesFromWire(from.nvmeWriteBytes),
+    stageInBytes: bytesFromWire(from.stageInBytes),
+    stageOutBytes: bytesFromWire(from.stageOutBytes),
+    stageCleanBytes: bytesFromWire(from.stageCleanBytes),
+    remapCount: bytesFromWire(from.remapCount),
+    switchCount: bytesFromWire(from.switchCount),
+    switchAbandonedCount: bytesFromWire(from.switchAbandonedCount),
+    switchMicros: bytesFromWire(from.switchMicros),
+    frameBytes: bytesFromWire(from.frameBytes),
+    graphSplitCount: bytesFromWire(from.graphSplitCount),
+    staging: from.staging,
+    orderPercent: from.orderPercent,
     phase: from.phase,
     stickyCudaError: from.stickyCudaError,
     startedUnixMs: Number(from.startedUnixMs),

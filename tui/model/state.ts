@@ -27,6 +27,7 @@ export type Connection =
 
 /** Bytes a second, measured between the last two snapshots; null until there are two. */
 export interface ProcessRate {
+  readonly stageBytesPerSecond: number;
   readonly fetchBytesPerSecond: number;
   readonly evictBytesPerSecond: number;
   readonly stallPercent: number;

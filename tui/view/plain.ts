@@ -126,6 +126,16 @@ export function linkTable(snapshot: SnapshotJson): Table {
   };
 }
 
+/** What the staging engine does for a program: `on 98%` (touches that came as predicted),
+ *  `learning`, `in place`, `unsupported`, or `-` while nothing lies beyond VRAM. */
+export function stagingText(from: AttachmentJson): string {
+  if (from.staging === 'off') return '-';
+  const word = from.staging.replaceAll('_', ' ');
+  return from.staging === 'on' || from.staging === 'learning'
+    ? `${word} ${from.orderPercent}%`
+    : word;
+}
+
 export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: number): Table {
   return {
     columns: [
@@ -136,9 +146,12 @@ export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: 
       right('RAM'),
       right('F-VRAM'),
       right('F-RAM'),
+      optional(right('NVME')),
+      left('PHASE'),
+      left('STAGING'),
+      optional(right('STAGED')),
       optional(right('FETCHED')),
       optional(right('EVICTED')),
-      optional(left('PHASE')),
       right('AGE'),
     ],
     rows: attachments.map((from) => [
@@ -149,9 +162,12 @@ export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: 
       formatBytes(from.ramUsedBytes),
       formatBytes(from.feederVramUsedBytes),
       formatBytes(from.feederRamUsedBytes),
+      formatBytes(from.nvmeUsedBytes),
+      from.connected ? from.phase : 'gone',
+      stagingText(from),
+      formatBytes(from.stageInBytes),
       formatBytes(from.fetchBytes),
       formatBytes(from.evictBytes),
-      from.connected ? from.phase : 'gone',
       formatAge(unixMs - from.startedUnixMs),
     ]),
   };

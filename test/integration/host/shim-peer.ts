@@ -29,6 +29,13 @@ export function createStaging(bytes: number, seals = 0x1 | 0x2 | 0x4): number {
 
 export type HelloOverrides = Partial<Parameters<typeof abi.gbHello.encode>[0]>;
 
+export type ReportFields = Partial<Parameters<typeof abi.gbReport.encode>[0]>;
+
+/** A report in which all that is not given is 0. */
+export function reportOf(fields: ReportFields): Parameters<typeof abi.gbReport.encode>[0] {
+  return { ...abi.gbReport.decode(Buffer.alloc(abi.gbReport.size)), ...fields };
+}
+
 export class ShimPeer {
   readonly id: Buffer;
   readonly lost: { offset: number; length: number; feeder: string }[] = [];
@@ -117,6 +124,10 @@ export class ShimPeer {
 
   notice(type: number, payload: Uint8Array): void {
     this.socket.write(abi.encodeFrame(type, 0, 0n, payload));
+  }
+
+  report(fields: ReportFields): void {
+    this.notice(abi.Msg.REPORT, abi.gbReport.encode(reportOf(fields)));
   }
 
   async budget(

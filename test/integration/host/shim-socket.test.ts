@@ -68,7 +68,13 @@ describe('HELLO', () => {
       features: abi.FEATURE_GATED,
       agent_pid: process.pid,
     });
-    expect(ack.limit_bytes).toEqual([abi.UINT64_MAX, BigInt(64 * 2 ** 20), 0n, 0n]);
+    expect(ack.limit_bytes).toEqual([
+      abi.UINT64_MAX,
+      BigInt(64 * 2 ** 20),
+      0n,
+      0n,
+      abi.UINT64_MAX,
+    ]);
     const [attachment] = (await host.status()).attachments;
     expect(attachment).toMatchObject({
       pid: process.pid,
@@ -175,7 +181,7 @@ describe('grants of T2', () => {
     );
     await sleep(700);
     expect((await host.status()).attachments[0]?.ramGrantedBytes).toBe(BigInt(CHUNK));
-    const again = await attach({ id: peer.id, hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n] } });
+    const again = await attach({ id: peer.id, hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n, 0n] } });
     expect(await again.giveBack(T2, CHUNK)).toMatchObject({ heldBytes: 0 });
     expect(eventNames(await host.status())).toEqual(
       expect.arrayContaining(['attachment_started', 'attachment_returned']),
@@ -284,25 +290,25 @@ describe('peers that break the rules are closed and told of once', () => {
       text: 'too big\u001b[0m',
     });
     for (let count = 0; count < 200; count++) peer.notice(abi.Msg.EVENT, event);
-    peer.notice(
-      abi.Msg.REPORT,
-      abi.gbReport.encode({
-        used_bytes: [1n, 2n, 0n, 0n],
-        peak_bytes: [5n, 6n, 0n, 0n],
-        allocation_count: 7n,
-        allocated_bytes: 8n,
-        launch_count: 9n,
-        copy_count: 10n,
-        fetch_bytes: 11n,
-        evict_bytes: 12n,
-        clean_drop_bytes: 13n,
-        unaccounted_launch_count: 14n,
-        refused_launch_count: 15n,
-        stall_micros: 16n,
-        phase: 2,
-        sticky_error: 0,
-      }),
-    );
+    peer.report({
+      used_bytes: [1n, 2n, 0n, 0n, 3n],
+      peak_bytes: [5n, 6n, 0n, 0n, 4n],
+      launch_count: 9n,
+      stage_in_bytes: 20n,
+      stage_out_bytes: 21n,
+      stage_clean_bytes: 22n,
+      remap_count: 23n,
+      switch_count: 24n,
+      switch_abandoned_count: 25n,
+      switch_micros: 26n,
+      frame_bytes: 27n,
+      graph_split_count: 28n,
+      nvme_read_bytes: 29n,
+      nvme_write_bytes: 30n,
+      staging: 2,
+      order_percent: 98,
+      phase: 2,
+    });
     await peer.grant(T1, 1);
     const snapshot = await host.status();
     const refused = snapshot.recentEvents.filter(({ name }) => name === 'launch_refused');
@@ -312,7 +318,22 @@ describe('peers that break the rules are closed and told of once', () => {
     expect(snapshot.attachments[0]).toMatchObject({
       vramUsedBytes: 1n,
       ramPeakBytes: 6n,
+      nvmeUsedBytes: 3n,
+      nvmePeakBytes: 4n,
       launchCount: 9n,
+      stageInBytes: 20n,
+      stageOutBytes: 21n,
+      stageCleanBytes: 22n,
+      remapCount: 23n,
+      switchCount: 24n,
+      switchAbandonedCount: 25n,
+      switchMicros: 26n,
+      frameBytes: 27n,
+      graphSplitCount: 28n,
+      nvmeReadBytes: 29n,
+      nvmeWriteBytes: 30n,
+      staging: 'on',
+      orderPercent: 98,
       phase: 'inference',
     });
   });

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Panel 4: programs under the shim and where their bytes live. The strip reads without colour: V r F f.
+// Panel 4: programs under the shim and where their bytes live. The strip reads without colour: V r F f n.
 import type { AttachmentJson } from '../../model/snapshot.js';
 import { PROCESS_SORTS, processRows } from '../../model/rows.js';
 import { attachmentIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';
 import { span, type Glyphs, type Line } from '../lines.js';
+import { stagingText } from '../plain.js';
 import { cleanText } from '../text.js';
 import { gib, gibPerSecond, shortAge } from '../units.js';
 
@@ -18,6 +19,7 @@ export function residencyStrip(from: AttachmentJson, width: number): string {
     ['r', from.ramUsedBytes],
     ['F', from.feederVramUsedBytes],
     ['f', from.feederRamUsedBytes],
+    ['n', from.nvmeUsedBytes],
   ];
   const total = parts.reduce((sum, [, bytes]) => sum + bytes, 0);
   if (total === 0) return '-';
@@ -57,7 +59,8 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
     plain('PID', 8, 10, (from) => String(from.pid)),
     { ...plain('COMMAND', 14, 9, (from) => cleanText(from.command), 'left'), grows: true },
     plain('ALLOC', 7, 8, (from) => gib(from.allocatedBytes)),
-    plain('RESIDENCY', 20, 7, residencyStrip, 'left'),
+    plain('RESIDENCY', 14, 7, residencyStrip, 'left'),
+    plain('STAGED', 6, 5, (from) => gibPerSecond(rate(from)?.stageBytesPerSecond)),
     plain('FETCH', 6, 6, (from) => gibPerSecond(rate(from)?.fetchBytesPerSecond)),
     plain('EVICT', 6, 4, (from) => gibPerSecond(rate(from)?.evictBytesPerSecond)),
     {
@@ -73,7 +76,8 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
         return { text: `${stall.toFixed(1)}%`, style };
       },
     },
-    plain('PHASE', 10, 2, (from) => (from.connected ? cleanText(from.phase) : 'gone'), 'left'),
+    plain('PHASE', 10, 8, (from) => (from.connected ? cleanText(from.phase) : 'gone'), 'left'),
+    plain('STAGING', 12, 8, (from) => cleanText(stagingText(from)), 'left'),
     plain('AGE', 6, 3, (from) => shortAge(ageMs(from))),
   ];
 }
@@ -110,7 +114,7 @@ export function processesBody(
   );
   const body = [table.header, ...table.lines];
   if (body.length < height) {
-    body.push([span('  V local vram   r local ram   F feeder vram   f feeder ram', 'stale')]);
+    body.push([span('  V local vram   r local ram   F feeder vram   f feeder ram   n nvme', 'stale')]);
   }
   return body;
 }
