@@ -11,6 +11,7 @@ import { createLogger, type Logger } from '../proto/base/log.js';
 import { ensurePrivateDir } from '../proto/base/paths.js';
 import { softwareVersion } from '../proto/base/version.js';
 import { findKey, listKeyring } from '../security/keyring.js';
+import { VramArbiter } from './attachments/arbiter.js';
 import { GrantDesk } from './attachments/grants.js';
 import { AttachmentRegistry } from './attachments/registry.js';
 import { resolveConfig, type AgentConfig, type AgentOptions } from './config.js';
@@ -87,6 +88,7 @@ class Agent implements RunningAgent {
   private readonly links: LinkManager;
   private readonly registry: AttachmentRegistry;
   private readonly local: LocalTiers;
+  private readonly arbiter: VramArbiter;
   private readonly shim: ShimSocket;
   private readonly control: ControlServer;
   private stopping: Promise<void> | undefined;
@@ -140,11 +142,14 @@ class Agent implements RunningAgent {
       gpus: openGpuSource(config.gpu),
       runProbe,
       touch,
+      onGpus: (gpus) => this.arbiter.observe(gpus),
     });
-    const desk = new GrantDesk(ledger);
+    this.arbiter = new VramArbiter({ clock, events, attachments: () => this.registry.all });
+    const desk = new GrantDesk(ledger, this.arbiter);
     this.shim = new ShimSocket({
       registry: this.registry,
       desk,
+      arbiter: this.arbiter,
       ledger,
       events,
       clock,
@@ -184,7 +189,7 @@ class Agent implements RunningAgent {
   }
 
   snapshot(): SnapshotInit {
-    const { links, registry, ledger, local, events, config, startedUnixMs } = this;
+    const { links, registry, ledger, local, arbiter, events, config, startedUnixMs } = this;
     return buildSnapshot({
       software: softwareVersion(),
       hostId: this.saved.hostId,
@@ -195,6 +200,7 @@ class Agent implements RunningAgent {
       registry,
       ledger,
       local,
+      arbiter,
       events,
     });
   }

@@ -3,6 +3,7 @@
 import { GbError } from '../../proto/base/errors.js';
 import { listNvmlMemory } from '../nvml/memory.js';
 import { loadCuda, type CudaFfi } from './ffi.js';
+import { formatUuid } from './uuid.js';
 
 export interface Gpu {
   /** CUDA ordinal. */
@@ -50,18 +51,6 @@ async function attribute(ffi: CudaFfi, which: number, device: number): Promise<n
     if (reason instanceof GbError && reason.details['cuResult'] === INVALID_VALUE) return 0;
     throw reason;
   }
-}
-
-function formatUuid(bytes: Buffer): string {
-  const hex = bytes.toString('hex');
-  const parts = [
-    hex.slice(0, 8),
-    hex.slice(8, 12),
-    hex.slice(12, 16),
-    hex.slice(16, 20),
-    hex.slice(20, 32),
-  ];
-  return `GPU-${parts.join('-')}`;
 }
 
 async function describe(

@@ -8,6 +8,9 @@ export interface AttachmentFacts {
   readonly identity: ProcessIdentity;
   readonly command: string;
   readonly deviceName: string;
+  /** `GPU-` and a UUID; empty: not told yet (restored after a restart). */
+  readonly deviceUuid: string;
+  readonly deviceTotalBytes: number;
   readonly arenaBase: bigint;
   readonly arenaBytes: number;
   /** Ranges beyond T1 + T2 may live on feeders. */

@@ -4,6 +4,7 @@
 import { GbError } from '../../proto/base/errors.js';
 import type { Ledger } from '../ledger.js';
 import { AbiTier, RANGE_ALIGN } from '../shim/abi.js';
+import type { VramArbiter } from './arbiter.js';
 import type { Attachment } from './attachment.js';
 
 /** Held and limit after the call, in bytes. `granted` is false when there is no room. */
@@ -14,7 +15,10 @@ export interface BudgetAnswer {
 }
 
 export class GrantDesk {
-  constructor(private readonly ledger: Ledger) {}
+  constructor(
+    private readonly ledger: Ledger,
+    private readonly arbiter: VramArbiter,
+  ) {}
 
   /** @throws GbError INVALID_ARGUMENT for another tier or feeder bytes that are no whole granules;
    *  PERMISSION_DENIED for feeder bytes of a program that does not run gated. */
@@ -31,7 +35,8 @@ export class GrantDesk {
   /** More than is held is taken as all. @throws GbError INVALID_ARGUMENT for another tier. */
   async giveBack(attachment: Attachment, tier: number, bytes: number): Promise<BudgetAnswer> {
     if (tier === AbiTier.T1) attachment.t1HeldBytes = Math.max(0, attachment.t1HeldBytes - bytes);
-    else if (tier === AbiTier.T3) attachment.t3HeldBytes = Math.max(0, attachment.t3HeldBytes - bytes);
+    else if (tier === AbiTier.T3)
+      attachment.t3HeldBytes = Math.max(0, attachment.t3HeldBytes - bytes);
     else if (tier === AbiTier.T2) this.ledger.release(attachment.id, bytes);
     else if (tier === AbiTier.T2R) await attachment.budget.shrink(bytes);
     else throw new GbError('INVALID_ARGUMENT', `nothing is held in tier ${tier}`);
@@ -44,7 +49,7 @@ export class GrantDesk {
     const { facts, budget, id } = attachment;
     const ramBytes = this.ledger.heldBytes(id) + this.ledger.headroomBytes;
     return [
-      facts.vramBudgetBytes,
+      this.arbiter.limitOf(attachment),
       Math.min(facts.ramBudgetBytes ?? ramBytes, ramBytes),
       0,
       facts.gated ? budget.limitBytes : 0,

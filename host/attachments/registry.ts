@@ -85,6 +85,8 @@ export class AttachmentRegistry {
       identity: { pid: saved.pid, startTicks: saved.startTicks },
       command: saved.command,
       deviceName: saved.deviceName,
+      deviceUuid: '',
+      deviceTotalBytes: 0,
       arenaBase: BigInt(saved.arenaBase),
       arenaBytes: saved.arenaBytes,
       gated: saved.gated,

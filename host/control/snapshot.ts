@@ -13,6 +13,7 @@ import {
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { keyFingerprint } from '../../security/pairing.js';
+import type { VramArbiter } from '../attachments/arbiter.js';
 import type { Attachment } from '../attachments/attachment.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { Ledger } from '../ledger.js';
@@ -36,6 +37,7 @@ export interface SnapshotSources {
   readonly registry: AttachmentRegistry;
   readonly ledger: Ledger;
   readonly local: LocalTiers;
+  readonly arbiter: VramArbiter;
   readonly events: EventLog;
 }
 
@@ -61,15 +63,18 @@ export function buildSnapshot(sources: SnapshotSources): SnapshotInit {
     hostId: sources.hostId,
     hostName: sources.hostName,
     tiers: [
-      ...local.vram(
-        sum(attachments, (a) => a.t1HeldBytes),
-        sum(attachments, (a) => used(a, AbiTier.T1)),
-      ),
+      ...local.vram((uuid) => {
+        const here = attachments.filter(({ facts }) => facts.deviceUuid === uuid);
+        return {
+          grantedBytes: sum(here, (a) => a.t1HeldBytes),
+          usedBytes: sum(here, (a) => used(a, AbiTier.T1)),
+        };
+      }),
       local.ram({ ledger, usedBytes: sum(attachments, (a) => used(a, AbiTier.T2)) }),
       ...links.links.flatMap((link) => feederTiers(link, attachments)),
     ],
     links: links.links.map((link) => linkMessage(link, registry)),
-    attachments: attachments.map((attachment) => attachmentMessage(attachment, ledger)),
+    attachments: attachments.map((attachment) => attachmentMessage(attachment, sources)),
     recentEvents: events.recent(SNAPSHOT_EVENTS_MAX),
     memoryAvailableBytes: BigInt(local.memory.availableBytes),
     memoryReserveBytes: BigInt(ledger.reserveBytes),
@@ -140,7 +145,7 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
 
 function attachmentMessage(
   attachment: Attachment,
-  ledger: Ledger,
+  { ledger, arbiter }: SnapshotSources,
 ): MessageInitShape<typeof AttachmentSchema> {
   const { facts, report, budget } = attachment;
   const placed = attachment.placedBytes;
@@ -150,6 +155,7 @@ function attachmentMessage(
     pid: facts.identity.pid,
     command: facts.command,
     deviceName: facts.deviceName,
+    deviceUuid: facts.deviceUuid,
     vramUsedBytes: BigInt(used(attachment, AbiTier.T1)),
     ramUsedBytes: BigInt(used(attachment, AbiTier.T2)),
     feederVramUsedBytes: BigInt(placed.vramBytes),
@@ -166,6 +172,7 @@ function attachmentMessage(
     startedUnixMs: BigInt(Math.floor(facts.startedUnixMs)),
     connected: attachment.peer !== undefined,
     vramBudgetBytes: BigInt(facts.vramBudgetBytes ?? 0),
+    vramLimitBytes: BigInt(arbiter.limitOf(attachment) ?? 0),
     gated: facts.gated,
   };
 }

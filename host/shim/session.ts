@@ -2,6 +2,7 @@
 // One connection to the shim socket: HELLO, then requests side by side, replies in any order,
 // notices both ways. A peer that breaks the rules of gb_abi.h is closed.
 import type { Socket } from 'node:net';
+import { formatUuid } from '../../driver/cuda/uuid.js';
 import { peerCredentials } from '../../driver/os/unix.js';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
@@ -10,6 +11,7 @@ import {
   SHIM_EVENTS_PER_SECOND_MAX,
   SHIM_HELLO_TIMEOUT_MS,
 } from '../../proto/base/limits.js';
+import type { VramArbiter } from '../attachments/arbiter.js';
 import type { Attachment } from '../attachments/attachment.js';
 import type { AttachmentFacts, ShimPeer } from '../attachments/facts.js';
 import { isVram } from '../attachments/feeder-budget.js';
@@ -26,6 +28,7 @@ import { statusOf } from './status.js';
 export interface SessionDeps {
   readonly registry: AttachmentRegistry;
   readonly desk: GrantDesk;
+  readonly arbiter: VramArbiter;
   readonly ledger: Ledger;
   readonly events: EventLog;
   readonly clock: Clock;
@@ -90,7 +93,11 @@ export class ShimSession implements ShimPeer {
   noticeLimits(): void {
     if (this.phase.t !== 'attached') return;
     const limits = wireLimits(this.deps.desk.limits(this.phase.attachment));
-    if (!limits.some((limit, tier) => isNews(this.lastLimits[tier] ?? 0n, limit))) return;
+    const before = this.lastLimits;
+    // The share of VRAM moves in steps already, and every step of it counts.
+    const isOther = (limit: bigint, tier: number): boolean =>
+      tier === abi.AbiTier.T1 ? limit !== before[tier] : isNews(before[tier] ?? 0n, limit);
+    if (!limits.some(isOther)) return;
     this.lastLimits = limits;
     this.send(abi.Msg.LIMITS, 0, 0n, abi.gbLimits.encode({ limit_bytes: limits }));
   }
@@ -173,6 +180,7 @@ export class ShimSession implements ShimPeer {
     if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
     attachment.staging = staging;
     this.phase = { t: 'attached', attachment };
+    this.deps.arbiter.update();
     const limits = wireLimits(this.deps.desk.limits(attachment));
     this.lastLimits = limits;
     this.replyHello(frame.requestId, abi.Status.OK, facts.gated ? abi.FEATURE_GATED : 0n, limits);
@@ -201,6 +209,8 @@ export class ShimSession implements ShimPeer {
       identity,
       command: plainText(hello.command, 128),
       deviceName: plainText(hello.device_name, 64),
+      deviceUuid: deviceUuid(hello.device_uuid),
+      deviceTotalBytes: boundedBytes(hello.device_total_bytes),
       arenaBase,
       arenaBytes: Number(arenaBytes),
       gated,
@@ -357,7 +367,8 @@ export class ShimSession implements ShimPeer {
       features,
       agent_pid: process.pid,
       reserved: 0,
-      limit_bytes: limits.length === abi.TIER_COUNT ? limits : new Array<bigint>(abi.TIER_COUNT).fill(0n),
+      limit_bytes:
+        limits.length === abi.TIER_COUNT ? limits : new Array<bigint>(abi.TIER_COUNT).fill(0n),
     });
     this.send(abi.Msg.HELLO, abi.FRAME_REPLY, requestId, payload);
   }
@@ -387,6 +398,11 @@ function boundedBytes(value: bigint): number {
   if (value > BigInt(Number.MAX_SAFE_INTEGER))
     throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
   return Number(value);
+}
+
+/** Empty for a device that has none. */
+function deviceUuid(bytes: Uint8Array): string {
+  return bytes.every((byte) => byte === 0) ? '' : formatUuid(bytes);
 }
 
 function optionalBytes(value: bigint): number | undefined {

@@ -34,6 +34,7 @@ export class ShimSocket {
     });
     chmodSync(path, 0o600);
     this.timer = this.deps.clock.every(LIMITS_NOTICE_INTERVAL_MS, () => {
+      this.deps.arbiter.update();
       for (const session of this.sessions) session.noticeLimits();
     });
   }

@@ -8,6 +8,8 @@ import { GbError } from '../../proto/base/errors.js';
 export interface LocalGpu {
   readonly index: number;
   readonly name: string;
+  /** `GPU-` and a UUID. */
+  readonly uuid: string;
   readonly totalBytes: number;
   /** Used by everybody on this machine; undefined when NVML cannot tell. */
   readonly usedBytes: number | undefined;
@@ -33,6 +35,7 @@ export function openGpuSource(driver: GpuDriver): GpuSource {
       return known.map(({ index, name, totalBytes, uuid, simulated }) => ({
         index,
         name,
+        uuid,
         totalBytes,
         usedBytes: used.get(uuid),
         simulated,

@@ -26,6 +26,8 @@ export interface LocalTiersDeps {
   /** Measures one GPU and its way to RAM (undefined: RAM alone), in a process of its own. */
   readonly runProbe: (gpuIndex: number | undefined, signal: AbortSignal) => Promise<MemoryProbe>;
   readonly touch: () => void;
+  /** After every reading of the GPUs. */
+  readonly onGpus: (gpus: readonly LocalGpu[]) => void;
 }
 
 export class LocalTiers {
@@ -62,8 +64,10 @@ export class LocalTiers {
     return this.probing;
   }
 
-  vram(grantedBytes: number, usedByPrograms: number): TierInit[] {
-    return this.gpus.map((gpu, position) => {
+  /** `programs`: what programs were granted and use on the GPU of that UUID. */
+  vram(programs: (uuid: string) => { grantedBytes: number; usedBytes: number }): TierInit[] {
+    return this.gpus.map((gpu) => {
+      const { grantedBytes, usedBytes } = programs(gpu.uuid);
       const probe = this.probed.get(gpu.index);
       const measured = probe?.vram;
       return {
@@ -71,9 +75,8 @@ export class LocalTiers {
         name: gpu.name,
         device: { kind: DeviceKind.GPU, index: gpu.index },
         capacityBytes: BigInt(gpu.totalBytes),
-        // A program names no GPU to the agent: with several, the account stands at the first.
-        grantedBytes: BigInt(position === 0 ? grantedBytes : 0),
-        usedBytes: BigInt(gpu.usedBytes ?? (position === 0 ? usedByPrograms : 0)),
+        grantedBytes: BigInt(grantedBytes),
+        usedBytes: BigInt(gpu.usedBytes ?? usedBytes),
         readBytesPerSecond: measured?.readBytesPerSecond ?? 0,
         writeBytesPerSecond: measured?.writeBytesPerSecond ?? 0,
         latencyMicros: measured?.latencyMicros ?? 0,
@@ -135,6 +138,7 @@ export class LocalTiers {
   private async readGpus(): Promise<void> {
     try {
       this.gpus = await this.deps.gpus.list();
+      this.deps.onGpus(this.gpus);
       this.gpuNote = this.gpus.length === 0 ? 'no GPU: as the CPU sees it' : '';
     } catch (reason) {
       this.gpus = [];

@@ -81,6 +81,15 @@ export const SHIM_BACKLOG_BYTES_MAX = 256 * KIB;
 /** EVENT notices of one shim kept per second; the rest is counted. */
 export const SHIM_EVENTS_PER_SECOND_MAX = 20;
 export const LIMITS_NOTICE_INTERVAL_MS = 500;
+/** VRAM of a GPU that is shared out to no program: the smaller of this and that part of it. */
+export const VRAM_RESERVE_BYTES = 384 * MIB;
+export const VRAM_RESERVE_PART = 16;
+/** A program that has been idle this long keeps only the VRAM that no other wants. */
+export const VRAM_IDLE_MS = 10_000;
+/** Shares of the same programs change at most this often, unless they are more than there is. */
+export const VRAM_SHARE_INTERVAL_MS = 2_000;
+/** Readings of NVML from which the VRAM of programs that are not ours is told. */
+export const VRAM_OTHERS_SAMPLES = 3;
 /** Leases that could not be released while their feeder was away, per feeder. */
 export const PENDING_RELEASES_MAX = 1_024;
 export const MEMORY_POLL_INTERVAL_MS = 1_000;

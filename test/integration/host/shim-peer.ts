@@ -6,6 +6,7 @@ import { closeSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import koffi from 'koffi';
 import * as abi from '../../../host/shim/abi.js';
+import { reportOf, type ReportFields } from './reports.js';
 
 export const CHUNK = 2 * 2 ** 20;
 export const ARENA_BASE = 0x500000000000n;
@@ -28,13 +29,6 @@ export function createStaging(bytes: number, seals = 0x1 | 0x2 | 0x4): number {
 }
 
 export type HelloOverrides = Partial<Parameters<typeof abi.gbHello.encode>[0]>;
-
-export type ReportFields = Partial<Parameters<typeof abi.gbReport.encode>[0]>;
-
-/** A report in which all that is not given is 0. */
-export function reportOf(fields: ReportFields): Parameters<typeof abi.gbReport.encode>[0] {
-  return { ...abi.gbReport.decode(Buffer.alloc(abi.gbReport.size)), ...fields };
-}
 
 export class ShimPeer {
   readonly id: Buffer;

@@ -68,13 +68,7 @@ describe('HELLO', () => {
       features: abi.FEATURE_GATED,
       agent_pid: process.pid,
     });
-    expect(ack.limit_bytes).toEqual([
-      abi.UINT64_MAX,
-      BigInt(64 * 2 ** 20),
-      0n,
-      0n,
-      abi.UINT64_MAX,
-    ]);
+    expect(ack.limit_bytes).toEqual([abi.UINT64_MAX, BigInt(64 * 2 ** 20), 0n, 0n, abi.UINT64_MAX]);
     const [attachment] = (await host.status()).attachments;
     expect(attachment).toMatchObject({
       pid: process.pid,
@@ -181,7 +175,10 @@ describe('grants of T2', () => {
     );
     await sleep(700);
     expect((await host.status()).attachments[0]?.ramGrantedBytes).toBe(BigInt(CHUNK));
-    const again = await attach({ id: peer.id, hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n, 0n] } });
+    const again = await attach({
+      id: peer.id,
+      hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n, 0n] },
+    });
     expect(await again.giveBack(T2, CHUNK)).toMatchObject({ heldBytes: 0 });
     expect(eventNames(await host.status())).toEqual(
       expect.arrayContaining(['attachment_started', 'attachment_returned']),
@@ -336,6 +333,44 @@ describe('peers that break the rules are closed and told of once', () => {
       orderPercent: 98,
       phase: 'inference',
     });
+  });
+});
+
+describe('one GPU and several programs', () => {
+  const GIB = 2 ** 30;
+  const hello = { device_uuid: Buffer.alloc(16, 7), device_total_bytes: BigInt(8 * GIB) };
+  const usable = 8 * GIB - 384 * 2 ** 20;
+  const limitOf = (peer: ShimPeer): bigint | undefined => peer.limits.at(-1)?.[T1];
+  const uses = (vram: number, ram: number): { used_bytes: bigint[] } => ({
+    used_bytes: [BigInt(vram * GIB), BigInt(ram * GIB), 0n, 0n, 0n],
+  });
+
+  test('limits of VRAM are shared fairly and told to each', async () => {
+    const a = await attach({ hello });
+    a.report(uses(7, 3));
+    await a.grant(T1, 1);
+    const b = await open();
+    const ack = await b.hello(hello);
+    expect(ack.limit_bytes[T1]).toBe(BigInt(256 * 2 ** 20));
+    await eventually('the first gives way', 3_000, () => limitOf(a) !== undefined);
+    expect(limitOf(a)).toBe(BigInt(usable - 256 * 2 ** 20));
+    b.report(uses(0, 9));
+    await eventually('halves', 5_000, () => limitOf(b) === BigInt(usable / 2));
+    expect(limitOf(a)).toBe(BigInt(usable / 2));
+    const [first] = (await host.status()).attachments;
+    expect(first).toMatchObject({
+      deviceUuid: 'GPU-07070707-0707-0707-0707-070707070707',
+      vramLimitBytes: BigInt(usable / 2),
+    });
+    expect(eventNames(await host.status())).toContain('vram_shared');
+  });
+
+  test('a budget of its own stays the limit', async () => {
+    await attach({ hello });
+    const b = await attach({ hello: { ...hello, vram_budget_bytes: BigInt(GIB) } });
+    b.report(uses(1, 9));
+    await sleep(1_200);
+    expect((await b.grant(T1, 1)).limitBytes).toBe(BigInt(GIB));
   });
 });
 

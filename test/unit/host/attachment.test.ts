@@ -53,6 +53,8 @@ function bench(ramA = 8, ramB = 8, vramB = 0): Bench {
     attachmentId: '00'.repeat(16),
     identity: { pid: process.pid, startTicks: 1 },
     command: 'test',
+    deviceUuid: '',
+    deviceTotalBytes: 0,
     deviceName: 'GPU',
     arenaBase: 0x500000000000n,
     arenaBytes: 64 * CHUNK,
