@@ -26,6 +26,7 @@ const SUITES = [
   c('c-core', 'test-c-core', 600),
   c('c-core-asan', 'test-c-core-asan', 900),
   c('c-core-tsan', 'test-c-core-tsan', 1200),
+  c('c-order', 'test-c-order', 300),
   c('c-executor', 'test-c-executor', 300),
   c('c-fuzz', 'test-c-fuzz', 900),
   jest('e2e', 'test/e2e', 1200),

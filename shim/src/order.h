@@ -4,8 +4,9 @@
  * and how far away the next use of each is. Pure bookkeeping: no driver call, no clock, no lock.
  *
  * Units (extents) are small integers chosen by the caller, below GB_ORDER_UNITS_MAX. A touch repeats
- * the position of the same unit's last touch plus one: the sequence that followed then is the
- * prediction. A cycle (decode step, training step) predicts itself from its second round on.
+ * an earlier touch of the same unit, and the sequence that followed then is the prediction; which
+ * one, say the touches before it. A cycle (decode step, training step) predicts itself from its
+ * second round on.
  *
  * pre of every function: the caller's lock.
  */
@@ -33,14 +34,16 @@ void gb_order_forget(struct gb_order *order, uint32_t unit);
 
 /* Fills units[] with the distinct units predicted to be touched next, nearest first, none twice.
  * returns: how many, at most max; 0 when nothing is predicted. */
-uint32_t gb_order_next(const struct gb_order *order, uint32_t *units, uint32_t max);
-/* Touches until the unit's predicted next use; GB_ORDER_NEVER when none is predicted. O(1) after the
- * first call since the last touch. */
+uint32_t gb_order_next(struct gb_order *order, uint32_t *units, uint32_t max);
+/* Touches before the unit's predicted next use, 0 when it is the very next one; forgotten ones in
+ * between count. GB_ORDER_NEVER when none is predicted. O(1) amortised while predictions hold; after
+ * a wrong one, once per unit, the unit's touches since the place that the prediction goes on at. */
 uint32_t gb_order_distance(struct gb_order *order, uint32_t unit);
 /* Of the last 1000 touches, how many in 100 were the predicted ones. */
 uint32_t gb_order_hit_percent(const struct gb_order *order);
-/* Length of the cycle in touches, 0 when none is recognised: the same unit at the same place of the
- * prediction for one whole round. */
+/* Length of the cycle in touches, of its last round; 0 when none is recognised. One is, when some
+ * unit comes again and again after as many touches, give or take an eighth, of which three in four
+ * were the predicted ones. */
 uint32_t gb_order_cycle(const struct gb_order *order);
 /* Rounds of the recognised cycle completed; changes at the first touch of a new round. */
 uint64_t gb_order_rounds(const struct gb_order *order);
