@@ -10,6 +10,7 @@
 #include "plain.h"
 #include "report.h"
 #include "slab.h"
+#include "stage.h"
 #include "tier.h"
 
 /* Frees asked for while a capture is live: nothing may be drained or unmapped then. */
@@ -111,6 +112,7 @@ CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes) {
   gb_context_get(context, device);
   gb_pool_relieve();
   result = take(context, device, bytes, &address);
+  gb_stage_update();
   pthread_mutex_unlock(&gb_lock);
   restore_capture(mode);
   if (result == CUDA_SUCCESS) {
@@ -173,6 +175,7 @@ static bool find(uint64_t pointer, struct found *found) {
 
 /* pre: gb_lock, the span's context current, nothing runs that may touch it. */
 static CUresult drop_span(struct gb_span *span) {
+  gb_stage_finish();
   if (gb_residency(span) == GB_RESIDENT) {
     CUresult result = gb_chunks_unmap(span);
     if (result != CUDA_SUCCESS) return result;
@@ -214,6 +217,7 @@ CUresult gb_free(CUdeviceptr pointer) {
     pthread_mutex_lock(&gb_lock);
     result = drop_found(pointer, &found);
     gb_pool_relieve();
+    gb_stage_update();
     pthread_mutex_unlock(&gb_lock);
     if (result == CUDA_SUCCESS) count(-1ull, -found.bytes);
   }
@@ -240,6 +244,7 @@ void gb_core_context_going(CUcontext handle) {
   uint64_t allocations = 0;
   uint64_t bytes = 0;
   pthread_mutex_lock(&gb_lock);
+  gb_stage_finish();
   struct gb_span *next = NULL;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = next) {
     next = gb_span_next(span);
@@ -253,6 +258,8 @@ void gb_core_context_going(CUcontext handle) {
     }
     drop_span(span);
   }
+  gb_stage_context_going(handle);
+  gb_stage_update();
   gb_plain_context_going(handle, &allocations, &bytes);
   gb_context_forget(handle);
   pthread_mutex_unlock(&gb_lock);

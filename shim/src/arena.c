@@ -216,6 +216,7 @@ void gb_span_release(struct gb_span *span) {
   gb_va_give(&arena.va[gb_arena_device_index(span->device)], span->base,
              span->bytes + GB_GUARD_BYTES);
   free(span->chunks);
+  free(span->marks);
   free(span->pieces);
   free(span);
 }

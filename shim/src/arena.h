@@ -23,11 +23,24 @@
 /* Ranges travel to feeders in pieces of this size; each has its own hash. */
 #define GB_PIECE_BYTES (16ull << 20)
 
-/* One physical handle, mapped at its fixed place in the span. */
+/*
+ * One physical handle, mapped at its fixed place in the span; the unit in which staging moves
+ * memory (an extent). A chunk in VRAM that staging brought there, or may take away, keeps its host
+ * chunk (home): mapped nowhere in the arena, and equal to the frame as long as nobody writes.
+ */
 struct gb_chunk {
   CUmemGenericAllocationHandle handle;
+  uint64_t offset; /* in the span */
   uint64_t bytes;
-  enum gb_tier tier; /* GB_TIER_T1 or GB_TIER_T2 */
+  uint64_t alias; /* where the staging engine sees the handle; 0: nowhere yet */
+  CUmemGenericAllocationHandle home;
+  uint64_t home_alias; /* 0: no home */
+  uint32_t unit;       /* in the learned order, + 1; 0: never touched */
+  uint32_t slot;       /* of the hash taken when the frame was filled, + 1; 0: none */
+  enum gb_tier tier;   /* GB_TIER_T1 or GB_TIER_T2 */
+  enum gb_hint hint;   /* the program's */
+  bool hashed;         /* slot holds the hash of what the home holds */
+  bool pinned;         /* ours: reached by physical address, stays in VRAM */
 };
 
 enum gb_residency {
@@ -66,8 +79,10 @@ struct gb_span {
   CUdevice device;
   uint32_t slot;
   struct gb_slab *slab; /* NULL for a large allocation */
-  struct gb_chunk *chunks;
+  struct gb_chunk *chunks; /* by offset */
   uint32_t chunk_count;
+  uint64_t *marks; /* offsets that calls have named, sorted; of spans above GB_COVER_BYTES_MAX */
+  uint32_t mark_count;
   _Atomic uint32_t residency; /* enum gb_residency */
   /* Beyond the local tiers: */
   _Atomic uint32_t scan;     /* enum gb_scan */

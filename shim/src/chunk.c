@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 
+#include "lock.h"
 #include "room.h"
+#include "stage.h"
 #include "tier.h"
 
 struct pooled {
@@ -17,15 +19,19 @@ static size_t pool_count;
 
 /* ---- handles ---- */
 
-static CUresult create_handle(enum gb_tier tier, CUdevice device, uint64_t bytes,
-                              struct gb_chunk *chunk) {
+CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
+                          CUmemGenericAllocationHandle *handle) {
   CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
   properties.location.type =
       tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
   properties.location.id = tier == GB_TIER_T1 ? device : gb_host_numa_node();
-  chunk->bytes = bytes;
-  chunk->tier = tier;
-  return gb_real.cuMemCreate(&chunk->handle, bytes, &properties, 0);
+  return gb_real.cuMemCreate(handle, bytes, &properties, 0);
+}
+
+static CUresult create_chunk(enum gb_tier tier, CUdevice device, uint64_t bytes,
+                             struct gb_chunk *chunk) {
+  *chunk = (struct gb_chunk){.bytes = bytes, .tier = tier};
+  return gb_handle_create(tier, device, bytes, &chunk->handle);
 }
 
 static void take_from_pool(size_t index, struct gb_chunk *chunk) {
@@ -84,19 +90,25 @@ void gb_chunks_give(struct gb_span *span) {
   bool released_t2 = false;
   for (uint32_t i = 0; i < span->chunk_count; i++) {
     struct gb_chunk *chunk = &span->chunks[i];
+    pthread_mutex_lock(&gb_stage_lock);
+    gb_stage_forget(span, chunk);
+    pthread_mutex_unlock(&gb_stage_lock);
     CUdevice device = chunk->tier == GB_TIER_T1 ? span->device : CU_DEVICE_INVALID;
     gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, -(int64_t)chunk->bytes);
     if (pool_has_room(chunk)) {
-      pool[pool_count++] = (struct pooled){*chunk, device};
+      struct gb_chunk bare = {.handle = chunk->handle, .bytes = chunk->bytes, .tier = chunk->tier};
+      pool[pool_count++] = (struct pooled){bare, device};
       gb_tier_add(chunk->tier, device, GB_ACCOUNT_POOLED, (int64_t)chunk->bytes);
     } else {
       gb_real.cuMemRelease(chunk->handle);
       released_t2 |= chunk->tier == GB_TIER_T2;
     }
   }
+  pthread_mutex_lock(&gb_stage_lock);
   free(span->chunks);
   span->chunks = NULL;
   span->chunk_count = 0;
+  pthread_mutex_unlock(&gb_stage_lock);
   if (released_t2) gb_t2_return();
 }
 
@@ -110,7 +122,7 @@ static bool take_t1(struct gb_span *span, uint64_t want, struct gb_chunk *chunk)
     room = gb_t1_room(span->device);
   }
   uint64_t bytes = room < want ? room : want;
-  return bytes > 0 && create_handle(GB_TIER_T1, span->device, bytes, chunk) == CUDA_SUCCESS;
+  return bytes > 0 && create_chunk(GB_TIER_T1, span->device, bytes, chunk) == CUDA_SUCCESS;
 }
 
 static bool take_t2(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
@@ -119,38 +131,76 @@ static bool take_t2(struct gb_span *span, uint64_t want, struct gb_chunk *chunk)
   if (!gb_t2_acquire(want)) {
     if (gb_pool_drop(GB_TIER_T2) == 0 || !gb_t2_acquire(want)) return false;
   }
-  if (create_handle(GB_TIER_T2, span->device, want, chunk) == CUDA_SUCCESS) return true;
+  if (create_chunk(GB_TIER_T2, span->device, want, chunk) == CUDA_SUCCESS) return true;
   gb_t2_return();
   return false;
 }
 
 static bool append(struct gb_span *span, const struct gb_chunk *chunk) {
+  pthread_mutex_lock(&gb_stage_lock);
   struct gb_chunk *grown = realloc(span->chunks, (span->chunk_count + 1) * sizeof *grown);
+  if (grown != NULL) {
+    uint64_t offset = 0;
+    if (span->chunk_count > 0) {
+      const struct gb_chunk *last = &grown[span->chunk_count - 1];
+      offset = last->offset + last->bytes;
+    }
+    span->chunks = grown;
+    grown[span->chunk_count] = *chunk;
+    grown[span->chunk_count++].offset = offset;
+  }
+  pthread_mutex_unlock(&gb_stage_lock);
   if (grown == NULL) return false;
-  span->chunks = grown;
-  span->chunks[span->chunk_count++] = *chunk;
   gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, (int64_t)chunk->bytes);
   return true;
 }
 
+/* Before the program is refused, VRAM set aside for staging is the program's. */
+static bool take_frames(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
+  return gb_frames_drop(span->device, want) > 0 && take_t1(span, want, chunk);
+}
+
 /* Host memory is slow to make, so a request that cannot succeed must fail before any is made. */
 static bool could_fit(const struct gb_span *span) {
-  uint64_t t1 = gb_t1_room(span->device) + gb_t1_account(span->device, GB_ACCOUNT_POOLED);
+  uint64_t t1 = gb_t1_room(span->device) + gb_t1_account(span->device, GB_ACCOUNT_POOLED) +
+                gb_frames_free(span->device);
   if (span->bytes <= t1) return true;
   return gb_host_numa_node() >= 0 && span->bytes - t1 <= gb_t2_headroom();
+}
+
+/* Chunks of one span are alike, and so are those of spans of one size: a frame that one leaves fits
+ * the next. */
+static uint64_t chunk_bytes(const struct gb_span *span) {
+  uint64_t count = (span->bytes + GB_CHUNK_BYTES_MAX - 1) / GB_CHUNK_BYTES_MAX;
+  uint64_t each = (span->bytes + count - 1) / count;
+  return (each + GB_GRANULE - 1) & ~(GB_GRANULE - 1);
+}
+
+uint32_t gb_chunk_at(const struct gb_span *span, uint64_t offset) {
+  uint32_t low = 0;
+  uint32_t high = span->chunk_count;
+  while (high - low > 1) {
+    uint32_t middle = low + (high - low) / 2;
+    if (span->chunks[middle].offset <= offset)
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
 }
 
 CUresult gb_chunks_cover(struct gb_span *span) {
   bool t1_open = true;
   uint64_t remaining = span->bytes;
+  uint64_t each = chunk_bytes(span);
   if (!could_fit(span)) return CUDA_ERROR_OUT_OF_MEMORY;
   while (remaining > 0) {
     struct gb_chunk chunk;
-    uint64_t want = remaining < GB_CHUNK_BYTES_MAX ? remaining : GB_CHUNK_BYTES_MAX;
+    uint64_t want = remaining < each ? remaining : each;
     bool taken = t1_open && take_t1(span, want, &chunk);
     if (!taken) {
       t1_open = false;
-      taken = take_t2(span, want, &chunk);
+      taken = take_t2(span, want, &chunk) || take_frames(span, want, &chunk);
     }
     if (!taken || !append(span, &chunk)) {
       if (taken) gb_real.cuMemRelease(chunk.handle);
@@ -170,13 +220,13 @@ CUresult gb_chunks_cover(struct gb_span *span) {
  * copies that cross between VRAM and host chunks; without it all of them work (H200, 26 kinds of
  * access over 5 layouts). Who needs the bytes on the CPU copies.
  */
-static size_t access_list(const struct gb_span *span, CUmemAccessDesc list[GB_DEVICES_MAX]) {
+size_t gb_access_list(CUdevice owner, CUmemAccessDesc list[GB_DEVICES_MAX]) {
   size_t count = 0;
   for (int i = 0; i < gb_arena_device_count(); i++) {
     CUdevice device = gb_arena_device(i);
-    int peer = device == span->device;
+    int peer = device == owner;
     if (!peer && gb_real.cuDeviceCanAccessPeer != NULL)
-      gb_real.cuDeviceCanAccessPeer(&peer, device, span->device);
+      gb_real.cuDeviceCanAccessPeer(&peer, device, owner);
     if (!peer) continue;
     list[count++] = (CUmemAccessDesc){{CU_MEM_LOCATION_TYPE_DEVICE, device},
                                       CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
@@ -186,7 +236,7 @@ static size_t access_list(const struct gb_span *span, CUmemAccessDesc list[GB_DE
 
 static CUresult grant_access(const struct gb_span *span) {
   CUmemAccessDesc list[GB_DEVICES_MAX];
-  return gb_real.cuMemSetAccess(span->base, span->bytes, list, access_list(span, list));
+  return gb_real.cuMemSetAccess(span->base, span->bytes, list, gb_access_list(span->device, list));
 }
 
 /* Undoes the maps of the first count chunks. */

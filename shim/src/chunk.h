@@ -25,6 +25,13 @@ CUresult gb_chunks_cover(struct gb_span *span);
 CUresult gb_chunks_map(struct gb_span *span);
 /* pre: mapped; nothing that runs may touch the span. */
 CUresult gb_chunks_unmap(struct gb_span *span);
+/* A handle of the tier, not counted and not mapped. T2 room must have been acquired. */
+CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
+                          CUmemGenericAllocationHandle *handle);
+/* The devices that may reach memory of this one, itself first. returns: how many. */
+size_t gb_access_list(CUdevice owner, CUmemAccessDesc list[GB_DEVICES_MAX]);
+/* The chunk that holds the offset. pre: offset < span->bytes, the span has chunks. */
+uint32_t gb_chunk_at(const struct gb_span *span, uint64_t offset);
 /* Gives the (unmapped) handles to the pool, or to the driver when it is full. */
 void gb_chunks_give(struct gb_span *span);
 /* Gives pooled host memory back when the agent has lowered the limit below what is held. */

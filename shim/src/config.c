@@ -89,6 +89,20 @@ static void read_arena(void) {
   }
 }
 
+static void read_staging(void) {
+  const char *mode = getenv("GREENBOOST_STAGING");
+  config.staging = GB_STAGING_AUTO;
+  config.frames = UINT64_MAX;
+  read_size("GREENBOOST_FRAMES", &config.frames);
+  if (mode == NULL || mode[0] == '\0' || strcmp(mode, "auto") == 0) return;
+  if (strcmp(mode, "off") == 0)
+    config.staging = GB_STAGING_NEVER;
+  else if (strcmp(mode, "always") == 0)
+    config.staging = GB_STAGING_ALWAYS;
+  else
+    gb_log(GB_LOG_ERROR, "GREENBOOST_STAGING=%s is not auto, off or always: ignored", mode);
+}
+
 static void read_all(void) {
   config.disabled = is("GREENBOOST_DISABLE", "1");
   config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
@@ -99,6 +113,7 @@ static void read_all(void) {
   read_size("GREENBOOST_RAM_BUDGET", &config.ram_budget);
   read_path("GREENBOOST_STATS_FILE", config.stats_file);
   read_socket();
+  read_staging();
   read_arena();
 }
 

@@ -8,6 +8,13 @@
 
 #define GB_PATH_BYTES 256
 
+/* GREENBOOST_STAGING */
+enum gb_staging_mode {
+  GB_STAGING_AUTO,   /* when it is measured to be faster than reading in place */
+  GB_STAGING_NEVER,  /* off */
+  GB_STAGING_ALWAYS, /* as soon as an order is known */
+};
+
 struct gb_config {
   bool disabled;                  /* GREENBOOST_DISABLE=1 */
   bool gated;                     /* GREENBOOST_OVERCOMMIT=gated */
@@ -16,6 +23,8 @@ struct gb_config {
   uint64_t ram_budget;            /* bytes; UINT64_MAX: what the agent (or this machine) grants */
   uint64_t arena_base;            /* the address tried first */
   uint64_t arena_bytes;           /* of each device */
+  enum gb_staging_mode staging;
+  uint64_t frames; /* GREENBOOST_FRAMES: bytes of VRAM for staging; UINT64_MAX: chosen */
   char socket[GB_PATH_BYTES];     /* agent; empty: there is no runtime directory to look in */
   char stats_file[GB_PATH_BYTES]; /* empty: none */
 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lock.h"
+#include "stage.h"
 
 #define POLL_NS_MIN 2000ull
 #define POLL_NS_MAX 200000ull
@@ -55,6 +56,7 @@ void gb_context_forget(CUcontext handle) {
   if (context == NULL) return;
   if (context->stream != NULL) gb_real.cuStreamDestroy_v2(context->stream);
   if (context->event != NULL) gb_real.cuEventDestroy_v2(context->event);
+  if (context->mark != NULL) gb_real.cuEventDestroy_v2(context->mark);
   for (uint32_t i = 0; i < context->stream_count; i++) {
     if (context->streams[i].event != NULL) gb_real.cuEventDestroy_v2(context->streams[i].event);
   }
@@ -94,6 +96,7 @@ void gb_core_stream_created(CUstream stream, bool blocking) {
 
 void gb_core_stream_going(CUstream stream) {
   if (!gb_core_active()) return;
+  gb_stage_stream_going(stream);
   pthread_mutex_lock(&gb_lock);
   for (uint32_t c = 0; c < context_count; c++) {
     for (uint32_t i = 0; i < contexts[c].stream_count; i++) {
@@ -133,6 +136,26 @@ static CUresult mark(struct gb_context *context) {
     if (!stream->blocking) result = record(&stream->event, stream->handle);
   }
   return result;
+}
+
+static CUresult mark_context(struct gb_context *context) {
+  CUresult result = gb_context_push(context->handle);
+  if (result != CUDA_SUCCESS) return result;
+  if (context->mark == NULL)
+    result = gb_real.cuEventCreate(&context->mark, CU_EVENT_DISABLE_TIMING);
+  if (result == CUDA_SUCCESS) result = gb_real.cuCtxRecordEvent(context->handle, context->mark);
+  gb_context_pop();
+  return result;
+}
+
+CUresult gb_contexts_mark(CUevent *marks, uint32_t *count) {
+  *count = 0;
+  for (uint32_t i = 0; i < context_count; i++) {
+    CUresult result = mark_context(&contexts[i]);
+    if (result != CUDA_SUCCESS) return result;
+    marks[(*count)++] = contexts[i].mark;
+  }
+  return CUDA_SUCCESS;
 }
 
 static CUresult poll_event(CUevent event, uint64_t deadline_ns, bool *idle) {

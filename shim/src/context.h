@@ -18,6 +18,7 @@ struct gb_context {
   CUdevice device;
   CUstream stream; /* our own, non-blocking; NULL until needed */
   CUevent event;   /* for drains; NULL until needed */
+  CUevent mark;    /* of a switch (stage.h); NULL until needed */
   CUmodule scan_module;
   CUfunction scan_function;
   bool scan_refused; /* the content scan does not load here */
@@ -41,6 +42,9 @@ void gb_context_forget(CUcontext handle);
 /* Our own stream of the context. pre: it is current. returns: NULL when the driver makes none. */
 CUstream gb_context_stream(struct gb_context *context);
 
+/* Records an event behind all work of every context. pre: the gate is closed, cuCtxRecordEvent
+ * exists. Fills marks[] (GB_CONTEXTS_MAX) and their count. */
+CUresult gb_contexts_mark(CUevent *marks, uint32_t *count);
 /* Asks whether every context is idle, until the deadline. pre: the gate is closed. returns: an
  * error when a context is broken (the program's own fault shows here first); *idle otherwise tells.
  */

@@ -127,6 +127,8 @@ CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream);
 /* Operands found beforehand (scan.h): a graph, or a piece of one. The touch is changed. */
 CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream);
 void gb_end_slow(void);
+/* Distinct bytes a piece of a graph should name at most; 0: graphs need not be split. */
+uint64_t gb_stage_segment_bytes(void);
 
 extern _Atomic uint32_t gb_slow_path; /* not 0: gated, staging, or a sticky error */
 /* Counters of this thread, summed by the core for the report; the first count of a thread registers

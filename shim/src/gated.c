@@ -18,6 +18,7 @@
 #include "lock.h"
 #include "remote.h"
 #include "report.h"
+#include "stage.h"
 #include "room.h"
 #include "victim.h"
 
@@ -210,6 +211,7 @@ static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience
   uint64_t deadline = gb_now_ns() + patience_ns;
   *again = false;
   *unreachable = false;
+  gb_stage_finish();
   if (!gb_gate_close(deadline)) {
     *again = true;
     return CUDA_ERROR_NOT_READY;
@@ -266,54 +268,71 @@ static CUresult wait_for(struct gb_touch *touch, bool launch) {
   return result;
 }
 
-static CUresult begin(struct gb_touch *touch, bool launch) {
-  if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
+static bool staging(void) {
+  return (atomic_load_explicit(&gb_slow_path, memory_order_relaxed) & GB_SLOW_STAGING) != 0;
+}
+
+/* post: on CUDA_SUCCESS inside the gate, everything is where the call needs it. */
+static CUresult enter(struct gb_touch *touch, bool launch) {
   gb_gate_enter();
-  if (!is_ready(touch, launch)) {
+  if (!gb_gated_on() || is_ready(touch, launch)) return CUDA_SUCCESS;
+  gb_gate_leave();
+  bool known = touch->accounted;
+  CUresult result = wait_for(touch, launch);
+  if (launch && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
+  return result;
+}
+
+static CUresult begin(struct gb_touch *touch, bool launch, CUstream stream) {
+  if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
+  CUresult result = enter(touch, launch);
+  if (result == CUDA_SUCCESS && staging() && gb_stage_wants(touch) && launch) {
     gb_gate_leave();
-    bool known = touch->accounted;
-    CUresult result = wait_for(touch, launch);
-    if (launch && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
-    if (result != CUDA_SUCCESS) return result;
+    gb_stage_switch(touch);
+    result = enter(touch, launch);
   }
-  if (touch->accounted)
-    note_use(touch);
-  else
-    note_unknown_use();
+  if (result != CUDA_SUCCESS) return result;
+  result = gb_stage_join(stream);
+  if (result != CUDA_SUCCESS) {
+    gb_gate_leave();
+    return result;
+  }
+  if (gb_gated_on()) {
+    if (touch->accounted)
+      note_use(touch);
+    else
+      note_unknown_use();
+  }
   return CUDA_SUCCESS;
 }
 
 /* ---- the bracket ---- */
 
 CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra, CUstream stream) {
-  (void)stream;
   struct gb_touch touch = {.accounted = !hidden_outside};
-  if (gb_gated_on()) gb_touch_launch(&touch, function, params, extra);
-  return begin(&touch, true);
+  if (gb_gated_on() || staging()) gb_touch_launch(&touch, function, params, extra);
+  return begin(&touch, true, stream);
 }
 
 CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUstream stream) {
-  (void)stream;
   struct gb_touch touch = {.accounted = true};
-  for (size_t i = 0; i < count && gb_gated_on(); i++) {
+  for (size_t i = 0; i < count; i++) {
     if (operands[i].bytes == 0 || !gb_owns(operands[i].address)) continue;
-    gb_touch_address(&touch, operands[i].address);
-    gb_touch_address(&touch, operands[i].address + operands[i].bytes - 1);
+    gb_touch_address(&touch, operands[i].address, operands[i].bytes);
+    gb_touch_address(&touch, operands[i].address + operands[i].bytes - 1, 1);
   }
-  return begin(&touch, false);
+  return begin(&touch, false, stream);
 }
 
 CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream) {
-  (void)stream;
-  return begin(touch, true);
+  return begin(touch, true, stream);
 }
 
 CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream) {
-  (void)stream;
   struct gb_touch touch = {.accounted = false};
   if (what == GB_UNKNOWN_TEXTURE)
     hidden_outside = true; /* kernels reach it without naming it, for good */
-  return begin(&touch, true);
+  return begin(&touch, true, stream);
 }
 
 void gb_end_slow(void) {

@@ -12,9 +12,11 @@
 #include "gated.h"
 #include "lock.h"
 #include "report.h"
+#include "stage.h"
 #include "tier.h"
 
 pthread_mutex_t gb_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_mutex_t gb_stage_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_rwlock_t gb_index_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 _Atomic uint32_t gb_slow_path;
@@ -60,6 +62,7 @@ static void start(void) {
   pthread_mutex_lock(&gb_lock);
   gb_arena_reserve();
   gb_tier_start();
+  gb_stage_start();
   pthread_mutex_unlock(&gb_lock);
   gb_client_start();
   gb_gated_start();
@@ -74,6 +77,7 @@ void gb_core_start(void) {
 
 void gb_capture_began(void) {
   gb_live_captures++;
+  gb_stage_settle_for_capture();
 }
 
 void gb_capture_ended(void) {

@@ -5,6 +5,8 @@
  *   gb_lock            allocations, tiers, chunks, contexts, moves: everything that changes what is
  * where. Held over driver calls and over a move; never over a wait for the application. the gate
  * closed and opened by the holder of gb_lock only; launches and copies hold it shared.
+ *   gb_stage_lock      the chunks of spans (which tier, which handle) and the learned order: written
+ * under gb_lock and this one, read under either; held for moments only.
  *   gb_index_lock      the lookup from address to span: written under gb_lock, for moments; read by
  * anybody. client lock        the table of outstanding requests and the socket. counter lock the
  * list of the threads' counters. log lock           one line at a time.
@@ -18,6 +20,7 @@
 #include <stdint.h>
 
 extern pthread_mutex_t gb_lock;
+extern pthread_mutex_t gb_stage_lock;
 extern pthread_rwlock_t gb_index_lock;
 
 /* Monotonic time. */

@@ -13,6 +13,7 @@
 #include "config.h"
 #include "core.h"
 #include "lock.h"
+#include "stage.h"
 #include "tier.h"
 
 _Thread_local struct gb_counters gb_counters;
@@ -148,6 +149,16 @@ bool gb_report_take(struct gb_report *report) {
   report->unaccounted_launch_count = counter(GB_COUNT_UNACCOUNTED);
   report->refused_launch_count = counter(GB_COUNT_REFUSED);
   report->stall_micros = counter(GB_COUNT_STALL_NS) / 1000;
+  report->stage_in_bytes = counter(GB_COUNT_STAGE_IN_BYTES);
+  report->stage_out_bytes = counter(GB_COUNT_STAGE_OUT_BYTES);
+  report->stage_clean_bytes = counter(GB_COUNT_STAGE_CLEAN_BYTES);
+  report->remap_count = counter(GB_COUNT_REMAPS);
+  report->switch_count = counter(GB_COUNT_SWITCHES);
+  report->switch_abandoned_count = counter(GB_COUNT_SWITCHES_ABANDONED);
+  report->switch_micros = counter(GB_COUNT_SWITCH_NS) / 1000;
+  report->frame_bytes = gb_tier_account(GB_TIER_T1, GB_ACCOUNT_STAGE);
+  report->staging = gb_stage_state();
+  report->order_percent = gb_stage_order_percent();
   report->phase = phase.phase;
   report->sticky_error = (uint32_t)gb_sticky_error();
   pthread_mutex_lock(&last_lock);
@@ -175,6 +186,7 @@ static void print_budget(FILE *file, const char *name, uint64_t bytes) {
 
 void gb_report_write(void) {
   static const char *const phases[] = {"init", "model_load", "inference", "steady", "idle"};
+  static const char *const staging[] = {"off", "learning", "on", "in_place", "unsupported"};
   const struct gb_config *config = gb_config();
   struct gb_report r;
   if (config->stats_file[0] == '\0') return;
@@ -209,11 +221,21 @@ void gb_report_write(void) {
       {"unaccountedLaunchCount", r.unaccounted_launch_count},
       {"refusedLaunchCount", r.refused_launch_count},
       {"stallMicros", r.stall_micros},
+      {"stagedInBytes", r.stage_in_bytes},
+      {"stageOutBytes", r.stage_out_bytes},
+      {"stageCleanBytes", r.stage_clean_bytes},
+      {"remapCount", r.remap_count},
+      {"switchCount", r.switch_count},
+      {"switchAbandonedCount", r.switch_abandoned_count},
+      {"switchMicros", r.switch_micros},
+      {"frameBytes", r.frame_bytes},
+      {"orderPercent", r.order_percent},
       {"stickyCudaError", r.sticky_error},
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     fprintf(file, "  \"%s\": %llu,\n", rows[i].name, (unsigned long long)rows[i].value);
   }
+  fprintf(file, "  \"staging\": \"%s\",\n", staging[r.staging]);
   fprintf(file, "  \"phase\": \"%s\"\n}\n", phases[r.phase]);
   fclose(file);
 }

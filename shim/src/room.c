@@ -10,6 +10,7 @@
 #include "gate.h"
 #include "lock.h"
 #include "remote.h"
+#include "stage.h"
 #include "tier.h"
 #include "victim.h"
 
@@ -91,6 +92,7 @@ bool gb_gated_admit(struct gb_span *span) {
 enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patience_ns) {
   bool idle = false;
   if (!gb_gated_on() || gb_live_captures != 0) return GB_ROOM_NONE;
+  gb_stage_finish();
   uint64_t deadline = gb_now_ns() + patience_ns;
   if (!gb_gate_close(deadline)) return GB_ROOM_AGAIN;
   enum gb_moved result = GB_MOVE_UNREACHABLE;

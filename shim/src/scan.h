@@ -13,13 +13,16 @@ struct gb_touch {
   bool accounted; /* every argument was seen */
   uint32_t count;
   uint64_t bases[GB_OPERANDS_MAX]; /* of distinct spans */
+  uint32_t named_count; /* places inside those spans, as the call names them: hints for staging */
+  struct gb_operand named[GB_OPERANDS_MAX]; /* bytes 0: how much is touched is not known */
   uint32_t content_count; /* what a kernel may read addresses from and is not a whole span */
   struct gb_operand
       content[GB_OPERANDS_MAX]; /* small allocations; pools, managed and pinned memory */
 };
 
-/* Adds the span of an address. Takes gb_index_lock. */
-void gb_touch_address(struct gb_touch *touch, uint64_t address);
+/* Adds the span of an address. bytes: how much of it, 0 when that is not known. Takes gb_index_lock.
+ */
+void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t bytes);
 /* All arguments of a launch, 8-byte words at every fourth byte. Thread-safe. */
 void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params, void **extra);
 

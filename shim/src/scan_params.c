@@ -38,6 +38,15 @@ static void add_content(struct gb_touch *touch, uint64_t address, uint64_t bytes
   touch->content[touch->content_count++] = (struct gb_operand){address, bytes};
 }
 
+/* Beyond the table the call is still accounted for: only staging knows less. */
+static void add_named(struct gb_touch *touch, uint64_t address, uint64_t bytes) {
+  for (uint32_t i = 0; i < touch->named_count; i++) {
+    if (touch->named[i].address == address) return;
+  }
+  if (touch->named_count < GB_OPERANDS_MAX)
+    touch->named[touch->named_count++] = (struct gb_operand){address, bytes};
+}
+
 static void add_span(struct gb_touch *touch, const struct gb_span *span) {
   for (uint32_t i = 0; i < touch->count; i++) {
     if (touch->bases[i] == span->base) return;
@@ -49,7 +58,7 @@ static void add_span(struct gb_touch *touch, const struct gb_span *span) {
   touch->bases[touch->count++] = span->base;
 }
 
-void gb_touch_address(struct gb_touch *touch, uint64_t address) {
+void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t touched) {
   uint64_t base = 0;
   uint64_t bytes = 0;
   pthread_rwlock_rdlock(&gb_index_lock);
@@ -58,6 +67,7 @@ void gb_touch_address(struct gb_touch *touch, uint64_t address) {
     if (!gb_owns(address) && gb_side_at(address, &base, &bytes)) add_content(touch, base, bytes);
   } else if (span->slab == NULL) {
     add_span(touch, span);
+    if (address < span->base + span->bytes) add_named(touch, address, touched);
   } else {
     const struct gb_small *small = gb_slab_find(span, address, &base);
     if (small != NULL) add_content(touch, base, small->bytes);
@@ -69,7 +79,7 @@ static void touch_bytes(struct gb_touch *touch, const void *bytes, size_t length
   for (size_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, (const unsigned char *)bytes + at, sizeof word);
-    if (word >= (1ull << 16) && word < (1ull << 57)) gb_touch_address(touch, word);
+    if (word >= (1ull << 16) && word < (1ull << 57)) gb_touch_address(touch, word, 0);
   }
 }
 

@@ -9,6 +9,7 @@
 #include "chunk.h"
 #include "client.h"
 #include "config.h"
+#include "frame.h"
 #include "lock.h"
 
 /* Without an agent: what is left for the machine when T2 is full. */
@@ -77,7 +78,7 @@ uint64_t gb_t1_account(CUdevice device, enum gb_account account) {
 uint64_t gb_tier_used(enum gb_tier tier) {
   if (tier == GB_TIER_T1R || tier == GB_TIER_T2R) return load(&tiers.feeder[tier]);
   return gb_tier_account(tier, GB_ACCOUNT_USED) + gb_tier_account(tier, GB_ACCOUNT_SIDE) +
-         gb_tier_account(tier, GB_ACCOUNT_PLAIN);
+         gb_tier_account(tier, GB_ACCOUNT_PLAIN) + gb_tier_account(tier, GB_ACCOUNT_STAGE);
 }
 
 uint64_t gb_tier_peak(enum gb_tier tier) {
@@ -111,9 +112,12 @@ uint64_t gb_t1_capacity(CUdevice device) {
   int index = gb_arena_device_index(device);
   if (index < 0) return 0;
   uint64_t total = tiers.device_total[index];
-  if (gb_config()->vram_budget < total) return gb_config()->vram_budget;
   uint64_t headroom = GB_T1_HEADROOM_BYTES < total / 16 ? GB_T1_HEADROOM_BYTES : total / 16;
-  return gb_config()->vram_budget == UINT64_MAX ? total - headroom : total;
+  uint64_t capacity = gb_config()->vram_budget == UINT64_MAX ? total - headroom : total;
+  if (gb_config()->vram_budget < capacity) capacity = gb_config()->vram_budget;
+  uint64_t share = 0; /* the agent's, among several programs on one GPU */
+  if (gb_client_limit(GB_TIER_T1, &share) && share < capacity) capacity = share & ~(GB_GRANULE - 1);
+  return capacity;
 }
 
 uint64_t gb_t1_room(CUdevice device) {
@@ -142,8 +146,12 @@ uint64_t gb_t1_side_room(CUdevice device, uint64_t wanted) {
                      load(&tiers.t1[index][GB_ACCOUNT_SIDE]) +
                      load(&tiers.t1[index][GB_ACCOUNT_PLAIN]);
   uint64_t room = less(gb_t1_capacity(device), counted);
-  if (room >= wanted && room - wanted < load(&tiers.t1[index][GB_ACCOUNT_POOLED]))
+  uint64_t pooled = load(&tiers.t1[index][GB_ACCOUNT_POOLED]);
+  uint64_t frames = load(&tiers.t1[index][GB_ACCOUNT_STAGE]);
+  if (room >= wanted && room - wanted < pooled + frames) {
     gb_pool_drop(GB_TIER_T1);
+    if (room - wanted < frames) gb_frames_drop(device, frames - (room - wanted));
+  }
   return room;
 }
 

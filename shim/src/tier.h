@@ -21,6 +21,7 @@ enum gb_account {
   GB_ACCOUNT_POOLED,
   GB_ACCOUNT_SIDE,
   GB_ACCOUNT_PLAIN,
+  GB_ACCOUNT_STAGE, /* T1: free frames; T2: homes of chunks that are in VRAM */
   GB_ACCOUNT_COUNT
 };
 
@@ -54,7 +55,7 @@ uint64_t gb_t2_held(void);
 uint64_t gb_t1_account(CUdevice device, enum gb_account account);
 /* Sum of one account over the devices. Any thread. */
 uint64_t gb_tier_account(enum gb_tier tier, enum gb_account account);
-/* used + side + plain of a tier, now and at its peak. Any thread. */
+/* All but what is pooled of a tier, now and at its peak. Any thread. */
 uint64_t gb_tier_used(enum gb_tier tier);
 uint64_t gb_tier_peak(enum gb_tier tier);
 

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * stage.h: the staging engine (docs/adr/0007). Chunks that overflow VRAM are brought into frames
+ * before the launches that use them, in the learned order, by switches: one at a time, with the
+ * gate closed on the GPU.
+ *
+ *   stage.c         what a call touches, whether a switch is wanted, and the switch from its start
+ *                   to its settlement
+ *   stage_plan.c    which chunks come and which go
+ *   stage_gpu.c     everything a switch puts on the GPU, and the waits before the program's calls
+ *   stage_worker.c  the thread that remaps
+ *   stage_state.c   learning, on, in place: what is measured to be faster
+ */
+#ifndef GB_STAGE_H
+#define GB_STAGE_H
+
+#include "arena.h"
+#include "frame.h"
+#include "scan.h"
+
+/* Bit of gb_slow_path. */
+#define GB_SLOW_STAGING 4u
+/* Chunks that one switch brings, or takes. */
+#define GB_STAGE_CHUNKS_MAX 256u
+/* VRAM for frames when GREENBOOST_FRAMES does not say: an eighth of T1 within these. */
+#define GB_STAGE_FRAMES_MIN (64ull << 20)
+#define GB_STAGE_FRAMES_MAX (512ull << 20)
+/* A call that names an address of a larger span touches it up to the next address that calls have
+ * named; of smaller spans, to the end. */
+#define GB_COVER_BYTES_MAX (512ull << 20)
+#define GB_COVER_MARKS_MAX 16384u
+/* Limits of a switch: the GPU idle (grows when work was only long), the copies done, a caller
+ * waiting for the switch before. */
+#define GB_STAGE_IDLE_NS (5ull * 1000000)
+#define GB_STAGE_IDLE_NS_MAX (160ull * 1000000)
+#define GB_STAGE_COPY_NS (20ull * 1000000000)
+#define GB_STAGE_WAIT_NS (30ull * 1000000000)
+
+/* One chunk that changes its place. */
+struct gb_remap {
+  struct gb_span *span;
+  uint32_t chunk;
+  bool arrives; /* from home to frame; else from frame to home */
+  bool hashed;  /* of one that leaves: the home equals the frame unless the hash says no */
+  bool done;
+  uint64_t address;
+  uint64_t bytes;
+  CUmemGenericAllocationHandle from;
+  CUmemGenericAllocationHandle to;
+  struct gb_stage_frame frame; /* of one that arrives */
+};
+
+struct gb_switch {
+  CUdevice device;
+  uint32_t epoch;
+  uint32_t count;
+  struct gb_remap remaps[2 * GB_STAGE_CHUNKS_MAX]; /* by address */
+};
+
+/* ---- for the core ---- */
+
+/* After the arena. pre: gb_lock. */
+void gb_stage_start(void);
+/* Something lies beyond VRAM now, or nothing any more. pre: gb_lock. */
+void gb_stage_update(void);
+/* Waits for a switch under way and settles its accounts: chunks are where their tier says, nothing
+ * of ours is about to change. pre: gb_lock, not inside the gate. */
+void gb_stage_finish(void);
+/* The same without gb_lock and without settling: no remap is under way any more, none begins while
+ * captures are live. */
+void gb_stage_settle_for_capture(void);
+/* The chunk leaves its span for good. pre: gb_lock and gb_stage_lock, gb_stage_finish. */
+void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk);
+/* pre: gb_lock, the context current, gb_stage_finish. */
+void gb_stage_context_going(CUcontext context);
+/* A stream's handle may be reused. */
+void gb_stage_stream_going(CUstream stream);
+
+/* Learns from a call. pre: inside the gate. returns: whether a switch should come before it. */
+bool gb_stage_wants(const struct gb_touch *touch);
+/* pre: not inside the gate, no lock. */
+void gb_stage_switch(const struct gb_touch *touch);
+/* The stream waits for a switch under way. pre: inside the gate. */
+CUresult gb_stage_join(CUstream stream);
+
+/* ---- stage_state.c; pre: gb_stage_lock ---- */
+
+uint32_t gb_stage_state(void);         /* enum gb_staging; any thread */
+uint32_t gb_stage_order_percent(void); /* hits of the learned order; any thread */
+/* Steps the state at a call; now: nanoseconds. hits: percent; rounds, cycle: of the order. */
+void gb_stage_step(uint64_t now, uint32_t hits, uint32_t cycle, uint64_t rounds);
+void gb_stage_set_overflow(bool overflow);
+void gb_stage_set_unsupported(void);
+
+/* ---- stage_plan.c; pre: gb_lock and gb_stage_lock ---- */
+
+/* Chunks a call names that are in host memory. pre: gb_index_lock too. returns: bytes. */
+uint64_t gb_stage_missing(const struct gb_touch *touch, struct gb_remap *list, uint32_t *count);
+/* Fills the switch: what comes (frames not taken yet) and what goes. returns: false when there is
+ * nothing to do. */
+bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan);
+/* Frames this device should have. */
+uint64_t gb_stage_frames_wanted(CUdevice device);
+/* Calls the function for each chunk that the named place covers. */
+void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool learn,
+                    void (*each)(struct gb_span *, uint32_t, void *), void *context);
+struct gb_order *gb_stage_order(void);
+/* The chunk of a unit, or false. */
+bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
+uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);
+
+/* ---- stage_gpu.c ---- */
+
+/* Streams, kernels and host words of a device. pre: gb_lock, the context current. */
+bool gb_stage_gpu_ready(CUdevice device, CUcontext context);
+CUcontext gb_stage_gpu_context(CUdevice device);
+/* Marks all work of the process, submits the switch and raises the epoch. pre: gb_lock, the gate
+ * closed, no capture live. returns: false when the driver refused; nothing is under way then. */
+bool gb_stage_submit(struct gb_switch *work);
+/* The work before the switch has ended: 1; not yet: 0; a context is broken: -1. */
+int gb_stage_marked(void);
+void gb_stage_go(uint32_t epoch, bool cancelled);
+/* The copies of the epoch are done: 1; not yet: 0; a stream is broken: -1. */
+int gb_stage_copied(const struct gb_switch *work);
+/* Opens the gate on the GPU. */
+void gb_stage_open(uint32_t epoch);
+uint32_t gb_stage_opened(void);
+/* Bytes written back since the start. */
+uint64_t gb_stage_written(void);
+
+/* ---- stage_worker.c ---- */
+
+enum gb_stage_end { GB_STAGE_UNDER_WAY, GB_STAGE_DONE, GB_STAGE_ABANDONED, GB_STAGE_BROKEN };
+/* Starts the thread. returns: false when it cannot. */
+bool gb_stage_worker_start(void);
+/* Hands a submitted switch over. The remaps' `done` may be read once it is over. */
+void gb_stage_worker_post(struct gb_switch *work);
+/* Waits until the switch is over, until the deadline. */
+enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stage_plan.c: from calls to chunks, and from the learned order to what comes and what goes. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "chunk.h"
+#include "config.h"
+#include "lock.h"
+#include "order.h"
+#include "stage.h"
+#include "tier.h"
+
+#define NEXT_MAX 4096u
+#define CANDIDATES_MAX 65536u
+
+/* ---- units of the order ---- */
+
+static struct gb_order *order;
+static struct {
+  struct gb_span *span;
+  uint32_t chunk;
+} units[GB_ORDER_UNITS_MAX];
+static uint32_t unit_count;
+static uint32_t free_units[GB_ORDER_UNITS_MAX];
+static uint32_t free_unit_count;
+
+struct gb_order *gb_stage_order(void) {
+  if (order == NULL) order = gb_order_create();
+  return order;
+}
+
+bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk) {
+  if (unit >= unit_count || units[unit].span == NULL) return false;
+  *span = units[unit].span;
+  *chunk = units[unit].chunk;
+  return true;
+}
+
+uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk) {
+  struct gb_chunk *c = &span->chunks[chunk];
+  if (c->unit != 0) return c->unit - 1;
+  uint32_t unit;
+  if (free_unit_count > 0)
+    unit = free_units[--free_unit_count];
+  else if (unit_count < GB_ORDER_UNITS_MAX)
+    unit = unit_count++;
+  else
+    return GB_ORDER_NEVER;
+  units[unit].span = span;
+  units[unit].chunk = chunk;
+  c->unit = unit + 1;
+  return unit;
+}
+
+void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
+  if (chunk->unit != 0) {
+    uint32_t unit = chunk->unit - 1;
+    if (order != NULL) gb_order_forget(order, unit);
+    units[unit].span = NULL;
+    free_units[free_unit_count++] = unit;
+    chunk->unit = 0;
+  }
+  gb_home_drop(span, chunk);
+}
+
+/* ---- what a named place covers ---- */
+
+/* The next offset that calls have named, after this one; enters this one. */
+static uint64_t next_mark(struct gb_span *span, uint64_t offset, bool learn) {
+  uint32_t low = 0;
+  uint32_t high = span->mark_count;
+  while (low < high) {
+    uint32_t middle = low + (high - low) / 2;
+    if (span->marks[middle] < offset)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  bool known = low < span->mark_count && span->marks[low] == offset;
+  if (!known && learn && span->mark_count < GB_COVER_MARKS_MAX) {
+    if ((span->mark_count & (span->mark_count - 1)) == 0) {
+      uint32_t capacity = span->mark_count < 16 ? 16 : 2 * span->mark_count;
+      uint64_t *grown = realloc(span->marks, capacity * sizeof *grown);
+      if (grown == NULL) return span->bytes;
+      span->marks = grown;
+    }
+    memmove(span->marks + low + 1, span->marks + low,
+            (span->mark_count - low) * sizeof *span->marks);
+    span->marks[low] = offset;
+    span->mark_count++;
+    known = true;
+  }
+  uint32_t next = known ? low + 1 : low;
+  return next < span->mark_count ? span->marks[next] : span->bytes;
+}
+
+void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool learn,
+                    void (*each)(struct gb_span *, uint32_t, void *), void *context) {
+  uint64_t offset = address - span->base;
+  if (span->chunk_count == 0 || span->slab != NULL || offset >= span->bytes) return;
+  uint64_t end = span->bytes;
+  if (bytes != 0 && bytes < span->bytes - offset)
+    end = offset + bytes;
+  else if (bytes == 0 && span->bytes > GB_COVER_BYTES_MAX)
+    end = next_mark(span, offset, learn);
+  if (end - offset > GB_COVER_BYTES_MAX && bytes == 0) end = offset + GB_COVER_BYTES_MAX;
+  uint32_t last = gb_chunk_at(span, end - 1);
+  for (uint32_t i = gb_chunk_at(span, offset); i <= last; i++) each(span, i, context);
+}
+
+/* ---- missing ---- */
+
+struct missing {
+  struct gb_remap *list;
+  uint32_t count;
+  uint64_t bytes;
+};
+
+static void add_missing(struct gb_span *span, uint32_t chunk, void *context) {
+  struct missing *missing = context;
+  const struct gb_chunk *c = &span->chunks[chunk];
+  if (c->tier != GB_TIER_T2 || missing->count == GB_STAGE_CHUNKS_MAX) return;
+  for (uint32_t i = 0; i < missing->count; i++) {
+    if (missing->list[i].span == span && missing->list[i].chunk == chunk) return;
+  }
+  missing->list[missing->count++] =
+      (struct gb_remap){.span = span, .chunk = chunk, .arrives = true, .bytes = c->bytes};
+  missing->bytes += c->bytes;
+}
+
+uint64_t gb_stage_missing(const struct gb_touch *touch, struct gb_remap *list, uint32_t *count) {
+  struct missing missing = {list, 0, 0};
+  for (uint32_t i = 0; i < touch->named_count; i++) {
+    struct gb_span *span = gb_span_at(touch->named[i].address);
+    if (span != NULL && gb_residency(span) == GB_RESIDENT)
+      gb_stage_cover(span, touch->named[i].address, touch->named[i].bytes, false, add_missing,
+                     &missing);
+  }
+  *count = missing.count;
+  return missing.bytes;
+}
+
+/* ---- the plan ---- */
+
+/* The most that one call has missed: with fewer frames it would be read in place for ever. */
+static uint64_t largest_miss;
+
+uint64_t gb_stage_frames_wanted(CUdevice device) {
+  uint64_t bytes = gb_config()->frames;
+  uint64_t capacity = gb_t1_capacity(device);
+  if (bytes == UINT64_MAX) {
+    bytes = capacity / 8;
+    if (bytes < GB_STAGE_FRAMES_MIN) bytes = GB_STAGE_FRAMES_MIN;
+    if (bytes > GB_STAGE_FRAMES_MAX) bytes = GB_STAGE_FRAMES_MAX;
+    if (bytes < largest_miss && largest_miss <= capacity / 3) bytes = largest_miss;
+  }
+  return bytes & ~(GB_GRANULE - 1);
+}
+
+static bool listed(const struct gb_switch *plan, const struct gb_span *span, uint32_t chunk) {
+  for (uint32_t i = 0; i < plan->count; i++) {
+    if (plan->remaps[i].span == span && plan->remaps[i].chunk == chunk) return true;
+  }
+  return false;
+}
+
+static bool may_come(const struct gb_span *span, const struct gb_chunk *chunk, CUdevice device) {
+  return span->device == device && chunk->tier == GB_TIER_T2 && chunk->hint != GB_HINT_COLD &&
+         gb_residency(span) == GB_RESIDENT;
+}
+
+/* What is predicted next, after what the call itself misses, as far as the frames go. */
+static uint64_t add_next(CUdevice device, struct gb_switch *plan, uint64_t bytes, uint64_t room,
+                         uint32_t *horizon) {
+  static uint32_t next[NEXT_MAX]; /* under gb_stage_lock */
+  uint32_t count = gb_order_next(order, next, NEXT_MAX);
+  for (uint32_t i = 0; i < count && plan->count < GB_STAGE_CHUNKS_MAX; i++) {
+    struct gb_span *span = NULL;
+    uint32_t chunk = 0;
+    if (!gb_stage_unit(next[i], &span, &chunk)) continue;
+    const struct gb_chunk *c = &span->chunks[chunk];
+    if (!may_come(span, c, device) || listed(plan, span, chunk)) continue;
+    if (bytes + c->bytes > room) break;
+    plan->remaps[plan->count++] =
+        (struct gb_remap){.span = span, .chunk = chunk, .arrives = true, .bytes = c->bytes};
+    bytes += c->bytes;
+    *horizon = gb_order_distance(order, next[i]);
+  }
+  return bytes;
+}
+
+struct candidate {
+  struct gb_span *span;
+  uint32_t chunk;
+  uint32_t distance;
+};
+
+static int farthest_first(const void *a, const void *b) {
+  uint32_t x = ((const struct candidate *)a)->distance;
+  uint32_t y = ((const struct candidate *)b)->distance;
+  return (x < y) - (x > y);
+}
+
+struct naming {
+  const struct gb_span *span;
+  uint32_t chunk;
+  bool named;
+};
+
+static void is_named(struct gb_span *span, uint32_t chunk, void *context) {
+  struct naming *naming = context;
+  naming->named |= span == naming->span && chunk == naming->chunk;
+}
+
+static bool names(const struct gb_touch *touch, const struct gb_span *span, uint32_t chunk) {
+  struct naming naming = {span, chunk, false};
+  for (uint32_t i = 0; i < touch->named_count && !naming.named; i++) {
+    struct gb_span *at = gb_span_at(touch->named[i].address);
+    if (at == span)
+      gb_stage_cover(at, touch->named[i].address, touch->named[i].bytes, false, is_named, &naming);
+  }
+  return naming.named;
+}
+
+static uint32_t candidates(CUdevice device, uint32_t horizon, struct candidate *list) {
+  uint32_t count = 0;
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
+    if (span->device != device || span->slab != NULL || span->going) continue;
+    for (uint32_t i = 0; i < span->chunk_count && count < CANDIDATES_MAX; i++) {
+      const struct gb_chunk *c = &span->chunks[i];
+      if (c->tier != GB_TIER_T1 || c->pinned || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED) continue;
+      uint32_t distance = GB_ORDER_NEVER;
+      if (c->unit != 0 && c->hint != GB_HINT_COLD)
+        distance = gb_order_distance(order, c->unit - 1);
+      if (distance <= horizon) continue;
+      list[count++] = (struct candidate){span, i, distance};
+    }
+  }
+  qsort(list, count, sizeof *list, farthest_first);
+  return count;
+}
+
+/* Belady: what is used last goes first; never what the call names, never what is used before the
+ * last that comes. */
+static void add_victims(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan,
+                        uint64_t wanted, uint32_t horizon) {
+  static struct candidate list[CANDIDATES_MAX]; /* under gb_stage_lock */
+  uint32_t count = candidates(device, horizon, list);
+  uint64_t bytes = 0;
+  uint32_t first = plan->count;
+  for (uint32_t i = 0; i < count && bytes < wanted; i++) {
+    if (plan->count - first == GB_STAGE_CHUNKS_MAX) break;
+    struct gb_span *span = list[i].span;
+    const struct gb_chunk *c = &span->chunks[list[i].chunk];
+    if (names(touch, span, list[i].chunk)) continue;
+    plan->remaps[plan->count++] =
+        (struct gb_remap){.span = span, .chunk = list[i].chunk, .bytes = c->bytes};
+    bytes += c->bytes;
+  }
+}
+
+bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan) {
+  *plan = (struct gb_switch){.device = device};
+  uint64_t capacity = gb_t1_capacity(device);
+  uint64_t counted = 0;
+  for (int account = 0; account < GB_ACCOUNT_COUNT; account++)
+    counted += gb_t1_account(device, (enum gb_account)account);
+  uint64_t excess = counted > capacity ? counted - capacity : 0;
+  uint64_t room = excess > 0 ? 0 : gb_frames_free(device) + gb_t1_room(device);
+  uint32_t horizon = 0;
+  uint64_t bytes = gb_stage_missing(touch, plan->remaps, &plan->count);
+  if (bytes > largest_miss) largest_miss = bytes;
+  if (bytes > room) {
+    /* Frames first: this switch only takes. */
+    plan->count = 0;
+    bytes = 0;
+  } else {
+    uint64_t wanted = gb_stage_frames_wanted(device);
+    bytes = add_next(device, plan, bytes, room < wanted ? room : wanted, &horizon);
+  }
+  /* Afterwards as much should be free as before it all began. */
+  uint64_t wanted = gb_stage_frames_wanted(device);
+  uint64_t left = room - bytes;
+  uint64_t goal = excess + (left < wanted ? wanted - left : 0);
+  if (goal > 0) add_victims(touch, device, plan, goal, horizon);
+  return plan->count > 0;
+}
