@@ -339,6 +339,10 @@ CUresult sim_submit(struct sim_stream *stream, struct sim_op *op, uint64_t *seq)
 struct sim_op *sim_op_new(enum sim_op_kind kind);
 void sim_op_free(struct sim_op *op);
 void sim_op_span(struct sim_op *op, uint64_t base, uint64_t bytes);
+/* The operation starts when the stream has completed `seq`. pre: not submitted yet. locks: held. */
+void sim_op_wait_for(struct sim_op *op, struct sim_stream *stream, uint64_t seq);
+/* Drops one of stream->refs. locks: held. */
+void sim_stream_release(struct sim_stream *stream);
 /* Runs an operation on the calling thread, catching faults. locks: not held. */
 void sim_op_run(struct sim_op *op);
 /* locks: held, dropped while waiting. returns: sticky error or success. */

@@ -28,7 +28,7 @@ struct sim_op *sim_op_new(enum sim_op_kind kind) {
 }
 
 /* Out of line: the compiler mistakes two streams of one loop for the same freed one. */
-__attribute__((noinline)) static void stream_release(struct sim_stream *stream) {
+__attribute__((noinline)) void sim_stream_release(struct sim_stream *stream) {
   if (--stream->refs != 0) return;
   pthread_cond_destroy(&stream->work);
   free(stream);
@@ -39,7 +39,7 @@ static void event_release(struct sim_event *event) {
 }
 
 void sim_op_free(struct sim_op *op) {
-  for (size_t i = 0; i < op->wait_count; i++) stream_release(op->waits[i].stream);
+  for (size_t i = 0; i < op->wait_count; i++) sim_stream_release(op->waits[i].stream);
   if (op->kind == SIM_OP_RECORD || op->kind == SIM_OP_WAIT) event_release(op->event.event);
   if (op->kind == SIM_OP_GRAPH) sim_exec_release(op->graph.exec);
   free(op->waits);
@@ -57,7 +57,7 @@ void sim_op_span(struct sim_op *op, uint64_t base, uint64_t bytes) {
   op->spans = spans;
 }
 
-static void op_wait_for(struct sim_op *op, struct sim_stream *stream, uint64_t seq) {
+void sim_op_wait_for(struct sim_op *op, struct sim_stream *stream, uint64_t seq) {
   if (stream->completed >= seq) return;
   struct sim_wait *waits = realloc(op->waits, (op->wait_count + 1) * sizeof *waits);
   if (waits == NULL) abort();
@@ -132,7 +132,7 @@ static void *worker(void *argument) {
     sim_op_free(op);
     if (waiters != 0) pthread_cond_broadcast(&sim_progress);
   }
-  stream_release(stream);
+  sim_stream_release(stream);
   pthread_mutex_unlock(&sim_lock);
   return NULL;
 }
@@ -167,9 +167,9 @@ static void barriers(struct sim_stream *stream, struct sim_op *op) {
   if (stream->legacy) {
     for (struct sim_stream *other = context->streams; other != NULL; other = other->next)
       if (other != stream && !(other->flags & CU_STREAM_NON_BLOCKING))
-        op_wait_for(op, other, other->submitted);
+        sim_op_wait_for(op, other, other->submitted);
   } else if (!(stream->flags & CU_STREAM_NON_BLOCKING)) {
-    op_wait_for(op, context->legacy, context->legacy->submitted);
+    sim_op_wait_for(op, context->legacy, context->legacy->submitted);
   }
 }
 
@@ -214,7 +214,7 @@ static void wait_completed(const struct sim_stream *stream, uint64_t seq) {
 CUresult sim_stream_wait(struct sim_stream *stream, uint64_t seq) {
   stream->refs++;
   wait_completed(stream, seq);
-  stream_release(stream);
+  sim_stream_release(stream);
   return (CUresult)atomic_load(&sim_sticky);
 }
 
@@ -239,7 +239,7 @@ CUresult sim_context_wait(struct sim_context *context) {
   }
   for (size_t i = 0; i < count; i++) {
     wait_completed(waits[i].stream, waits[i].seq);
-    stream_release(waits[i].stream);
+    sim_stream_release(waits[i].stream);
   }
   free(waits);
   return (CUresult)atomic_load(&sim_sticky);
@@ -272,7 +272,7 @@ void sim_stream_close(struct sim_stream *stream) {
   sim_handle_remove(stream);
   stream->closing = true;
   pthread_cond_signal(&stream->work);
-  stream_release(stream);
+  sim_stream_release(stream);
 }
 
 static void thread_streams_close(void *unused) {
@@ -285,7 +285,7 @@ static void thread_streams_close(void *unused) {
         progress_wait();
       sim_stream_close(stream);
     }
-    if (stream != NULL) stream_release(stream);
+    if (stream != NULL) sim_stream_release(stream);
     thread_streams[i] = NULL;
   }
   pthread_mutex_unlock(&sim_lock);
@@ -298,7 +298,7 @@ static struct sim_stream *thread_stream(struct sim_context *context) {
   for (size_t i = 0; i < SIM_CONTEXT_STACK_MAX; i++) {
     struct sim_stream *stream = thread_streams[i];
     if (stream != NULL && !sim_handle_is(SIM_STREAM, stream)) { /* its context was destroyed */
-      stream_release(stream);
+      sim_stream_release(stream);
       thread_streams[i] = stream = NULL;
     }
     if (stream != NULL && stream->context == context) return stream;
