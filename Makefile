@@ -39,6 +39,11 @@ test-tools:
 test: test-tools all
 	@node test/run.mjs $(SUITES)
 
+# Figures and charts on a real GPU; some only: make bench-gpu BENCHES="torch graphs". Needs no Node.js.
+.PHONY: bench-gpu
+bench-gpu: natives
+	@python3 bench/gpu/run.py $(BENCHES)
+
 # The command: see it work, install it, take it away again.
 .PHONY: tools completions
 tools:

@@ -5,20 +5,20 @@
     python3 test/gpu/run.py [--out bench/results] [overflow llama llama-feeder feeder-gpu …]
 
 Needs: a GPU, gcc, nvcc; PyTorch, transformers, JAX and CuPy for the checks that use them; Node.js and `make js` for
-llama-feeder and feeder-gpu.
+llama-feeder and feeder-gpu; two GPUs for nccl. What a machine lacks is left out, with one line.
 """
 import argparse
-import datetime
 import importlib
 import json
 import pathlib
 import sys
-import time
-import traceback
 
 import common
 
-CHECKS = ["overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks"]
+CHECKS = [
+    "overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks", "budget", "waits", "two-programs",
+    "nccl", "soak",
+]
 
 
 def main() -> int:
@@ -27,36 +27,17 @@ def main() -> int:
     parser.add_argument("checks", nargs="*", default=CHECKS)
     args = parser.parse_args()
     common.build_natives()
-    out = pathlib.Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    failed = 0
+    counts = {"passed": 0, "failed": 0, "left out": 0}
     for name in args.checks or CHECKS:
-        start = time.monotonic()
-        print(f"== {name}", flush=True)
-        try:
-            module = importlib.import_module(f"checks.{name.replace('-', '_')}")
-            figures, problems = module.check()
-        except Exception as error:  # a check that cannot run has failed
-            traceback.print_exc()
-            figures, problems = {}, [f"{type(error).__name__}: {error}"[:2000]]
-        result = {
-            "check": name,
-            "date": datetime.date.today().isoformat(),
-            "command": f"python3 test/gpu/run.py {name}",
-            "hardware": common.hardware(),
-            "seconds": round(time.monotonic() - start, 1),
-            "passed": not problems,
-            "problems": problems,
-            "figures": figures,
-        }
-        (out / f"gpu-{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-        print(json.dumps(figures, indent=1))
-        for problem in problems:
-            print(f"PROBLEM {problem}")
-        failed += bool(problems)
-    total = len(args.checks or CHECKS)
-    print(f"{total - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        def work(module=f"checks.{name.replace('-', '_')}"):
+            return importlib.import_module(module).check()
+
+        result = common.record(pathlib.Path(args.out), "gpu", name, f"python3 test/gpu/run.py {name}", work)
+        if "figures" in result:
+            print(json.dumps(result["figures"], indent=1))
+        counts["left out" if "leftOut" in result else "failed" if result["problems"] else "passed"] += 1
+    print(", ".join(f"{count} {what}" for what, count in counts.items() if count or what != "left out"))
+    return 1 if counts["failed"] else 0
 
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// A random-access program: each launch gathers random rows of 4 KiB from one of several tables, chosen at random, and
+// adds them up. Nothing of its order repeats.
+//
+//   gather TABLES BYTES_PER_TABLE LAUNCHES      prints one JSON line: seconds per launch and the checksum
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cuda_runtime.h>
+#include <vector>
+
+#define CHECK(call)                                                                  \
+  do {                                                                               \
+    cudaError_t status = (call);                                                     \
+    if (status != cudaSuccess) {                                                     \
+      fprintf(stderr, "%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(status)); \
+      exit(1);                                                                       \
+    }                                                                                \
+  } while (0)
+
+static const int ROWS_PER_LAUNCH = 16384, ROW_WORDS = 512;
+
+__host__ __device__ static uint64_t mix(uint64_t x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9ull;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+__global__ void fill(uint64_t *table, uint64_t words, uint64_t seed) {
+  for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < words; i += (uint64_t)gridDim.x * blockDim.x)
+    table[i] = mix(seed + i);
+}
+
+// One block of 256 threads per row.
+__global__ void gather(const uint64_t *table, uint64_t rows, uint64_t seed, unsigned long long *sum) {
+  const uint64_t *row = table + mix(seed + blockIdx.x) % rows * ROW_WORDS;
+  atomicAdd(sum, (unsigned long long)(row[threadIdx.x] + row[threadIdx.x + 256]));
+}
+
+int main(int argc, char **argv) {
+  if (argc < 4) return fprintf(stderr, "usage: gather TABLES BYTES_PER_TABLE LAUNCHES\n"), 2;
+  const int count = atoi(argv[1]), launches = atoi(argv[3]);
+  const uint64_t bytes = strtoull(argv[2], nullptr, 10), words = bytes / 8, rows = words / ROW_WORDS;
+  std::vector<uint64_t *> tables(count);
+  for (int t = 0; t < count; t++) {
+    CHECK(cudaMalloc(&tables[t], bytes));
+    fill<<<528, 256>>>(tables[t], words, t * words);
+  }
+  unsigned long long *sum, total;
+  CHECK(cudaMalloc(&sum, sizeof *sum));
+  CHECK(cudaMemset(sum, 0, sizeof *sum));
+  CHECK(cudaDeviceSynchronize());
+  const int warm = launches / 4;
+  auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < launches + warm; i++) {
+    if (i == warm) start = std::chrono::steady_clock::now();
+    gather<<<ROWS_PER_LAUNCH, 256>>>(tables[mix(i) % count], rows, (uint64_t)i << 20, sum);
+    if (i % 16 == 15) CHECK(cudaDeviceSynchronize());
+  }
+  CHECK(cudaDeviceSynchronize());
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  CHECK(cudaMemcpy(&total, sum, sizeof total, cudaMemcpyDeviceToHost));
+  printf("{\"results\":{\"sum\":\"%016llx\"},\"secondsPerLaunch\":%.9f}\n", total, seconds / launches);
+  return 0;
+}
