@@ -103,10 +103,22 @@ static void read_staging(void) {
     gb_log(GB_LOG_ERROR, "GREENBOOST_STAGING=%s is not auto, off or always: ignored", mode);
 }
 
+/* honest, extend, or extend=SIZE */
+static void read_report(void) {
+  const char *text = getenv("GREENBOOST_REPORT");
+  config.extend_bytes = UINT64_MAX;
+  if (text == NULL || text[0] == '\0' || strcmp(text, "extend") == 0) return;
+  if (strcmp(text, "honest") == 0) {
+    config.honest = true;
+  } else if (strncmp(text, "extend=", 7) != 0 || !gb_parse_size(text + 7, &config.extend_bytes)) {
+    config.extend_bytes = UINT64_MAX;
+    gb_log(GB_LOG_ERROR, "GREENBOOST_REPORT=%s is not honest, extend or extend=SIZE: ignored", text);
+  }
+}
+
 static void read_all(void) {
   config.disabled = is("GREENBOOST_DISABLE", "1");
   config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
-  config.honest = is("GREENBOOST_REPORT", "honest");
   config.vram_budget = UINT64_MAX;
   config.ram_budget = UINT64_MAX;
   read_size("GREENBOOST_VRAM_BUDGET", &config.vram_budget);
@@ -114,6 +126,7 @@ static void read_all(void) {
   read_path("GREENBOOST_STATS_FILE", config.stats_file);
   read_socket();
   read_staging();
+  read_report();
   read_arena();
 }
 

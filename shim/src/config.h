@@ -18,7 +18,8 @@ enum gb_staging_mode {
 struct gb_config {
   bool disabled;                  /* GREENBOOST_DISABLE=1 */
   bool gated;                     /* GREENBOOST_OVERCOMMIT=gated */
-  bool honest;                    /* GREENBOOST_REPORT=honest */
+  bool honest;                    /* GREENBOOST_REPORT=honest: the size of the device itself */
+  uint64_t extend_bytes; /* GREENBOOST_REPORT=extend=SIZE: at most this much more; else UINT64_MAX */
   uint64_t vram_budget;           /* bytes of each device; UINT64_MAX: what the device has */
   uint64_t ram_budget;            /* bytes; UINT64_MAX: what the agent (or this machine) grants */
   uint64_t arena_base;            /* the address tried first */

@@ -2,6 +2,7 @@
 /* identity.c: what the virtual device says of itself and of pointers: one answer everywhere. */
 #include <string.h>
 
+#include "client.h"
 #include "config.h"
 #include "gated.h"
 #include "lock.h"
@@ -108,26 +109,33 @@ static uint64_t less(uint64_t a, uint64_t b) {
   return a > b ? a - b : 0;
 }
 
+/* Room in VRAM, and with a budget of its own the size of it. What the agent grants this process of
+ * a shared GPU moves: it is room, never size. */
+static void vram_seen(CUdevice device, uint64_t *room, uint64_t *total) {
+  uint64_t granted = UINT64_MAX;
+  bool limited = gb_config()->vram_budget < *total;
+  limited = (gb_client_limit(GB_TIER_T1, &granted) && granted < *total) || limited;
+  if (!limited) return;
+  uint64_t used = gb_t1_account(device, GB_ACCOUNT_USED) + gb_t1_account(device, GB_ACCOUNT_SIDE) +
+                  gb_t1_account(device, GB_ACCOUNT_PLAIN);
+  uint64_t left = less(gb_t1_capacity(device), used);
+  if (left < *room) *room = left;
+  if (gb_config()->vram_budget < *total) *total = gb_config()->vram_budget;
+}
+
 void gb_identity_memory(CUdevice device, uint64_t real_free, uint64_t real_total,
                         uint64_t *free_bytes, uint64_t *total_bytes) {
   uint64_t total = real_total;
   uint64_t room = real_free;
   if (gb_core_active()) {
-    uint64_t capacity = gb_t1_capacity(device);
-    uint64_t used = gb_t1_account(device, GB_ACCOUNT_USED) +
-                    gb_t1_account(device, GB_ACCOUNT_SIDE) +
-                    gb_t1_account(device, GB_ACCOUNT_PLAIN);
-    bool limited = gb_config()->vram_budget < real_total;
-    if (limited) {
-      total = capacity;
-      uint64_t left = less(capacity, used);
-      room = left < real_free ? left : real_free;
-    }
+    vram_seen(device, &room, &total);
     if (!gb_config()->honest) {
-      uint64_t t2_used = gb_tier_used(GB_TIER_T2);
-      uint64_t beyond = gb_gated_on() ? gb_gated_capacity() : 0;
-      total += gb_t2_capacity() + beyond;
-      room += less(gb_t2_capacity(), t2_used) + less(beyond, gb_gated_held());
+      uint64_t gated = gb_gated_on() ? gb_gated_capacity() : 0;
+      uint64_t capacity = gb_t2_capacity() + gated;
+      uint64_t used = gb_tier_used(GB_TIER_T2) + (gated > 0 ? gb_gated_held() : 0);
+      if (capacity > gb_config()->extend_bytes) capacity = gb_config()->extend_bytes;
+      total += capacity;
+      room += less(capacity, used);
     }
   }
   if (free_bytes != NULL) *free_bytes = room < total ? room : total;

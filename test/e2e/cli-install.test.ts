@@ -78,10 +78,13 @@ test(
       'LICENSE',
       'README.md',
       'docs/operating.md',
+      'shim/python/greenboost.py',
+      'shim/include/greenboost.h',
     ]) {
       expect(paths).toContain(wanted);
     }
-    expect(paths.filter((path) => /\.(ts|c|h|map|o)$|(^|\/)test\//.test(path))).toEqual([]);
+    const sources = paths.filter((path) => /\.(ts|c|h|map|o)$|(^|\/)test\//.test(path));
+    expect(sources).toEqual(['shim/include/greenboost.h']);
     expect(readFileSync(join(ROOT, 'build/js/tui/cli/main.js'), 'utf8')).toMatch(
       /^#!\/usr\/bin\/env node\n/,
     );

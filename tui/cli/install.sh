@@ -39,6 +39,8 @@ install_all() {
   for program in build/bin/gb-executor build/bin/gb-probe build/bin/gb_workset; do
     [ -e "$program" ] && cp -R "$program" "$home/build/bin/"
   done
+  put shim/python/greenboost.py "$home/shim/python/greenboost.py" 644
+  put shim/include/greenboost.h "$home/shim/include/greenboost.h" 644
   npm ls --omit=dev --all --parseable 2>/dev/null | tail -n +2 | while read -r package; do
     name=${package#"$PWD"/}
     mkdir -p "$home/$name"

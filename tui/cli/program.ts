@@ -118,12 +118,11 @@ function addUse(program: Command): void {
         'let ranges live on feeders, fetched before launches that need them',
       ).choices(['gated']),
     )
-    .addOption(
-      new Option(
-        '--report <size>',
-        'GPU memory size the program is told: the real one or the enlarged one',
-      ).choices(['honest', 'extend']),
+    .option(
+      '--report <size>',
+      'GPU memory size the program is told: honest, extend, or extend=SIZE (default: its profile)',
     )
+    .option('--profile <name>', 'take the program for this kind (default: by its name)')
     .addOption(new Option('--gpu <driver>', 'real or simulated GPU').choices(['cuda', 'sim']))
     .option('--stats-file <path>', 'write peaks and counters as JSON when the program ends')
     .passThroughOptions()
@@ -135,6 +134,16 @@ function addUse(program: Command): void {
     'greenboost run -- python serve.py',
     'greenboost run --vram-budget 8GiB --overcommit gated -- ./train --epochs 3',
   );
+}
+
+function addProfiles(program: Command): void {
+  const profiles = program
+    .command('profiles')
+    .helpGroup(GROUPS.use)
+    .description('which programs are told which GPU memory size, and why')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/profiles.js')).showProfiles(options));
+  example(profiles, 'greenboost profiles', 'greenboost run --profile jax -- python train.py');
 }
 
 function addLook(program: Command): void {
@@ -292,6 +301,7 @@ export function createProgram(): Command {
     .helpCommand('help [command]', 'help for a command');
   addFeed(program);
   addUse(program);
+  addProfiles(program);
   addLook(program);
   addKeys(program);
   addServices(program);

@@ -105,7 +105,7 @@ test('the agent killed amid transfers comes back and takes leases, ranges and pr
   await eventually('the program loses its agent', 2_000, () => peer.closed);
 
   agent = await startAgentProcess();
-  const held = [0n, BigInt(4 * MIB), 0n, BigInt(64 * MIB)];
+  const held = [0n, BigInt(4 * MIB), 0n, BigInt(64 * MIB), 0n];
   const again = await attach({ id: peer.id, hello: { held_bytes: held } });
   // Until its feeders are back the answer is "retry", never "lost".
   const back = await eventually('the bytes are back', 10_000, async () => {

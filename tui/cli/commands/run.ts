@@ -7,17 +7,19 @@ import { constants } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import { systemClock, type Timer } from '../../../proto/base/clock.js';
 import { GbError } from '../../../proto/base/errors.js';
-import { nativePath, shimSocketPath } from '../../../proto/base/paths.js';
+import { nativePath, packageRoot, shimSocketPath } from '../../../proto/base/paths.js';
 import { parseBytes } from '../../../proto/base/units.js';
 import { ensureAgent, isAlive } from '../daemon.js';
 import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
 import { note } from '../output.js';
+import { checkedReport, profileFor, profileNamed, type Profile } from '../profiles.js';
 
 export interface RunOptions {
   readonly vramBudget?: string;
   readonly ramBudget?: string;
   readonly overcommit?: 'gated';
-  readonly report?: 'honest' | 'extend';
+  readonly report?: string;
+  readonly profile?: string;
   readonly gpu?: 'cuda' | 'sim';
   readonly statsFile?: string;
 }
@@ -49,9 +51,24 @@ function prependPath(first: string, rest: string | undefined): string {
   return rest ? `${first}${delimiter}${rest}` : first;
 }
 
-/** The environment of the program: what the user has, plus the shim and its settings.
+function appendPath(first: string | undefined, last: string): string {
+  return first ? `${first}${delimiter}${last}` : last;
+}
+
+/** What the profile sets: nothing that the user has set already. */
+function profileEnvironment(profile: Profile, base: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const wanted = { ...profile.env, GREENBOOST_REPORT: profile.report };
+  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !base[name]));
+}
+
+/** The environment of the program: what the user has, plus the shim and its settings. Python finds
+ *  the module `greenboost` behind everything else.
  *  @throws GbError NOT_FOUND when natives are not built, INVALID_ARGUMENT on a size that is none. */
-export function runEnvironment(options: RunOptions, base: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+export function runEnvironment(
+  options: RunOptions,
+  base: NodeJS.ProcessEnv,
+  profile: Profile,
+): NodeJS.ProcessEnv {
   const shim = nativePath('lib', 'libgreenboost_cuda.so');
   if (/[\s:]/.test(shim)) {
     throw new GbError(
@@ -62,7 +79,8 @@ export function runEnvironment(options: RunOptions, base: NodeJS.ProcessEnv): No
       },
     );
   }
-  const env: NodeJS.ProcessEnv = { ...base };
+  const env: NodeJS.ProcessEnv = { ...base, ...profileEnvironment(profile, base) };
+  env['PYTHONPATH'] = appendPath(base['PYTHONPATH'], join(packageRoot(), 'shim', 'python'));
   env['LD_PRELOAD'] = prependPath(shim, base['LD_PRELOAD']);
   env['GREENBOOST_SOCKET'] = shimSocketPath(base);
   if (options.vramBudget)
@@ -70,7 +88,7 @@ export function runEnvironment(options: RunOptions, base: NodeJS.ProcessEnv): No
   if (options.ramBudget)
     env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
   if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
-  if (options.report) env['GREENBOOST_REPORT'] = options.report;
+  if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
   const gpu = options.gpu ?? base['GREENBOOST_GPU'];
   if (gpu === 'sim') {
@@ -165,7 +183,12 @@ export async function runCommand(argv: readonly string[], options: RunOptions): 
       details: { hint: 'example: greenboost run -- python serve.py' },
     });
   }
-  const env = runEnvironment(options, process.env);
+  const profile = options.profile ? profileNamed(options.profile) : profileFor(argv);
+  const env = runEnvironment(options, process.env, profile);
+  if (env['GREENBOOST_REPORT'] === 'honest' && !options.report && !process.env['GREENBOOST_REPORT'])
+    note(
+      `greenboost: ${command} is told the GPU's own size (profile ${profile.name}: ${profile.why})`,
+    );
   if (options.gpu) process.env['GREENBOOST_GPU'] = options.gpu;
   let stopKeeping: () => void = () => undefined;
   try {
