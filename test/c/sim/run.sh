@@ -39,6 +39,7 @@ program gb_graph
 program gb_async
 program gb_capacity 32MiB
 program gb_launches 100000 three
+program ../test/sim/frame_kernels 4MiB
 
 # A program that cannot fail proves nothing.
 export GBSIM_TWINS="$build/test/sim/broken_twins.so" GBSIM_GPU=broken

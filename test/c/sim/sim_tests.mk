@@ -10,7 +10,7 @@ SIM_TEST_MODULES := $(SIM_TEST_OUT)/kernels.so $(SIM_TEST_OUT)/broken_twins.so
 SIM_TOOLKIT := $(firstword $(CUDA_HOME) /usr/local/cuda)/include
 
 .PHONY: test-c-sim test-c-header
-test-c-sim: $(SIM_TESTS) $(SIM_TEST_MODULES) $(SIM_LIBS) $(PROGRAMS) test-c-header
+test-c-sim: $(SIM_TESTS) $(SIM_TEST_OUT)/frame_kernels $(SIM_TEST_MODULES) $(SIM_LIBS) $(PROGRAMS) test-c-header
 	@test/c/sim/run.sh $(BUILD) $(SIM_TESTS)
 
 $(SIM_TEST_OUT)/%_test: test/c/sim/%_test.c $(SIM_TEST_HEADERS) $(SIM_LIBS)
@@ -40,3 +40,10 @@ test-c-header: test/c/sim/header_test.c $(SIM_HEADERS)
 	  ./values_ours > ours.txt; ./values_theirs > theirs.txt; cmp ours.txt theirs.txt; \
 	  echo "cuda.h: prototypes, layouts and $$(wc -l < ours.txt) values are the toolkit's"; \
 	else echo "cuda.h: not compared, there is no CUDA toolkit at $(SIM_TOOLKIT)"; fi
+
+# The same program that checks the staging engine's kernels on a GPU: here it checks their twins.
+$(SIM_TEST_OUT)/frame_kernels: test/gpu/programs/frame_kernels.c shim/src/frame_kernels.c \
+    shim/src/frame_kernels.h $(SIM_LIBS)
+	@mkdir -p $(@D)
+	$(CC) $(SIM_TEST_CFLAGS) -o $@ test/gpu/programs/frame_kernels.c shim/src/frame_kernels.c \
+	  -L$(BUILD)/lib/sim -lcuda -ldl -pthread
