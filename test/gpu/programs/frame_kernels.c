@@ -229,6 +229,13 @@ int main(int argc, char **argv) {
     CU(cuMemsetD8(bytes + size, 3, device_size - size));
     rates = measure(bytes, device_size, to_device, size, digests, words_device, repeats);
   }
+  CU(cuMemFreeHost(to));
+  CU(cuMemFreeHost(words));
+  CU(cuMemFree(digests));
+  CU(cuMemFree(bytes));
+  CU(cuModuleUnload(module));
+  CU(cuDevicePrimaryCtxRelease(0));
+  free(content);
   printf("{\"bytes\":%llu,\"wrong\":%u,\"hashBytesPerSecond\":%.0f,\"hashBlocks\":%u,"
          "\"writeBackBytesPerSecond\":%.0f,\"writeBackBlocks\":%u,"
          "\"copyBytesPerSecond\":%.0f}\n",
