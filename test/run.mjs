@@ -27,6 +27,8 @@ const SUITES = [
   c('c-core-asan', 'test-c-core-asan', 900),
   c('c-core-tsan', 'test-c-core-tsan', 1200),
   c('c-order', 'test-c-order', 300),
+  c('c-store', 'test-c-store', 300),
+  c('c-store-asan', 'test-c-store-asan', 600),
   c('c-executor', 'test-c-executor', 300),
   c('c-fuzz', 'test-c-fuzz', 900),
   jest('e2e', 'test/e2e', 1200),
