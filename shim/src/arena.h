@@ -37,8 +37,12 @@ struct gb_chunk {
   uint64_t home_alias; /* 0: no home */
   uint32_t unit;       /* in the learned order, + 1; 0: never touched */
   uint32_t slot;       /* of the hash taken when the frame was filled, + 1; 0: none */
+  uint32_t touched;    /* tick of the last touch (stage.c) */
+  uint32_t gap;        /* ticks between the last two */
   enum gb_tier tier;   /* GB_TIER_T1 or GB_TIER_T2 */
   enum gb_hint hint;   /* the program's */
+  bool fresh;          /* brought by staging and not touched yet */
+  bool rotates;        /* comes and goes in the learned cycle; the others stay (stage_plan.c) */
   bool hashed;         /* slot holds the hash of what the home holds */
   bool pinned;         /* ours: reached by physical address, stays in VRAM */
 };

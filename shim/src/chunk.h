@@ -9,7 +9,7 @@
 #include "arena.h"
 
 /* The largest handle; ranges of 32 to 64 MiB move at the link's full speed. */
-#define GB_CHUNK_BYTES_MAX (64ull << 20)
+#define GB_CHUNK_BYTES_MAX (96ull << 20)
 /* Handles kept for reuse: making host memory costs 189 ms for each GiB. Beyond these they are
  * released. */
 #define GB_POOL_HANDLES_MAX 4096

@@ -29,7 +29,10 @@ static bool unsettled;               /* under gb_lock */
 static _Atomic uint64_t quiet_until; /* ns: no switch before, after abandoned ones */
 static uint32_t abandoned_in_a_row;
 
+
 #define QUIET_NS_MAX (4ull * 1000000000)
+/* Calls between two looks whether to stage ahead of need. */
+#define EARLY_CALLS 4u
 
 /* ---- on or off ---- */
 
@@ -62,8 +65,7 @@ uint64_t gb_stage_segment_bytes(void) {
 
 static void touch_chunk(struct gb_span *span, uint32_t chunk, void *context) {
   bool *missing = context;
-  uint32_t unit = gb_stage_unit_of(span, chunk);
-  if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
+  gb_stage_touch(span, chunk);
   *missing |= span->chunks[chunk].tier == GB_TIER_T2;
 }
 
@@ -83,18 +85,20 @@ bool gb_stage_wants(const struct gb_touch *touch) {
   gb_stage_step(gb_now_ns(), gb_order_hit_percent(order), gb_order_cycle(order),
                 gb_order_rounds(order));
   bool on = gb_stage_state() == GB_STAGING_ON;
+  /* Ahead of need: what was brought is nearly used up, and no switch is under way. */
+  static uint32_t calls;
+  bool early = !missing && on && ++calls % EARLY_CALLS == 0 && !gb_stage_worker_busy() &&
+               gb_stage_unused() * 8 <= gb_frames_free(gb_arena_device(0));
   pthread_mutex_unlock(&gb_stage_lock);
-  return missing && on && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
+  return (missing || early) && on && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
 }
 
 /* ---- the books ---- */
 
 static void move_accounts(CUdevice device, const struct gb_remap *remap, int64_t direction) {
   int64_t bytes = direction * (int64_t)remap->bytes * (remap->arrives ? 1 : -1);
-  gb_tier_add(GB_TIER_T1, device, GB_ACCOUNT_USED, bytes);
-  gb_tier_add(GB_TIER_T1, device, GB_ACCOUNT_STAGE, -bytes);
-  gb_tier_add(GB_TIER_T2, device, GB_ACCOUNT_USED, -bytes);
-  gb_tier_add(GB_TIER_T2, device, GB_ACCOUNT_STAGE, bytes);
+  gb_tier_move(GB_TIER_T1, device, GB_ACCOUNT_STAGE, GB_ACCOUNT_USED, bytes);
+  gb_tier_move(GB_TIER_T2, device, GB_ACCOUNT_USED, GB_ACCOUNT_STAGE, bytes);
 }
 
 /* Swaps what is mapped with what is not. pre: gb_stage_lock. */
@@ -106,6 +110,7 @@ static void arrive(struct gb_chunk *chunk, const struct gb_stage_frame *frame, b
   chunk->slot = frame->slot;
   chunk->hashed = hashed;
   chunk->tier = GB_TIER_T1;
+  gb_stage_set_fresh(chunk, true);
 }
 
 static struct gb_stage_frame leave(struct gb_chunk *chunk) {
@@ -115,6 +120,7 @@ static struct gb_stage_frame leave(struct gb_chunk *chunk) {
   chunk->home_alias = 0;
   chunk->slot = 0;
   chunk->hashed = false;
+  gb_stage_set_fresh(chunk, false);
   chunk->tier = GB_TIER_T2;
   return frame;
 }

@@ -29,6 +29,10 @@
  * named; of smaller spans, to the end. */
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
+/* A chunk touched again within so many touches is hot: it stays in VRAM and does not enter the order,
+ * which would otherwise be made of activations. The heat ends after as many touches without it. */
+#define GB_STAGE_HOT_TOUCHES 64u
+#define GB_STAGE_HEAT_TOUCHES 1024u
 /* Limits of a switch: the GPU idle (grows when work was only long), the copies done, a caller
  * waiting for the switch before. */
 #define GB_STAGE_IDLE_NS (5ull * 1000000)
@@ -96,6 +100,12 @@ void gb_stage_set_unsupported(void);
 
 /* Chunks a call names that are in host memory. pre: gb_index_lock too. returns: bytes. */
 uint64_t gb_stage_missing(const struct gb_touch *touch, struct gb_remap *list, uint32_t *count);
+void gb_stage_set_fresh(struct gb_chunk *chunk, bool fresh);
+/* Bytes that staging brought and no call has touched yet. */
+uint64_t gb_stage_unused(void);
+/* Divides the chunks of the predicted cycle into those that stay and those that rotate, evenly along
+ * it, so that the switches of a round are spread over the program's own time. */
+void gb_stage_divide(CUdevice device);
 /* Fills the switch: what comes (frames not taken yet) and what goes. returns: false when there is
  * nothing to do. */
 bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan);
@@ -105,6 +115,8 @@ uint64_t gb_stage_frames_wanted(CUdevice device);
 void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool learn,
                     void (*each)(struct gb_span *, uint32_t, void *), void *context);
 struct gb_order *gb_stage_order(void);
+/* The chunk is touched: heat, or the next step of the order. */
+void gb_stage_touch(struct gb_span *span, uint32_t chunk);
 /* The chunk of a unit, or false. */
 bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
 uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);
@@ -135,6 +147,8 @@ enum gb_stage_end { GB_STAGE_UNDER_WAY, GB_STAGE_DONE, GB_STAGE_ABANDONED, GB_ST
 bool gb_stage_worker_start(void);
 /* Hands a submitted switch over. The remaps' `done` may be read once it is over. */
 void gb_stage_worker_post(struct gb_switch *work);
+/* A switch is under way. Any thread. */
+bool gb_stage_worker_busy(void);
 /* Waits until the switch is over, until the deadline. */
 enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns);
 

@@ -60,7 +60,42 @@ void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
     free_units[free_unit_count++] = unit;
     chunk->unit = 0;
   }
+  gb_stage_set_fresh(chunk, false);
   gb_home_drop(span, chunk);
+}
+
+/* ---- heat ---- */
+
+static uint32_t tick;
+
+static bool is_hot(const struct gb_chunk *chunk) {
+  return chunk->gap != 0 && chunk->gap < GB_STAGE_HOT_TOUCHES &&
+         tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+}
+
+void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
+  struct gb_chunk *c = &span->chunks[chunk];
+  tick++;
+  gb_stage_set_fresh(c, false);
+  c->gap = c->touched == 0 ? 0 : tick - c->touched;
+  c->touched = tick;
+  if (c->gap != 0 && c->gap < GB_STAGE_HOT_TOUCHES) return;
+  uint32_t unit = gb_stage_unit_of(span, chunk);
+  if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
+}
+
+/* ---- what came and waits for its use ---- */
+
+static uint64_t unused_bytes;
+
+uint64_t gb_stage_unused(void) {
+  return unused_bytes;
+}
+
+void gb_stage_set_fresh(struct gb_chunk *chunk, bool fresh) {
+  if (chunk->fresh == fresh) return;
+  chunk->fresh = fresh;
+  unused_bytes += fresh ? chunk->bytes : -chunk->bytes;
 }
 
 /* ---- what a named place covers ---- */
@@ -189,16 +224,59 @@ static uint64_t add_next(CUdevice device, struct gb_switch *plan, uint64_t bytes
   return bytes;
 }
 
+/* ---- who stays ---- */
+
+/* VRAM that the cycle's chunks may keep: all but frames and what is not theirs. */
+static uint64_t keepable(CUdevice device, uint64_t cycle_in_t1) {
+  uint64_t others = 0;
+  for (int account = 0; account < GB_ACCOUNT_COUNT; account++)
+    others += gb_t1_account(device, (enum gb_account)account);
+  others -= gb_frames_free(device);
+  others = others > cycle_in_t1 ? others - cycle_in_t1 : 0;
+  uint64_t taken = others + gb_stage_frames_wanted(device);
+  uint64_t capacity = gb_t1_capacity(device);
+  return capacity > taken ? capacity - taken : 0;
+}
+
+void gb_stage_divide(CUdevice device) {
+  static uint32_t cycle[NEXT_MAX]; /* under gb_stage_lock */
+  uint32_t count = gb_order_next(order, cycle, NEXT_MAX);
+  uint64_t all = 0;
+  uint64_t in_t1 = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    struct gb_span *span = NULL;
+    uint32_t chunk = 0;
+    if (!gb_stage_unit(cycle[i], &span, &chunk) || span->device != device) continue;
+    all += span->chunks[chunk].bytes;
+    if (span->chunks[chunk].tier == GB_TIER_T1) in_t1 += span->chunks[chunk].bytes;
+  }
+  uint64_t keep = keepable(device, in_t1);
+  if (all == 0 || keep > all) keep = all;
+  double share = all == 0 ? 1.0 : (double)keep / (double)all;
+  double due = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    struct gb_span *span = NULL;
+    uint32_t chunk = 0;
+    if (!gb_stage_unit(cycle[i], &span, &chunk) || span->device != device) continue;
+    struct gb_chunk *c = &span->chunks[chunk];
+    due += share * (double)c->bytes;
+    c->rotates = due < (double)c->bytes;
+    if (!c->rotates) due -= (double)c->bytes;
+  }
+}
+
 struct candidate {
   struct gb_span *span;
   uint32_t chunk;
   uint32_t distance;
+  bool rotates;
 };
 
 static int farthest_first(const void *a, const void *b) {
-  uint32_t x = ((const struct candidate *)a)->distance;
-  uint32_t y = ((const struct candidate *)b)->distance;
-  return (x < y) - (x > y);
+  const struct candidate *x = a;
+  const struct candidate *y = b;
+  if (x->rotates != y->rotates) return x->rotates ? -1 : 1;
+  return (x->distance < y->distance) - (x->distance > y->distance);
 }
 
 struct naming {
@@ -228,19 +306,19 @@ static uint32_t candidates(CUdevice device, uint32_t horizon, struct candidate *
     if (span->device != device || span->slab != NULL || span->going) continue;
     for (uint32_t i = 0; i < span->chunk_count && count < CANDIDATES_MAX; i++) {
       const struct gb_chunk *c = &span->chunks[i];
-      if (c->tier != GB_TIER_T1 || c->pinned || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED) continue;
+      if (c->tier != GB_TIER_T1 || c->pinned || is_hot(c) || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED) continue;
       uint32_t distance = GB_ORDER_NEVER;
       if (c->unit != 0 && c->hint != GB_HINT_COLD)
         distance = gb_order_distance(order, c->unit - 1);
       if (distance <= horizon) continue;
-      list[count++] = (struct candidate){span, i, distance};
+      list[count++] = (struct candidate){span, i, distance, c->rotates || distance == GB_ORDER_NEVER};
     }
   }
   qsort(list, count, sizeof *list, farthest_first);
   return count;
 }
 
-/* Belady: what is used last goes first; never what the call names, never what is used before the
+/* Belady among what rotates: what is used last goes first, what stays only if need be; never what the call names, never what is used before the
  * last that comes. */
 static void add_victims(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan,
                         uint64_t wanted, uint32_t horizon) {
@@ -260,7 +338,12 @@ static void add_victims(const struct gb_touch *touch, CUdevice device, struct gb
 }
 
 bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan) {
+  static uint64_t divided; /* round of the order */
   *plan = (struct gb_switch){.device = device};
+  if (gb_order_rounds(order) != divided) {
+    divided = gb_order_rounds(order);
+    gb_stage_divide(device);
+  }
   uint64_t capacity = gb_t1_capacity(device);
   uint64_t counted = 0;
   for (int account = 0; account < GB_ACCOUNT_COUNT; account++)

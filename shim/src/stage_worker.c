@@ -24,7 +24,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct gb_switch *posted; /* under lock */
-static enum gb_stage_end end = GB_STAGE_DONE;
+static _Atomic enum gb_stage_end end = GB_STAGE_DONE; /* written under lock */
 static uint64_t idle_limit = GB_STAGE_IDLE_NS;
 static bool started;
 
@@ -113,14 +113,29 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
   return GB_STAGE_ABANDONED;
 }
 
+static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t remap_ns,
+                       uint64_t copy_ns) {
+  uint64_t bytes[2] = {0, 0};
+  for (uint32_t i = 0; i < work->count; i++) bytes[work->remaps[i].arrives] += work->remaps[i].bytes;
+  gb_log(GB_LOG_DEBUG,
+         "switch %u: %llu MiB in, %llu MiB out, %u chunks; idle after %llu us, remapped after %llu, "
+         "copied after %llu more",
+         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(bytes[0] >> 20),
+         work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
+         (unsigned long long)(copy_ns / 1000));
+}
+
 static enum gb_stage_end carry_out(struct gb_switch *work) {
+  uint64_t posted_ns = gb_now_ns();
   int marked = wait_marked(gb_now_ns() + idle_limit);
   if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
   gb_stage_go(work->epoch, false);
   remap_all(work);
+  uint64_t remapped = gb_now_ns();
   int copied = wait_copied(work);
   gb_stage_open(work->epoch);
+  log_switch(work, closed - posted_ns, remapped - closed, gb_now_ns() - remapped);
   gb_report_add(GB_COUNT_SWITCH_NS, gb_now_ns() - closed);
   return copied < 0 ? GB_STAGE_BROKEN : GB_STAGE_DONE;
 }
@@ -167,6 +182,10 @@ void gb_stage_worker_post(struct gb_switch *work) {
   end = GB_STAGE_UNDER_WAY;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
+}
+
+bool gb_stage_worker_busy(void) {
+  return end == GB_STAGE_UNDER_WAY;
 }
 
 enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns) {

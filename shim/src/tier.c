@@ -101,6 +101,16 @@ void gb_tier_add(enum gb_tier tier, CUdevice device, enum gb_account account, in
   note_peak(tier);
 }
 
+void gb_tier_move(enum gb_tier tier, CUdevice device, enum gb_account from, enum gb_account to,
+                  int64_t bytes) {
+  if (bytes < 0) {
+    gb_tier_move(tier, device, to, from, -bytes);
+    return;
+  }
+  gb_tier_add(tier, device, from, -bytes);
+  gb_tier_add(tier, device, to, bytes);
+}
+
 void gb_tier_add_feeder(enum gb_tier tier, int64_t bytes) {
   atomic_fetch_add_explicit(&tiers.feeder[tier], (uint64_t)bytes, memory_order_relaxed);
   note_peak(tier);

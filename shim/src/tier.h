@@ -29,6 +29,9 @@ enum gb_account {
 void gb_tier_start(void);
 /* Adds or subtracts bytes of one account. T2 bytes must have been acquired. */
 void gb_tier_add(enum gb_tier tier, CUdevice device, enum gb_account account, int64_t bytes);
+/* Moves bytes (negative: back) between two accounts of a tier, whose sum nobody sees change. */
+void gb_tier_move(enum gb_tier tier, CUdevice device, enum gb_account from, enum gb_account to,
+                  int64_t bytes);
 
 /* Bytes of T1 that may still be created on the device, a multiple of GB_GRANULE. pre: a context of
  * it is current. */
