@@ -188,6 +188,14 @@ bool gb_appvmm_properties(CUmemGenericAllocationHandle handle, CUmemAllocationPr
   return found;
 }
 
+bool gb_appvmm_stands_in(CUmemGenericAllocationHandle handle) {
+  pthread_mutex_lock(&state_lock);
+  struct memory *memory = memory_find(handle);
+  bool stands_in = memory != NULL && substitutes(memory);
+  pthread_mutex_unlock(&state_lock);
+  return stands_in;
+}
+
 /* returns: the device whose memory the pointer claims to be, or -1 where nothing stands in. */
 static CUdevice substituted_device(CUdeviceptr pointer) {
   if (__atomic_load_n(&substituted_mappings, __ATOMIC_ACQUIRE) == 0) return -1;

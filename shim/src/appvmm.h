@@ -20,6 +20,8 @@ void gb_appvmm_unmap(CUdeviceptr pointer, uint64_t bytes);
 /* The properties the program asked for, where host memory stands in. returns: false for every other
  * handle. */
 bool gb_appvmm_properties(CUmemGenericAllocationHandle handle, CUmemAllocationProp *properties);
+/* True when host memory stands in behind the handle. */
+bool gb_appvmm_stands_in(CUmemGenericAllocationHandle handle);
 /* Held over a driver call and the note of it, so that the two orders agree. */
 void gb_appvmm_lock(void);
 void gb_appvmm_unlock(void);

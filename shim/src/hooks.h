@@ -46,6 +46,25 @@ struct gb_nvml_process {
   unsigned gpu_instance;
   unsigned compute_instance;
 };
+struct gb_nvml_process_detail {
+  unsigned pid;
+  unsigned long long used_bytes;
+  unsigned gpu_instance;
+  unsigned compute_instance;
+  unsigned long long protected_bytes;
+};
+struct gb_nvml_process_details {
+  unsigned version;
+  unsigned mode;
+  unsigned count;
+  struct gb_nvml_process_detail *list;
+};
+struct gb_nvml_attributes {
+  unsigned counts[8]; /* processors, slices and engines */
+  unsigned long long memory_mib;
+};
+_Static_assert(sizeof(struct gb_nvml_process_detail) == 32, "nvmlProcessDetail_v1_t");
+_Static_assert(sizeof(struct gb_nvml_attributes) == 40, "nvmlDeviceAttributes_t");
 _Static_assert(sizeof(struct gb_nvml_memory_v2) == 40, "nvmlMemory_v2_t");
 _Static_assert(sizeof(struct gb_nvml_process) == 24, "nvmlProcessInfo_v2_t");
 
@@ -129,6 +148,9 @@ void *(*gb_dlsym(void))(void *handle, const char *name);
   GB_DECLARE(thread, parameters)
 #define GB_NVML(symbol, parameters, arguments) nvmlReturn_t gb_hook_##symbol parameters;
 #include "hooks.def"
+
+/* What a copy writes and reads; bytes 0 for arrays and copies of nothing. */
+void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]);
 
 /* What the program has done with memory of its own making (appvmm.c). */
 /* Rewrites an attribute of a pointer into host memory that stands in for VRAM. returns: true when

@@ -5,7 +5,7 @@
  * memory of the same size stands in where nobody can tell except by the clock.
  */
 #include "appvmm.h"
-#include "hooks.h"
+#include "hooks_counted.h"
 
 /* ---- creation ---- */
 
@@ -35,6 +35,14 @@ static CUresult create_counted(CUmemGenericAllocationHandle *handle, size_t byte
   return CUDA_ERROR_OUT_OF_MEMORY;
 }
 
+static CUresult create_as_asked(CUmemGenericAllocationHandle *handle, size_t bytes,
+                                const CUmemAllocationProp *properties, unsigned long long flags,
+                                enum gb_side_kind kind) {
+  CUresult result = gb_side_reserve(kind, bytes);
+  if (result != CUDA_SUCCESS) return result;
+  return create_counted(handle, bytes, properties, properties, flags, kind);
+}
+
 static CUresult create_in_host(CUmemGenericAllocationHandle *handle, size_t bytes,
                                const CUmemAllocationProp *asked, unsigned long long flags) {
   if (!replaceable(asked) || gb_side_reserve(GB_SIDE_APP_VMM_HOST, bytes) != CUDA_SUCCESS)
@@ -55,12 +63,15 @@ GB_WRAP(cuMemCreate, CUmemGenericAllocationHandle *handle, size_t bytes,
   /* Host memory is the program's own choice: shown as pinned. */
   bool device = properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
   enum gb_side_kind kind = device ? GB_SIDE_APP_VMM : GB_SIDE_PINNED;
-  CUresult result = gb_side_reserve(kind, bytes);
-  if (result == CUDA_SUCCESS)
-    result = create_counted(handle, bytes, properties, properties, flags, kind);
-  return device && result == CUDA_ERROR_OUT_OF_MEMORY
-             ? create_in_host(handle, bytes, properties, flags)
-             : result;
+  CUresult result = create_as_asked(handle, bytes, properties, flags, kind);
+  if (!device || result != CUDA_ERROR_OUT_OF_MEMORY) return result;
+  if (gb_relieve()) result = create_as_asked(handle, bytes, properties, flags, kind);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) result = create_in_host(handle, bytes, properties, flags);
+  if (result != CUDA_ERROR_OUT_OF_MEMORY) return result;
+  return GB_REFUSE(result, "app_memory_refused",
+                   "cuMemCreate of %zu bytes fits neither into the VRAM nor into the RAM this "
+                   "program may use: raise --vram or --ram",
+                   bytes);
 }
 
 /* ---- life ---- */
@@ -121,16 +132,32 @@ GB_WRAP(cuMemRetainAllocationHandle, CUmemGenericAllocationHandle *handle, void 
 /* A dma-buf is one physical allocation that never moves: arena and stand-in memory are not. */
 GB_WRAP(cuMemGetHandleForAddressRange, void *handle, CUdeviceptr pointer, size_t bytes,
         CUmemRangeHandleType type, unsigned long long flags) {
-  if (gb_manages(pointer) || gb_appvmm_substituted(pointer)) return CUDA_ERROR_NOT_SUPPORTED;
+  if (gb_manages(pointer) || gb_appvmm_substituted(pointer))
+    return GB_REFUSE(CUDA_ERROR_NOT_SUPPORTED, "dma_buf_refused",
+                     "a dma-buf of memory that may move: let the program use host memory for its "
+                     "network card, or cuMemCreate with gpuDirectRDMACapable");
   return real(handle, pointer, bytes, type, flags);
+}
+
+static CUresult multicast_refused(void) {
+  return GB_REFUSE(CUDA_ERROR_NOT_SUPPORTED, "multicast_refused",
+                   "a multicast object on memory that is not VRAM, or may move: raise --vram, or "
+                   "run with NCCL_NVLS_ENABLE=0");
 }
 
 /* A multicast object keeps the physical memory it was bound to, whatever is mapped at the address
  * later. */
 GB_WRAP(cuMulticastBindAddr, CUmemGenericAllocationHandle multicast, size_t offset,
         CUdeviceptr pointer, size_t bytes, unsigned long long flags) {
-  if (gb_manages(pointer) || gb_appvmm_substituted(pointer)) return CUDA_ERROR_NOT_SUPPORTED;
+  if (gb_manages(pointer) || gb_appvmm_substituted(pointer))
+    return multicast_refused();
   return real(multicast, offset, pointer, bytes, flags);
+}
+GB_WRAP(cuMulticastBindMem, CUmemGenericAllocationHandle multicast, size_t offset,
+        CUmemGenericAllocationHandle handle, size_t handle_offset, size_t bytes,
+        unsigned long long flags) {
+  if (gb_appvmm_stands_in(handle)) return multicast_refused();
+  return real(multicast, offset, handle, handle_offset, bytes, flags);
 }
 
 #define GB_SECTIONS GB_SECTION_APPVMM

@@ -5,7 +5,8 @@
  */
 #include <pthread.h>
 
-#include "hooks.h"
+#include "green.h"
+#include "hooks_counted.h"
 
 #define GB_DEVICES_MAX 64
 
@@ -53,15 +54,16 @@ GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice
 }
 
 GB_WRAP(cuCtxCreate_v2, CUcontext *context, unsigned flags, CUdevice device) {
-  return created(real(context, flags, device), context, device);
+  return created(GB_RETRIED(real(context, flags, device)), context, device);
 }
 GB_WRAP(cuCtxCreate_v3, CUcontext *context, void *affinity, int affinity_count, unsigned flags,
         CUdevice device) {
-  return created(real(context, affinity, affinity_count, flags, device), context, device);
+  return created(GB_RETRIED(real(context, affinity, affinity_count, flags, device)), context,
+                 device);
 }
 GB_WRAP(cuCtxCreate_v4, CUcontext *context, CUctxCreateParams *create_params, unsigned flags,
         CUdevice device) {
-  return created(real(context, create_params, flags, device), context, device);
+  return created(GB_RETRIED(real(context, create_params, flags, device)), context, device);
 }
 
 /* NULL destroys nothing: the driver says which error that is. */
@@ -74,11 +76,54 @@ GB_WRAP(cuCtxDestroy_v2, CUcontext context) {
   return real(context);
 }
 
+/* Contexts of cuCtxCreate with more than one reference; the last cuCtxDetach destroys. */
+#define GB_ATTACHED_MAX 16
+static struct attached {
+  CUcontext context;
+  unsigned references; /* beyond the first */
+} attached[GB_ATTACHED_MAX];
+static pthread_mutex_t attached_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* change: +1 or -1. returns: whether the context had, or got, a reference beyond the first. */
+static bool attach(CUcontext context, int change) {
+  bool counted = false;
+  pthread_mutex_lock(&attached_lock);
+  for (int pass = 0; pass < 2 && !counted; pass++) {
+    for (size_t i = 0; i < GB_ATTACHED_MAX && !counted; i++) {
+      struct attached *one = &attached[i];
+      bool fresh = pass == 1 && change > 0 && one->references == 0;
+      if (!fresh && (one->context != context || one->references == 0)) continue;
+      one->context = context;
+      one->references += change;
+      counted = true;
+    }
+  }
+  pthread_mutex_unlock(&attached_lock);
+  return counted;
+}
+
+GB_WRAP(cuCtxAttach, CUcontext *context, unsigned flags) {
+  CUresult result = real(context, flags);
+  if (result == CUDA_SUCCESS && context != NULL) (void)attach(*context, 1);
+  return result;
+}
+
+/* The driver detaches nothing but the current context, and no primary one. */
+GB_WRAP(cuCtxDetach, CUcontext context) {
+  CUcontext current = NULL;
+  if (context == NULL || gb_real.cuCtxGetCurrent(&current) != CUDA_SUCCESS || current != context)
+    return real(context);
+  for (CUdevice i = 0; i < GB_DEVICES_MAX; i++)
+    if (primaries[i].context == context) return real(context);
+  if (!attach(context, -1)) gb_core_context_going(context);
+  return real(context);
+}
+
 GB_WRAP(cuDevicePrimaryCtxRetain, CUcontext *context, CUdevice device) {
   struct primary *primary = primary_of(device);
   if (primary == NULL) return real(context, device);
   pthread_mutex_lock(&primaries_lock);
-  CUresult result = real(context, device);
+  CUresult result = GB_RETRIED(real(context, device));
   if (result == CUDA_SUCCESS && context != NULL) {
     primary->retained++;
     if (primary->context != *context) {
@@ -126,17 +171,24 @@ static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice device) {
 GB_WRAP(cuDevicePrimaryCtxReset, CUdevice device) { return primary_reset(real, device); }
 GB_WRAP(cuDevicePrimaryCtxReset_v2, CUdevice device) { return primary_reset(real, device); }
 
-/* Peer access as the driver grants it does not reach memory that is mapped in the arena; said once.
- */
-GB_WRAP(cuCtxEnablePeerAccess, CUcontext peer, unsigned flags) {
-  static uint32_t told;
-  CUresult result = real(peer, flags);
-  if (result == CUDA_SUCCESS && __atomic_exchange_n(&told, 1, __ATOMIC_RELAXED) == 0)
-    gb_log(
-        GB_LOG_WARN,
-        "peer access was enabled; it reaches memory of the arena by copies, not by kernels");
+/* ---- green contexts ---- */
+
+GB_WRAP(cuGreenCtxCreate, CUgreenCtx *green, void *description, CUdevice device, unsigned flags) {
+  CUresult result = GB_RETRIED(real(green, description, device, flags));
+  if (result == CUDA_SUCCESS) gb_green_created(*green, device);
   return result;
 }
+GB_WRAP(cuCtxFromGreenCtx, CUcontext *context, CUgreenCtx green) {
+  CUresult result = real(context, green);
+  if (result == CUDA_SUCCESS) gb_green_context(green, *context);
+  return result;
+}
+GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
+  if (green != NULL) gb_green_going(green);
+  return real(green);
+}
+
+/* ---- waits, streams, events ---- */
 
 GB_WRAP(cuCtxSynchronize) { return waited(real()); }
 GB_WRAP(cuCtxSynchronize_v2, CUcontext context) { return waited(real(context)); }
@@ -147,14 +199,14 @@ static CUresult stream_created(CUresult result, const CUstream *stream, unsigned
   return result;
 }
 GB_WRAP(cuStreamCreate, CUstream *stream, unsigned flags) {
-  return stream_created(real(stream, flags), stream, flags);
+  return stream_created(GB_RETRIED(real(stream, flags)), stream, flags);
 }
 GB_WRAP(cuStreamCreateWithPriority, CUstream *stream, unsigned flags, int priority) {
-  return stream_created(real(stream, flags, priority), stream, flags);
+  return stream_created(GB_RETRIED(real(stream, flags, priority)), stream, flags);
 }
 GB_WRAP(cuGreenCtxStreamCreate, CUstream *stream, CUgreenCtx context, unsigned flags,
         int priority) {
-  return stream_created(real(stream, context, flags, priority), stream, flags);
+  return stream_created(GB_RETRIED(real(stream, context, flags, priority)), stream, flags);
 }
 GB_WRAP(cuStreamDestroy, CUstream stream) {
   gb_core_stream_going(stream);
@@ -167,6 +219,7 @@ GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
 
 GB_WRAP(cuStreamSynchronize, CUstream stream) { return waited(real(stream)); }
 GB_WRAP(cuStreamQuery, CUstream stream) { return waited(real(stream)); }
+GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) { return GB_RETRIED(real(event, flags)); }
 GB_WRAP(cuEventSynchronize, CUevent event) { return waited(real(event)); }
 GB_WRAP(cuEventQuery, CUevent event) { return waited(real(event)); }
 

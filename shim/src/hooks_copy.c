@@ -4,34 +4,37 @@
  * Host pointers are passed as operands too: the core looks only at what lies in its arena.
  */
 #include "hooks.h"
+#include "refuse.h"
 
 /* ---- bracket ---- */
 
 #define GB_COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define GB_BRACKET_COPY(stream, call, ...)                                        \
-  do {                                                                    \
-    const struct gb_operand operands[] = {__VA_ARGS__};                   \
-    bool slow;                                                            \
-    CUresult result = gb_begin_copy(operands, GB_COUNT(operands), stream, &slow); \
-    if (result != CUDA_SUCCESS) return result;                            \
-    result = (call);                                                      \
-    gb_end(slow);                                                         \
-    return result;                                                        \
+#define GB_BRACKET(begin, call)                \
+  do {                                         \
+    bool slow;                                 \
+    CUresult result = begin;                   \
+    if (result != CUDA_SUCCESS) return result; \
+    result = (call);                           \
+    gb_end(slow);                              \
+    return result;                             \
+  } while (0)
+#define GB_BRACKET_COPY(stream, call, ...)                                           \
+  do {                                                                               \
+    const struct gb_operand operands[] = {__VA_ARGS__};                              \
+    GB_BRACKET(gb_begin_copy(operands, GB_COUNT(operands), stream, &slow), call);    \
   } while (0)
 /* The same for calls on a stream: while it captures, the copy is only recorded. */
-#define GB_BRACKET_STREAM(legacy, call, ...)                         \
-  do {                                                               \
-    if (gb_recording(stream, real != gb_real.legacy)) return (call); \
-    GB_BRACKET_COPY(gb_stream(stream, real != gb_real.legacy), call, __VA_ARGS__);                              \
+#define GB_BRACKET_STREAM(legacy, call, ...)                                       \
+  do {                                                                             \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);               \
+    GB_BRACKET_COPY(gb_stream(stream, real != gb_real.legacy), call, __VA_ARGS__); \
   } while (0)
-#define GB_BRACKET_UNKNOWN(stream, call)                                \
-  do {                                                          \
-    bool slow;                                                  \
-    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, stream, &slow); \
-    if (result != CUDA_SUCCESS) return result;                  \
-    result = (call);                                            \
-    gb_end(slow);                                               \
-    return result;                                              \
+#define GB_BRACKET_UNKNOWN(legacy, call)                                                      \
+  do {                                                                                        \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);                          \
+    GB_BRACKET(gb_begin_unknown(GB_UNKNOWN_COPY, gb_stream(stream, real != gb_real.legacy),   \
+                                &slow),                                                       \
+               call);                                                                         \
   } while (0)
 
 /* Host bytes on their way to memory outside the arena may hold arena addresses. Only looked at when
@@ -52,19 +55,81 @@ static void note_outside(CUdeviceptr to, const void *from, size_t bytes) {
 
 #define GB_HOST(pointer) ((CUdeviceptr)(uintptr_t)(pointer))
 
+/* ---- copies between devices ----
+ *
+ * A copy that does not say its devices needs both to reach both sides; memory that is mapped, as
+ * ours is, offers that only where the devices are peers. The peer form works everywhere.
+ */
+
+static bool several_devices(void) {
+  static int count;
+  int known = __atomic_load_n(&count, __ATOMIC_RELAXED);
+  if (known == 0 && gb_real.cuDeviceGetCount != NULL &&
+      gb_real.cuDeviceGetCount(&known) == CUDA_SUCCESS)
+    __atomic_store_n(&count, known, __ATOMIC_RELAXED);
+  return known > 1;
+}
+
+struct place {
+  CUdevice device;
+  CUcontext context;
+};
+
+static bool place_of(CUdeviceptr pointer, struct place *place) {
+  unsigned type = 0;
+  CUresult (*ask)(void *, CUpointer_attribute, CUdeviceptr) =
+      gb_owns(pointer) ? gb_pointer_attribute : gb_real.cuPointerGetAttribute;
+  return ask != NULL &&
+         ask(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer) == CUDA_SUCCESS &&
+         type == CU_MEMORYTYPE_DEVICE &&
+         ask(&place->device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer) == CUDA_SUCCESS &&
+         ask(&place->context, CU_POINTER_ATTRIBUTE_CONTEXT, pointer) == CUDA_SUCCESS &&
+         place->context != NULL;
+}
+
+/* True when one side is ours and the two lie on different devices. */
+static bool crosses(CUdeviceptr to, CUdeviceptr from, struct place *to_place,
+                    struct place *from_place) {
+  return (gb_owns(to) || gb_owns(from)) && several_devices() && place_of(to, to_place) &&
+         place_of(from, from_place) && to_place->device != from_place->device;
+}
+
+/* The peer form of a copy that blocks the caller, or of one on a stream. */
+#define GB_ACROSS(peer, peer_thread, legacy, call)                                       \
+  do {                                                                                   \
+    struct place there, here;                                                            \
+    if (__builtin_expect(!crosses(to, from, &there, &here), 1)) break;                   \
+    typeof(gb_real.peer) across = real != gb_real.legacy ? gb_real.peer_thread : gb_real.peer; \
+    if (across == NULL) break;                                                           \
+    call;                                                                                \
+  } while (0)
+#define GB_ACROSS_NOW(legacy)                                                             \
+  GB_ACROSS(cuMemcpyPeer, cuMemcpyPeer_ptds, legacy,                                      \
+            GB_BRACKET_COPY(GB_STREAM_SYNC,                                               \
+                            across(to, there.context, from, here.context, bytes),         \
+                            {to, bytes}, {from, bytes}))
+#define GB_ACROSS_STREAM(legacy)                                                             \
+  GB_ACROSS(cuMemcpyPeerAsync, cuMemcpyPeerAsync_ptsz, legacy,                               \
+            GB_BRACKET_STREAM(legacy,                                                        \
+                              across(to, there.context, from, here.context, bytes, stream), \
+                              {to, bytes}, {from, bytes}))
+
 /* ---- linear copies ---- */
 
 GB_WRAP(cuMemcpy, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
+  GB_ACROSS_NOW(cuMemcpy);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
+  GB_ACROSS_STREAM(cuMemcpyAsync);
   GB_BRACKET_STREAM(cuMemcpyAsync, real(to, from, bytes, stream), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyPeer, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes) {
-  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, to_context, from, from_context, bytes), {to, bytes}, {from, bytes});
+  GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, to_context, from, from_context, bytes), {to, bytes},
+                  {from, bytes});
 }
 GB_WRAP(cuMemcpyPeerAsync, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes, CUstream stream) {
@@ -88,9 +153,11 @@ GB_WRAP(cuMemcpyDtoHAsync_v2, void *to, CUdeviceptr from, size_t bytes, CUstream
                     {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoD_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
+  GB_ACROSS_NOW(cuMemcpyDtoD_v2);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  GB_ACROSS_STREAM(cuMemcpyDtoDAsync_v2);
   GB_BRACKET_STREAM(cuMemcpyDtoDAsync_v2, real(to, from, bytes, stream), {to, bytes},
                     {from, bytes});
 }
@@ -150,19 +217,23 @@ static void operands_2d(const CUDA_MEMCPY2D *copy, struct gb_operand operands[2]
                          (copy)->srcHeight, (copy)->WidthInBytes, (copy)->Height, (copy)->Depth); \
   } while (0)
 
-#define GB_BRACKET_BOX(fill, stream, call)                                                  \
+void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]) {
+  GB_OPERANDS_3D(copy, operands);
+}
+
+#define GB_BRACKET_BOX(fill, stream, call)                                          \
   do {                                                                              \
     if (copy == NULL) return (call);                                                \
     struct gb_operand operands[2];                                                  \
     fill;                                                                           \
     note_outside(operands[0].address, (const void *)(uintptr_t)operands[1].address, \
                  operands[1].bytes);                                                \
-    bool slow;                                                                      \
-    CUresult result = gb_begin_copy(operands, 2, stream, &slow);                            \
-    if (result != CUDA_SUCCESS) return result;                                      \
-    result = (call);                                                                \
-    gb_end(slow);                                                                   \
-    return result;                                                                  \
+    GB_BRACKET(gb_begin_copy(operands, 2, stream, &slow), call);                    \
+  } while (0)
+#define GB_BRACKET_BOX_STREAM(legacy, fill)                                            \
+  do {                                                                                 \
+    if (gb_recording(stream, real != gb_real.legacy)) return real(copy, stream);       \
+    GB_BRACKET_BOX(fill, gb_stream(stream, real != gb_real.legacy), real(copy, stream)); \
   } while (0)
 
 GB_WRAP(cuMemcpy2D_v2, const CUDA_MEMCPY2D *copy) {
@@ -172,22 +243,19 @@ GB_WRAP(cuMemcpy2DUnaligned_v2, const CUDA_MEMCPY2D *copy) {
   GB_BRACKET_BOX(operands_2d(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy2DAsync_v2, const CUDA_MEMCPY2D *copy, CUstream stream) {
-  if (gb_recording(stream, real != gb_real.cuMemcpy2DAsync_v2)) return real(copy, stream);
-  GB_BRACKET_BOX(operands_2d(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy2DAsync_v2), real(copy, stream));
+  GB_BRACKET_BOX_STREAM(cuMemcpy2DAsync_v2, operands_2d(copy, operands));
 }
 GB_WRAP(cuMemcpy3D_v2, const CUDA_MEMCPY3D *copy) {
   GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DAsync_v2, const CUDA_MEMCPY3D *copy, CUstream stream) {
-  if (gb_recording(stream, real != gb_real.cuMemcpy3DAsync_v2)) return real(copy, stream);
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy3DAsync_v2), real(copy, stream));
+  GB_BRACKET_BOX_STREAM(cuMemcpy3DAsync_v2, GB_OPERANDS_3D(copy, operands));
 }
 GB_WRAP(cuMemcpy3DPeer, const CUDA_MEMCPY3D_PEER *copy) {
   GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
-  if (gb_recording(stream, real != gb_real.cuMemcpy3DPeerAsync)) return real(copy, stream);
-  GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), gb_stream(stream, real != gb_real.cuMemcpy3DPeerAsync), real(copy, stream));
+  GB_BRACKET_BOX_STREAM(cuMemcpy3DPeerAsync, GB_OPERANDS_3D(copy, operands));
 }
 
 /* ---- batches ---- */
@@ -195,45 +263,63 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
 /* Batches up to this many copies are bracketed with their ranges; larger ones as unknown. */
 #define GB_BATCH_OPERANDS 64
 
-#define GB_BRACKET_BATCH(stream, call)                                         \
-  do {                                                                 \
-    if (to == NULL || from == NULL || bytes == NULL) return (call);    \
-    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(stream, call);           \
-    struct gb_operand operands[2 * GB_BATCH_OPERANDS];                 \
-    for (size_t i = 0; i < count; i++) {                               \
-      operands[2 * i] = (struct gb_operand){to[i], bytes[i]};          \
-      operands[2 * i + 1] = (struct gb_operand){from[i], bytes[i]};    \
-      note_outside(to[i], (const void *)(uintptr_t)from[i], bytes[i]); \
-    }                                                                  \
-    bool slow;                                                         \
-    CUresult result = gb_begin_copy(operands, 2 * count, stream, &slow);       \
-    if (result != CUDA_SUCCESS) return result;                         \
-    result = (call);                                                   \
-    gb_end(slow);                                                      \
-    return result;                                                     \
+#define GB_BRACKET_BATCH(legacy, call)                                                     \
+  do {                                                                                     \
+    if (to == NULL || from == NULL || bytes == NULL) return (call);                        \
+    for (size_t i = 0; i < count; i++)                                                     \
+      note_outside(to[i], (const void *)(uintptr_t)from[i], bytes[i]);                     \
+    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(legacy, call);                       \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);                       \
+    struct gb_operand operands[2 * GB_BATCH_OPERANDS];                                     \
+    for (size_t i = 0; i < count; i++) {                                                   \
+      operands[2 * i] = (struct gb_operand){to[i], bytes[i]};                              \
+      operands[2 * i + 1] = (struct gb_operand){from[i], bytes[i]};                        \
+    }                                                                                      \
+    GB_BRACKET(gb_begin_copy(operands, 2 * count,                                          \
+                             gb_stream(stream, real != gb_real.legacy), &slow),            \
+               call);                                                                      \
   } while (0)
 
 GB_WRAP(cuMemcpyBatchAsync, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, size_t *failed,
         CUstream stream) {
-  GB_BRACKET_BATCH(gb_stream(stream, real != gb_real.cuMemcpyBatchAsync), 
-      real(to, from, bytes, count, attributes, indices, attribute_count, failed, stream));
+  GB_BRACKET_BATCH(cuMemcpyBatchAsync, real(to, from, bytes, count, attributes, indices,
+                                            attribute_count, failed, stream));
 }
 GB_WRAP(cuMemcpyBatchAsync_v2, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, CUstream stream) {
-  GB_BRACKET_BATCH(gb_stream(stream, real != gb_real.cuMemcpyBatchAsync_v2), real(to, from, bytes, count, attributes, indices, attribute_count, stream));
+  GB_BRACKET_BATCH(
+      cuMemcpyBatchAsync_v2,
+      real(to, from, bytes, count, attributes, indices, attribute_count, stream));
 }
 GB_WRAP(cuMemcpy3DBatchAsync, size_t count, CUDA_MEMCPY3D_BATCH_OP *copies, size_t *failed,
         unsigned long long flags, CUstream stream) {
-  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemcpy3DBatchAsync), real(count, copies, failed, flags, stream));
+  GB_BRACKET_UNKNOWN(cuMemcpy3DBatchAsync, real(count, copies, failed, flags, stream));
 }
 GB_WRAP(cuMemcpy3DBatchAsync_v2, size_t count, CUDA_MEMCPY3D_BATCH_OP *copies,
         unsigned long long flags, CUstream stream) {
-  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemcpy3DBatchAsync_v2), real(count, copies, flags, stream));
+  GB_BRACKET_UNKNOWN(cuMemcpy3DBatchAsync_v2, real(count, copies, flags, stream));
 }
+
+/* The head of a job (64 bytes): sizes, then where the result's size, the source and the result lie. */
+struct gb_decompress_job {
+  size_t source_bytes, result_bytes;
+  CUdeviceptr written, source, result;
+  unsigned char rest[24];
+};
+_Static_assert(sizeof(struct gb_decompress_job) == 64, "CUmemDecompressParams");
+
+/* The engine reads physical memory that was made for it; ours says that it is not such memory. */
 GB_WRAP(cuMemBatchDecompressAsync, void *jobs, size_t count, unsigned flags, size_t *failed,
         CUstream stream) {
-  GB_BRACKET_UNKNOWN(gb_stream(stream, real != gb_real.cuMemBatchDecompressAsync), real(jobs, count, flags, failed, stream));
+  const struct gb_decompress_job *job = jobs;
+  for (size_t i = 0; job != NULL && i < count; i++) {
+    if (!gb_owns(job[i].written) && !gb_owns(job[i].source) && !gb_owns(job[i].result)) continue;
+    return GB_REFUSE(CUDA_ERROR_INVALID_VALUE, "decompress_refused",
+                     "decompression in hardware on memory that may move: use cuMemCreate with "
+                     "CU_MEM_CREATE_USAGE_HW_DECOMPRESS, or decompress on the SMs");
+  }
+  GB_BRACKET_UNKNOWN(cuMemBatchDecompressAsync, real(jobs, count, flags, failed, stream));
 }
 
 #define GB_SECTIONS GB_SECTION_COPY

@@ -2,20 +2,20 @@
 /* hooks_fill.c: memory fills and stream memory operations, bracketed with the range they touch. */
 #include "hooks.h"
 
-#define GB_BRACKET(base, length, stream, call)                    \
-  do {                                                    \
-    const struct gb_operand operand = {(base), (length)}; \
-    bool slow;                                            \
-    CUresult result = gb_begin_copy(&operand, 1, stream, &slow);  \
-    if (result != CUDA_SUCCESS) return result;            \
-    result = (call);                                      \
-    gb_end(slow);                                         \
-    return result;                                        \
+#define GB_BRACKET(base, length, stream, call)                   \
+  do {                                                           \
+    const struct gb_operand operand = {(base), (length)};        \
+    bool slow;                                                   \
+    CUresult result = gb_begin_copy(&operand, 1, stream, &slow); \
+    if (result != CUDA_SUCCESS) return result;                   \
+    result = (call);                                             \
+    gb_end(slow);                                                \
+    return result;                                               \
   } while (0)
-#define GB_BRACKET_STREAM(legacy, base, length, call)                \
-  do {                                                               \
-    if (gb_recording(stream, real != gb_real.legacy)) return (call); \
-    GB_BRACKET(base, length, gb_stream(stream, real != gb_real.legacy), call);                                  \
+#define GB_BRACKET_STREAM(legacy, base, length, call)                          \
+  do {                                                                         \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);           \
+    GB_BRACKET(base, length, gb_stream(stream, real != gb_real.legacy), call); \
   } while (0)
 
 static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height) {
@@ -55,8 +55,20 @@ GB_FILL_2D_ASYNC(cuMemsetD2D8Async, unsigned char)
 GB_FILL_2D_ASYNC(cuMemsetD2D16Async, unsigned short)
 GB_FILL_2D_ASYNC(cuMemsetD2D32Async, unsigned)
 
+/* ---- stream memory operations ----
+ *
+ * Somebody outside the stream (the CPU, another device, a network card) writes the word a stream
+ * waits for, or reads the word it writes, wherever it was when the operation was queued: it has to
+ * stay there. That holds for recorded operations too.
+ */
+
+static void pin_word(CUdeviceptr to, size_t bytes) {
+  if (gb_owns(to)) gb_pin(to, bytes);
+}
+
 #define GB_STREAM_VALUE(symbol, type)                                            \
   GB_WRAP(symbol, CUstream stream, CUdeviceptr to, type value, unsigned flags) { \
+    pin_word(to, sizeof value);                                                  \
     GB_BRACKET_STREAM(symbol, to, sizeof value, real(stream, to, value, flags)); \
   }
 
@@ -69,17 +81,47 @@ GB_STREAM_VALUE(cuStreamWaitValue32_v2, cuuint32_t)
 GB_STREAM_VALUE(cuStreamWaitValue64, cuuint64_t)
 GB_STREAM_VALUE(cuStreamWaitValue64_v2, cuuint64_t)
 
-/* Up to 256 operations on addresses of their own: not worth taking apart. */
-#define GB_BRACKET_BATCH(legacy)                                \
-  do {                                                          \
-    if (gb_recording(stream, real != gb_real.legacy))           \
-      return real(stream, count, operations, flags);            \
-    bool slow;                                                  \
-    CUresult result = gb_begin_unknown(GB_UNKNOWN_COPY, gb_stream(stream, real != gb_real.legacy), &slow); \
-    if (result != CUDA_SUCCESS) return result;                  \
-    result = real(stream, count, operations, flags);            \
-    gb_end(slow);                                               \
-    return result;                                              \
+/* The driver takes no more than 256 operations at once. */
+#define GB_MEM_OPERATIONS_MAX 256
+
+/* The words of a batch, pinned; an operation of a newer kind may have one where we do not look: its
+ * batch is then bracketed as unknown. returns: how many words, or -1. */
+static int batch_words(const CUstreamBatchMemOpParams *operations, unsigned count,
+                       struct gb_operand words[GB_MEM_OPERATIONS_MAX]) {
+  int found = 0;
+  if (operations == NULL || count > GB_MEM_OPERATIONS_MAX) return -1;
+  for (unsigned i = 0; i < count; i++) {
+    size_t bytes = 0;
+    switch (operations[i].operation) {
+      case CU_STREAM_MEM_OP_WAIT_VALUE_32:
+      case CU_STREAM_MEM_OP_WRITE_VALUE_32: bytes = 4; break;
+      case CU_STREAM_MEM_OP_WAIT_VALUE_64:
+      case CU_STREAM_MEM_OP_WRITE_VALUE_64: bytes = 8; break;
+      case CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES:
+      case CU_STREAM_MEM_OP_BARRIER: continue;
+      default: return -1;
+    }
+    words[found++] = (struct gb_operand){operations[i].writeValue.address, bytes};
+    pin_word(operations[i].writeValue.address, bytes);
+  }
+  return found;
+}
+
+#define GB_BRACKET_BATCH(legacy)                                          \
+  do {                                                                    \
+    struct gb_operand words[GB_MEM_OPERATIONS_MAX];                       \
+    int found = batch_words(operations, count, words);                    \
+    if (gb_recording(stream, real != gb_real.legacy))                     \
+      return real(stream, count, operations, flags);                      \
+    bool slow;                                                            \
+    CUstream joined = gb_stream(stream, real != gb_real.legacy);          \
+    CUresult result = found < 0                                           \
+                          ? gb_begin_unknown(GB_UNKNOWN_COPY, joined, &slow) \
+                          : gb_begin_copy(words, (size_t)found, joined, &slow); \
+    if (result != CUDA_SUCCESS) return result;                            \
+    result = real(stream, count, operations, flags);                      \
+    gb_end(slow);                                                         \
+    return result;                                                        \
   } while (0)
 
 GB_WRAP(cuStreamBatchMemOp, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations,

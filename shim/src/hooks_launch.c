@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * hooks_launch.c: kernel launches, graph launches, stream captures and textures. A launch is
+ * hooks_launch.c: kernel launches, stream captures and textures. A launch is
  * bracketed by the core only when something may have to be brought back; otherwise it costs a
  * counter and two loads.
  *
  * A call on a capturing stream only records a node: nothing runs, nothing is bracketed; the graph's
  * launch is.
  */
-#include "hooks.h"
+#include "collective.h"
+#include "hooks_counted.h"
+#include "scan.h"
 
 bool gb_recording_slow(CUstream stream, bool thread) {
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -15,63 +17,80 @@ bool gb_recording_slow(CUstream stream, bool thread) {
   if (thread && stream == NULL) ask = gb_real.cuStreamIsCapturing_ptsz;
   /* The legacy stream cannot be captured; asking about it would invalidate captures that are under
    * way. */
-  if (ask == NULL || (!thread && (stream == NULL || stream == CU_STREAM_LEGACY))) return false;
+  if (ask == NULL || (!thread && stream == NULL) || stream == CU_STREAM_LEGACY) return false;
   return ask(stream, &status) == CUDA_SUCCESS && status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+/* ---- launches ---- */
+
+static CUresult launched(CUresult result) {
+  if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result;
+  return GB_REFUSE(result, "launch_refused",
+                   "the driver has no VRAM left for a kernel's code or stack: lower --vram, so that "
+                   "the card keeps some free, or end other programs on it");
+}
+
+/* A kernel's first launch may load its code or enlarge the stacks: when there is no VRAM for that,
+ * what we hold without need goes back, outside the bracket, and the launch is made once more. */
+#define GB_BRACKET_LAUNCH(begin, call)                                                    \
+  do {                                                                                    \
+    for (bool again = false;; again = true) {                                             \
+      bool slow;                                                                          \
+      CUresult result = begin;                                                            \
+      if (result != CUDA_SUCCESS) return result;                                          \
+      result = (call);                                                                    \
+      gb_end(slow);                                                                       \
+      if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result;         \
+      if (again || !gb_relieve()) return launched(result);                                \
+    }                                                                                     \
+  } while (0)
+
+/* Before the bracket: pinning waits for what is under way. */
+static inline void pin_collective(CUfunction function, void **params, void **extra) {
+  if (GB_SLOW() && gb_collective(function)) gb_collective_pin(function, params, extra);
 }
 
 GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
         CUstream stream, void **params, void **extra) {
-  if (gb_recording(stream, real != gb_real.cuLaunchKernel))
+  bool thread = real != gb_real.cuLaunchKernel;
+  pin_collective(function, params, extra);
+  if (gb_recording(stream, thread))
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params, extra);
-  bool slow;
-  CUresult result = gb_begin_launch(function, params, extra, gb_stream(stream, real != gb_real.cuLaunchKernel), &slow);
-  if (result != CUDA_SUCCESS) return result;
-  result = real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
-                params, extra);
-  gb_end(slow);
-  return result;
+  GB_BRACKET_LAUNCH(gb_begin_launch(function, params, extra, gb_stream(stream, thread), &slow),
+                    real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
+                         stream, params, extra));
 }
 
 GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, void **params,
         void **extra) {
-  if (config != NULL && gb_recording(config->hStream, real != gb_real.cuLaunchKernelEx))
-    return real(config, function, params, extra);
-  bool slow;
-  CUresult result = gb_begin_launch(function, params, extra, gb_stream(config == NULL ? NULL : config->hStream, real != gb_real.cuLaunchKernelEx), &slow);
-  if (result != CUDA_SUCCESS) return result;
-  result = real(config, function, params, extra);
-  gb_end(slow);
-  return result;
+  bool thread = real != gb_real.cuLaunchKernelEx;
+  if (config == NULL) return real(config, function, params, extra);
+  pin_collective(function, params, extra);
+  if (gb_recording(config->hStream, thread)) return real(config, function, params, extra);
+  GB_BRACKET_LAUNCH(
+      gb_begin_launch(function, params, extra, gb_stream(config->hStream, thread), &slow),
+      real(config, function, params, extra));
 }
 
 GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigned grid_y,
         unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
         unsigned shared_bytes, CUstream stream, void **params) {
-  if (gb_recording(stream, real != gb_real.cuLaunchCooperativeKernel))
+  bool thread = real != gb_real.cuLaunchCooperativeKernel;
+  pin_collective(function, params, NULL);
+  if (gb_recording(stream, thread))
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params);
-  bool slow;
-  CUresult result = gb_begin_launch(function, params, NULL, gb_stream(stream, real != gb_real.cuLaunchCooperativeKernel), &slow);
-  if (result != CUDA_SUCCESS) return result;
-  result = real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
-                params);
-  gb_end(slow);
-  return result;
+  GB_BRACKET_LAUNCH(gb_begin_launch(function, params, NULL, gb_stream(stream, thread), &slow),
+                    real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
+                         stream, params));
 }
 
 /* Launches whose arguments cannot be seen: parameters set beforehand, several functions at once,
  * whole graphs. */
-#define GB_BRACKET_UNKNOWN(what, stream, call)               \
-  do {                                               \
-    bool slow;                                       \
-    CUresult result = gb_begin_unknown(what, stream, &slow); \
-    if (result != CUDA_SUCCESS) return result;       \
-    result = (call);                                 \
-    gb_end(slow);                                    \
-    return result;                                   \
-  } while (0)
+#define GB_BRACKET_UNKNOWN(what, stream, call) \
+  GB_BRACKET_LAUNCH(gb_begin_unknown(what, stream, &slow), call)
 
 GB_WRAP(cuLaunchCooperativeKernelMultiDevice, CUDA_LAUNCH_PARAMS *launches, unsigned count,
         unsigned flags) {
@@ -84,11 +103,8 @@ GB_WRAP(cuLaunchGrid, CUfunction function, int width, int height) {
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(function, width, height));
 }
 GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream stream) {
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, gb_stream(stream, false), real(function, width, height, stream));
-}
-GB_WRAP(cuGraphLaunch, CUgraphExec graph, CUstream stream) {
-  if (gb_recording(stream, real != gb_real.cuGraphLaunch)) return real(graph, stream);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_GRAPH, gb_stream(stream, real != gb_real.cuGraphLaunch), real(graph, stream));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, gb_stream(stream, false),
+                     real(function, width, height, stream));
 }
 
 /* ---- captures ---- */
@@ -137,7 +153,8 @@ GB_WRAP(cuTexObjectCreate, void *texture, const void *resource, const void *desc
   bool linear =
       head != NULL && (head->type == GB_RESOURCE_LINEAR || head->type == GB_RESOURCE_PITCH2D);
   if (!linear || !gb_owns(head->address)) return real(texture, resource, description, view);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(texture, resource, description, view));
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC,
+                     real(texture, resource, description, view));
 }
 GB_WRAP(cuTexRefSetAddress_v2, size_t *offset, void *texture, CUdeviceptr pointer, size_t bytes) {
   if (!gb_owns(pointer)) return real(offset, texture, pointer, bytes);
@@ -147,6 +164,50 @@ GB_WRAP(cuTexRefSetAddress2D_v3, void *texture, const CUDA_ARRAY_DESCRIPTOR *des
         CUdeviceptr pointer, size_t pitch) {
   if (!gb_owns(pointer)) return real(texture, descriptor, pointer, pitch);
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(texture, descriptor, pointer, pitch));
+}
+
+/* ---- tensor maps ----
+ *
+ * A map passed by value carries its address among the arguments, and one in memory is found by the
+ * content scan, as long as the driver encodes the address as it is (sm_90 does). Where it does not,
+ * kernels reach the memory without naming it.
+ */
+
+#define GB_TENSOR_MAP_BYTES 128
+
+static CUresult encoded(CUresult made, const void *map, const void *address) {
+  if (made != CUDA_SUCCESS || !gb_owns((CUdeviceptr)(uintptr_t)address) ||
+      gb_holds_addresses(map, GB_TENSOR_MAP_BYTES))
+    return made;
+  GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, CUDA_SUCCESS);
+}
+
+GB_WRAP(cuTensorMapEncodeTiled, void *map, unsigned type, cuuint32_t rank, void *address,
+        const cuuint64_t *dimensions, const cuuint64_t *strides, const cuuint32_t *box,
+        const cuuint32_t *steps, unsigned interleave, unsigned swizzle, unsigned promotion,
+        unsigned fill) {
+  return encoded(real(map, type, rank, address, dimensions, strides, box, steps, interleave,
+                      swizzle, promotion, fill),
+                 map, address);
+}
+GB_WRAP(cuTensorMapEncodeIm2col, void *map, unsigned type, cuuint32_t rank, void *address,
+        const cuuint64_t *dimensions, const cuuint64_t *strides, const int *lower, const int *upper,
+        cuuint32_t channels, cuuint32_t pixels, const cuuint32_t *steps, unsigned interleave,
+        unsigned swizzle, unsigned promotion, unsigned fill) {
+  return encoded(real(map, type, rank, address, dimensions, strides, lower, upper, channels, pixels,
+                      steps, interleave, swizzle, promotion, fill),
+                 map, address);
+}
+GB_WRAP(cuTensorMapEncodeIm2colWide, void *map, unsigned type, cuuint32_t rank, void *address,
+        const cuuint64_t *dimensions, const cuuint64_t *strides, int lower, int upper,
+        cuuint32_t channels, cuuint32_t pixels, const cuuint32_t *steps, unsigned interleave,
+        unsigned mode, unsigned swizzle, unsigned promotion, unsigned fill) {
+  return encoded(real(map, type, rank, address, dimensions, strides, lower, upper, channels, pixels,
+                      steps, interleave, mode, swizzle, promotion, fill),
+                 map, address);
+}
+GB_WRAP(cuTensorMapReplaceAddress, void *map, void *address) {
+  return encoded(real(map, address), map, address);
 }
 
 #define GB_SECTIONS GB_SECTION_LAUNCH

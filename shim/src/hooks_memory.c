@@ -4,18 +4,38 @@
  * pointers are answered by the core; everything else is the driver's, with two exceptions: memory
  * sizes are those of the virtual device, and host memory that stands in for VRAM says it is VRAM.
  */
+#include "green.h"
 #include "hooks.h"
+#include "pools.h"
+#include "refuse.h"
 
+/* Programs probe: an allocation that fails may well be tried again smaller. */
+static CUresult allocated(CUresult result, size_t bytes) {
+  if (result != CUDA_ERROR_OUT_OF_MEMORY) return result;
+  return GB_REFUSE(result, "memory_refused",
+                   "%zu bytes fit neither into the VRAM nor into the RAM this program may use: "
+                   "raise --vram or --ram, or add a feeder",
+                   bytes);
+}
+
+/* What is allocated under a green context belongs to the primary one. */
 GB_WRAP(cuMemAlloc_v2, CUdeviceptr *pointer, size_t bytes) {
   (void)real;
-  return pointer == NULL ? CUDA_ERROR_INVALID_VALUE : gb_alloc(pointer, bytes);
+  if (pointer == NULL) return CUDA_ERROR_INVALID_VALUE;
+  bool green = gb_green_enter();
+  CUresult result = gb_alloc(pointer, bytes);
+  if (green) gb_green_leave();
+  return allocated(result, bytes);
 }
 
 GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_bytes, size_t height,
         unsigned element_bytes) {
   (void)real;
   if (pointer == NULL || pitch == NULL) return CUDA_ERROR_INVALID_VALUE;
-  return gb_alloc_pitch(pointer, pitch, width_bytes, height, element_bytes);
+  bool green = gb_green_enter();
+  CUresult result = gb_alloc_pitch(pointer, pitch, width_bytes, height, element_bytes);
+  if (green) gb_green_leave();
+  return allocated(result, width_bytes * height);
 }
 
 /* cuMemFree also ends managed and stream-ordered allocations. Their account is settled after the
@@ -23,13 +43,15 @@ GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_by
 GB_WRAP(cuMemFree_v2, CUdeviceptr pointer) {
   if (gb_manages(pointer)) return gb_free(pointer);
   CUresult result = real(pointer);
-  if (result == CUDA_SUCCESS && pointer != 0 && gb_side_remove(GB_SIDE_MANAGED, pointer) == 0)
-    gb_side_remove(GB_SIDE_POOL, pointer);
+  if (result == CUDA_SUCCESS && pointer != 0 && gb_side_remove(GB_SIDE_MANAGED, pointer) == 0 &&
+      gb_side_remove(GB_SIDE_POOL, pointer) != 0)
+    gb_pools_refresh();
   return result;
 }
 
 GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
   size_t real_free = 0, real_total = 0;
+  gb_pools_refresh(); /* a synchronisation may have given memory back since */
   CUresult result = real(&real_free, &real_total);
   if (result != CUDA_SUCCESS) return result;
   uint64_t virtual_free = real_free, virtual_total = real_total;
@@ -101,17 +123,10 @@ GB_WRAP(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_at
 /* A legacy handle names memory of cuMemAlloc inside the driver; there is none behind a mapped
  * address. */
 GB_WRAP(cuIpcGetMemHandle, CUipcMemHandle *handle, CUdeviceptr pointer) {
-  return gb_manages(pointer) ? CUDA_ERROR_NOT_SUPPORTED : real(handle, pointer);
-}
-
-/* Function handles die with their code and may be used again for other functions. */
-GB_WRAP(cuModuleUnload, CUmodule module) {
-  gb_core_functions_unloaded();
-  return real(module);
-}
-GB_WRAP(cuLibraryUnload, CUlibrary library) {
-  gb_core_functions_unloaded();
-  return real(library);
+  if (!gb_manages(pointer)) return real(handle, pointer);
+  return GB_REFUSE(CUDA_ERROR_NOT_SUPPORTED, "ipc_refused",
+                   "CUDA IPC cannot share memory that may move: let the program share memory of "
+                   "cuMemCreate with a POSIX handle, or run it with GREENBOOST_DISABLE=1");
 }
 
 #define GB_SECTIONS GB_SECTION_MEMORY

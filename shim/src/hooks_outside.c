@@ -1,35 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * hooks_outside.c: memory that cannot live in the arena, because the driver alone can make it:
- * pinned host memory, managed memory, stream-ordered pools, arrays. All of it is counted; what
- * occupies VRAM is refused beyond the budget, so that no allocator walks around it.
+ * pinned host memory, managed memory, arrays. All of it is counted; what occupies VRAM is refused
+ * beyond the budget, so that no allocator walks around it.
  */
-#include <pthread.h>
-#include <string.h>
-
-#include "hooks.h"
-
-/* ---- account ---- */
-
-/* Runs `call` between the promise and the entry in the account; `key` is read after the call. */
-#define GB_COUNTED(kind, bytes, key, call)                     \
-  do {                                                         \
-    CUresult result = gb_side_reserve(kind, bytes);            \
-    if (result != CUDA_SUCCESS) return result;                 \
-    result = (call);                                           \
-    if (result == CUDA_SUCCESS)                                \
-      gb_side_commit(kind, (uint64_t)(uintptr_t)(key), bytes); \
-    else                                                       \
-      gb_side_abort(kind, bytes);                              \
-    return result;                                             \
-  } while (0)
-/* Runs the call that frees; the account is settled when the driver has let go. */
-#define GB_UNCOUNTED(kind, key, call)                                             \
-  do {                                                                            \
-    CUresult result = (call);                                                     \
-    if (result == CUDA_SUCCESS) gb_side_remove(kind, (uint64_t)(uintptr_t)(key)); \
-    return result;                                                                \
-  } while (0)
+#include "hooks_counted.h"
 
 /* ---- pinned host memory: shown, not limited ---- */
 
@@ -110,59 +85,6 @@ GB_WRAP(cuMemDiscardAndPrefetchBatchAsync, CUdeviceptr *pointers, size_t *bytes,
         CUstream stream) {
   if (batch_is_ours(pointers, count)) return CUDA_SUCCESS;
   return real(pointers, bytes, count, locations, indices, location_count, flags, stream);
-}
-
-/* ---- stream-ordered memory ---- */
-
-/* Pools of host memory, which no VRAM budget concerns; more of them than this are counted like the
- * others. */
-#define GB_HOST_POOLS_MAX 32
-static CUmemoryPool host_pools[GB_HOST_POOLS_MAX];
-static pthread_mutex_t host_pools_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static bool host_pool_exchange(CUmemoryPool from, CUmemoryPool to) {
-  bool found = false;
-  pthread_mutex_lock(&host_pools_lock);
-  for (size_t i = 0; i < GB_HOST_POOLS_MAX && !found; i++) {
-    if (host_pools[i] != from) continue;
-    host_pools[i] = to;
-    found = true;
-  }
-  pthread_mutex_unlock(&host_pools_lock);
-  return found;
-}
-
-GB_WRAP(cuMemPoolCreate, CUmemoryPool *pool, const CUmemPoolProps *properties) {
-  CUresult result = real(pool, properties);
-  if (result == CUDA_SUCCESS && properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-    (void)host_pool_exchange(NULL, *pool);
-  return result;
-}
-GB_WRAP(cuMemPoolDestroy, CUmemoryPool pool) {
-  CUresult result = real(pool);
-  if (result == CUDA_SUCCESS && pool != NULL) (void)host_pool_exchange(pool, NULL);
-  return result;
-}
-
-/* While its stream captures, an allocation becomes a node of the graph and owns nothing yet. */
-GB_WRAP(cuMemAllocAsync, CUdeviceptr *pointer, size_t bytes, CUstream stream) {
-  if (pointer == NULL || gb_recording(stream, real != gb_real.cuMemAllocAsync))
-    return real(pointer, bytes, stream);
-  GB_COUNTED(GB_SIDE_POOL, bytes, *pointer, real(pointer, bytes, stream));
-}
-GB_WRAP(cuMemAllocFromPoolAsync, CUdeviceptr *pointer, size_t bytes, CUmemoryPool pool,
-        CUstream stream) {
-  bool recording = gb_recording(stream, real != gb_real.cuMemAllocFromPoolAsync);
-  if (pointer == NULL || pool == NULL || recording || host_pool_exchange(pool, pool))
-    return real(pointer, bytes, pool, stream);
-  GB_COUNTED(GB_SIDE_POOL, bytes, *pointer, real(pointer, bytes, pool, stream));
-}
-/* Memory of cuMemAlloc may not be freed this way: the driver refuses an address that its pools do
- * not know. */
-GB_WRAP(cuMemFreeAsync, CUdeviceptr pointer, CUstream stream) {
-  if (gb_manages(pointer)) return CUDA_ERROR_INVALID_VALUE;
-  if (gb_recording(stream, real != gb_real.cuMemFreeAsync)) return real(pointer, stream);
-  GB_UNCOUNTED(GB_SIDE_POOL, pointer, real(pointer, stream));
 }
 
 /* ---- arrays ---- */

@@ -123,3 +123,32 @@ static bool own_surplus(nvmlDevice_t device, uint64_t *surplus) {
 GB_PROCESSES(nvmlDeviceGetComputeRunningProcesses, struct gb_nvml_process_v1)
 GB_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, struct gb_nvml_process)
 GB_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, struct gb_nvml_process)
+GB_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses, struct gb_nvml_process_v1)
+GB_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v2, struct gb_nvml_process)
+GB_PROCESSES(nvmlDeviceGetGraphicsRunningProcesses_v3, struct gb_nvml_process)
+GB_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses, struct gb_nvml_process_v1)
+GB_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2, struct gb_nvml_process)
+GB_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, struct gb_nvml_process)
+
+/* Newer form: one list for each mode, with the protected bytes apart. */
+nvmlReturn_t gb_hook_nvmlDeviceGetRunningProcessDetailList(
+    nvmlDevice_t device, struct gb_nvml_process_details *details) {
+  if (!gb_nvml_load() || gb_nvml.nvmlDeviceGetRunningProcessDetailList == NULL)
+    return GB_NVML_ERROR_FUNCTION_NOT_FOUND;
+  nvmlReturn_t result = gb_nvml.nvmlDeviceGetRunningProcessDetailList(device, details);
+  if (result == GB_NVML_SUCCESS && details != NULL) GB_ADJUST(details->list, &details->count);
+  return result;
+}
+
+/* The size of the whole device; parts of one (MIG) have UUIDs that CUDA does not know. */
+nvmlReturn_t gb_hook_nvmlDeviceGetAttributes_v2(nvmlDevice_t device,
+                                                struct gb_nvml_attributes *attributes) {
+  if (!gb_nvml_load() || gb_nvml.nvmlDeviceGetAttributes_v2 == NULL)
+    return GB_NVML_ERROR_FUNCTION_NOT_FOUND;
+  nvmlReturn_t result = gb_nvml.nvmlDeviceGetAttributes_v2(device, attributes);
+  uint64_t free_bytes, total_bytes;
+  if (result == GB_NVML_SUCCESS && attributes != NULL &&
+      virtual_memory(device, 0, &free_bytes, &total_bytes))
+    attributes->memory_mib = total_bytes >> 20;
+  return result;
+}

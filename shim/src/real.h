@@ -30,7 +30,11 @@
 #define GB_SECTION_LAUNCH 0x080
 #define GB_SECTION_NVML 0x100
 #define GB_SECTION_REAL 0x200
-#define GB_SECTION_ALL 0x3ff
+#define GB_SECTION_GRAPH 0x400
+#define GB_SECTION_POOL 0x800
+#define GB_SECTION_IPC 0x1000
+#define GB_SECTION_CODE 0x2000
+#define GB_SECTION_ALL 0xffff
 
 struct gb_real_table {
 #define GB_HOOK(base, symbol, since, stream, weight, parameters, arguments) \

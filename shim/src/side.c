@@ -4,9 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chunk.h"
 #include "context.h"
 #include "lock.h"
+#include "pools.h"
 #include "side.h"
+#include "stage.h"
 #include "tier.h"
 
 struct side {
@@ -55,10 +58,6 @@ CUresult gb_side_reserve(enum gb_side_kind kind, uint64_t bytes) {
   bool room = tier == GB_TIER_T2 ? gb_t2_acquire(bytes) : gb_t1_side_room(device, bytes) >= bytes;
   if (room) gb_tier_add(tier, device, GB_ACCOUNT_SIDE, (int64_t)bytes);
   pthread_mutex_unlock(&gb_lock);
-  if (!room) {
-    gb_log(GB_LOG_INFO, "%llu bytes outside the arena refused: the budget is used up",
-           (unsigned long long)bytes);
-  }
   return room ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
 }
 
@@ -98,6 +97,31 @@ void gb_side_commit(enum gb_side_kind kind, uint64_t key, uint64_t bytes) {
   } /* else it stays counted for good: too careful, never too little */
   pthread_rwlock_unlock(&gb_index_lock);
   pthread_mutex_unlock(&gb_lock);
+}
+
+void gb_side_adjust(CUdevice device, int64_t bytes) {
+  if (!gb_core_active()) return;
+  pthread_mutex_lock(&gb_lock);
+  gb_tier_add(GB_TIER_T1, device, GB_ACCOUNT_SIDE, bytes);
+  pthread_mutex_unlock(&gb_lock);
+}
+
+bool gb_relieve(void) {
+  if (!gb_core_active() || gb_live_captures != 0) return false;
+  CUdevice device = 0;
+  bool current = gb_real.cuCtxGetDevice(&device) == CUDA_SUCCESS;
+  pthread_mutex_lock(&gb_lock);
+  uint64_t bytes = gb_pool_drop(GB_TIER_T1);
+  if (current && gb_t1_account(device, GB_ACCOUNT_STAGE) != 0) {
+    gb_stage_finish();
+    bytes += gb_frames_drop(device, UINT64_MAX);
+  }
+  pthread_mutex_unlock(&gb_lock);
+  bytes += gb_pools_trim();
+  if (bytes != 0)
+    gb_log(GB_LOG_INFO, "the driver was out of memory: %llu unused bytes went back to it",
+           (unsigned long long)bytes);
+  return bytes != 0;
 }
 
 uint64_t gb_side_remove(enum gb_side_kind kind, uint64_t key) {
