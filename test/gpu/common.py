@@ -18,6 +18,7 @@ SHIM = BUILD / "lib" / "libgreenboost_cuda.so"
 PROGRAMS = pathlib.Path(__file__).resolve().parent / "programs"
 MIB = 1 << 20
 GIB = 1 << 30
+LIMIT_SECONDS = float(os.environ.get("GREENBOOST_CHECK_LIMIT_SECONDS", "420"))  # of one program
 
 
 class LeftOut(Exception):
@@ -77,21 +78,26 @@ class Running:
         file.seek(0)
         return file.read()
 
-    def result(self, timeout=420):
-        """Waits; returns (last JSON or number on stdout, the shim's statistics or None, seconds)."""
-        self.process.wait(timeout)
+    def result(self, timeout=None):
+        """Waits; returns (last JSON or number on stdout, the shim's statistics or None, seconds). Raises RuntimeError
+        with the end of its output when it fails or is not done in time."""
+        timeout = timeout or LIMIT_SECONDS
+        try:
+            status = f"ended with {self.process.wait(timeout)}"
+        except subprocess.TimeoutExpired:
+            status = f"is not done after {timeout} s"
         seconds = time.monotonic() - self.start
         out = self._text(self._out)
         if self.process.returncode != 0:
             tail = (out[-1500:] + self._text(self._err)[-3000:]).strip()
-            raise RuntimeError(f"{self.name} ended with {self.process.returncode}: {tail}")
+            raise RuntimeError(f"{self.name} {status}: {tail}")
         text = pathlib.Path(self._stats.name).read_text()
         lines = [line for line in out.splitlines() if line.strip()]
         return json.loads(lines[-1]), json.loads(text) if text else None, seconds
 
 
-def run(command, env=None, timeout=420):
-    """Runs `command`; returns (last JSON or number on stdout, the shim's statistics or None, seconds)."""
+def run(command, env=None, timeout=None):
+    """Runs `command` for at most `timeout` (LIMIT_SECONDS); returns (last JSON or number on stdout, the shim's statistics or None, seconds)."""
     with contextlib.closing(Running(command, env)) as running:
         return running.result(timeout)
 

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams that wait for the host, by a stream memory operation or a host callback, while everything is remapped
 constantly: no hang, no wrong word, callbacks in order. One thread waits beside others that do the same."""
-import subprocess
-
 import common
 from common import MIB
 
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 60
 BYTES = 512 * MIB  # per thread
 
 
@@ -21,9 +19,6 @@ def check():
                        "--sync", sync]
             try:
                 result, stats, seconds = common.run(command, env, timeout=LIMIT_SECONDS)
-            except subprocess.TimeoutExpired:
-                problems.append(f"{name}: not done after {LIMIT_SECONDS} s")
-                continue
             except RuntimeError as error:
                 problems.append(f"{name}: {error}")
                 continue
