@@ -344,5 +344,6 @@ CUresult gb_hint_range(CUdeviceptr address, uint64_t bytes, enum gb_hint hint) {
 }
 
 void gb_pin(CUdeviceptr address, uint64_t bytes) {
+  gb_stage_note_waits();
   mark_range(address, bytes, mark_pinned, NULL);
 }

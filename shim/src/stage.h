@@ -33,8 +33,11 @@
  * which would otherwise be made of activations. The heat ends after as many touches without it. */
 #define GB_STAGE_HOT_TOUCHES 64u
 #define GB_STAGE_HEAT_TOUCHES 1024u
-/* Limits of a switch: the GPU idle (grows when work was only long), the copies done, a caller
- * waiting for the switch before. */
+/* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
+ * queue may be long; but once the program uses what can wait for later work (stream memory
+ * operations, host callbacks, collectives), or a wait was in vain, little, growing when work was only
+ * long. Then: the gate, the copies, a caller waiting for the switch before. */
+#define GB_STAGE_QUEUE_NS (2ull * 1000000000)
 #define GB_STAGE_IDLE_NS (5ull * 1000000)
 #define GB_STAGE_IDLE_NS_MAX (160ull * 1000000)
 #define GB_STAGE_COPY_NS (20ull * 1000000000)
@@ -141,6 +144,9 @@ uint32_t gb_stage_opened(void);
 uint64_t gb_stage_written(void);
 
 /* ---- stage_worker.c ---- */
+
+/* From now on work on the GPU may wait for work that is submitted later. Any thread. */
+void gb_stage_note_waits(void);
 
 enum gb_stage_end { GB_STAGE_UNDER_WAY, GB_STAGE_DONE, GB_STAGE_ABANDONED, GB_STAGE_BROKEN };
 /* Starts the thread. returns: false when it cannot. */

@@ -220,7 +220,12 @@ bool gb_stage_submit(struct gb_switch *work) {
   mark_count = 0;
   CUresult result = gb_contexts_mark(marks, &mark_count);
   if (result == CUDA_SUCCESS) result = gb_context_push(gpu->context);
-  if (result != CUDA_SUCCESS) return false;
+  if (result != CUDA_SUCCESS) {
+    gpu->refused = true;
+    gb_event(GB_LOG_WARN, result, "staging_refused",
+             "the driver does not mark a context: overflow is read in place");
+    return false;
+  }
   result = submit_all(gpu, work, number);
   gb_context_pop();
   if (result != CUDA_SUCCESS) {

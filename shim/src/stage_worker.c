@@ -25,7 +25,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct gb_switch *posted; /* under lock */
 static _Atomic enum gb_stage_end end = GB_STAGE_DONE; /* written under lock */
-static uint64_t idle_limit = GB_STAGE_IDLE_NS;
+static _Atomic bool waits_for_later;
+static uint64_t idle_limit = GB_STAGE_IDLE_NS; /* once waits_for_later */
 static bool started;
 
 /* ---- remapping ---- */
@@ -109,7 +110,8 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
   gb_stage_go(work->epoch, true);
   gb_stage_open(work->epoch);
   if (broken || wait_copied(work) < 0) return GB_STAGE_BROKEN;
-  if (idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
+  if (waits_for_later && idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
+  waits_for_later = true;
   return GB_STAGE_ABANDONED;
 }
 
@@ -127,7 +129,7 @@ static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t 
 
 static enum gb_stage_end carry_out(struct gb_switch *work) {
   uint64_t posted_ns = gb_now_ns();
-  int marked = wait_marked(gb_now_ns() + idle_limit);
+  int marked = wait_marked(gb_now_ns() + (waits_for_later ? idle_limit : GB_STAGE_QUEUE_NS));
   if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
   gb_stage_go(work->epoch, false);
@@ -182,6 +184,10 @@ void gb_stage_worker_post(struct gb_switch *work) {
   end = GB_STAGE_UNDER_WAY;
   pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&lock);
+}
+
+void gb_stage_note_waits(void) {
+  waits_for_later = true;
 }
 
 bool gb_stage_worker_busy(void) {
