@@ -43,7 +43,7 @@ static void context_end(struct sim_context *context) {
   sim_context_wait(context);
   __atomic_store_n(&context->alive, false, __ATOMIC_RELEASE);
   while (context->streams != NULL) sim_stream_close(context->streams);
-  context->legacy = NULL;
+  context->legacy = context->marks = NULL;
   sim_context_free_memory(context);
   for (size_t i = 0; i < context_count; i++)
     if (contexts[i] == context) {

@@ -215,6 +215,42 @@ CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned fl
                                           : record(event, stream, CU_STREAM_PER_THREAD);
 }
 
+/* Behind everything that was submitted to the context so far. Captures of the context forbid it. */
+CUresult cuCtxRecordEvent(CUcontext handle, CUevent of) {
+  SIM_ENTER(SIM_NEED_INIT);
+  pthread_mutex_lock(&sim_lock);
+  struct sim_event *event = event_of(of);
+  struct sim_context *context = sim_handle_is(SIM_CONTEXT, handle)
+                                    ? (struct sim_context *)handle
+                                    : NULL;
+  CUresult result = event == NULL || context == NULL || !context->alive ||
+                            event->context != context
+                        ? CUDA_ERROR_INVALID_HANDLE
+                        : CUDA_SUCCESS;
+  struct sim_stream *stream = result == CUDA_SUCCESS ? context->streams : NULL;
+  for (; stream != NULL; stream = stream->next) {
+    if (stream->capture == NULL) continue;
+    stream->capture->invalid = true;
+    result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  }
+  if (result == CUDA_SUCCESS && context->marks == NULL)
+    context->marks = sim_stream_create(context, CU_STREAM_NON_BLOCKING, 0);
+  if (result == CUDA_SUCCESS && context->marks == NULL) result = CUDA_ERROR_OUT_OF_MEMORY;
+  if (result == CUDA_SUCCESS) {
+    struct sim_op *op = sim_op_new(SIM_OP_RECORD);
+    for (stream = context->streams; stream != NULL; stream = stream->next)
+      if (stream != context->marks) sim_op_wait_for(op, stream, stream->submitted);
+    event->capture = NULL;
+    event->refs++;
+    op->event.event = event;
+    op->event.serial = ++event->recorded;
+    result = sim_submit(context->marks, op, NULL);
+    if (result != CUDA_SUCCESS) event->recorded--;
+  }
+  pthread_mutex_unlock(&sim_lock);
+  return result;
+}
+
 /* A wait on an event of a capture draws the stream into that capture. */
 static CUresult capture_join(struct sim_stream *stream, struct sim_event *event) {
   if (stream->capture == NULL) {

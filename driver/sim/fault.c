@@ -14,6 +14,7 @@ static struct sigaction previous[2]; /* SIGSEGV, SIGBUS */
 
 /* async-signal-safe: yes. */
 static void fault_caught(int number, siginfo_t *info, void *machine) {
+  if (number == SIGSEGV && sim_strict_fault((uint64_t)info->si_addr)) return;
   if (fault_jump != NULL) {
     fault_address = info->si_addr;
     sigjmp_buf *jump = fault_jump;
@@ -112,24 +113,24 @@ static void run_kernel(const struct sim_kernel_call *call, const unsigned char *
   if (start != 0) sim_sleep_until(start + sim_config.kernel_ns_min);
 }
 
+bool sim_value_due(const struct sim_op *op) {
+  const bool wide = op->value.wide;
+  const uint64_t wanted = op->value.value, all = wide ? UINT64_MAX : UINT32_MAX;
+  const uint64_t found =
+      wide ? *(volatile uint64_t *)op->value.address : *(volatile uint32_t *)op->value.address;
+  switch (op->value.flags & 3u) {
+    case CU_STREAM_WAIT_VALUE_EQ: return found == wanted;
+    case CU_STREAM_WAIT_VALUE_AND: return (found & wanted) != 0;
+    case CU_STREAM_WAIT_VALUE_NOR: return (~(found | wanted) & all) != 0;
+    default: /* GEQ compares cyclically. */
+      return wide ? (int64_t)(found - wanted) >= 0
+                  : (int32_t)((uint32_t)found - (uint32_t)wanted) >= 0;
+  }
+}
+
 /* Programs wait for memory values that the host or another stream writes. */
 static void run_value_wait(const struct sim_op *op) {
-  for (;;) {
-    const uint64_t wanted = op->value.value;
-    const uint64_t found = op->value.wide ? *(volatile uint64_t *)op->value.address
-                                          : *(volatile uint32_t *)op->value.address;
-    const int64_t ahead =
-        op->value.wide ? (int64_t)(found - wanted) : (int32_t)((uint32_t)found - (uint32_t)wanted);
-    bool due;
-    switch (op->value.flags & 3u) {
-      case CU_STREAM_WAIT_VALUE_EQ: due = found == wanted; break;
-      case CU_STREAM_WAIT_VALUE_AND: due = (found & wanted) != 0; break;
-      case CU_STREAM_WAIT_VALUE_NOR: due = ~(found | wanted) != 0; break;
-      default: due = ahead >= 0; break;
-    }
-    if (due || atomic_load(&sim_sticky) != 0) return;
-    usleep(20);
-  }
+  while (!sim_value_due(op) && atomic_load(&sim_sticky) == 0) usleep(20);
 }
 
 static void run(struct sim_op *op) {

@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define GBSIM_KERNEL_VERSION 1u
+#define GBSIM_KERNEL_VERSION 2u
 #define GBSIM_PARAM_COUNT_MAX 64u
 
 struct gbsim_kernel;
@@ -43,6 +43,7 @@ struct gbsim_kernel {
   void (*run)(const struct gbsim_launch *launch);
   uint32_t param_bytes[GBSIM_PARAM_COUNT_MAX]; /* sizes in order */
   uint32_t param_align[GBSIM_PARAM_COUNT_MAX]; /* 0: as large as the parameter, at most 8 */
+  uint32_t bounded; /* touches nothing but what its arguments point at */
 };
 
 /* Threads of the whole launch, and of one block. */
@@ -79,12 +80,18 @@ static inline void gbsim_param(const struct gbsim_launch *launch, uint32_t index
 }
 
 /* Sizes in braces: GBSIM_KERNEL(name, 2, {8, 4}) { body using `launch` }. */
-#define GBSIM_KERNEL(name, count, ...)                                                         \
+#define GBSIM_KERNEL(name, count, ...) GBSIM_KERNEL_OF(name, count, 0, __VA_ARGS__)
+/* The same for one that touches nothing but what its arguments point at: other memory may be
+ * remapped while it runs (GBSIM_STRICT). */
+#define GBSIM_KERNEL_BOUNDED(name, count, ...) GBSIM_KERNEL_OF(name, count, 1, __VA_ARGS__)
+
+#define GBSIM_KERNEL_OF(name, count, is_bounded, ...)                                          \
   static void gbsim_run_##name(const struct gbsim_launch *launch);                             \
   __attribute__((visibility("default"))) extern const struct gbsim_kernel gbsim_kernel_##name; \
   const struct gbsim_kernel gbsim_kernel_##name = {.version = GBSIM_KERNEL_VERSION,            \
                                                    .param_count = (count),                     \
                                                    .run = gbsim_run_##name,                    \
+                                                   .bounded = (is_bounded),                    \
                                                    .param_bytes = __VA_ARGS__};                \
   static void gbsim_run_##name(const struct gbsim_launch *launch)
 

@@ -62,6 +62,7 @@ struct sim_config {
   int log_level; /* 0 silent, 1 what is not simulated, 2 every call */
   bool strict_abort;
   bool strict_exit;
+  bool strict_remap;
   bool noop_launch;
   bool host_numa; /* false: as a driver without HOST_NUMA VMM */
 };
@@ -124,6 +125,7 @@ struct sim_context {
   uint64_t id;
   struct sim_stream *streams;
   struct sim_stream *legacy;
+  struct sim_stream *marks; /* records events of the whole context; NULL until one is */
   uint64_t peers; /* devices with peer access enabled */
 };
 
@@ -159,6 +161,7 @@ struct sim_region {
   struct sim_pool *pool;           /* pool allocations */
   CUmemAccess_flags device_access; /* mappings: what kernels may do */
   CUmemAccess_flags host_access;
+  uint64_t changed; /* mappings: number of the map */
 };
 
 /* Regions sorted by address. locks: held for all of these; a pointer stays valid until the next add
@@ -250,6 +253,7 @@ struct sim_op {
   struct sim_op *next;
   enum sim_op_kind kind;
   uint64_t seq;
+  uint64_t began; /* number of the remap before it ran */
   struct sim_wait *waits; /* owned */
   size_t wait_count;
   struct sim_span *spans; /* owned: what the operation was given, for the strict checks */
@@ -349,8 +353,11 @@ void sim_op_run(struct sim_op *op);
 CUresult sim_stream_wait(struct sim_stream *stream, uint64_t seq);
 CUresult sim_event_wait(struct sim_event *event);
 CUresult sim_context_wait(struct sim_context *context);
-/* True while a submitted operation holds bytes of the range. locks: held. */
+/* True while an operation runs that was given bytes of the range, or one could begin to: it is not
+ * behind a wait for a memory value that is not there yet. locks: held. */
 bool sim_range_busy(uint64_t base, uint64_t bytes);
+/* The value that a wait operation is for is there. */
+bool sim_value_due(const struct sim_op *op);
 void sim_fault_handler_install(void);
 void sim_streams_fork_child(void);
 
@@ -362,6 +369,24 @@ CUresult sim_capture_forbidden(void);
 CUresult sim_capture_add(struct sim_stream *stream, struct sim_op *op);
 void sim_exec_run(struct sim_exec *exec);
 void sim_exec_release(struct sim_exec *exec);
+
+/* ---- strictness about remaps (strict.c) ---- */
+
+/* The operation is about to run. locks: held. */
+void sim_strict_begin(struct sim_op *op);
+/* Around its run, on the thread that runs it. */
+void sim_strict_enter(const struct sim_op *op);
+void sim_strict_leave(void);
+/* The protection that pages may get now: `protection`, or none while older operations run. locks:
+ * held. */
+int sim_strict_veil(struct sim_region *region, int protection);
+/* In the fault handler: true when the access may be tried again. async-signal-safe: only for faults
+ * outside the simulated driver's own code. */
+bool sim_strict_fault(uint64_t address);
+/* locks: held. returns: the number of the map. */
+void sim_strict_unmapped(uint64_t base, uint64_t bytes);
+uint64_t sim_strict_mapped(uint64_t base, uint64_t bytes);
+uint64_t sim_violations(void);
 
 /* ---- modules (module.c, image.c) ---- */
 

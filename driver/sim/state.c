@@ -116,6 +116,8 @@ static bool flag(const char *name) {
 }
 
 static void exit_check(void) {
+  if (sim_violations() != 0)
+    fprintf(stderr, "gbsim: strict: %llu violations\n", (unsigned long long)sim_violations());
   if (atomic_load(&forked) || !atomic_load(&initialised) || !sim_config.strict_exit) return;
   static const struct {
     enum sim_type type;
@@ -149,6 +151,7 @@ __attribute__((constructor)) static void configure(void) {
   if (text != NULL) sim_config.kernel_ns_min = strtoull(text, NULL, 10) * 1000;
   text = getenv("GBSIM_STRICT");
   sim_config.strict_abort = text != NULL && strcmp(text, "abort") == 0;
+  sim_config.strict_remap = flag("GBSIM_STRICT");
   sim_config.strict_exit = flag("GBSIM_STRICT_EXIT");
   sim_config.noop_launch = flag("GBSIM_NOOP_LAUNCH");
   text = getenv("GBSIM_HOST_NUMA");

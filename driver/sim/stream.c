@@ -73,14 +73,63 @@ static bool op_has_span(const struct sim_op *op, uint64_t base, uint64_t bytes) 
   return false;
 }
 
+static bool closed(const struct sim_op *op) {
+  return op->kind == SIM_OP_VALUE_WAIT && sim_range_known(op->value.address, 4) &&
+         !sim_value_due(op);
+}
+
+static bool behind_closed(const struct sim_op *op, int depth);
+
+/* True when the stream, up to that operation, waits for a value that is not there. */
+static bool stream_closed(const struct sim_stream *stream, uint64_t seq, int depth) {
+  if (stream->current != NULL && stream->current->seq <= seq && closed(stream->current))
+    return true;
+  for (const struct sim_op *op = stream->head; op != NULL && op->seq <= seq; op = op->next)
+    if (closed(op) || behind_closed(op, depth)) return true;
+  return false;
+}
+
+/* The record that an event wait is for, and its stream. */
+static const struct sim_op *record_of(const struct sim_op *wait, const struct sim_stream **on) {
+  struct sim_context *context;
+  for (size_t i = 0; (context = sim_context_at(i)) != NULL; i++)
+    for (*on = context->streams; *on != NULL; *on = (*on)->next)
+      for (const struct sim_op *op = (*on)->head; op != NULL; op = op->next)
+        if (op->kind == SIM_OP_RECORD && op->event.event == wait->event.event &&
+            op->event.serial == wait->event.serial)
+          return op;
+  return NULL;
+}
+
+/* True when something the operation waits for is itself behind such a wait. Waits name earlier
+ * submissions only; the depth bounds how far back that is followed. */
+static bool behind_closed(const struct sim_op *op, int depth) {
+  if (depth == 0) return false;
+  for (size_t i = 0; i < op->wait_count; i++)
+    if (op->waits[i].stream->completed < op->waits[i].seq &&
+        stream_closed(op->waits[i].stream, op->waits[i].seq, depth - 1))
+      return true;
+  if (op->kind != SIM_OP_WAIT || op->event.event->done >= op->event.serial) return false;
+  const struct sim_stream *on = NULL;
+  const struct sim_op *record = record_of(op, &on);
+  return record != NULL && stream_closed(on, record->seq, depth - 1);
+}
+
+static bool stream_busy(const struct sim_stream *stream, uint64_t base, uint64_t bytes) {
+  if (op_has_span(stream->current, base, bytes)) return true;
+  if (stream->current != NULL && closed(stream->current)) return false;
+  for (const struct sim_op *op = stream->head; op != NULL; op = op->next) {
+    if (closed(op) || behind_closed(op, 4)) return false;
+    if (op_has_span(op, base, bytes)) return true;
+  }
+  return false;
+}
+
 bool sim_range_busy(uint64_t base, uint64_t bytes) {
   struct sim_context *context;
   for (size_t i = 0; (context = sim_context_at(i)) != NULL; i++)
-    for (struct sim_stream *stream = context->streams; stream != NULL; stream = stream->next) {
-      if (op_has_span(stream->current, base, bytes)) return true;
-      for (const struct sim_op *op = stream->head; op != NULL; op = op->next)
-        if (op_has_span(op, base, bytes)) return true;
-    }
+    for (struct sim_stream *stream = context->streams; stream != NULL; stream = stream->next)
+      if (stream_busy(stream, base, bytes)) return true;
   return false;
 }
 
@@ -120,10 +169,13 @@ static void *worker(void *argument) {
     if (stream->head == NULL) stream->tail = NULL;
     stream->queued--;
     stream->current = op;
+    sim_strict_begin(op);
     if (op->kind != SIM_OP_RECORD && op->kind != SIM_OP_WAIT && op->kind != SIM_OP_EMPTY &&
         atomic_load(&sim_sticky) == 0) {
       pthread_mutex_unlock(&sim_lock);
+      sim_strict_enter(op);
       sim_op_run(op);
+      sim_strict_leave();
       pthread_mutex_lock(&sim_lock);
     }
     op_finish(op);

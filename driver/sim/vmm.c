@@ -292,7 +292,7 @@ CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
     result = sim_strict(CUDA_ERROR_INVALID_VALUE, "map at 0x%llx, which is mapped", base);
   else if (sim_range_busy(base, bytes))
     result = sim_strict(CUDA_ERROR_ILLEGAL_STATE,
-                        "map of 0x%llx+%zu while work that was given it is not done", base, bytes);
+                        "map of 0x%llx+%zu while work that was given it can run", base, bytes);
   else if (mmap((void *)base, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, chunk->fd, 0) == MAP_FAILED)
     result = CUDA_ERROR_MAP_FAILED;
   if (result == CUDA_SUCCESS) {
@@ -303,7 +303,8 @@ CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
         .kind = SIM_REGION_MAPPING,
         .device =
             chunk->prop.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? chunk->prop.location.id : 0,
-        .chunk = chunk});
+        .chunk = chunk,
+        .changed = sim_strict_mapped(base, bytes)});
   }
   pthread_mutex_unlock(&sim_lock);
   return result;
@@ -333,10 +334,11 @@ CUresult cuMemUnmap(CUdeviceptr base, size_t bytes) {
   else if (sim_range_busy(base, bytes))
     result =
         sim_strict(CUDA_ERROR_ILLEGAL_STATE,
-                   "unmap of 0x%llx+%zu while work that was given it is not done", base, bytes);
+                   "unmap of 0x%llx+%zu while work that was given it can run", base, bytes);
   else if (mmap((void *)base, bytes, PROT_NONE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     result = CUDA_ERROR_UNMAP_FAILED;
+  if (result == CUDA_SUCCESS) sim_strict_unmapped(base, bytes);
   for (uint64_t at = base; result == CUDA_SUCCESS && at < base + bytes;) {
     const struct sim_region region = *sim_region_find(at);
     sim_region_remove(at);
@@ -383,7 +385,8 @@ CUresult cuMemSetAccess(CUdeviceptr base, size_t bytes, const CUmemAccessDesc *d
     }
     const int access = (int)(region->device_access | region->host_access);
     const int protection = access & 2 ? PROT_READ | PROT_WRITE : access & 1 ? PROT_READ : PROT_NONE;
-    if (result == CUDA_SUCCESS && mprotect((void *)at, region->bytes, protection) != 0)
+    if (result == CUDA_SUCCESS &&
+        mprotect((void *)at, region->bytes, sim_strict_veil(region, protection)) != 0)
       result = CUDA_ERROR_MAP_FAILED;
     at += region->bytes;
   }

@@ -37,7 +37,7 @@ static void lane_sums(const unsigned char *at, const uint32_t keys[KEYS], uint64
   }
 }
 
-GBSIM_KERNEL(gb_frame_hash, 5, {8, 8, 8, 8, 8}) {
+GBSIM_KERNEL_BOUNDED(gb_frame_hash, 5, {8, 8, 8, 8, 8}) {
   const unsigned char *bytes;
   uint64_t words, seed0, seed1, *result, low = 0, high = 0;
   gbsim_param(launch, 0, &bytes);
@@ -57,7 +57,7 @@ GBSIM_KERNEL(gb_frame_hash, 5, {8, 8, 8, 8, 8}) {
   __atomic_fetch_add(&result[1], high, __ATOMIC_RELAXED);
 }
 
-GBSIM_KERNEL(gb_frame_write_back, 8, {8, 8, 8, 8, 8, 8, 4, 8}) {
+GBSIM_KERNEL_BOUNDED(gb_frame_write_back, 8, {8, 8, 8, 8, 8, 8, 4, 8}) {
   const uint64_t *frame, *now, *then;
   uint64_t *host, words, *written;
   const volatile uint32_t *cancelled;

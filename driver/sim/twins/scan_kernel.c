@@ -2,7 +2,7 @@
 /* scan_kernel.c: the C twin of the shim's content scan (shim/src/scan_kernel.h). */
 #include "../gbsim_kernel.h"
 
-GBSIM_KERNEL(gb_scan_kernel, 5, {8, 8, 8, 8, 8}) {
+GBSIM_KERNEL_BOUNDED(gb_scan_kernel, 5, {8, 8, 8, 8, 8}) {
   uint64_t address, words, base, size, result;
   gbsim_param(launch, 0, &address);
   gbsim_param(launch, 1, &words);

@@ -13,3 +13,15 @@ GBSIM_KERNEL(count_up, 1, {4}) {
   uint32_t *counter = launch->global(launch, "counter", &bytes);
   if (counter != NULL && bytes == 4) *counter += amount * (uint32_t)gbsim_threads(launch);
 }
+
+/* (flag, table, out): when the flag is set, out = the word that the table's entry points at. */
+GBSIM_KERNEL(touch_when, 3, {8, 8, 8}) {
+  const volatile uint32_t *flag;
+  const uint64_t *const volatile *table;
+  volatile uint64_t *out;
+  gbsim_param(launch, 0, &flag);
+  gbsim_param(launch, 1, &table);
+  gbsim_param(launch, 2, &out);
+  while (*flag == 0) continue;
+  *out = **table;
+}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Tests of the simulated driver, and of our cuda.h against the toolkit's where there is one.
 SIM_TEST_OUT := $(BUILD)/test/sim
-SIM_TEST_NAMES := memory_test stream_test proc_test
+SIM_TEST_NAMES := memory_test stream_test proc_test remap_test
 SIM_TESTS := $(SIM_TEST_NAMES:%=$(SIM_TEST_OUT)/%)
 SIM_TEST_CFLAGS := $(filter-out -Wmissing-prototypes,$(CFLAGS_ALL)) -D_GNU_SOURCE -pthread \
   -Idriver/sim
