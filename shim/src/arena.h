@@ -20,7 +20,7 @@
 
 #define GB_DEVICES_MAX 16
 #define GB_SPANS_MAX (1u << 20)
-/* Ranges travel to feeders in pieces of this size; each has its own hash. */
+/* Ranges leave the local tiers in pieces of this size; each has its own hash. */
 #define GB_PIECE_BYTES (16ull << 20)
 
 /*
@@ -50,16 +50,17 @@ struct gb_chunk {
 enum gb_residency {
   GB_RESIDENT = 0,  /* chunks cover the span and are mapped */
   GB_UNWRITTEN = 1, /* admitted beyond the local tiers and never touched: no chunks, no content */
-  GB_STORED = 2,    /* the content is on feeders only: no chunks, unmapped */
+  GB_STORED = 2,    /* the content is on feeders or NVMe only: no chunks, unmapped */
 };
 
 /* What the content scan last said about a span. */
 enum gb_scan { GB_SCAN_UNKNOWN = 0, GB_SCAN_CLEAN = 1, GB_SCAN_HIDDEN = 2 };
 
-/* The feeder's copy of one piece. */
+/* The copy of one piece on a feeder or NVMe. */
 struct gb_piece {
   struct gb_digest digest;
-  bool valid; /* digest names what the feeder holds */
+  uint32_t slot; /* of the store, when NVMe keeps the span */
+  bool valid;    /* digest names what the copy holds */
 };
 
 struct gb_slab;
@@ -94,9 +95,9 @@ struct gb_span {
   _Atomic uint64_t interval; /* learned ticks between uses; 0: not known */
   _Atomic uint32_t lost;     /* the feeder that held a copy is gone */
   char lost_feeder[64];      /* valid once lost is set */
-  bool placed;               /* feeders hold room for this span */
+  bool placed;               /* keeper holds room for this span */
   bool going;                /* freed by the program; only its feeder room is left to drop */
-  enum gb_tier feeder_tier;
+  enum gb_tier keeper;       /* a feeder's tier, or GB_TIER_T3 */
   char feeder[64];
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
 };

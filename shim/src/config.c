@@ -116,6 +116,14 @@ static void read_report(void) {
   }
 }
 
+static void read_nvme(void) {
+  config.nvme_budget = UINT64_MAX;
+  config.nvme_writes_per_day = UINT64_MAX;
+  read_path("GREENBOOST_NVME_DIR", config.nvme_dir);
+  read_size("GREENBOOST_NVME_BUDGET", &config.nvme_budget);
+  read_size("GREENBOOST_NVME_WRITES_PER_DAY", &config.nvme_writes_per_day);
+}
+
 static void read_all(void) {
   config.disabled = is("GREENBOOST_DISABLE", "1");
   config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
@@ -123,6 +131,7 @@ static void read_all(void) {
   config.ram_budget = UINT64_MAX;
   read_size("GREENBOOST_VRAM_BUDGET", &config.vram_budget);
   read_size("GREENBOOST_RAM_BUDGET", &config.ram_budget);
+  read_nvme();
   read_path("GREENBOOST_STATS_FILE", config.stats_file);
   read_socket();
   read_staging();

@@ -22,6 +22,9 @@ struct gb_config {
   uint64_t extend_bytes; /* GREENBOOST_REPORT=extend=SIZE: at most this much more; else UINT64_MAX */
   uint64_t vram_budget;           /* bytes of each device; UINT64_MAX: what the device has */
   uint64_t ram_budget;            /* bytes; UINT64_MAX: what the agent (or this machine) grants */
+  uint64_t nvme_budget;           /* GREENBOOST_NVME_BUDGET; UINT64_MAX: the store chooses */
+  uint64_t nvme_writes_per_day;   /* bytes; UINT64_MAX: the store chooses */
+  char nvme_dir[GB_PATH_BYTES];   /* GREENBOOST_NVME_DIR; empty: no T3 */
   uint64_t arena_base;            /* the address tried first */
   uint64_t arena_bytes;           /* of each device */
   enum gb_staging_mode staging;

@@ -12,14 +12,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "away.h"
 #include "config.h"
 #include "context.h"
 #include "gate.h"
 #include "lock.h"
-#include "remote.h"
+#include "nvme.h"
 #include "report.h"
 #include "stage.h"
 #include "room.h"
+#include "store.h"
 #include "victim.h"
 
 #define SLOW_GATED 1u
@@ -33,11 +35,17 @@ static _Atomic uint32_t sticky;     /* CUresult */
 /* ---- state ---- */
 
 void gb_gated_start(void) {
-  if (!gb_config()->gated) return;
+  if (!gb_config()->gated) {
+    if (gb_config()->nvme_dir[0] != '\0')
+      gb_log(GB_LOG_WARN, "GREENBOOST_NVME_DIR works with GREENBOOST_OVERCOMMIT=gated only: ignored");
+    return;
+  }
   bool agreed = (gb_client_features() & GB_FEATURE_GATED) != 0;
-  if (gb_arena_size_bytes == 0 || !agreed || !gb_move_start()) {
+  bool away = gb_arena_size_bytes != 0 && (gb_away_start() || agreed);
+  if (!away || !gb_move_start()) {
     gb_event(GB_LOG_WARN, CUDA_SUCCESS, "gated_refused", "overcommit is not in force: %s",
-             gb_arena_size_bytes == 0 ? "there is no arena" : "no agent agreed to it");
+             gb_arena_size_bytes == 0 ? "there is no arena"
+                                      : "no agent agreed to it and there is no NVMe file");
     return;
   }
   mode_on = true;
@@ -49,12 +57,11 @@ bool gb_gated_on(void) {
 }
 
 uint64_t gb_gated_held(void) {
-  return gb_remote_held();
+  return gb_away_held();
 }
 
 uint64_t gb_gated_capacity(void) {
-  uint64_t bytes = 0;
-  return gb_client_limit(GB_TIER_T2R, &bytes) ? bytes : 0;
+  return gb_away_capacity();
 }
 
 CUresult gb_sticky_error(void) {
@@ -68,8 +75,11 @@ static CUresult set_lost(const struct gb_span *span) {
                                               memory_order_acq_rel, memory_order_acquire)) {
     atomic_fetch_or_explicit(&gb_slow_path, SLOW_STICKY, memory_order_release);
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
+    bool nvme = gb_on_nvme(span);
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",
-             "feeder %s is gone with %llu bytes at 0x%llx: this program cannot go on", feeder,
+             "%s %.60s %s %llu bytes at 0x%llx: this program cannot go on",
+             nvme ? "the NVMe file in" : "feeder", nvme ? gb_store_directory() : feeder,
+             nvme ? "does not give back" : "is gone with",
              (unsigned long long)span->bytes, (unsigned long long)span->base);
   }
   return CUDA_ERROR_EXTERNAL_DEVICE;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * gated.h: beyond T1 + T2 (GREENBOOST_OVERCOMMIT=gated): spans are resident whole, stored whole on
- * feeders, or never written; before anything may touch one that is not resident it comes back, with
+ * a feeder or NVMe, or never written; before anything may touch one that is not resident it comes back, with
  * the gate closed.
  */
 #ifndef GB_GATED_H
@@ -18,25 +18,28 @@
   (45ull * 1000000000)      /* for a feeder or an agent that may come back */
 #define GB_OPERANDS_MAX 128 /* distinct ranges of one launch; more: unaccounted */
 
-/* True when the mode is in force: asked for, an arena, an agent that agreed. Any thread. */
+/* True when the mode is in force: asked for, an arena, an agent that agreed or an NVMe file. Any
+ * thread. */
 bool gb_gated_on(void);
 
-/* A span without chunks is admitted if feeders grant room for everything that does not fit locally.
+/* A span without chunks is admitted if feeders and NVMe have room for what does not fit locally.
  * pre: gb_lock. post: on true the span is GB_UNWRITTEN. */
 bool gb_gated_admit(struct gb_span *span);
 /* Makes local room by evicting, for memory that must be resident (slabs). pre: gb_lock. One try:
  * GB_ROOM_AGAIN when the GPU was not idle or a feeder did not answer. */
 enum gb_room { GB_ROOM_MADE, GB_ROOM_NONE, GB_ROOM_AGAIN };
 enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patience_ns);
-/* Ends a span that has no chunks any more: drops its feeder room and releases it (later, when no
+/* Ends a span that has no chunks any more: drops the room that keeps it and releases it (later, when no
  * agent answers). pre: gb_lock. */
 void gb_gated_forget(struct gb_span *span);
 
-/* Enters the mode when it was asked for and the agent agrees. After the first HELLO. */
+/* Enters the mode when it was asked for and the agent agrees or there is an NVMe file. After the first
+ * HELLO. */
 void gb_gated_start(void);
-/* Feeder bytes granted to this process. Any thread. */
+/* Bytes beyond the local tiers secured for this process. Any thread. */
 uint64_t gb_gated_held(void);
-/* Feeder bytes the virtual device counts with: the agent's limit, or 0. Any thread. */
+/* Bytes beyond the local tiers the virtual device counts with: the agent's limit and the NVMe file.
+ * Any thread. */
 uint64_t gb_gated_capacity(void);
 
 #endif

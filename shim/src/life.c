@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "away.h"
 #include "client.h"
 #include "config.h"
 #include "core.h"
@@ -13,6 +14,7 @@
 #include "lock.h"
 #include "report.h"
 #include "stage.h"
+#include "store.h"
 #include "tier.h"
 
 pthread_mutex_t gb_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -47,6 +49,7 @@ static void in_child(void) {
   atomic_store_explicit(&active, false, memory_order_release);
   gb_slow_path = 0;
   gb_client_forked();
+  gb_store_forked();
 }
 
 /* No CUDA here: the driver may be gone already. */
@@ -54,6 +57,7 @@ static void at_exit(void) {
   if (!gb_core_active()) return;
   gb_report_write();
   gb_client_stop();
+  gb_away_stop();
 }
 
 static void start(void) {

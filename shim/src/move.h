@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * move.h: one span between its chunks and its feeders, piece by piece through staging memory. pre
+ * move.h: one span between its chunks and a feeder or NVMe, piece by piece through pinned memory. pre
  * of everything: gb_lock, the gate closed, every context drained: the content stands still.
  */
 #ifndef GB_MOVE_H
@@ -10,13 +10,13 @@
 
 enum gb_moved {
   GB_MOVED = 0,
-  GB_MOVE_NO_ROOM,     /* no feeder (evict) or no local tier (fetch) takes it */
+  GB_MOVE_NO_ROOM,     /* nobody away (evict) or no local tier (fetch) takes it */
   GB_MOVE_UNREACHABLE, /* may work later; nothing changed */
   GB_MOVE_LOST,        /* the bytes are gone for good */
   GB_MOVE_FAILED,      /* the driver failed; nothing changed */
 };
 
-/* Resident -> stored. Only when every piece is safe on a feeder is the span unmapped; on failure it
+/* Resident -> stored. Only when every piece is safe elsewhere is the span unmapped; on failure it
  * stays as it was. */
 enum gb_moved gb_evict(struct gb_span *span);
 /* Stored or unwritten -> resident. On failure it stays as it was. */

@@ -18,30 +18,6 @@ uint64_t gb_remote_held(void) {
   return granted;
 }
 
-static bool movable(const struct gb_span *span) {
-  return span->slab == NULL && !span->going;
-}
-
-/*
- * How much must be granted so that every swap can proceed. Let total be the live bytes, largest the
- * largest range, and overflow = total - local. To bring back one range of B bytes, victims are
- * stored until B fits; just before the last victim v the free room was less than B, so at most
- * total - local + B + v bytes lie on feeders at that moment (B still among them). B and v are at
- * most `largest` each, and never more than everything can be stored.
- */
-static uint64_t needed(uint64_t local_bytes) {
-  uint64_t total = 0;
-  uint64_t largest = 0;
-  for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    if (!movable(span)) continue;
-    total += span->bytes;
-    if (span->bytes > largest) largest = span->bytes;
-  }
-  if (total <= local_bytes) return 0;
-  uint64_t wanted = total - local_bytes + 2 * largest;
-  return wanted < total ? wanted : total;
-}
-
 static bool budget(uint16_t type, uint64_t bytes, bool *unreachable) {
   struct gb_budget request = {.tier = GB_TIER_T2R, .bytes = bytes};
   struct gb_budget_reply reply;
@@ -50,9 +26,8 @@ static bool budget(uint16_t type, uint64_t bytes, bool *unreachable) {
   return status == GB_STATUS_OK;
 }
 
-bool gb_remote_grant(uint64_t local_bytes) {
+bool gb_remote_reserve(uint64_t wanted) {
   bool unreachable = false;
-  uint64_t wanted = needed(local_bytes);
   if (wanted <= granted) return true;
   if (!budget(GB_MSG_GRANT, wanted - granted, &unreachable)) return false;
   granted = wanted;
@@ -64,14 +39,13 @@ bool gb_remote_grant(uint64_t local_bytes) {
 static void drop_copies(const struct gb_span *except, uint64_t bytes) {
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
     if (placed_bytes + bytes <= granted) return;
-    if (span == except || !span->placed || gb_residency(span) != GB_RESIDENT) continue;
+    if (span == except || !gb_on_feeder(span) || gb_residency(span) != GB_RESIDENT) continue;
     gb_remote_drop(span);
   }
 }
 
-void gb_remote_shrink(uint64_t local_bytes) {
+void gb_remote_shrink(uint64_t wanted) {
   bool unreachable = false;
-  uint64_t wanted = needed(local_bytes);
   uint64_t before = granted;
   if (wanted >= before) return;
   granted = wanted;
@@ -88,24 +62,22 @@ static enum gb_status ask_place(struct gb_span *span) {
   enum gb_status status = gb_client_range(GB_MSG_PLACE, &range, &reply, GB_REMOTE_TIMEOUT_MS);
   if (status != GB_STATUS_OK) return status;
   span->placed = true;
-  span->feeder_tier = reply.tier == GB_TIER_T1R ? GB_TIER_T1R : GB_TIER_T2R;
+  span->keeper = reply.tier == GB_TIER_T1R ? GB_TIER_T1R : GB_TIER_T2R;
   memcpy(span->feeder, reply.feeder, sizeof span->feeder);
   placed_bytes += span->bytes;
-  gb_tier_add_feeder(span->feeder_tier, (int64_t)span->bytes);
+  gb_tier_add_away(span->keeper, (int64_t)span->bytes);
   return status;
 }
 
 /* A lost copy still occupies its place in the agent's book: it is dropped there first. */
 static void settle_loss(struct gb_span *span) {
-  if (!atomic_load_explicit(&span->lost, memory_order_acquire) || !span->placed) return;
+  if (!atomic_load_explicit(&span->lost, memory_order_acquire) || !gb_on_feeder(span)) return;
   if (!gb_remote_drop(span)) return;
   atomic_store_explicit(&span->lost, 0, memory_order_release);
 }
 
 enum gb_status gb_remote_place(struct gb_span *span) {
   bool unreachable = false;
-  if (span->pieces == NULL) span->pieces = calloc(gb_piece_count(span), sizeof *span->pieces);
-  if (span->pieces == NULL) return GB_STATUS_CAPACITY;
   settle_loss(span);
   if (span->placed) return GB_STATUS_OK;
   gb_remote_drop_waiting();
@@ -128,7 +100,7 @@ bool gb_remote_drop(struct gb_span *span) {
   /* Any other answer means that the agent holds nothing for it any more. */
   span->placed = false;
   placed_bytes -= span->bytes;
-  gb_tier_add_feeder(span->feeder_tier, -(int64_t)span->bytes);
+  gb_tier_add_away(span->keeper, -(int64_t)span->bytes);
   for (uint32_t i = 0; i < gb_piece_count(span); i++) span->pieces[i].valid = false;
   return true;
 }

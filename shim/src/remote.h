@@ -12,13 +12,16 @@
 
 #define GB_REMOTE_TIMEOUT_MS 15000u
 
-/* Grants so much that any swap among the live spans can proceed. local_bytes: what the
- * local tiers can hold of them. returns: false when feeders have not that much. */
-bool gb_remote_grant(uint64_t local_bytes);
-/* Gives back what the live spans no longer need. */
-void gb_remote_shrink(uint64_t local_bytes);
-/* Room for the span; drops copies that resident spans keep if that is needed. returns:
- * GB_STATUS_OK, GB_STATUS_CAPACITY, GB_STATUS_UNREACHABLE or GB_STATUS_DATA_LOSS. */
+static inline bool gb_on_feeder(const struct gb_span *span) {
+  return span->placed && span->keeper != GB_TIER_T3;
+}
+
+/* So many bytes granted in all. returns: false when feeders have not that much. */
+bool gb_remote_reserve(uint64_t wanted);
+/* Gives back what is granted beyond wanted and not in use. */
+void gb_remote_shrink(uint64_t wanted);
+/* Room for the span; drops copies that resident spans keep if that is needed. pre: span->pieces, not
+ * kept by the NVMe file. returns: GB_STATUS_OK, GB_STATUS_CAPACITY, GB_STATUS_UNREACHABLE or GB_STATUS_DATA_LOSS. */
 enum gb_status gb_remote_place(struct gb_span *span);
 /* Drops the feeder's room. returns: false when nobody answered (the span still counts as placed).
  */

@@ -146,6 +146,8 @@ bool gb_report_take(struct gb_report *report) {
   report->fetch_bytes = counter(GB_COUNT_FETCH_BYTES);
   report->evict_bytes = counter(GB_COUNT_EVICT_BYTES);
   report->clean_drop_bytes = counter(GB_COUNT_CLEAN_DROP_BYTES);
+  report->nvme_read_bytes = counter(GB_COUNT_NVME_READ_BYTES);
+  report->nvme_write_bytes = counter(GB_COUNT_NVME_WRITE_BYTES);
   report->unaccounted_launch_count = counter(GB_COUNT_UNACCOUNTED);
   report->refused_launch_count = counter(GB_COUNT_REFUSED);
   report->stall_micros = counter(GB_COUNT_STALL_NS) / 1000;
@@ -218,6 +220,8 @@ void gb_report_write(void) {
       {"fetchBytes", r.fetch_bytes},
       {"evictBytes", r.evict_bytes},
       {"cleanDropBytes", r.clean_drop_bytes},
+      {"nvmeReadBytes", r.nvme_read_bytes},
+      {"nvmeWriteBytes", r.nvme_write_bytes},
       {"unaccountedLaunchCount", r.unaccounted_launch_count},
       {"refusedLaunchCount", r.refused_launch_count},
       {"stallMicros", r.stall_micros},

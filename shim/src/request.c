@@ -11,9 +11,9 @@
 
 #include "arena.h"
 #include "config.h"
-#include "gated.h"
 #include "link.h"
 #include "lock.h"
+#include "remote.h"
 #include "tier.h"
 #include "wire.h"
 
@@ -263,7 +263,7 @@ bool gb_link_open(int fd) {
   hello.staging_fd = staging;
   hello.staging_bytes = bytes;
   hello.held_bytes[GB_TIER_T2] = gb_t2_held();
-  hello.held_bytes[GB_TIER_T2R] = gb_gated_held();
+  hello.held_bytes[GB_TIER_T2R] = gb_remote_held();
   gb_link.hello_id = ++gb_link.next_request_id;
   send_frame(GB_MSG_HELLO, gb_link.hello_id, &hello, sizeof hello);
   pthread_mutex_unlock(&gb_link.lock);

@@ -4,12 +4,13 @@
 
 #include "room.h"
 
+#include "away.h"
 #include "chunk.h"
 #include "config.h"
 #include "context.h"
 #include "gate.h"
 #include "lock.h"
-#include "remote.h"
+#include "nvme.h"
 #include "stage.h"
 #include "tier.h"
 #include "victim.h"
@@ -68,6 +69,7 @@ enum gb_moved gb_bring(struct gb_span *const *wanted, uint32_t wanted_count, con
     gb_context_pop();
     if (result != GB_MOVED) return result;
   }
+  if (gb_unmapped_count != 0) gb_nvme_ahead();
   return GB_MOVED;
 }
 
@@ -78,14 +80,14 @@ bool gb_gated_admit(struct gb_span *span) {
   atomic_store_explicit(&span->residency, (uint32_t)GB_UNWRITTEN, memory_order_release);
   atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_CLEAN, memory_order_relaxed);
   uint64_t local = gb_local_bytes(span->device);
-  if (span->bytes > local || !gb_remote_grant(local)) {
+  if (span->bytes > local || !gb_away_grant(local)) {
     gb_log(GB_LOG_INFO, "%llu bytes refused: %s", (unsigned long long)span->bytes,
-           span->bytes > local ? "more than all local tiers hold" : "feeders have no room");
+           span->bytes > local ? "more than all local tiers hold" : "neither feeders nor an NVMe file have room");
     return false;
   }
   gb_unmapped_count++;
-  gb_log(GB_LOG_DEBUG, "0x%llx admitted beyond the local tiers, %llu feeder bytes granted",
-         (unsigned long long)span->base, (unsigned long long)gb_remote_held());
+  gb_log(GB_LOG_DEBUG, "0x%llx admitted beyond the local tiers, %llu bytes secured there",
+         (unsigned long long)span->base, (unsigned long long)gb_away_held());
   return true;
 }
 
@@ -110,7 +112,7 @@ void gb_gated_forget(struct gb_span *span) {
   if (gb_residency(span) != GB_RESIDENT) gb_unmapped_count--;
   bool gated = gb_config()->gated;
   CUdevice device = span->device;
-  gb_remote_end(span);
-  if (gated) gb_remote_shrink(gb_local_bytes(device));
+  gb_away_end(span);
+  if (gated) gb_away_shrink(gb_local_bytes(device));
   if (gb_unmapped_count == 0) gb_pool_trim();
 }

@@ -51,7 +51,8 @@ uint32_t gb_store_take(size_t length) {
   uint64_t bytes = count * GB_STORE_UNIT_BYTES;
   if (length == 0 || length > GB_STORE_SLOT_BYTES || !gb_store_ready()) return first;
   pthread_mutex_lock(&gb_store.lock);
-  if (!gb_store.failed && bytes <= gb_store_capacity() - gb_store_used()) {
+  bool open = !gb_store.failed && !gb_store.closing;
+  if (open && bytes <= gb_store_capacity() - gb_store_used()) {
     for (uint64_t i = 0; i < count; i++) {
       uint32_t unit = take_unit();
       gb_store.units[unit].next = first;
@@ -187,8 +188,11 @@ void gb_store_close(void) {
   gb_store.closing = true;
   pthread_mutex_unlock(&gb_store.lock);
   gb_store_move_stop();
+  pthread_mutex_lock(&gb_store.lock);
   atomic_store_explicit(&gb_store.ready, false, memory_order_release);
+  gb_store.fresh = 0; /* who comes late finds no slot */
   bool stuck = gb_store.failed; /* the kernel may still write: its memory and descriptor stay */
+  pthread_mutex_unlock(&gb_store.lock);
   if (!stuck) gb_store_queue_stop();
   gb_crypt_close();
   gb_write_budget_close();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tier.c: the accounts of T1, T2 and the feeders, and who may add to them. */
+/* tier.c: the accounts of T1, T2, the feeders and NVMe, and who may add to them. */
 #include "tier.h"
 
 #include <stdatomic.h>
@@ -19,7 +19,7 @@
 static struct {
   _Atomic uint64_t t1[GB_DEVICES_MAX][GB_ACCOUNT_COUNT];
   _Atomic uint64_t t2[GB_ACCOUNT_COUNT];
-  _Atomic uint64_t feeder[GB_TIER_COUNT];
+  _Atomic uint64_t away[GB_TIER_COUNT];
   _Atomic uint64_t peak[GB_TIER_COUNT];
   _Atomic uint64_t t2_held;
   uint64_t device_total[GB_DEVICES_MAX];
@@ -76,7 +76,7 @@ uint64_t gb_t1_account(CUdevice device, enum gb_account account) {
 }
 
 uint64_t gb_tier_used(enum gb_tier tier) {
-  if (tier == GB_TIER_T1R || tier == GB_TIER_T2R) return load(&tiers.feeder[tier]);
+  if (tier != GB_TIER_T1 && tier != GB_TIER_T2) return load(&tiers.away[tier]);
   return gb_tier_account(tier, GB_ACCOUNT_USED) + gb_tier_account(tier, GB_ACCOUNT_SIDE) +
          gb_tier_account(tier, GB_ACCOUNT_PLAIN) + gb_tier_account(tier, GB_ACCOUNT_STAGE);
 }
@@ -111,8 +111,8 @@ void gb_tier_move(enum gb_tier tier, CUdevice device, enum gb_account from, enum
   gb_tier_add(tier, device, to, bytes);
 }
 
-void gb_tier_add_feeder(enum gb_tier tier, int64_t bytes) {
-  atomic_fetch_add_explicit(&tiers.feeder[tier], (uint64_t)bytes, memory_order_relaxed);
+void gb_tier_add_away(enum gb_tier tier, int64_t bytes) {
+  atomic_fetch_add_explicit(&tiers.away[tier], (uint64_t)bytes, memory_order_relaxed);
   note_peak(tier);
 }
 

@@ -62,8 +62,8 @@ uint64_t gb_tier_account(enum gb_tier tier, enum gb_account account);
 uint64_t gb_tier_used(enum gb_tier tier);
 uint64_t gb_tier_peak(enum gb_tier tier);
 
-/* Feeder bytes: placed ranges. Counts T1R and T2R; any thread may read with gb_tier_used. */
-void gb_tier_add_feeder(enum gb_tier tier, int64_t bytes);
+/* Placed ranges: bytes of T1R, T2R and T3; any thread may read with gb_tier_used. */
+void gb_tier_add_away(enum gb_tier tier, int64_t bytes);
 
 #define GB_GRANT_TIMEOUT_MS 5000u
 

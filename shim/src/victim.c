@@ -10,6 +10,10 @@ uint64_t gb_tick(void) {
   return 1 + atomic_fetch_add_explicit(&ticks, 1, memory_order_relaxed);
 }
 
+uint64_t gb_now_tick(void) {
+  return atomic_load_explicit(&ticks, memory_order_relaxed);
+}
+
 void gb_used_at(struct gb_span *span, uint64_t tick) {
   uint64_t last = atomic_exchange_explicit(&span->last_use, tick, memory_order_relaxed);
   /* Uses right after each other belong to one visit; the interval is from visit to visit. */
@@ -34,7 +38,7 @@ uint64_t gb_predict(const struct gb_span *span, uint64_t now) {
 struct gb_span *gb_victim(CUdevice device, const uint64_t *keep, uint32_t keep_count) {
   struct gb_span *best = NULL;
   uint64_t best_next = 0;
-  uint64_t now = atomic_load_explicit(&ticks, memory_order_relaxed);
+  uint64_t now = gb_now_tick();
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
     if (span->slab != NULL || span->going || gb_residency(span) != GB_RESIDENT ||
         span->device != device)

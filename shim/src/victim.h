@@ -11,6 +11,8 @@
 
 /* Next tick; every bracketed access is one. Any thread. */
 uint64_t gb_tick(void);
+/* The present tick. Any thread. */
+uint64_t gb_now_tick(void);
 /* The span is used at the tick. Any thread inside the gate. */
 void gb_used_at(struct gb_span *span, uint64_t tick);
 /* Predicted tick of the next use, given the present one. */

@@ -29,7 +29,7 @@ uint64_t gb_now_ns(void) {
 uint64_t gb_t2_held(void) {
   return 0;
 }
-uint64_t gb_gated_held(void) {
+uint64_t gb_remote_held(void) {
   return 0;
 }
 bool gb_report_take(struct gb_report *report) {
