@@ -302,7 +302,7 @@ static void a_shared_object_is_a_module(void) {
   }
   CHECK_EQUAL(cuLibraryLoadFromFile(&library, path, NULL, NULL, 0, NULL, NULL, 0), CUDA_SUCCESS);
   CHECK_EQUAL(cuLibraryGetKernelCount(&count, library), CUDA_SUCCESS);
-  CHECK_EQUAL(count, 1);
+  CHECK_EQUAL(count, 2);
   CHECK_EQUAL(cuLibraryGetKernel(&add, library, "count_up"), CUDA_SUCCESS);
   CHECK_EQUAL(cuKernelGetFunction(&function, add), CUDA_SUCCESS);
   CHECK_EQUAL(cuLibraryGetGlobal(&counter, &bytes, library, "counter"), CUDA_SUCCESS);
