@@ -38,7 +38,8 @@ struct gb_chunk {
   uint32_t unit;       /* in the learned order, + 1; 0: never touched */
   uint32_t slot;       /* of the hash taken when the frame was filled, + 1; 0: none */
   uint32_t touched;    /* tick of the last touch (stage.c) */
-  uint32_t gap;        /* ticks between the last two */
+  uint32_t gaps[4];    /* ticks between the last touches, newest first */
+  int8_t regular;      /* how far the gaps repeat: 0 and more, they do */
   enum gb_tier tier;   /* GB_TIER_T1 or GB_TIER_T2 */
   enum gb_hint hint;   /* the program's */
   bool fresh;          /* brought by staging and not touched yet */

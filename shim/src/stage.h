@@ -29,10 +29,11 @@
  * named; of smaller spans, to the end. */
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
-/* A chunk touched again within so many touches is hot: it stays in VRAM and does not enter the order,
- * which would otherwise be made of activations. The heat ends after as many touches without it. */
+/* What does not come round regularly (activations, growing caches) is no part of the order: a chunk
+ * touched again within so many touches, or after gaps that do not repeat. It stays in VRAM until it
+ * has not been touched for the second number. */
 #define GB_STAGE_HOT_TOUCHES 64u
-#define GB_STAGE_HEAT_TOUCHES 1024u
+#define GB_STAGE_HEAT_TOUCHES 16384u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
  * queue may be long; but once the program uses what can wait for later work (stream memory
  * operations, host callbacks, collectives), or a wait was in vain, little, growing when work was only

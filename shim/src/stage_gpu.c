@@ -31,9 +31,6 @@ struct words {
   _Atomic uint32_t copied;    /* everything of this epoch is done */
   _Atomic uint32_t opened;    /* the gate is open again for this epoch */
   _Atomic uint64_t written;   /* bytes written back, of all devices */
-  uint64_t filled;            /* the kernel's own sum of what arrived */
-  uint64_t zeros[2];          /* two hashes that differ: the fill copies always */
-  uint64_t ones[2];
 };
 
 struct gpu {
@@ -77,7 +74,6 @@ static bool have_words(void) {
   }
   memset(host, 0, sizeof *words);
   words = host;
-  words->ones[0] = words->ones[1] = UINT64_MAX;
   return true;
 }
 
@@ -172,19 +168,11 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
                                 gpu->kernels, params, NULL);
 }
 
-/* Copies by a kernel, not by the copy engine: the driver's own updates of page tables wait behind
- * the engine's copies, and remapping is what the switch takes longest for. */
+/* By the copy engine: unmapping waits for kernels that run, not for copies. */
 static CUresult submit_arriving(const struct gpu *gpu, const struct gb_remap *remap,
-                                CUdeviceptr home, uint32_t number, CUevent event) {
-  CUdeviceptr frame = remap->frame.alias;
-  CUdeviceptr zeros = word(offsetof(struct words, zeros));
-  CUdeviceptr ones = word(offsetof(struct words, ones));
-  CUdeviceptr cancelled = word(offsetof(struct words, cancelled));
-  CUdeviceptr filled = word(offsetof(struct words, filled));
-  uint64_t count = remap->bytes / 8;
-  void *params[] = {&home, &frame, &count, &zeros, &ones, &cancelled, &number, &filled};
-  CUresult result = gb_real.cuLaunchKernel(gpu->write_back, WRITE_BLOCKS, 1, 1, GB_FRAME_BLOCK, 1, 1,
-                                           0, gpu->copies, params, NULL);
+                                CUdeviceptr home, CUevent event) {
+  CUresult result =
+      gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, home, remap->bytes, gpu->copies);
   return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->copies) : result;
 }
 
@@ -198,7 +186,7 @@ static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, 
     const struct gb_remap *remap = &work->remaps[i];
     const struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
     if (remap->arrives)
-      result = submit_arriving(gpu, remap, chunk->home_alias, number, gpu->events[arriving++]);
+      result = submit_arriving(gpu, remap, chunk->home_alias, gpu->events[arriving++]);
     else
       result = submit_leaving(gpu, remap, chunk->alias, number);
   }

@@ -66,20 +66,43 @@ void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
 
 /* ---- heat ---- */
 
+#define REGULAR_MAX 8
+#define REGULAR_MIN (-8)
+
 static uint32_t tick;
 
 static bool is_hot(const struct gb_chunk *chunk) {
-  return chunk->gap != 0 && chunk->gap < GB_STAGE_HOT_TOUCHES &&
-         tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+  bool irregular = chunk->regular < 0 ||
+                   (chunk->gaps[0] != 0 && chunk->gaps[0] < GB_STAGE_HOT_TOUCHES);
+  return irregular && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+}
+
+/* A chunk that is used several times in a cycle has as many gaps, in turn. */
+static bool gap_repeats(const struct gb_chunk *chunk, uint32_t gap) {
+  uint32_t slack = gap / 32 > 16 ? gap / 32 : 16;
+  for (int i = 0; i < 4; i++) {
+    uint32_t known = chunk->gaps[i];
+    if (known == 0 || (gap + slack >= known && gap <= known + slack)) return true;
+  }
+  return false;
+}
+
+static void note_gap(struct gb_chunk *chunk, uint32_t gap) {
+  int regular = chunk->regular + (gap_repeats(chunk, gap) ? 1 : -2);
+  if (regular > REGULAR_MAX) regular = REGULAR_MAX;
+  if (regular < REGULAR_MIN) regular = REGULAR_MIN;
+  chunk->regular = (int8_t)regular;
+  memmove(chunk->gaps + 1, chunk->gaps, 3 * sizeof chunk->gaps[0]);
+  chunk->gaps[0] = gap;
 }
 
 void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
   struct gb_chunk *c = &span->chunks[chunk];
   tick++;
   gb_stage_set_fresh(c, false);
-  c->gap = c->touched == 0 ? 0 : tick - c->touched;
+  if (c->touched != 0) note_gap(c, tick - c->touched);
   c->touched = tick;
-  if (c->gap != 0 && c->gap < GB_STAGE_HOT_TOUCHES) return;
+  if (c->regular < 0 || (c->gaps[0] != 0 && c->gaps[0] < GB_STAGE_HOT_TOUCHES)) return;
   uint32_t unit = gb_stage_unit_of(span, chunk);
   if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
 }
