@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An unmodified CuPy program: many arrays, element-wise kernels, a raw kernel with a pointer offset, reductions."""
+"""An unmodified CuPy program: many arrays, element-wise kernels, a raw kernel with a pointer offset, reductions.
+The argument: how many rounds (3)."""
 import hashlib
 import json
+import sys
 
 import cupy as cp
 
-COUNT, WORDS, STEPS = 24, 16 << 20, 3
+COUNT, WORDS, STEPS = 24, 16 << 20, int(sys.argv[1]) if len(sys.argv) > 1 else 3
 
 blend = cp.RawKernel(
     r"""

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An unmodified JAX program: a stack of dense layers kept as separate arrays, jitted, a few training-like steps."""
+"""An unmodified JAX program: a stack of dense layers kept as separate arrays, jitted, a few
+training-like steps (3, or as many as the argument says)."""
 import hashlib
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-SIZE, LAYERS, STEPS = 6144, 16, 3
+SIZE, LAYERS, STEPS = 6144, 16, int(sys.argv[1]) if len(sys.argv) > 1 else 3
 
 
 @jax.jit
