@@ -30,9 +30,10 @@
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
 /* What does not come round regularly (activations, growing caches) is no part of the order: a chunk
- * touched again within so many touches, or after gaps that do not repeat. It stays in VRAM until it
- * has not been touched for the second number. */
-#define GB_STAGE_HOT_TOUCHES 64u
+ * touched again within so many touches (an eighth of the chunks there are, in these limits), or after
+ * gaps that do not repeat. It stays in VRAM until it has not been touched for the last number. */
+#define GB_STAGE_HOT_TOUCHES_MIN 4u
+#define GB_STAGE_HOT_TOUCHES_MAX 64u
 #define GB_STAGE_HEAT_TOUCHES 16384u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
  * queue may be long; but once the program uses what can wait for later work (stream memory

@@ -71,10 +71,16 @@ void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
 
 static uint32_t tick;
 
+/* Not a step of the cycle. */
+static bool is_irregular(const struct gb_chunk *chunk) {
+  uint32_t near = (unit_count - free_unit_count) / 8;
+  if (near < GB_STAGE_HOT_TOUCHES_MIN) near = GB_STAGE_HOT_TOUCHES_MIN;
+  if (near > GB_STAGE_HOT_TOUCHES_MAX) near = GB_STAGE_HOT_TOUCHES_MAX;
+  return chunk->regular < 0 || (chunk->gaps[0] != 0 && chunk->gaps[0] < near);
+}
+
 static bool is_hot(const struct gb_chunk *chunk) {
-  bool irregular = chunk->regular < 0 ||
-                   (chunk->gaps[0] != 0 && chunk->gaps[0] < GB_STAGE_HOT_TOUCHES);
-  return irregular && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+  return is_irregular(chunk) && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
 }
 
 /* A chunk that is used several times in a cycle has as many gaps, in turn. */
@@ -102,7 +108,7 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
   gb_stage_set_fresh(c, false);
   if (c->touched != 0) note_gap(c, tick - c->touched);
   c->touched = tick;
-  if (c->regular < 0 || (c->gaps[0] != 0 && c->gaps[0] < GB_STAGE_HOT_TOUCHES)) return;
+  if (is_irregular(c)) return;
   uint32_t unit = gb_stage_unit_of(span, chunk);
   if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
 }
