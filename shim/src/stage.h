@@ -30,10 +30,9 @@
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
 /* What does not come round regularly (activations, growing caches) is no part of the order: a chunk
- * touched again within so many touches (an eighth of the chunks there are, in these limits), or after
- * gaps that do not repeat. It stays in VRAM until it has not been touched for the last number. */
-#define GB_STAGE_HOT_TOUCHES_MIN 4u
-#define GB_STAGE_HOT_TOUCHES_MAX 64u
+ * touched again within this part of the chunks' mean gap, or after gaps that do not repeat. It stays
+ * in VRAM until it has not been touched for so many. */
+#define GB_STAGE_HOT_PART 8u
 #define GB_STAGE_HEAT_TOUCHES 16384u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
  * queue may be long; but once the program uses what can wait for later work (stream memory
@@ -82,6 +81,11 @@ void gb_stage_settle_for_capture(void);
 void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk);
 /* pre: gb_lock, the context current, gb_stage_finish. */
 void gb_stage_context_going(CUcontext context);
+/* Moves chunks out of VRAM, for memory that can live nowhere else: `bytes` of it, or as far as the
+ * tiers and pins allow. Only while something overflows already: every call passes the gate then. One
+ * try: the GPU may not become idle in time. pre: gb_lock, a context of the device current, not inside
+ * the gate. returns: whether a switch was made and has ended; ask for the room again. */
+bool gb_stage_vacate(CUdevice device, uint64_t bytes);
 /* A stream's handle may be reused. */
 void gb_stage_stream_going(CUstream stream);
 
@@ -114,6 +118,8 @@ void gb_stage_divide(CUdevice device);
 /* Fills the switch: what comes (frames not taken yet) and what goes. returns: false when there is
  * nothing to do. */
 bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan);
+/* Fills the switch with what goes when `bytes` of VRAM are wanted for something else. */
+bool gb_stage_plan_room(CUdevice device, uint64_t bytes, struct gb_switch *plan);
 /* Frames this device should have. */
 uint64_t gb_stage_frames_wanted(CUdevice device);
 /* Calls the function for each chunk that the named place covers. */

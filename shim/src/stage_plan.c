@@ -52,30 +52,21 @@ uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk) {
   return unit;
 }
 
-void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
-  if (chunk->unit != 0) {
-    uint32_t unit = chunk->unit - 1;
-    if (order != NULL) gb_order_forget(order, unit);
-    units[unit].span = NULL;
-    free_units[free_unit_count++] = unit;
-    chunk->unit = 0;
-  }
-  gb_stage_set_fresh(chunk, false);
-  gb_home_drop(span, chunk);
-}
-
 /* ---- heat ---- */
 
 #define REGULAR_MAX 8
 #define REGULAR_MIN (-8)
 
+#define GAP_MAX (1u << 20) /* a chunk that was left for long must not outweigh all others */
+
 static uint32_t tick;
+/* The last gap of every chunk that has one: their sum and number. */
+static uint64_t gap_sum;
+static uint32_t gap_count;
 
 /* Not a step of the cycle. */
 static bool is_irregular(const struct gb_chunk *chunk) {
-  uint32_t near = (unit_count - free_unit_count) / 8;
-  if (near < GB_STAGE_HOT_TOUCHES_MIN) near = GB_STAGE_HOT_TOUCHES_MIN;
-  if (near > GB_STAGE_HOT_TOUCHES_MAX) near = GB_STAGE_HOT_TOUCHES_MAX;
+  uint64_t near = gap_count == 0 ? 0 : gap_sum / gap_count / GB_STAGE_HOT_PART;
   return chunk->regular < 0 || (chunk->gaps[0] != 0 && chunk->gaps[0] < near);
 }
 
@@ -94,12 +85,22 @@ static bool gap_repeats(const struct gb_chunk *chunk, uint32_t gap) {
 }
 
 static void note_gap(struct gb_chunk *chunk, uint32_t gap) {
+  if (gap > GAP_MAX) gap = GAP_MAX;
+  gap_sum += (uint64_t)gap - chunk->gaps[0];
+  if (chunk->gaps[0] == 0) gap_count++;
   int regular = chunk->regular + (gap_repeats(chunk, gap) ? 1 : -2);
   if (regular > REGULAR_MAX) regular = REGULAR_MAX;
   if (regular < REGULAR_MIN) regular = REGULAR_MIN;
   chunk->regular = (int8_t)regular;
   memmove(chunk->gaps + 1, chunk->gaps, 3 * sizeof chunk->gaps[0]);
   chunk->gaps[0] = gap;
+}
+
+static void forget_gap(struct gb_chunk *chunk) {
+  if (chunk->gaps[0] == 0) return;
+  gap_sum -= chunk->gaps[0];
+  gap_count--;
+  chunk->gaps[0] = 0;
 }
 
 void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
@@ -125,6 +126,19 @@ void gb_stage_set_fresh(struct gb_chunk *chunk, bool fresh) {
   if (chunk->fresh == fresh) return;
   chunk->fresh = fresh;
   unused_bytes += fresh ? chunk->bytes : -chunk->bytes;
+}
+
+void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
+  if (chunk->unit != 0) {
+    uint32_t unit = chunk->unit - 1;
+    if (order != NULL) gb_order_forget(order, unit);
+    units[unit].span = NULL;
+    free_units[free_unit_count++] = unit;
+    chunk->unit = 0;
+  }
+  gb_stage_set_fresh(chunk, false);
+  forget_gap(chunk);
+  gb_home_drop(span, chunk);
 }
 
 /* ---- what a named place covers ---- */
@@ -395,5 +409,12 @@ bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_swit
   uint64_t left = room - bytes;
   uint64_t goal = excess + (left < wanted ? wanted - left : 0);
   if (goal > 0) add_victims(touch, device, plan, goal, horizon);
+  return plan->count > 0;
+}
+
+bool gb_stage_plan_room(CUdevice device, uint64_t bytes, struct gb_switch *plan) {
+  static const struct gb_touch nothing;
+  *plan = (struct gb_switch){.device = device};
+  add_victims(&nothing, device, plan, bytes, 0);
   return plan->count > 0;
 }
