@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GPUs of this machine and their memory, as the driver and NVML tell it.
-import { GbError } from '../../proto/base/errors.js';
 import { listNvmlMemory } from '../nvml/memory.js';
+import { attribute, int } from './attributes.js';
 import { loadCuda, type CudaFfi } from './ffi.js';
 import { formatUuid } from './uuid.js';
 
@@ -35,23 +35,6 @@ const ATTRIBUTE_VMM = 102;
 const ATTRIBUTE_HOST_NUMA_VMM = 141;
 const NAME_BYTES = 256;
 const GPUS_MAX = 64;
-/** Attributes a driver does not know yet count as absent. */
-const INVALID_VALUE = 1;
-
-async function int(call: (out: Buffer) => Promise<void>): Promise<number> {
-  const out = Buffer.alloc(4);
-  await call(out);
-  return out.readInt32LE(0);
-}
-
-async function attribute(ffi: CudaFfi, which: number, device: number): Promise<number> {
-  try {
-    return await int((out) => ffi.cuDeviceGetAttribute(out, which, device));
-  } catch (reason) {
-    if (reason instanceof GbError && reason.details['cuResult'] === INVALID_VALUE) return 0;
-    throw reason;
-  }
-}
 
 async function describe(
   ffi: CudaFfi,

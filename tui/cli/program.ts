@@ -146,6 +146,31 @@ function addProfiles(program: Command): void {
   example(profiles, 'greenboost profiles', 'greenboost run --profile jax -- python train.py');
 }
 
+function addPlan(program: Command): void {
+  const plan = program
+    .command('plan')
+    .helpGroup(GROUPS.use)
+    .description(
+      'what of a model fits where on this machine, how fast, and whether to do otherwise',
+    )
+    .argument('[model]', 'a .gguf, a .safetensors, its index, or the folder they lie in')
+    .option('--bytes <size>', 'weights of which only the size is known')
+    .option('--context <tokens>', 'tokens of context (default: what the model has, at most 8192)')
+    .option('--vram <size>', 'plan for this much VRAM (default: what the GPU has)')
+    .option('--ram <size>', 'plan for this much RAM (default: what is available)')
+    .option('--gpu-index <n>', 'which GPU', '0')
+    .addOption(new Option('--gpu <driver>', 'whose GPU').choices(['cuda', 'sim', 'none']))
+    .addOption(jsonOption())
+    .action(async (model, options) =>
+      (await import('./commands/plan.js')).showPlan(model, options),
+    );
+  example(
+    plan,
+    'greenboost plan model-Q4_K_M.gguf --context 8192',
+    'greenboost plan --bytes 13GiB --vram 8GiB --json',
+  );
+}
+
 function addLook(program: Command): void {
   const status = program
     .command('status')
@@ -302,6 +327,7 @@ export function createProgram(): Command {
   addFeed(program);
   addUse(program);
   addProfiles(program);
+  addPlan(program);
   addLook(program);
   addKeys(program);
   addServices(program);
