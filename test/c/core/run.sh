@@ -9,13 +9,14 @@ shim=$(realpath "$2")
 cd "$(dirname "$0")/../../.."
 out=build/test/core
 work=$(mktemp -d "${TMPDIR:-/tmp}/gbcore.XXXXXX")
+nvme_dir=$(mktemp -d "$PWD/$out/nvme.XXXXXX") # direct I/O: a temporary folder may lie in memory
 agent_pid=
 runs=0
 failed_runs=0
 failed=0
 finish() {
   [ -n "$agent_pid" ] && kill "$agent_pid" 2>/dev/null
-  rm -rf "$work"
+  rm -rf "$work" "$nvme_dir"
 }
 trap finish EXIT
 
@@ -118,7 +119,7 @@ plain_form() {
 }
 
 agent_start() {
-  "$out/agent" "$GREENBOOST_SOCKET" 32 512 "$@" >"$work/agent" &
+  "$out/agent" "$GREENBOOST_SOCKET" 32 "${feeder_mib:-512}" "$@" >"$work/agent" &
   agent_pid=$!
   for _ in $(seq 100); do [ -S "$GREENBOOST_SOCKET" ] && return; sleep 0.05; done
   fail "the test agent did not start"
@@ -153,6 +154,49 @@ lossy() { # lossy NAME FAULT: the program must end with the sticky error
   expect "$1: error 911" "$(figure stickyCudaError) == 911"
 }
 
+nvme() { # nvme NAME SEED STEPS THREADS LARGEST: T3 alone, nobody listens on the socket
+  program "$1" "$2" "$3" "$4" "${live:-110}" "$5"
+  expect "$1: the file held bytes" "$(figure nvmePeakBytes) > 0 && $(figure feederRamPeakBytes) == 0"
+  expect "$1: bytes moved" "$(figure nvmeReadBytes) > 0 && $(figure nvmeWriteBytes) > 0"
+  expect "$1: budgets" "$(figure vramPeakBytes) <= 33554432 && $(figure ramPeakBytes) <= 33554432"
+  expect "$1: nothing is left" "$(figure allocationCount) == 0 && $(figure nvmeUsedBytes) == 0"
+  expect "$1: no name is left" "$(find "$nvme_dir" -name '.greenboost-*' ! -name '*-writes-*' | wc -l) == 0"
+}
+
+# Writes noise over the nameless file of the process that has one in our folder, until it ends.
+spoil_file() {
+  local link
+  for _ in $(seq 300); do
+    for link in /proc/[0-9]*/fd/*; do
+      [[ $(readlink "$link" 2>/dev/null) == "$nvme_dir"/* ]] || continue
+      sleep 0.3
+      while dd if=/dev/urandom of="$link" bs=1M count=48 conv=notrunc status=none 2>/dev/null; do :; done
+      return
+    done
+    sleep 0.02
+  done
+}
+
+nvme_runs() {
+  export GREENBOOST_NVME_DIR=$nvme_dir GREENBOOST_NVME_BUDGET=512MiB GREENBOOST_NVME_WRITES_PER_DAY=1TiB
+  nvme "NVMe, 1 thread" 41 "$steps" 1 16
+  nvme "NVMe, 8 threads" 42 "$((steps / 5))" 8 8
+  expect "clean ranges were not written" "$(figure cleanDropBytes) > 0"
+  live=72 nvme "NVMe, hidden pointers" 47 "$((steps / 2))" 1 8
+  GREENBOOST_NVME_BUDGET=40MiB feeder_mib=40 gated "NVMe and a feeder" 43 "$((steps / 2))" 4 8
+  expect "both held bytes" "$(figure nvmePeakBytes) > 0 && $(figure nvmeUsedBytes) == 0"
+  rm -f "$nvme_dir"/.greenboost-writes-*
+  GREENBOOST_NVME_WRITES_PER_DAY=96MiB program "NVMe, few writes a day" 44 "$((steps / 4))" 1 110 16
+  expect "they are kept to" "$(figure nvmeWriteBytes) > 0 && $(figure nvmeWriteBytes) <= 100663296"
+  expect "calls that need more are refused" "$(figure refusedLaunchCount) > 0 && $(figure stickyCudaError) == 0"
+  rm -f "$nvme_dir"/.greenboost-writes-*
+  spoil_file &
+  program "NVMe, wrong bytes" 45 "$((steps * 10))" 1 110 16 loss
+  expect "wrong bytes: error 911" "$(figure stickyCudaError) == 911"
+  wait $!
+  unset GREENBOOST_NVME_DIR GREENBOOST_NVME_BUDGET GREENBOOST_NVME_WRITES_PER_DAY
+}
+
 if [ "$variant" = plain ]; then
   runs=1
   "$out/unit" || fail "the pure parts"
@@ -175,6 +219,7 @@ expect "the fault happened" "$(agent_figure away) > 0"
 lossy "gated, feeder lost" lose=20 1
 lossy "gated, feeder lost, 8 threads" lose=20 8
 lossy "gated, wrong bytes" flip=15 1
+nvme_runs
 settle
 echo "$((runs - failed_runs)) passed, $failed_runs failed"
 [ $failed_runs = 0 ]
