@@ -50,12 +50,32 @@ static CUdevice current_device(void) {
   return device;
 }
 
+/* The GPU has to become idle for a moment before chunks can leave VRAM: tries, then gives up. */
+#define VACATE_TRIES 40
+#define VACATE_PAUSE_NS (20 * GB_MS)
+
+/* pre: gb_lock; given up between tries. */
+static bool t1_room(CUdevice device, uint64_t bytes) {
+  for (int i = 0; i < VACATE_TRIES; i++) {
+    uint64_t room = gb_t1_side_room(device, bytes);
+    if (room >= bytes) return true;
+    uint64_t used = gb_t1_account(device, GB_ACCOUNT_USED);
+    if (used == 0 || bytes - room > used || gb_live_captures != 0) return false;
+    if (gb_stage_vacate(device, bytes - room)) continue;
+    if (gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) == 0) return false;
+    pthread_mutex_unlock(&gb_lock);
+    gb_sleep_ns(VACATE_PAUSE_NS);
+    pthread_mutex_lock(&gb_lock);
+  }
+  return false;
+}
+
 CUresult gb_side_reserve(enum gb_side_kind kind, uint64_t bytes) {
   if (kind == GB_SIDE_PINNED || !gb_core_active()) return CUDA_SUCCESS;
   enum gb_tier tier = tier_of(kind);
   CUdevice device = current_device();
   pthread_mutex_lock(&gb_lock);
-  bool room = tier == GB_TIER_T2 ? gb_t2_acquire(bytes) : gb_t1_side_room(device, bytes) >= bytes;
+  bool room = tier == GB_TIER_T2 ? gb_t2_acquire(bytes) : t1_room(device, bytes);
   if (room) gb_tier_add(tier, device, GB_ACCOUNT_SIDE, (int64_t)bytes);
   pthread_mutex_unlock(&gb_lock);
   return room ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;

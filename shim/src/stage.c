@@ -311,6 +311,22 @@ void gb_stage_switch(const struct gb_touch *touch) {
   gb_report_add(GB_COUNT_STALL_NS, gb_now_ns() - began);
 }
 
+bool gb_stage_vacate(CUdevice device, uint64_t bytes) {
+  CUcontext context = NULL;
+  bool staging = (gb_slow_path & GB_SLOW_STAGING) != 0 && gb_live_captures == 0;
+  if (!staging || gb_real.cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == NULL) return false;
+  if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS) || !gb_stage_gpu_ready(device, context))
+    return false;
+  pthread_mutex_lock(&gb_stage_lock);
+  bool planned = gb_stage_plan_room(device, bytes, &current);
+  pthread_mutex_unlock(&gb_stage_lock);
+  if (!planned) return false;
+  prepare(&current);
+  qsort(current.remaps, current.count, sizeof current.remaps[0], by_address);
+  if (current.count == 0 || !submit()) return false;
+  return settle_within(gb_now_ns() + GB_STAGE_WAIT_NS);
+}
+
 /* ---- pins and hints ---- */
 
 static void mark_hint(struct gb_span *span, uint32_t chunk, void *context) {
