@@ -28,7 +28,7 @@ host = np.arange(WORDS, dtype=np.uint32)
 arrays = [cuda.to_device(host + np.uint32(i), stream=stream) for i in range(COUNT)]
 for step in range(ROUNDS):
     for i in range(COUNT):
-        mix[512, 256, stream](arrays[(i + 1) % COUNT], arrays[i], np.uint32(step))
+        mix[512, 256, stream](arrays[(i + COUNT // 2) % COUNT], arrays[i], np.uint32(step))
 digest = hashlib.sha256()
 for array in arrays:
     out = cuda.to_device(np.zeros(1, dtype=np.uint64), stream=stream)

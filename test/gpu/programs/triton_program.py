@@ -37,7 +37,7 @@ size = 1024
 out = torch.zeros(size, size, dtype=torch.int32, device="cuda")
 for step in range(ROUNDS):
     for i in range(COUNT):
-        mix[(triton.cdiv(WORDS, 1024),)](arrays[(i + 1) % COUNT], arrays[i], WORDS, step, BLOCK=1024)
+        mix[(triton.cdiv(WORDS, 1024),)](arrays[(i + COUNT // 2) % COUNT], arrays[i], WORDS, step, BLOCK=1024)
     narrow = arrays[step % COUNT].view(torch.int8)
     product[(size // 64, size // 64)](out, narrow, narrow[size * size:], size, BLOCK=64)
     arrays[(step + 3) % COUNT][: size * size] ^= out.flatten()

@@ -38,15 +38,15 @@ int main() {
   CUdeviceptr words = CUdeviceptr(signals);  // Words of arena memory are waited for too.
   for (int round = 1; round <= ROUNDS; round++) {
     for (int i = 0; i < COUNT / 2; i++) {
-      mix<<<BLOCKS, THREADS, 0, first>>>(chunks.at[i + 1], chunks.at[i], chunks.words, round);
+      mix<<<BLOCKS, THREADS, 0, first>>>(chunks.across(i), chunks.at[i], chunks.words, round);
       if (i == 2) RT(cudaLaunchHostFunc(first, note, (void *)uintptr_t(round * 10 + i)));
       if (i == 4) RT(cudaStreamAddCallback(first, note_status, (void *)uintptr_t(round * 10 + i), 0));
     }
     // The second stream goes on when the first has written its word, in memory of the arena.
     CU(cuStreamWriteValue32(first, words, round, 0));
     CU(cuStreamWaitValue32(second, words, round, CU_STREAM_WAIT_VALUE_GEQ));
-    for (int i = COUNT / 2; i < COUNT - 1; i++)
-      mix<<<BLOCKS, THREADS, 0, second>>>(chunks.at[i + 1], chunks.at[i], chunks.words, round);
+    for (int i = COUNT / 2; i < COUNT; i++)
+      mix<<<BLOCKS, THREADS, 0, second>>>(chunks.across(i), chunks.at[i], chunks.words, round);
     // And the first again when the second has, both words in one batch.
     CUstreamBatchMemOpParams operations[2]{};
     operations[0].writeValue.operation = CU_STREAM_MEM_OP_WRITE_VALUE_32;

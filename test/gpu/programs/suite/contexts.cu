@@ -65,7 +65,7 @@ static u64 work(u32 seed) {
         CUdeviceptr to, from;
         u64 words;
         u32 seed;
-      } packed = {chunks[(i + 1) % COUNT], chunks[i], BYTES / 4, seed + u32(round)};
+      } packed = {chunks[(i + COUNT / 2) % COUNT], chunks[i], BYTES / 4, seed + u32(round)};
       size_t bytes = 28;
       void *extra[] = {CU_LAUNCH_PARAM_BUFFER_POINTER, &packed, CU_LAUNCH_PARAM_BUFFER_SIZE, &bytes,
                        CU_LAUNCH_PARAM_END};

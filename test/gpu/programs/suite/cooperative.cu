@@ -42,7 +42,7 @@ int main() {
   RT(cudaStreamCreate(&stream));
   for (int round = 0; round < ROUNDS; round++)
     for (int i = 0; i < COUNT; i++) {
-      u32 *to = chunks.at[(i + 1) % COUNT], seed = round * 100 + i;
+      u32 *to = chunks.across(i), seed = round * 100 + i;
       const u32 *from = chunks.at[i];
       size_t words = chunks.words;
       void *arguments[] = {&to, &from, &words, &seed};

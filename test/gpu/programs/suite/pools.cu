@@ -27,8 +27,8 @@ int main() {
         RT(cudaMallocFromPoolAsync(&scratch, words * 4, own, stream));
       fill<<<BLOCKS, THREADS, 0, stream>>>(scratch, words, round);
       mix<<<BLOCKS, THREADS, 0, stream>>>(scratch, chunks.at[i], words, round);
-      mix<<<BLOCKS, THREADS, 0, stream>>>(chunks.at[(i + 1) % chunks.count()], scratch, words, round);
-      RT(cudaMemcpyAsync(chunks.at[(i + 2) % chunks.count()] + words, scratch, words * 4,
+      mix<<<BLOCKS, THREADS, 0, stream>>>(chunks.across(i), scratch, words, round);
+      RT(cudaMemcpyAsync(chunks.across(i) + words, scratch, words * 4,
                          cudaMemcpyDeviceToDevice, stream));
       if (i == 5 && round % 6 == 0) {
         RT(cudaStreamSynchronize(stream));

@@ -27,7 +27,7 @@ int main() {
   RT(cudaMallocArray(&array, &format, 1024, 1024));
   for (int round = 0; round < ROUNDS; round++) {
     for (int i = 0; i < COUNT; i++) {
-      u32 *from = planes[i], *to = planes[(i + 1) % COUNT];
+      u32 *from = planes[i], *to = planes[(i + COUNT / 2) % COUNT];
       RT(cudaMemcpy2DAsync(to, pitch, from + 16, pitch, WIDTH / 2, HEIGHT, cudaMemcpyDeviceToDevice, stream));
       RT(cudaMemset2DAsync(to + 64, pitch, round + i, 256, HEIGHT, stream));
       RT(cudaMemcpy2DAsync(to + 1024, pitch, host.data(), WIDTH, 2048, 64, cudaMemcpyHostToDevice, stream));

@@ -3,9 +3,9 @@
 #include "suite.cuh"
 
 int main() {
-  constexpr int STREAMS = 4, ROUNDS = 40;
+  constexpr int STREAMS = 4, EACH = 4, COUNT = STREAMS * EACH, ROUNDS = 40;
   Chunks chunks;
-  chunks.make(12, 32 * MIB, 1);
+  chunks.make(COUNT, 32 * MIB, 1);
   cudaStream_t streams[STREAMS];
   cudaEvent_t done[STREAMS], started;
   int least, greatest;
@@ -20,17 +20,20 @@ int main() {
     RT(cudaEventRecord(started, streams[0]));
     for (int s = 0; s < STREAMS; s++) {
       if (s > 0) RT(cudaStreamWaitEvent(streams[s], started, 0));
-      // Each stream has chunks of its own, and reads one that the stream before it has left.
-      for (int i = s * 3; i < s * 3 + 3; i++)
-        mix<<<BLOCKS, THREADS, 0, streams[s]>>>(chunks.at[i], chunks.at[s * 3 + (i + 1) % 3],
-                                                chunks.words, round);
+      // Each stream has chunks of its own; the first stream then reads what all have left.
+      for (int i = 0; i < EACH; i++)
+        mix<<<BLOCKS, THREADS, 0, streams[s]>>>(chunks.at[s * EACH + i],
+                                                chunks.at[s * EACH + (i + 2) % EACH], chunks.words,
+                                                round);
       RT(cudaEventRecord(done[s], streams[s]));
     }
     for (int s = 1; s < STREAMS; s++) RT(cudaStreamWaitEvent(streams[0], done[s], 0));
     for (int s = 0; s < STREAMS; s++)
-      mix<<<BLOCKS, THREADS, 0, streams[0]>>>(chunks.at[s * 3], chunks.at[(s * 3 + 3) % 12],
-                                              chunks.words, round + s);
-    if (round % 8 == 3) mix<<<BLOCKS, THREADS>>>(chunks.at[0], chunks.at[11], chunks.words, round);
+      mix<<<BLOCKS, THREADS, 0, streams[0]>>>(chunks.at[s * EACH],
+                                              chunks.at[(s * EACH + EACH) % COUNT], chunks.words,
+                                              round + s);
+    if (round % 8 == 3)
+      mix<<<BLOCKS, THREADS>>>(chunks.at[0], chunks.at[COUNT - 1], chunks.words, round);
     if (round % 8 == 5) {
       while (cudaStreamQuery(streams[0]) == cudaErrorNotReady) {
       }

@@ -112,10 +112,12 @@ struct Chunks {
     }
     at.clear();
   }
-  // Every chunk read and the next one changed, in order.
+  // The chunk that one step changes while it reads the i-th: half a round away, so that nothing is used
+  // twice in a row.
+  u32 *across(int i) const { return at[(i + count() / 2) % count()]; }
   void round(u32 seed, cudaStream_t stream = nullptr) {
     for (int i = 0; i < count(); i++)
-      mix<<<BLOCKS, THREADS, 0, stream>>>(at[(i + 1) % count()], at[i], words, seed + u32(i));
+      mix<<<BLOCKS, THREADS, 0, stream>>>(across(i), at[i], words, seed + u32(i));
   }
 };
 

@@ -47,7 +47,7 @@ int main() {
   RT(cudaCreateSurfaceObject(&surface, &backing));
   for (int round = 0; round < ROUNDS; round++)
     for (int i = 0; i < COUNT; i++) {
-      u32 *to = chunks.at[(i + 1) % COUNT];
+      u32 *to = chunks.across(i);
       from_linear<<<BLOCKS, THREADS>>>(to, linear[i], chunks.words, round);
       from_plane<<<BLOCKS, THREADS>>>(to, planes[(i + 3) % COUNT], SIDE, SIDE, round);
       if (i % 4 == 0) through_surface<<<BLOCKS, THREADS>>>(surface, to, SMALL, round);

@@ -7,9 +7,9 @@
 #include "suite.cuh"
 
 int main() {
-  constexpr int WORKERS = 4, PER_WORKER = 4, ROUNDS = 40;
+  constexpr int WORKERS = 4, PER_WORKER = 6, ROUNDS = 60;
   std::vector<Chunks> parts(WORKERS);
-  for (int w = 0; w < WORKERS; w++) parts[w].make(PER_WORKER, 24 * MIB, 29 + w);
+  for (int w = 0; w < WORKERS; w++) parts[w].make(PER_WORKER, 16 * MIB, 29 + w);
   RT(cudaDeviceSynchronize());
   std::atomic<u64> churned{0};
   note_allocated(16 * MIB);

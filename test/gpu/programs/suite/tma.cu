@@ -78,7 +78,7 @@ int main() {
   dim3 grid(ROW / BOX, HEIGHT / BOX);
   for (int round = 0; round < ROUNDS; round++)
     for (int i = 0; i < COUNT; i++) {
-      int next = (i + 1) % COUNT;
+      int next = (i + COUNT / 2) % COUNT;
       if (round % 2 == 0)
         by_value<<<grid, 128>>>(maps[i], maps[next], round + i);
       else
