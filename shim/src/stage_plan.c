@@ -281,6 +281,11 @@ static uint64_t keepable(CUdevice device, uint64_t cycle_in_t1) {
   return capacity > taken ? capacity - taken : 0;
 }
 
+static bool is_near(uint64_t a, uint64_t b) {
+  uint64_t difference = a > b ? a - b : b - a;
+  return difference <= b / 16;
+}
+
 void gb_stage_divide(CUdevice device) {
   static uint32_t cycle[NEXT_MAX]; /* under gb_stage_lock */
   uint32_t count = gb_order_next(order, cycle, NEXT_MAX);
@@ -295,6 +300,13 @@ void gb_stage_divide(CUdevice device) {
   }
   uint64_t keep = keepable(device, in_t1);
   if (all == 0 || keep > all) keep = all;
+  /* The division stands as long as little has changed: another one would make chunks that stayed
+   * rotate, and move for nothing. */
+  static uint64_t all_before;
+  static uint64_t keep_before;
+  if (is_near(all, all_before) && is_near(keep, keep_before)) return;
+  all_before = all;
+  keep_before = keep;
   double share = all == 0 ? 1.0 : (double)keep / (double)all;
   double due = 0;
   for (uint32_t i = 0; i < count; i++) {

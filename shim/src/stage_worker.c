@@ -118,7 +118,12 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
 static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t remap_ns,
                        uint64_t copy_ns) {
   uint64_t bytes[2] = {0, 0};
-  for (uint32_t i = 0; i < work->count; i++) bytes[work->remaps[i].arrives] += work->remaps[i].bytes;
+  for (uint32_t i = 0; i < work->count; i++) {
+    const struct gb_remap *remap = &work->remaps[i];
+    bytes[remap->arrives] += remap->bytes;
+    gb_log(GB_LOG_DEBUG, "%s 0x%llx, %llu MiB", remap->arrives ? "in" : "out",
+           (unsigned long long)remap->address, (unsigned long long)(remap->bytes >> 20));
+  }
   gb_log(GB_LOG_DEBUG,
          "switch %u: %llu MiB in, %llu MiB out, %u chunks; idle after %llu us, remapped after %llu, "
          "copied after %llu more",
