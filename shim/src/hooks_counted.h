@@ -24,11 +24,15 @@
  * the driver's own. */
 static inline CUresult gb_counted_refused(enum gb_side_kind kind, uint64_t bytes, CUresult result) {
   if (result != CUDA_ERROR_OUT_OF_MEMORY || kind == GB_SIDE_PINNED) return result;
-  const char *what = kind == GB_SIDE_MANAGED ? "managed memory" : "an array";
-  return GB_REFUSE(result, "driver_memory_refused",
-                   "%s of %llu bytes does not fit into the VRAM budget and cannot live in RAM: "
-                   "raise --vram, or let the program use cudaMalloc",
-                   what, (unsigned long long)bytes);
+  if (kind == GB_SIDE_MANAGED)
+    return GB_REFUSE(result, "managed_memory_refused",
+                     "managed memory of %llu bytes does not fit into the VRAM budget: raise --vram, "
+                     "or let the program use cudaMalloc",
+                     (unsigned long long)bytes);
+  return GB_REFUSE(result, "array_refused",
+                   "an array of %llu bytes does not fit into the VRAM budget, and arrays cannot live "
+                   "in RAM: raise --vram",
+                   (unsigned long long)bytes);
 }
 
 /* Runs `call` between the promise and the entry in the account; `key` is read after the call. */

@@ -384,6 +384,180 @@ static void case_capture(void) {
   OK(cuMemFree(pointer));
 }
 
+/* ---- refusals ---- */
+
+static char *log_text(void) {
+  static char text[65536];
+  const char *path = getenv("GREENBOOST_LOG_FILE");
+  FILE *file = path == NULL ? NULL : fopen(path, "r");
+  size_t length = file == NULL ? 0 : fread(text, 1, sizeof text - 1, file);
+  text[length] = '\0';
+  if (file != NULL) fclose(file);
+  return text;
+}
+
+static int count_of(const char *text, const char *word) {
+  int count = 0;
+  for (const char *at = strstr(text, word); at != NULL; at = strstr(at + 1, word)) count++;
+  return count;
+}
+
+/* Every refusal is the exact error, each time; and one line that says what to do, once. */
+static void case_refusals(void) {
+  CUdeviceptr pointer, other;
+  CUipcMemHandle handle;
+  CUstream stream;
+  CUarray array;
+  CUmemGenericAllocationHandle made;
+  CUmemAllocationProp properties = device_memory();
+  CUDA_ARRAY_DESCRIPTOR large = {8192, 4096, CU_AD_FORMAT_FLOAT, 1}; /* 128 MiB */
+  int descriptor;
+  CUresult (*range_handle)(void *, CUdeviceptr, size_t, int, unsigned long long);
+  *(void **)&range_handle = dlsym(RTLD_DEFAULT, "cuMemGetHandleForAddressRange");
+  OK(cuMemAlloc(&pointer, 4 * MIB));
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  for (int i = 0; i < 3; i++) {
+    CHECK_IS(cuIpcGetMemHandle(&handle, pointer), CUDA_ERROR_NOT_SUPPORTED);
+    CHECK_IS(range_handle(&descriptor, pointer, 2 * MIB, 1, 0), CUDA_ERROR_NOT_SUPPORTED);
+    CHECK_IS(cuMemFreeAsync(pointer, stream), CUDA_ERROR_INVALID_VALUE);
+    CHECK_IS(cuMemAlloc(&other, 1024 * MIB), CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK_IS(cuMemAllocAsync(&other, 128 * MIB, stream), CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK_IS(cuMemAllocManaged(&other, 128 * MIB, CU_MEM_ATTACH_GLOBAL),
+             CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK_IS(cuArrayCreate(&array, &large), CUDA_ERROR_OUT_OF_MEMORY);
+    CHECK_IS(cuMemCreate(&made, 256 * MIB, &properties, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  }
+  const char *text = log_text();
+  static const char *const names[] = {"ipc_refused",    "dma_buf_refused",
+                                      "free_async_refused", "memory_refused: 1073741824 bytes",
+                                      "pool_memory_refused", "managed memory of 134217728",
+                                      "an array of 134217728", "app_memory_refused"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    if (count_of(text, names[i]) == 1) continue;
+    printf("%d lines with %s in:\n%s", count_of(text, names[i]), names[i], text);
+    failures++;
+  }
+  OK(cuStreamDestroy(stream));
+  OK(cuMemFree(pointer));
+}
+
+/* The driver is out of memory once (GBSIM_FAIL): what we hold unused goes back to it, and the call
+ * succeeds. Without anything to give, the error is the program's. */
+static void case_second_try(void) {
+  CUdeviceptr pointer, pooled;
+  CUstream stream, second;
+  CUarray array;
+  CUevent event;
+  CUDA_ARRAY_DESCRIPTOR small = {256, 256, CU_AD_FORMAT_FLOAT, 1};
+#define POOL_A_HANDLE()             \
+  OK(cuMemAlloc(&pointer, 8 * MIB)); \
+  OK(cuMemFree(pointer))
+  CHECK_IS(cuStreamCreate(&stream, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  POOL_A_HANDLE();
+  OK(cuStreamCreate(&stream, 0));
+  POOL_A_HANDLE();
+  OK(cuStreamCreateWithPriority(&second, 0, 0));
+  POOL_A_HANDLE();
+  OK(cuArrayCreate(&array, &small));
+  POOL_A_HANDLE();
+  OK(cuMemAllocAsync(&pooled, 4 * MIB, stream));
+  POOL_A_HANDLE();
+  OK(cuEventCreate(&event, 0));
+  OK(cuMemFreeAsync(pooled, stream));
+  OK(cuArrayDestroy(array));
+  OK(cuEventDestroy(event));
+  OK(cuStreamDestroy(stream));
+  OK(cuStreamDestroy(second));
+}
+
+/* ---- memory that only VRAM can hold comes when VRAM is full ---- */
+
+static void case_vacate(void) {
+  enum { COUNT = 12, BYTES = 8 << 20 };
+  CUdeviceptr chunks[COUNT], managed;
+  CUarray array;
+  CUDA_ARRAY_DESCRIPTOR descriptor = {1024, 1024, CU_AD_FORMAT_FLOAT, 1};
+  unsigned char *sent = malloc(BYTES), *received = malloc(BYTES);
+  for (int i = 0; i < COUNT; i++) { /* 96 MiB: 64 in VRAM, the rest in RAM */
+    OK(cuMemAlloc(&chunks[i], BYTES));
+    pattern(sent, BYTES, (unsigned)i);
+    OK(cuMemcpyHtoD(chunks[i], sent, BYTES));
+  }
+  OK(cuMemAllocManaged(&managed, 12 * MIB, CU_MEM_ATTACH_GLOBAL));
+  OK(cuArrayCreate(&array, &descriptor));
+  for (int i = 0; i < COUNT; i++) {
+    pattern(sent, BYTES, (unsigned)i);
+    OK(cuMemcpyDtoH(received, chunks[i], BYTES));
+    CHECK(memcmp(sent, received, BYTES) == 0);
+  }
+  OK(cuArrayDestroy(array));
+  OK(cuMemFree(managed));
+  for (int i = 0; i < COUNT; i++) OK(cuMemFree(chunks[i]));
+  free(sent);
+  free(received);
+}
+
+/* ---- words that streams write and wait for ---- */
+
+static void case_words(void) {
+  CUstream first, second;
+  CUdeviceptr words;
+  unsigned char received[64];
+  OK(cuMemAlloc(&words, 8 * MIB));
+  OK(cuMemsetD8(words, 0, 8 * MIB));
+  OK(cuCtxSynchronize());
+  OK(cuStreamCreate(&first, CU_STREAM_NON_BLOCKING));
+  OK(cuStreamCreate(&second, CU_STREAM_NON_BLOCKING));
+  for (unsigned i = 1; i <= 20; i++) {
+    OK(cuStreamWaitValue32(second, words + 4 * MIB, i, CU_STREAM_WAIT_VALUE_GEQ));
+    OK(cuMemsetD8Async(words, (unsigned char)i, 64, second));
+    OK(cuStreamWriteValue32(first, words + 4 * MIB, i, 0));
+    OK(cuStreamSynchronize(second));
+    OK(cuMemcpyDtoH(received, words, sizeof received));
+    CHECK(received[0] == i && received[63] == i);
+  }
+  OK(cuStreamDestroy(first));
+  OK(cuStreamDestroy(second));
+  OK(cuMemFree(words));
+}
+
+/* ---- two devices (GBSIM_DEVICES=2) ---- */
+
+static void case_devices(void) {
+  CUcontext contexts[2];
+  CUdeviceptr memory[2];
+  CUstream stream;
+  enum { BYTES = 6 << 20 };
+  unsigned char *sent = malloc(BYTES), *received = malloc(BYTES);
+  for (int i = 0; i < 2; i++) {
+    OK(cuCtxCreate_v2(&contexts[i], 0, i));
+    OK(cuMemAlloc(&memory[i], BYTES));
+    int ordinal = -1;
+    OK(cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, memory[i]));
+    CHECK(ordinal == i);
+  }
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+#define ACROSS(seed, copy)                                   \
+  do {                                                       \
+    pattern(sent, BYTES, seed);                              \
+    OK(cuMemcpyHtoD(memory[0], sent, BYTES));                \
+    OK(cuMemsetD8(memory[1], 0, BYTES));                     \
+    OK(cuCtxSynchronize());                                  \
+    OK(copy);                                                \
+    OK(cuStreamSynchronize(stream));                         \
+    OK(cuMemcpyDtoH(received, memory[1], BYTES));            \
+    CHECK(memcmp(sent, received, BYTES) == 0);               \
+  } while (0)
+  ACROSS(1, cuMemcpyDtoD(memory[1], memory[0], BYTES));
+  ACROSS(2, cuMemcpyDtoDAsync(memory[1], memory[0], BYTES, stream));
+  ACROSS(3, cuMemcpy(memory[1], memory[0], BYTES));
+  ACROSS(4, cuMemcpyAsync(memory[1], memory[0], BYTES, stream));
+  OK(cuStreamDestroy(stream));
+  for (int i = 0; i < 2; i++) OK(cuCtxDestroy(contexts[i]));
+  free(sent);
+  free(received);
+}
+
 /* ---- threads ---- */
 
 static void *work(void *argument) {
@@ -425,6 +599,9 @@ static const struct {
     {"sizes", case_sizes},       {"identity", case_identity},
     {"copies", case_copies},     {"contexts", case_contexts},
     {"capture", case_capture},   {"threads", case_threads},
+    {"refusals", case_refusals}, {"second-try", case_second_try},
+    {"vacate", case_vacate},     {"words", case_words},
+    {"devices", case_devices},
 };
 
 int main(int argc, char **argv) {

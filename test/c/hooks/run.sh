@@ -13,8 +13,18 @@ export GBSIM_DIR="$state" GBSIM_VRAM=512MiB LD_LIBRARY_PATH="$build/lib/sim"
 export GREENBOOST_SOCKET="$state/no-agent.sock"
 export GREENBOOST_VRAM_BUDGET=64MiB GREENBOOST_RAM_BUDGET=64MiB
 
+extra_of() {
+  case $1 in
+    refusals) echo "GREENBOOST_LOG=warn GREENBOOST_LOG_FILE=$state/log" ;;
+    second-try)
+      echo "GBSIM_FAIL=cuStreamCreate@1=2,cuStreamCreate@2=2,cuStreamCreateWithPriority@1=2,\
+cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@1=2 GREENBOOST_STAGING=off" ;;
+    devices) echo "GBSIM_DEVICES=2" ;;
+  esac
+}
+
 for name in $("$program"); do
-  if GBSIM_GPU="hooks-$name" LD_PRELOAD="$build/lib/libgreenboost_cuda.so" "$program" "$name"; then
+  if env $(extra_of "$name") GBSIM_GPU="hooks-$name" LD_PRELOAD="$build/lib/libgreenboost_cuda.so" "$program" "$name"; then
     echo "ok   $name"
     passed=$((passed + 1))
   else
