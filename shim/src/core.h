@@ -148,6 +148,13 @@ static inline void gb_count(uint64_t *counter) {
 #define GB_SLOW() \
   __builtin_expect(atomic_load_explicit(&gb_slow_path, memory_order_acquire) != 0, 0)
 
+/* The program is about to wait for the GPU, or has just waited for all of it: a good moment to bring
+ * what comes next. Does not wait. */
+void gb_idle_slow(void);
+static inline void gb_idle(void) {
+  if (GB_SLOW()) gb_idle_slow();
+}
+
 /* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it
  * does not run, and the graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way
  * was taken, for gb_end. */

@@ -190,8 +190,17 @@ GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
 
 /* ---- waits, streams, events ---- */
 
-GB_WRAP(cuCtxSynchronize) { return waited(real()); }
-GB_WRAP(cuCtxSynchronize_v2, CUcontext context) { return waited(real(context)); }
+/* The whole context is waited for, our own streams too: they get work only afterwards. */
+GB_WRAP(cuCtxSynchronize) {
+  CUresult result = waited(real());
+  gb_idle();
+  return result;
+}
+GB_WRAP(cuCtxSynchronize_v2, CUcontext context) {
+  CUresult result = waited(real(context));
+  gb_idle();
+  return result;
+}
 /* A drain asks the program's streams whether they are idle. */
 static CUresult stream_created(CUresult result, const CUstream *stream, unsigned flags) {
   if (result == CUDA_SUCCESS && stream != NULL)
@@ -217,10 +226,16 @@ GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
   return real(stream);
 }
 
-GB_WRAP(cuStreamSynchronize, CUstream stream) { return waited(real(stream)); }
+GB_WRAP(cuStreamSynchronize, CUstream stream) {
+  gb_idle();
+  return waited(real(stream));
+}
 GB_WRAP(cuStreamQuery, CUstream stream) { return waited(real(stream)); }
 GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) { return GB_RETRIED(real(event, flags)); }
-GB_WRAP(cuEventSynchronize, CUevent event) { return waited(real(event)); }
+GB_WRAP(cuEventSynchronize, CUevent event) {
+  gb_idle();
+  return waited(real(event));
+}
 GB_WRAP(cuEventQuery, CUevent event) { return waited(real(event)); }
 
 #define GB_SECTIONS GB_SECTION_CONTEXT

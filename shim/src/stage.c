@@ -31,8 +31,7 @@ static uint32_t abandoned_in_a_row;
 
 
 #define QUIET_NS_MAX (4ull * 1000000000)
-/* Calls between two looks whether to stage ahead of need. */
-#define EARLY_CALLS 4u
+
 
 /* ---- on or off ---- */
 
@@ -85,12 +84,8 @@ bool gb_stage_wants(const struct gb_touch *touch) {
   gb_stage_step(gb_now_ns(), gb_order_hit_percent(order), gb_order_cycle(order),
                 gb_order_rounds(order));
   bool on = gb_stage_state() == GB_STAGING_ON;
-  /* Ahead of need: what was brought is nearly used up, and no switch is under way. */
-  static uint32_t calls;
-  bool early = !missing && on && ++calls % EARLY_CALLS == 0 && !gb_stage_worker_busy() &&
-               gb_stage_unused() * 8 <= gb_frames_free(gb_arena_device(0));
   pthread_mutex_unlock(&gb_stage_lock);
-  return (missing || early) && on && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
+  return missing && on && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
 }
 
 /* ---- the books ---- */
@@ -293,6 +288,28 @@ static bool switch_once(const struct gb_touch *touch, CUdevice device) {
   for (uint32_t i = 0; i < current.count; i++) arrives |= current.remaps[i].arrives;
   qsort(current.remaps, current.count, sizeof current.remaps[0], by_address);
   return submit() && !arrives;
+}
+
+/* Used up: the frames hold little that has not been touched yet. */
+static bool used_up(void) {
+  pthread_mutex_lock(&gb_stage_lock);
+  bool on = gb_stage_state() == GB_STAGING_ON;
+  bool little = gb_stage_unused() * 4 <= gb_stage_frames_wanted(current.device);
+  pthread_mutex_unlock(&gb_stage_lock);
+  return on && little;
+}
+
+void gb_idle_slow(void) {
+  static const struct gb_touch nothing;
+  if (gb_live_captures != 0 || gb_stage_worker_busy() || gb_now_ns() < quiet_until) return;
+  if (pthread_mutex_trylock(&gb_lock) != 0) return;
+  CUcontext context = gb_stage_gpu_context(current.device);
+  if (context != NULL && used_up() && settle_within(0) &&
+      gb_context_push(context) == CUDA_SUCCESS) {
+    switch_once(&nothing, current.device);
+    gb_context_pop();
+  }
+  pthread_mutex_unlock(&gb_lock);
 }
 
 void gb_stage_switch(const struct gb_touch *touch) {

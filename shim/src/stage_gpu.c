@@ -121,7 +121,8 @@ bool gb_stage_gpu_ready(CUdevice device, CUcontext context) {
 }
 
 CUcontext gb_stage_gpu_context(CUdevice device) {
-  return gpus[gb_arena_device_index(device)].context;
+  int index = gb_arena_device_index(device);
+  return index < 0 ? NULL : gpus[index].context;
 }
 
 void gb_stage_context_going(CUcontext context) {
