@@ -88,6 +88,7 @@ def axes(plot, unit):
         y = plot.y(mark)
         yield f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="#d1d9e0"/>'
         yield text(LEFT - 8, y + 4, f"{mark:g}", "end")
+    unit += " (logarithmic)" if plot.logarithmic else ""
     for gib in range(plot.x_low, plot.x_high + 1):
         yield text(plot.x(gib), HEIGHT - BOTTOM + 18, f"{gib}")
     yield text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, "VRAM budget, GiB")

@@ -25,7 +25,7 @@ def peak_use(command, env=None):
 def check():
     program = common.nvcc("cycle.cu")
     small, figures, problems = 128 * MIB, {"budgetBytes": BUDGET, "runs": []}, []
-    command = [program, "--buffer-bytes", 32 * MIB, "--rounds", 40, "--seconds", 1]
+    command = [program, "--buffer-bytes", 8 * MIB, "--rounds", 40, "--seconds", 1]
     native, _, _ = peak_use([*command, "--bytes", small])
     bare = native - small  # context and modules, as any program has them
     figures["bareContextBytes"] = bare

@@ -61,7 +61,7 @@ def under_an_agent(command, problems):
 
 
 def check():
-    command = [common.nvcc("cycle.cu"), "--bytes", 2 * SHARE, "--buffer-bytes", 32 * MIB, "--rounds", 4,
+    command = [common.nvcc("cycle.cu"), "--bytes", 2 * SHARE, "--buffer-bytes", 16 * MIB, "--rounds", 4,
                "--seconds", SECONDS]
     problems, rows = [], []
     for staging in ("off", "auto"):

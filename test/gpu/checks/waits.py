@@ -15,7 +15,7 @@ def check():
         for threads in (1, 3):
             name = f"{sync}, {threads} threads"
             env = common.shim_environment(vram=BYTES * threads // 2, ram=8 << 30, GREENBOOST_STAGING="always")
-            command = [program, "--bytes", BYTES, "--buffer-bytes", 16 * MIB, "--threads", threads, "--rounds", 60,
+            command = [program, "--bytes", BYTES, "--buffer-bytes", 4 * MIB, "--threads", threads, "--rounds", 60,
                        "--sync", sync]
             try:
                 result, stats, seconds = common.run(command, env, timeout=LIMIT_SECONDS)

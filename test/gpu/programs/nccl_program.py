@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, required=True)
     parser.add_argument("--steps", type=int, default=30)
     args = parser.parse_args()
-    rank = int(os.environ["RANK"])
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.cuda.set_device(rank)
     dist.init_process_group("nccl", device_id=torch.device("cuda", rank))
     weights = [
@@ -29,7 +29,7 @@ def main() -> None:
                 continue
             gradient = torch.full((4 * MIB,), step + i + rank, dtype=torch.int32, device="cuda")
             dist.all_reduce(gradient)
-            wrong_sums += (gradient != 2 * (step + i) + 1).sum()
+            wrong_sums += (gradient != ranks * (step + i) + ranks * (ranks - 1) // 2).sum()
     wrong_weights = sum((weight != i + args.steps).sum().item() for i, weight in enumerate(weights))
     dist.destroy_process_group()
     print(json.dumps({"rank": rank, "wrongSums": wrong_sums.item(), "wrongWeights": wrong_weights}), flush=True)
