@@ -23,8 +23,8 @@
 
 struct veil {
   uint64_t base, bytes;
-  int protection;   /* what it hides */
   uint64_t changed; /* number of the map */
+  bool lifted;      /* others may have met it at the same time: they try again */
 };
 
 struct unmap {
@@ -102,31 +102,31 @@ static void unveil(uint64_t base, uint64_t bytes) {
 int sim_strict_veil(struct sim_region *region, int protection) {
   if (!sim_config.strict_remap) return protection;
   unveil(region->base, region->bytes);
-  if (protection == PROT_NONE || older(region->changed, false) == NULL) return protection;
+  if (protection != (PROT_READ | PROT_WRITE) || older(region->changed, false) == NULL)
+    return protection;
   pthread_mutex_lock(&veil_lock);
   const bool room = veil_count < VEILS_MAX;
   if (room)
-    veils[veil_count++] =
-        (struct veil){region->base, region->bytes, protection, region->changed};
+    veils[veil_count++] = (struct veil){region->base, region->bytes, region->changed, false};
   pthread_mutex_unlock(&veil_lock);
   return room ? PROT_NONE : protection;
 }
 
 bool sim_strict_fault(uint64_t address) {
   if (!sim_config.strict_remap) return false;
-  bool lifted = false, late = false;
+  bool found = false, late = false;
   pthread_mutex_lock(&veil_lock);
-  for (size_t i = 0; i < veil_count && !lifted; i++) {
-    const struct veil veil = veils[i];
-    if (address - veil.base >= veil.bytes) continue;
-    late = began < veil.changed;
-    lifted = true;
-    mprotect((void *)veil.base, veil.bytes, veil.protection);
-    veils[i] = veils[--veil_count];
+  for (size_t i = 0; i < veil_count && !found; i++) {
+    struct veil *veil = &veils[i];
+    if (address - veil->base >= veil->bytes) continue;
+    found = true;
+    late = began < veil->changed;
+    if (!veil->lifted) mprotect((void *)veil->base, veil->bytes, PROT_READ | PROT_WRITE);
+    veil->lifted = true;
   }
   pthread_mutex_unlock(&veil_lock);
   if (late) violation("a touch of the new mapping of", running, address);
-  return lifted;
+  return found;
 }
 
 /* ---- remaps ---- */
