@@ -134,6 +134,7 @@ static void read_all(void) {
   read_nvme();
   read_path("GREENBOOST_STATS_FILE", config.stats_file);
   read_socket();
+  read_size("GREENBOOST_GRAPH_SEGMENT", &config.graph_segment);
   read_staging();
   read_report();
   read_arena();

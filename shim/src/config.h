@@ -29,6 +29,8 @@ struct gb_config {
   uint64_t arena_bytes;           /* of each device */
   enum gb_staging_mode staging;
   uint64_t frames; /* GREENBOOST_FRAMES: bytes of VRAM for staging; UINT64_MAX: chosen */
+  uint64_t graph_segment; /* GREENBOOST_GRAPH_SEGMENT: graphs that name more run in pieces that name
+                             at most this; 0: the frames decide */
   char socket[GB_PATH_BYTES];     /* agent; empty: there is no runtime directory to look in */
   char stats_file[GB_PATH_BYTES]; /* empty: none */
 };

@@ -107,12 +107,6 @@ GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream 
                      real(function, width, height, stream));
 }
 
-GB_WRAP(cuGraphLaunch, CUgraphExec graph, CUstream stream) {
-  bool thread = real != gb_real.cuGraphLaunch;
-  if (gb_recording(stream, thread)) return real(graph, stream);
-  GB_BRACKET_UNKNOWN(GB_UNKNOWN_GRAPH, gb_stream(stream, thread), real(graph, stream));
-}
-
 /* ---- captures ---- */
 
 /* Counted before the driver knows of it, so that no remap can slip in between. */

@@ -158,6 +158,7 @@ bool gb_report_take(struct gb_report *report) {
   report->switch_count = counter(GB_COUNT_SWITCHES);
   report->switch_abandoned_count = counter(GB_COUNT_SWITCHES_ABANDONED);
   report->switch_micros = counter(GB_COUNT_SWITCH_NS) / 1000;
+  report->graph_split_count = counter(GB_COUNT_GRAPH_SPLITS);
   report->frame_bytes = gb_tier_account(GB_TIER_T1, GB_ACCOUNT_STAGE);
   report->staging = gb_stage_state();
   report->order_percent = gb_stage_order_percent();
@@ -232,6 +233,8 @@ void gb_report_write(void) {
       {"switchCount", r.switch_count},
       {"switchAbandonedCount", r.switch_abandoned_count},
       {"switchMicros", r.switch_micros},
+      {"graphSplitCount", r.graph_split_count},
+      {"graphWholeCount", counter(GB_COUNT_GRAPHS_WHOLE)},
       {"frameBytes", r.frame_bytes},
       {"orderPercent", r.order_percent},
       {"stickyCudaError", r.sticky_error},

@@ -24,6 +24,8 @@ enum gb_counter {
   GB_COUNT_SWITCHES,
   GB_COUNT_SWITCHES_ABANDONED,
   GB_COUNT_SWITCH_NS,
+  GB_COUNT_GRAPH_SPLITS, /* graph executables that run as several graphs */
+  GB_COUNT_GRAPHS_WHOLE, /* those that cannot, though they name more than the frames hold */
   GB_COUNT_ALLOCATIONS,     /* live */
   GB_COUNT_ALLOCATED_BYTES, /* live, as the program asked */
   GB_COUNTERS,

@@ -26,6 +26,14 @@ void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t bytes);
 /* All arguments of a launch, 8-byte words at every fourth byte. Thread-safe. */
 void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params, void **extra);
 
+/* Calls the function with the bytes of each argument; it must not ask about functions. returns: false
+ * when not every argument can be seen. */
+typedef void (*gb_visit)(void *context, const void *bytes, size_t length);
+bool gb_arguments_visit(CUfunction function, void **params, void **extra, gb_visit visit,
+                        void *context);
+/* True when both lists are known to hold the same values. */
+bool gb_arguments_equal(CUfunction function, void **a, void **b);
+
 /* True when any 8-byte word (at every fourth byte) lies in the arena. */
 bool gb_holds_addresses(const void *bytes, uint64_t length);
 /* Scans the content of the operands on the GPU, as far as no verdict is known. pre: gb_lock, gate

@@ -76,10 +76,12 @@ void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t touched
 }
 
 static void touch_bytes(struct gb_touch *touch, const void *bytes, size_t length) {
+  bool outside = gb_gated_on(); /* staging asks only for what is in the arena */
   for (size_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, (const unsigned char *)bytes + at, sizeof word);
-    if (word >= (1ull << 16) && word < (1ull << 57)) gb_touch_address(touch, word, 0);
+    if (gb_owns(word) || (outside && word >= (1ull << 16) && word < (1ull << 57)))
+      gb_touch_address(touch, word, 0);
   }
 }
 
@@ -148,28 +150,27 @@ static void enter(CUfunction function) {
   free(signature.bytes);
 }
 
-/* ---- launches ---- */
+/* ---- arguments ---- */
 
 /* The `extra` form: pairs of a tag and a value, up to CU_LAUNCH_PARAM_END. */
-static void touch_extra(struct gb_touch *touch, void **extra) {
+static bool visit_extra(void **extra, gb_visit visit, void *context) {
   const void *buffer = NULL;
   size_t bytes = 0;
+  bool known = true;
   for (int i = 0; i < EXTRA_PAIRS_MAX && extra[0] != CU_LAUNCH_PARAM_END; i++, extra += 2) {
     if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER)
       buffer = extra[1];
     else if (extra[0] == CU_LAUNCH_PARAM_BUFFER_SIZE)
       memcpy(&bytes, extra[1], sizeof bytes);
     else
-      touch->accounted = false;
+      known = false;
   }
-  if (buffer != NULL) touch_bytes(touch, buffer, bytes);
+  if (buffer != NULL) visit(context, buffer, bytes);
+  return known;
 }
 
-void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params, void **extra) {
-  if (extra != NULL && extra[0] != CU_LAUNCH_PARAM_END) {
-    touch_extra(touch, extra);
-    return;
-  }
+/* The function's entry, read-locked: unlock table_lock afterwards. */
+static const struct signature *signature_of(CUfunction function) {
   pthread_rwlock_rdlock(&table_lock);
   const struct signature *signature = &table[place_of(function)];
   if (signature->function == NULL) {
@@ -178,12 +179,38 @@ void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params,
     pthread_rwlock_rdlock(&table_lock);
     signature = &table[place_of(function)];
   }
-  if (signature->function == NULL || !signature->known) {
-    touch->accounted = false;
-  } else {
-    for (uint32_t i = 0; params != NULL && i < signature->count; i++) {
-      if (params[i] != NULL) touch_bytes(touch, params[i], signature->bytes[i]);
-    }
+  return signature;
+}
+
+bool gb_arguments_visit(CUfunction function, void **params, void **extra, gb_visit visit,
+                        void *context) {
+  if (extra != NULL && extra[0] != CU_LAUNCH_PARAM_END) return visit_extra(extra, visit, context);
+  const struct signature *signature = signature_of(function);
+  bool known = signature->function != NULL && signature->known;
+  for (uint32_t i = 0; known && params != NULL && i < signature->count; i++) {
+    if (params[i] != NULL) visit(context, params[i], signature->bytes[i]);
   }
   pthread_rwlock_unlock(&table_lock);
+  return known;
+}
+
+bool gb_arguments_equal(CUfunction function, void **a, void **b) {
+  const struct signature *signature = signature_of(function);
+  bool equal = signature->function != NULL && signature->known &&
+               (signature->count == 0 || (a != NULL && b != NULL));
+  for (uint32_t i = 0; equal && i < signature->count; i++) {
+    equal = a[i] != NULL && b[i] != NULL && memcmp(a[i], b[i], signature->bytes[i]) == 0;
+  }
+  pthread_rwlock_unlock(&table_lock);
+  return equal;
+}
+
+/* ---- launches ---- */
+
+static void touch_argument(void *context, const void *bytes, size_t length) {
+  touch_bytes(context, bytes, length);
+}
+
+void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params, void **extra) {
+  if (!gb_arguments_visit(function, params, extra, touch_argument, touch)) touch->accounted = false;
 }
