@@ -331,7 +331,9 @@ CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUs
     gb_touch_address(&touch, operands[i].address, operands[i].bytes);
     gb_touch_address(&touch, operands[i].address + operands[i].bytes - 1, 1);
   }
-  return begin(&touch, false, stream);
+  /* A launch hands addresses on, a copy or fill looks them up at once: in the middle of a remap the
+   * driver finds nothing there (580.159 answers INVALID_VALUE, or crashes). */
+  return begin(&touch, false, touch.named_count > 0 ? GB_STREAM_SYNC : stream);
 }
 
 CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream) {
