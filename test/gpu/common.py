@@ -97,7 +97,8 @@ class Running:
 
 
 def run(command, env=None, timeout=None):
-    """Runs `command` for at most `timeout` (LIMIT_SECONDS); returns (last JSON or number on stdout, the shim's statistics or None, seconds)."""
+    """Runs `command` for at most `timeout` (LIMIT_SECONDS). returns: (last JSON or number on stdout, the shim's
+    statistics or None, seconds)."""
     with contextlib.closing(Running(command, env)) as running:
         return running.result(timeout)
 
