@@ -18,7 +18,8 @@ import { resolveConfig, type AgentConfig, type AgentOptions } from './config.js'
 import { Actions } from './control/actions.js';
 import { EventLog } from './control/events.js';
 import { ControlServer } from './control/server.js';
-import { buildSnapshot, type SnapshotInit } from './control/snapshot.js';
+import { ProgramHistory } from './control/history.js';
+import { attachmentMessage, buildSnapshot, type SnapshotInit } from './control/snapshot.js';
 import { ChangeBus } from './control/stream.js';
 import { Ledger } from './ledger.js';
 import { createConnector } from './links/connection.js';
@@ -89,6 +90,7 @@ class Agent implements RunningAgent {
   private readonly registry: AttachmentRegistry;
   private readonly local: LocalTiers;
   private readonly arbiter: VramArbiter;
+  private readonly history: ProgramHistory;
   private readonly shim: ShimSocket;
   private readonly control: ControlServer;
   private stopping: Promise<void> | undefined;
@@ -132,6 +134,7 @@ class Agent implements RunningAgent {
       persist,
       touch,
       onBug,
+      onEnding: (attachment) => this.history.end(attachment),
     });
     const runProbe = (gpuIndex: number | undefined, signal: AbortSignal): Promise<MemoryProbe> =>
       probeMemory({ gpu: config.gpu, signal, ...(gpuIndex === undefined ? {} : { gpuIndex }) });
@@ -145,11 +148,15 @@ class Agent implements RunningAgent {
       onGpus: (gpus) => this.arbiter.observe(gpus),
     });
     this.arbiter = new VramArbiter({ clock, events, attachments: () => this.registry.all });
+    this.history = new ProgramHistory(clock, (attachment) =>
+      attachmentMessage(attachment, { ledger, arbiter: this.arbiter }),
+    );
     const desk = new GrantDesk(ledger, this.arbiter);
     this.shim = new ShimSocket({
       registry: this.registry,
       desk,
       arbiter: this.arbiter,
+      history: this.history,
       ledger,
       events,
       clock,
@@ -171,6 +178,7 @@ class Agent implements RunningAgent {
       events,
       actions,
       snapshot,
+      programs: () => ({ programs: this.history.programs(this.registry.all) }),
       onBug,
     });
   }

@@ -19,6 +19,8 @@ export interface AttachmentFacts {
   readonly vramBudgetBytes: number | undefined;
   readonly ramBudgetBytes: number | undefined;
   readonly startedUnixMs: number;
+  /** Of the `greenboost run` that started it; empty: none. */
+  readonly runId: string;
 }
 
 /** What the socket session does for its attachment. */

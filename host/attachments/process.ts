@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is a process still the one we met? A pid alone does not say so; pid and start time do.
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
+import { ENVIRON_BYTES_MAX } from '../../proto/base/limits.js';
 
 export interface ProcessIdentity {
   readonly pid: number;
@@ -35,4 +36,27 @@ export async function identifyProcess(pid: number): Promise<ProcessIdentity | un
 /** True while that very process runs. */
 export async function isSameProcess(identity: ProcessIdentity): Promise<boolean> {
   return (await identifyProcess(identity.pid))?.startTicks === identity.startTicks;
+}
+
+const RUN_ID = /(?:^|\0)GREENBOOST_RUN_ID=([0-9a-f]{16})(?:\0|$)/;
+
+/** GREENBOOST_RUN_ID out of the environment the process was started with; empty when there is none. */
+export async function readRunId(pid: number): Promise<string> {
+  const file = await open(`/proc/${pid}/environ`, 'r').catch(() => undefined);
+  if (!file) return '';
+  try {
+    // The kernel gives at most a page a read.
+    const buffer = Buffer.alloc(ENVIRON_BYTES_MAX);
+    let length = 0;
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, length, buffer.length - length, null);
+      if (bytesRead === 0) break;
+      length += bytesRead;
+    }
+    return RUN_ID.exec(buffer.toString('latin1', 0, length))?.[1] ?? '';
+  } catch {
+    return '';
+  } finally {
+    await file.close();
+  }
 }

@@ -30,6 +30,8 @@ export interface RegistryDeps {
   /** Something that people see has changed. */
   readonly touch: () => void;
   readonly onBug: (error: unknown, where: string) => void;
+  /** An attachment is about to end: its last account can still be taken. */
+  readonly onEnding: (attachment: Attachment) => void;
 }
 
 /** What a program says it holds from before, per tier. */
@@ -93,6 +95,7 @@ export class AttachmentRegistry {
       vramBudgetBytes: undefined,
       ramBudgetBytes: undefined,
       startedUnixMs: saved.startedUnixMs,
+      runId: '',
     };
     const attachment = this.create(facts);
     attachment.discards.push(...saved.discards);
@@ -193,7 +196,9 @@ export class AttachmentRegistry {
 
   /** Ends an attachment for good: memory granted to it is free again, its leases are released. */
   end(attachment: Attachment, why: string): void {
-    if (!this.attachments.delete(attachment.id)) return;
+    if (!this.attachments.has(attachment.id)) return;
+    this.deps.onEnding(attachment);
+    this.attachments.delete(attachment.id);
     const { pid } = attachment.facts.identity;
     const heldBytes = attachment.budget.heldBytes + this.deps.ledger.heldBytes(attachment.id);
     this.deps.ledger.close(attachment.id);

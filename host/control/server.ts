@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AgentService over this user's Unix socket: the edge to the CLI and the terminal UI.
 import { chmodSync } from 'node:fs';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import * as grpc from '@grpc/grpc-js';
 import { GbError } from '../../proto/base/errors.js';
 import {
@@ -12,7 +13,10 @@ import {
   WATCHERS_MAX,
 } from '../../proto/base/limits.js';
 import type { Clock } from '../../proto/base/clock.js';
-import { AgentService } from '../../proto/gen/greenboost/v1/control_pb.js';
+import {
+  AgentService,
+  type GetProgramsResponseSchema,
+} from '../../proto/gen/greenboost/v1/control_pb.js';
 import { addService, type ServiceHandlers } from '../../proto/grpc.js';
 import type { Actions } from './actions.js';
 import type { EventLog } from './events.js';
@@ -25,6 +29,8 @@ export interface ControlDeps {
   readonly events: EventLog;
   readonly actions: Actions;
   readonly snapshot: () => SnapshotInit;
+  /** Running programs and the last that have ended. */
+  readonly programs: () => MessageInitShape<typeof GetProgramsResponseSchema>;
   readonly onBug: (error: unknown, where: string) => void;
 }
 
@@ -63,9 +69,10 @@ export class ControlServer {
   }
 
   private handlers(): ServiceHandlers<typeof AgentService> {
-    const { actions, snapshot } = this.deps;
+    const { actions, snapshot, programs } = this.deps;
     return {
       getStatus: () => Promise.resolve(snapshot()),
+      getPrograms: () => Promise.resolve(programs()),
       watch: (call) => this.watch(call),
       connect: (request, { signal }) => {
         const timeoutMs = Math.min(request.timeoutMs || CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS_MAX);

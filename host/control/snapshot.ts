@@ -143,9 +143,10 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
   };
 }
 
-function attachmentMessage(
+/** One program as it is now. */
+export function attachmentMessage(
   attachment: Attachment,
-  { ledger, arbiter }: SnapshotSources,
+  { ledger, arbiter }: Pick<SnapshotSources, 'ledger' | 'arbiter'>,
 ): MessageInitShape<typeof AttachmentSchema> {
   const { facts, report, budget } = attachment;
   const placed = attachment.placedBytes;

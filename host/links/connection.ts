@@ -35,7 +35,6 @@ import {
 import { BulkGate } from './bulk-gate.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
-
 export interface FeederConnection {
   readonly hello: HelloResponse;
   readonly cipher: string;

@@ -16,10 +16,11 @@ import type { Attachment } from '../attachments/attachment.js';
 import type { AttachmentFacts, ShimPeer } from '../attachments/facts.js';
 import { isVram } from '../attachments/feeder-budget.js';
 import type { GrantDesk } from '../attachments/grants.js';
-import { identifyProcess } from '../attachments/process.js';
+import { identifyProcess, readRunId } from '../attachments/process.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import { Staging } from '../attachments/staging.js';
 import { plainText, type EventLog, type Severity } from '../control/events.js';
+import type { ProgramHistory } from '../control/history.js';
 import type { Ledger } from '../ledger.js';
 import type { ByteRange } from '../placement/residency.js';
 import * as abi from './abi.js';
@@ -29,6 +30,7 @@ export interface SessionDeps {
   readonly registry: AttachmentRegistry;
   readonly desk: GrantDesk;
   readonly arbiter: VramArbiter;
+  readonly history: ProgramHistory;
   readonly ledger: Ledger;
   readonly events: EventLog;
   readonly clock: Clock;
@@ -217,6 +219,7 @@ export class ShimSession implements ShimPeer {
       vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
       ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
       startedUnixMs: this.deps.clock.unixMs(),
+      runId: await readRunId(peer.pid),
     };
   }
 
@@ -334,6 +337,7 @@ export class ShimSession implements ShimPeer {
   private onReport(attachment: Attachment, frame: abi.Frame): void {
     const report = abi.gbReport.decode(frame.payload);
     attachment.report = report;
+    this.deps.history.note(attachment);
     this.deps.ledger.report(attachment.id, boundedBytes(report.used_bytes[abi.AbiTier.T2] ?? 0n));
     this.deps.touch();
   }

@@ -67,6 +67,10 @@ export const LINKS_MAX = 64;
 export const ATTACHMENTS_MAX = 256;
 export const EVENTS_KEPT_MAX = 1_000;
 export const SNAPSHOT_EVENTS_MAX = 50;
+/** Programs that have ended and are remembered for `greenboost report`. */
+export const PROGRAMS_KEPT_MAX = 64;
+/** What is read of the environment a program was started with. */
+export const ENVIRON_BYTES_MAX = 1 * MIB;
 export const WATCHERS_MAX = 32;
 /** How often the agent looks whether its programs still run. */
 export const PROCESS_POLL_INTERVAL_MS = 500;

@@ -124,6 +124,7 @@ function addUse(program: Command): void {
     )
     .option('--profile <name>', 'take the program for this kind (default: by its name)')
     .addOption(new Option('--gpu <driver>', 'real or simulated GPU').choices(['cuda', 'sim']))
+    .option('--plan <model>', 'predict first, as `plan` does, for `report` afterwards')
     .option('--stats-file <path>', 'write peaks and counters as JSON when the program ends')
     .passThroughOptions()
     .action(async (cmd, options) => {
@@ -169,6 +170,23 @@ function addPlan(program: Command): void {
     'greenboost plan model-Q4_K_M.gguf --context 8192',
     'greenboost plan --bytes 13GiB --vram 8GiB --json',
   );
+}
+
+function addReport(program: Command): void {
+  const report = program
+    .command('report')
+    .helpGroup(GROUPS.look)
+    .description('a run after the fact: prediction and measurement side by side')
+    .argument('[run]', 'a pid, or a statistics file of `run --stats-file` (default: the newest)')
+    .option(
+      '--plan <file>',
+      'compare with this plan (plan --json) instead of the one of run --plan',
+    )
+    .addOption(jsonOption())
+    .action(async (run, options) =>
+      (await import('./commands/report.js')).showReport(run, options),
+    );
+  example(report, 'greenboost report', 'greenboost report stats.json --plan plan.json --json');
 }
 
 function addLook(program: Command): void {
@@ -329,6 +347,7 @@ export function createProgram(): Command {
   addProfiles(program);
   addPlan(program);
   addLook(program);
+  addReport(program);
   addKeys(program);
   addServices(program);
   addOther(program);

@@ -38,7 +38,7 @@ function ratesBetween(before: SnapshotJson, now: SnapshotJson, seconds: number):
     const old = earlier.get(attachmentIdentity(from));
     if (!old) continue;
     processes.set(attachmentIdentity(from), {
-      stageBytesPerSecond: rateOf(from.stageInBytes, old.stageInBytes, seconds),
+      stageBytesPerSecond: rateOf(from.stagedInBytes, old.stagedInBytes, seconds),
       fetchBytesPerSecond: rateOf(from.fetchBytes, old.fetchBytes, seconds),
       evictBytesPerSecond: rateOf(from.evictBytes, old.evictBytes, seconds),
       stallPercent: Math.min(100, rateOf(from.stallMicros, old.stallMicros, seconds) / 1e4),

@@ -132,7 +132,7 @@ export interface AttachmentJson {
   nvmePeakBytes: number;
   nvmeReadBytes: number;
   nvmeWriteBytes: number;
-  stageInBytes: number;
+  stagedInBytes: number;
   stageOutBytes: number;
   stageCleanBytes: number;
   remapCount: number;
@@ -266,7 +266,8 @@ export function linkJson(link: Link): LinkJson {
   };
 }
 
-function attachmentJson(from: Attachment): AttachmentJson {
+/** One program. */
+export function attachmentJson(from: Attachment): AttachmentJson {
   return {
     attachmentId: from.attachmentId,
     pid: from.pid,
@@ -299,7 +300,7 @@ function attachmentJson(from: Attachment): AttachmentJson {
     nvmePeakBytes: bytesFromWire(from.nvmePeakBytes),
     nvmeReadBytes: bytesFromWire(from.nvmeReadBytes),
     nvmeWriteBytes: bytesFromWire(from.nvmeWriteBytes),
-    stageInBytes: bytesFromWire(from.stageInBytes),
+    stagedInBytes: bytesFromWire(from.stageInBytes),
     stageOutBytes: bytesFromWire(from.stageOutBytes),
     stageCleanBytes: bytesFromWire(from.stageCleanBytes),
     remapCount: bytesFromWire(from.remapCount),

@@ -165,7 +165,7 @@ export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: 
       formatBytes(from.nvmeUsedBytes),
       from.connected ? from.phase : 'gone',
       stagingText(from),
-      formatBytes(from.stageInBytes),
+      formatBytes(from.stagedInBytes),
       formatBytes(from.fetchBytes),
       formatBytes(from.evictBytes),
       formatAge(unixMs - from.startedUnixMs),

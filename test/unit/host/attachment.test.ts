@@ -62,6 +62,7 @@ function bench(ramA = 8, ramB = 8, vramB = 0): Bench {
     vramBudgetBytes: undefined,
     ramBudgetBytes: undefined,
     startedUnixMs: 0,
+    runId: '',
   };
   const attachment = new Attachment(facts, {
     directory: new FakeDirectory([a, b]),

@@ -100,7 +100,7 @@ export function attachment(
     nvmePeakBytes: 0,
     nvmeReadBytes: 0,
     nvmeWriteBytes: 0,
-    stageInBytes: 0,
+    stagedInBytes: 0,
     stageOutBytes: 0,
     stageCleanBytes: 0,
     remapCount: 0,

@@ -2,6 +2,7 @@
 // `greenboost run -- CMD`: an ordinary child process with the shim preloaded. Signals go through, the exit code comes
 // back, and while the program lives its agent is kept alive.
 import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
@@ -12,6 +13,7 @@ import { parseBytes } from '../../../proto/base/units.js';
 import { ensureAgent, isAlive } from '../daemon.js';
 import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
 import { note } from '../output.js';
+import { savePlan } from '../plans.js';
 import { checkedReport, profileFor, profileNamed, type Profile } from '../profiles.js';
 
 export interface RunOptions {
@@ -20,6 +22,8 @@ export interface RunOptions {
   readonly overcommit?: 'gated';
   readonly report?: string;
   readonly profile?: string;
+  /** A model: its plan is kept for `report`. */
+  readonly plan?: string;
   readonly gpu?: 'cuda' | 'sim';
   readonly statsFile?: string;
 }
@@ -82,6 +86,7 @@ export function runEnvironment(
   const env: NodeJS.ProcessEnv = { ...base, ...profileEnvironment(profile, base) };
   env['PYTHONPATH'] = appendPath(base['PYTHONPATH'], join(packageRoot(), 'shim', 'python'));
   env['LD_PRELOAD'] = prependPath(shim, base['LD_PRELOAD']);
+  env['GREENBOOST_RUN_ID'] = randomBytes(8).toString('hex');
   env['GREENBOOST_SOCKET'] = shimSocketPath(base);
   if (options.vramBudget)
     env['GREENBOOST_VRAM_BUDGET'] = checkedSize(options.vramBudget, '--vram-budget');
@@ -175,6 +180,21 @@ function launch(command: string, args: readonly string[], env: NodeJS.ProcessEnv
   });
 }
 
+/** Predicts before the program takes anything of the machine. */
+async function keepPlan(
+  model: string,
+  { vramBudget, ramBudget, gpu }: RunOptions,
+  env: NodeJS.ProcessEnv,
+): Promise<void> {
+  const { makePlan } = await import('../planning.js');
+  const plan = await makePlan(model, {
+    ...(vramBudget === undefined ? {} : { vram: vramBudget }),
+    ...(ramBudget === undefined ? {} : { ram: ramBudget }),
+    ...(gpu === undefined ? {} : { gpu }),
+  });
+  savePlan(env['GREENBOOST_RUN_ID'] ?? '', plan);
+}
+
 /** Runs the program. Returns the exit code to end with: the program's own, 128 + signal, 126 or 127. */
 export async function runCommand(argv: readonly string[], options: RunOptions): Promise<number> {
   const [command, ...args] = argv;
@@ -190,6 +210,7 @@ export async function runCommand(argv: readonly string[], options: RunOptions): 
       `greenboost: ${command} is told the GPU's own size (profile ${profile.name}: ${profile.why})`,
     );
   if (options.gpu) process.env['GREENBOOST_GPU'] = options.gpu;
+  if (options.plan !== undefined) await keepPlan(options.plan, options, env);
   let stopKeeping: () => void = () => undefined;
   try {
     const agent = await ensureAgent();

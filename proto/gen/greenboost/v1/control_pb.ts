@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkiqgMKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkigAkKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQiaQoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDwoHdW5peF9tcxgCIAEoAxIQCghzZXZlcml0eRgDIAEoDRIMCgRuYW1lGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDAoEdGV4dBgGIAEoCSKTAwoIU25hcHNob3QSEAoIc29mdHdhcmUYASABKAkSEQoJYWdlbnRfcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIPCgd1bml4X21zGAQgASgDEg0KBWVwb2NoGAUgASgEEg8KB2hvc3RfaWQYBiABKAkSEQoJaG9zdF9uYW1lGAcgASgJEiIKBXRpZXJzGAggAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyEiIKBWxpbmtzGAkgAygLMhMuZ3JlZW5ib29zdC52MS5MaW5rEi4KC2F0dGFjaG1lbnRzGAogAygLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EisKDXJlY2VudF9ldmVudHMYCyADKAsyFC5ncmVlbmJvb3N0LnYxLkV2ZW50Eh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYDCABKAQSHAoUbWVtb3J5X3Jlc2VydmVfYnl0ZXMYDSABKAQSIgoabWVtb3J5X3ByZXNzdXJlX3NvbWVfYXZnMTAYDiABKAEiEgoQR2V0U3RhdHVzUmVxdWVzdCIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IocCCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkinQEKCUZlZWRMZWFzZRIQCghsZWFzZV9pZBgBIAEoCRIRCglob3N0X25hbWUYAiABKAkSFQoNYXR0YWNobWVudF9pZBgDIAEoCRIVCg1ncmFudGVkX2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgGIAEoBBIPCgdhZG9wdGVkGAcgASgIIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMv8DCgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESSwoIU2h1dGRvd24SHi5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXNwb25zZTKrAQoLRmVlZFNlcnZpY2USTwoNR2V0RmVlZFN0YXR1cxIjLmdyZWVuYm9vc3QudjEuR2V0RmVlZFN0YXR1c1JlcXVlc3QaGS5ncmVlbmJvb3N0LnYxLkZlZWRTdGF0dXMSSwoIU3RvcEZlZWQSHi5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXNwb25zZWIGcHJvdG8z", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkiqgMKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkigAkKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQiaQoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDwoHdW5peF9tcxgCIAEoAxIQCghzZXZlcml0eRgDIAEoDRIMCgRuYW1lGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDAoEdGV4dBgGIAEoCSKTAwoIU25hcHNob3QSEAoIc29mdHdhcmUYASABKAkSEQoJYWdlbnRfcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIPCgd1bml4X21zGAQgASgDEg0KBWVwb2NoGAUgASgEEg8KB2hvc3RfaWQYBiABKAkSEQoJaG9zdF9uYW1lGAcgASgJEiIKBXRpZXJzGAggAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyEiIKBWxpbmtzGAkgAygLMhMuZ3JlZW5ib29zdC52MS5MaW5rEi4KC2F0dGFjaG1lbnRzGAogAygLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EisKDXJlY2VudF9ldmVudHMYCyADKAsyFC5ncmVlbmJvb3N0LnYxLkV2ZW50Eh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYDCABKAQSHAoUbWVtb3J5X3Jlc2VydmVfYnl0ZXMYDSABKAQSIgoabWVtb3J5X3ByZXNzdXJlX3NvbWVfYXZnMTAYDiABKAEiEgoQR2V0U3RhdHVzUmVxdWVzdCIUChJHZXRQcm9ncmFtc1JlcXVlc3QiPwoTR2V0UHJvZ3JhbXNSZXNwb25zZRIoCghwcm9ncmFtcxgBIAMoCzIWLmdyZWVuYm9vc3QudjEuUHJvZ3JhbSLGAQoHUHJvZ3JhbRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhUKDWVuZGVkX3VuaXhfbXMYAiABKAMSDgoGcnVuX2lkGAMgASgJEjUKCHBoYXNlX21zGAQgAygLMiMuZ3JlZW5ib29zdC52MS5Qcm9ncmFtLlBoYXNlTXNFbnRyeRouCgxQaGFzZU1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IocCCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkinQEKCUZlZWRMZWFzZRIQCghsZWFzZV9pZBgBIAEoCRIRCglob3N0X25hbWUYAiABKAkSFQoNYXR0YWNobWVudF9pZBgDIAEoCRIVCg1ncmFudGVkX2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgGIAEoBBIPCgdhZG9wdGVkGAcgASgIIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMtUECgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJLCghTaHV0ZG93bhIeLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlc3BvbnNlMqsBCgtGZWVkU2VydmljZRJPCg1HZXRGZWVkU3RhdHVzEiMuZ3JlZW5ib29zdC52MS5HZXRGZWVkU3RhdHVzUmVxdWVzdBoZLmdyZWVuYm9vc3QudjEuRmVlZFN0YXR1cxJLCghTdG9wRmVlZBIeLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlc3BvbnNlYgZwcm90bzM", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -622,6 +622,76 @@ export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*
   messageDesc(file_greenboost_v1_control, 5);
 
 /**
+ * @generated from message greenboost.v1.GetProgramsRequest
+ */
+export type GetProgramsRequest = Message<"greenboost.v1.GetProgramsRequest"> & {
+};
+
+/**
+ * Describes the message greenboost.v1.GetProgramsRequest.
+ * Use `create(GetProgramsRequestSchema)` to create a new message.
+ */
+export const GetProgramsRequestSchema: GenMessage<GetProgramsRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 6);
+
+/**
+ * @generated from message greenboost.v1.GetProgramsResponse
+ */
+export type GetProgramsResponse = Message<"greenboost.v1.GetProgramsResponse"> & {
+  /**
+   * @generated from field: repeated greenboost.v1.Program programs = 1;
+   */
+  programs: Program[];
+};
+
+/**
+ * Describes the message greenboost.v1.GetProgramsResponse.
+ * Use `create(GetProgramsResponseSchema)` to create a new message.
+ */
+export const GetProgramsResponseSchema: GenMessage<GetProgramsResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 7);
+
+/**
+ * @generated from message greenboost.v1.Program
+ */
+export type Program = Message<"greenboost.v1.Program"> & {
+  /**
+   * as it is, or as it last was
+   *
+   * @generated from field: greenboost.v1.Attachment attachment = 1;
+   */
+  attachment?: Attachment | undefined;
+
+  /**
+   * 0: it runs
+   *
+   * @generated from field: int64 ended_unix_ms = 2;
+   */
+  endedUnixMs: bigint;
+
+  /**
+   * which `greenboost run` started it; empty: none
+   *
+   * @generated from field: string run_id = 3;
+   */
+  runId: string;
+
+  /**
+   * time spent in each phase
+   *
+   * @generated from field: map<string, uint64> phase_ms = 4;
+   */
+  phaseMs: { [key: string]: bigint };
+};
+
+/**
+ * Describes the message greenboost.v1.Program.
+ * Use `create(ProgramSchema)` to create a new message.
+ */
+export const ProgramSchema: GenMessage<Program> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 8);
+
+/**
  * @generated from message greenboost.v1.WatchRequest
  */
 export type WatchRequest = Message<"greenboost.v1.WatchRequest"> & {
@@ -636,7 +706,7 @@ export type WatchRequest = Message<"greenboost.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 6);
+  messageDesc(file_greenboost_v1_control, 9);
 
 /**
  * @generated from message greenboost.v1.ConnectRequest
@@ -667,7 +737,7 @@ export type ConnectRequest = Message<"greenboost.v1.ConnectRequest"> & {
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema: GenMessage<ConnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 7);
+  messageDesc(file_greenboost_v1_control, 10);
 
 /**
  * @generated from message greenboost.v1.ConnectResponse
@@ -689,7 +759,7 @@ export type ConnectResponse = Message<"greenboost.v1.ConnectResponse"> & {
  * Use `create(ConnectResponseSchema)` to create a new message.
  */
 export const ConnectResponseSchema: GenMessage<ConnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 8);
+  messageDesc(file_greenboost_v1_control, 11);
 
 /**
  * @generated from message greenboost.v1.DisconnectRequest
@@ -715,7 +785,7 @@ export type DisconnectRequest = Message<"greenboost.v1.DisconnectRequest"> & {
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema: GenMessage<DisconnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 9);
+  messageDesc(file_greenboost_v1_control, 12);
 
 /**
  * @generated from message greenboost.v1.DisconnectResponse
@@ -737,7 +807,7 @@ export type DisconnectResponse = Message<"greenboost.v1.DisconnectResponse"> & {
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 10);
+  messageDesc(file_greenboost_v1_control, 13);
 
 /**
  * @generated from message greenboost.v1.ProbeRequest
@@ -750,7 +820,7 @@ export type ProbeRequest = Message<"greenboost.v1.ProbeRequest"> & {
  * Use `create(ProbeRequestSchema)` to create a new message.
  */
 export const ProbeRequestSchema: GenMessage<ProbeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 11);
+  messageDesc(file_greenboost_v1_control, 14);
 
 /**
  * @generated from message greenboost.v1.EventsRequest
@@ -772,7 +842,7 @@ export type EventsRequest = Message<"greenboost.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 12);
+  messageDesc(file_greenboost_v1_control, 15);
 
 /**
  * @generated from message greenboost.v1.ShutdownRequest
@@ -789,7 +859,7 @@ export type ShutdownRequest = Message<"greenboost.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 13);
+  messageDesc(file_greenboost_v1_control, 16);
 
 /**
  * @generated from message greenboost.v1.ShutdownResponse
@@ -802,7 +872,7 @@ export type ShutdownResponse = Message<"greenboost.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 14);
+  messageDesc(file_greenboost_v1_control, 17);
 
 /**
  * @generated from message greenboost.v1.GetFeedStatusRequest
@@ -815,7 +885,7 @@ export type GetFeedStatusRequest = Message<"greenboost.v1.GetFeedStatusRequest">
  * Use `create(GetFeedStatusRequestSchema)` to create a new message.
  */
 export const GetFeedStatusRequestSchema: GenMessage<GetFeedStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 15);
+  messageDesc(file_greenboost_v1_control, 18);
 
 /**
  * @generated from message greenboost.v1.FeedStatus
@@ -881,7 +951,7 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
  * Use `create(FeedStatusSchema)` to create a new message.
  */
 export const FeedStatusSchema: GenMessage<FeedStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 16);
+  messageDesc(file_greenboost_v1_control, 19);
 
 /**
  * @generated from message greenboost.v1.FeedLease
@@ -930,7 +1000,7 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  * Use `create(FeedLeaseSchema)` to create a new message.
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 17);
+  messageDesc(file_greenboost_v1_control, 20);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -947,7 +1017,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 18);
+  messageDesc(file_greenboost_v1_control, 21);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -960,7 +1030,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 19);
+  messageDesc(file_greenboost_v1_control, 22);
 
 /**
  * @generated from enum greenboost.v1.TierKind
@@ -1124,6 +1194,16 @@ export const AgentService: GenService<{
     methodKind: "server_streaming";
     input: typeof EventsRequestSchema;
     output: typeof EventSchema;
+  },
+  /**
+   * The programs that run and the last that have ended, oldest first.
+   *
+   * @generated from rpc greenboost.v1.AgentService.GetPrograms
+   */
+  getPrograms: {
+    methodKind: "unary";
+    input: typeof GetProgramsRequestSchema;
+    output: typeof GetProgramsResponseSchema;
   },
   /**
    * @generated from rpc greenboost.v1.AgentService.Shutdown
