@@ -31,6 +31,7 @@ const SUITES = [
   c('c-store-asan', 'test-c-store-asan', 600),
   c('c-executor', 'test-c-executor', 300),
   c('c-fuzz', 'test-c-fuzz', 900),
+  c('soak', 'test-soak', 300 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),
   jest('e2e', 'test/e2e', 1200),
 ];
 
