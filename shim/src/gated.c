@@ -344,7 +344,7 @@ CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream) {
   struct gb_touch touch = {.accounted = false};
   if (what == GB_UNKNOWN_TEXTURE)
     hidden_outside = true; /* kernels reach it without naming it, for good */
-  return begin(&touch, true, stream);
+  return begin(&touch, true, what == GB_UNKNOWN_COPY ? GB_STREAM_SYNC : stream);
 }
 
 void gb_end_slow(void) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * green.h: green contexts (12.4): a part of a device's processors with a context of its own, and the
- * memory of the primary context. What is allocated while one is current belongs to the primary
+ * green.h: green contexts (12.4): a part of a device's processors with a context of its own, and
+ * the memory of the primary context. What is allocated while one is current belongs to the primary
  * context and outlives it; its streams and work count in drains. Thread-safe.
  */
 #ifndef GB_GREEN_H

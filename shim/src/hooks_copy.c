@@ -18,10 +18,10 @@
     gb_end(slow);                              \
     return result;                             \
   } while (0)
-#define GB_BRACKET_COPY(stream, call, ...)                                           \
-  do {                                                                               \
-    const struct gb_operand operands[] = {__VA_ARGS__};                              \
-    GB_BRACKET(gb_begin_copy(operands, GB_COUNT(operands), stream, &slow), call);    \
+#define GB_BRACKET_COPY(stream, call, ...)                                        \
+  do {                                                                            \
+    const struct gb_operand operands[] = {__VA_ARGS__};                           \
+    GB_BRACKET(gb_begin_copy(operands, GB_COUNT(operands), stream, &slow), call); \
   } while (0)
 /* The same for calls on a stream: while it captures, the copy is only recorded. */
 #define GB_BRACKET_STREAM(legacy, call, ...)                                       \
@@ -29,12 +29,12 @@
     if (gb_recording(stream, real != gb_real.legacy)) return (call);               \
     GB_BRACKET_COPY(gb_stream(stream, real != gb_real.legacy), call, __VA_ARGS__); \
   } while (0)
-#define GB_BRACKET_UNKNOWN(legacy, call)                                                      \
-  do {                                                                                        \
-    if (gb_recording(stream, real != gb_real.legacy)) return (call);                          \
-    GB_BRACKET(gb_begin_unknown(GB_UNKNOWN_COPY, gb_stream(stream, real != gb_real.legacy),   \
-                                &slow),                                                       \
-               call);                                                                         \
+#define GB_BRACKET_UNKNOWN(legacy, call)                                                    \
+  do {                                                                                      \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);                        \
+    GB_BRACKET(gb_begin_unknown(GB_UNKNOWN_COPY, gb_stream(stream, real != gb_real.legacy), \
+                                &slow),                                                     \
+               call);                                                                       \
   } while (0)
 
 /* Host bytes on their way to memory outside the arena may hold arena addresses. Only looked at when
@@ -95,22 +95,22 @@ static bool crosses(CUdeviceptr to, CUdeviceptr from, struct place *to_place,
 }
 
 /* The peer form of a copy that blocks the caller, or of one on a stream. */
-#define GB_ACROSS(peer, peer_thread, legacy, call)                                       \
-  do {                                                                                   \
-    struct place there, here;                                                            \
-    if (__builtin_expect(!crosses(to, from, &there, &here), 1)) break;                   \
+#define GB_ACROSS(peer, peer_thread, legacy, call)                                             \
+  do {                                                                                         \
+    struct place there, here;                                                                  \
+    if (__builtin_expect(!crosses(to, from, &there, &here), 1)) break;                         \
     typeof(gb_real.peer) across = real != gb_real.legacy ? gb_real.peer_thread : gb_real.peer; \
-    if (across == NULL) break;                                                           \
-    call;                                                                                \
+    if (across == NULL) break;                                                                 \
+    call;                                                                                      \
   } while (0)
-#define GB_ACROSS_NOW(legacy)                                                             \
-  GB_ACROSS(cuMemcpyPeer, cuMemcpyPeer_ptds, legacy,                                      \
-            GB_BRACKET_COPY(GB_STREAM_SYNC,                                               \
-                            across(to, there.context, from, here.context, bytes),         \
+#define GB_ACROSS_NOW(legacy)                                                     \
+  GB_ACROSS(cuMemcpyPeer, cuMemcpyPeer_ptds, legacy,                              \
+            GB_BRACKET_COPY(GB_STREAM_SYNC,                                       \
+                            across(to, there.context, from, here.context, bytes), \
                             {to, bytes}, {from, bytes}))
-#define GB_ACROSS_STREAM(legacy)                                                             \
-  GB_ACROSS(cuMemcpyPeerAsync, cuMemcpyPeerAsync_ptsz, legacy,                               \
-            GB_BRACKET_STREAM(legacy,                                                        \
+#define GB_ACROSS_STREAM(legacy)                                                            \
+  GB_ACROSS(cuMemcpyPeerAsync, cuMemcpyPeerAsync_ptsz, legacy,                              \
+            GB_BRACKET_STREAM(legacy,                                                       \
                               across(to, there.context, from, here.context, bytes, stream), \
                               {to, bytes}, {from, bytes}))
 
@@ -230,9 +230,9 @@ void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]) 
                  operands[1].bytes);                                                \
     GB_BRACKET(gb_begin_copy(operands, 2, stream, &slow), call);                    \
   } while (0)
-#define GB_BRACKET_BOX_STREAM(legacy, fill)                                            \
-  do {                                                                                 \
-    if (gb_recording(stream, real != gb_real.legacy)) return real(copy, stream);       \
+#define GB_BRACKET_BOX_STREAM(legacy, fill)                                              \
+  do {                                                                                   \
+    if (gb_recording(stream, real != gb_real.legacy)) return real(copy, stream);         \
     GB_BRACKET_BOX(fill, gb_stream(stream, real != gb_real.legacy), real(copy, stream)); \
   } while (0)
 
@@ -263,21 +263,21 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
 /* Batches up to this many copies are bracketed with their ranges; larger ones as unknown. */
 #define GB_BATCH_OPERANDS 64
 
-#define GB_BRACKET_BATCH(legacy, call)                                                     \
-  do {                                                                                     \
-    if (to == NULL || from == NULL || bytes == NULL) return (call);                        \
-    for (size_t i = 0; i < count; i++)                                                     \
-      note_outside(to[i], (const void *)(uintptr_t)from[i], bytes[i]);                     \
-    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(legacy, call);                       \
-    if (gb_recording(stream, real != gb_real.legacy)) return (call);                       \
-    struct gb_operand operands[2 * GB_BATCH_OPERANDS];                                     \
-    for (size_t i = 0; i < count; i++) {                                                   \
-      operands[2 * i] = (struct gb_operand){to[i], bytes[i]};                              \
-      operands[2 * i + 1] = (struct gb_operand){from[i], bytes[i]};                        \
-    }                                                                                      \
-    GB_BRACKET(gb_begin_copy(operands, 2 * count,                                          \
-                             gb_stream(stream, real != gb_real.legacy), &slow),            \
-               call);                                                                      \
+#define GB_BRACKET_BATCH(legacy, call)                                          \
+  do {                                                                          \
+    if (to == NULL || from == NULL || bytes == NULL) return (call);             \
+    for (size_t i = 0; i < count; i++)                                          \
+      note_outside(to[i], (const void *)(uintptr_t)from[i], bytes[i]);          \
+    if (count > GB_BATCH_OPERANDS) GB_BRACKET_UNKNOWN(legacy, call);            \
+    if (gb_recording(stream, real != gb_real.legacy)) return (call);            \
+    struct gb_operand operands[2 * GB_BATCH_OPERANDS];                          \
+    for (size_t i = 0; i < count; i++) {                                        \
+      operands[2 * i] = (struct gb_operand){to[i], bytes[i]};                   \
+      operands[2 * i + 1] = (struct gb_operand){from[i], bytes[i]};             \
+    }                                                                           \
+    GB_BRACKET(gb_begin_copy(operands, 2 * count,                               \
+                             gb_stream(stream, real != gb_real.legacy), &slow), \
+               call);                                                           \
   } while (0)
 
 GB_WRAP(cuMemcpyBatchAsync, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
@@ -301,7 +301,7 @@ GB_WRAP(cuMemcpy3DBatchAsync_v2, size_t count, CUDA_MEMCPY3D_BATCH_OP *copies,
   GB_BRACKET_UNKNOWN(cuMemcpy3DBatchAsync_v2, real(count, copies, flags, stream));
 }
 
-/* The head of a job (64 bytes): sizes, then where the result's size, the source and the result lie. */
+/* A job (64 bytes): sizes, then where the result's size, the source and the result lie. */
 struct gb_decompress_job {
   size_t source_bytes, result_bytes;
   CUdeviceptr written, source, result;

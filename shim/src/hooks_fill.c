@@ -22,8 +22,8 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
   return height == 0 || width_bytes == 0 ? 0 : (uint64_t)pitch * (height - 1) + width_bytes;
 }
 
-#define GB_FILL(symbol, type)                                     \
-  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {     \
+#define GB_FILL(symbol, type)                                                     \
+  GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {                     \
     GB_BRACKET(to, count * sizeof value, GB_STREAM_SYNC, real(to, value, count)); \
   }
 #define GB_FILL_ASYNC(symbol, type)                                                      \
@@ -32,7 +32,7 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
   }
 #define GB_FILL_2D(symbol, type)                                                           \
   GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height) { \
-    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height), GB_STREAM_SYNC,                         \
+    GB_BRACKET(to, rectangle(pitch, width * sizeof value, height), GB_STREAM_SYNC,         \
                real(to, pitch, value, width, height));                                     \
   }
 #define GB_FILL_2D_ASYNC(symbol, type)                                                   \
@@ -107,21 +107,21 @@ static int batch_words(const CUstreamBatchMemOpParams *operations, unsigned coun
   return found;
 }
 
-#define GB_BRACKET_BATCH(legacy)                                          \
-  do {                                                                    \
-    struct gb_operand words[GB_MEM_OPERATIONS_MAX];                       \
-    int found = batch_words(operations, count, words);                    \
-    if (gb_recording(stream, real != gb_real.legacy))                     \
-      return real(stream, count, operations, flags);                      \
-    bool slow;                                                            \
-    CUstream joined = gb_stream(stream, real != gb_real.legacy);          \
-    CUresult result = found < 0                                           \
-                          ? gb_begin_unknown(GB_UNKNOWN_COPY, joined, &slow) \
+#define GB_BRACKET_BATCH(legacy)                                                \
+  do {                                                                          \
+    struct gb_operand words[GB_MEM_OPERATIONS_MAX];                             \
+    int found = batch_words(operations, count, words);                          \
+    if (gb_recording(stream, real != gb_real.legacy))                           \
+      return real(stream, count, operations, flags);                            \
+    bool slow;                                                                  \
+    CUstream joined = gb_stream(stream, real != gb_real.legacy);                \
+    CUresult result = found < 0                                                 \
+                          ? gb_begin_unknown(GB_UNKNOWN_COPY, joined, &slow)    \
                           : gb_begin_copy(words, (size_t)found, joined, &slow); \
-    if (result != CUDA_SUCCESS) return result;                            \
-    result = real(stream, count, operations, flags);                      \
-    gb_end(slow);                                                         \
-    return result;                                                        \
+    if (result != CUDA_SUCCESS) return result;                                  \
+    result = real(stream, count, operations, flags);                            \
+    gb_end(slow);                                                               \
+    return result;                                                              \
   } while (0)
 
 GB_WRAP(cuStreamBatchMemOp, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations,

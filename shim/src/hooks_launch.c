@@ -26,23 +26,23 @@ bool gb_recording_slow(CUstream stream, bool thread) {
 static CUresult launched(CUresult result) {
   if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result;
   return GB_REFUSE(result, "launch_refused",
-                   "the driver has no VRAM left for a kernel's code or stack: lower --vram, so that "
-                   "the card keeps some free, or end other programs on it");
+                   "the driver has no VRAM left for a kernel's code or stack: lower --vram, so "
+                   "that the card keeps some free, or end other programs on it");
 }
 
 /* A kernel's first launch may load its code or enlarge the stacks: when there is no VRAM for that,
  * what we hold without need goes back, outside the bracket, and the launch is made once more. */
-#define GB_BRACKET_LAUNCH(begin, call)                                                    \
-  do {                                                                                    \
-    for (bool again = false;; again = true) {                                             \
-      bool slow;                                                                          \
-      CUresult result = begin;                                                            \
-      if (result != CUDA_SUCCESS) return result;                                          \
-      result = (call);                                                                    \
-      gb_end(slow);                                                                       \
-      if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result;         \
-      if (again || !gb_relieve()) return launched(result);                                \
-    }                                                                                     \
+#define GB_BRACKET_LAUNCH(begin, call)                                            \
+  do {                                                                            \
+    for (bool again = false;; again = true) {                                     \
+      bool slow;                                                                  \
+      CUresult result = begin;                                                    \
+      if (result != CUDA_SUCCESS) return result;                                  \
+      result = (call);                                                            \
+      gb_end(slow);                                                               \
+      if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result; \
+      if (again || !gb_relieve()) return launched(result);                        \
+    }                                                                             \
   } while (0)
 
 /* Before the bracket: pinning waits for what is under way. */

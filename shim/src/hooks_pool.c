@@ -15,17 +15,17 @@ static CUresult refused(CUresult result, size_t bytes) {
                    bytes);
 }
 
-#define GB_FROM_POOL(pool, call)                                    \
-  do {                                                              \
-    CUresult result = gb_pools_reserve(pool, bytes);                \
-    if (result != CUDA_SUCCESS) return refused(result, bytes);      \
-    result = GB_RETRIED(call);                                      \
-    if (result == CUDA_SUCCESS)                                     \
-      gb_side_commit(GB_SIDE_POOL, (uint64_t)*pointer, bytes);      \
-    else                                                            \
-      gb_side_abort(GB_SIDE_POOL, bytes);                           \
-    gb_pools_refresh();                                             \
-    return refused(result, bytes);                                  \
+#define GB_FROM_POOL(pool, call)                               \
+  do {                                                         \
+    CUresult result = gb_pools_reserve(pool, bytes);           \
+    if (result != CUDA_SUCCESS) return refused(result, bytes); \
+    result = GB_RETRIED(call);                                 \
+    if (result == CUDA_SUCCESS)                                \
+      gb_side_commit(GB_SIDE_POOL, (uint64_t)*pointer, bytes); \
+    else                                                       \
+      gb_side_abort(GB_SIDE_POOL, bytes);                      \
+    gb_pools_refresh();                                        \
+    return refused(result, bytes);                             \
   } while (0)
 
 GB_WRAP(cuMemAllocAsync, CUdeviceptr *pointer, size_t bytes, CUstream stream) {

@@ -18,13 +18,13 @@ void gb_pools_leave(CUmemoryPool pool);
 bool gb_pools_is_host(CUmemoryPool pool);
 /* The current pool of the current device, entered when it is new. */
 CUmemoryPool gb_pools_current(void);
-/* Room for bytes from this pool: what it keeps unused counts. returns: CUDA_SUCCESS (then commit or
- * abort as with gb_side_reserve) or CUDA_ERROR_OUT_OF_MEMORY. */
+/* Room for bytes from this pool: what it keeps unused counts. returns: CUDA_SUCCESS (then commit
+ * or abort as with gb_side_reserve) or CUDA_ERROR_OUT_OF_MEMORY. */
 CUresult gb_pools_reserve(CUmemoryPool pool, uint64_t bytes);
 /* Asks the driver anew what each pool keeps unused. After allocations, frees, trims. */
 void gb_pools_refresh(void);
-/* Makes every pool, and the memory of graphs, give back what it keeps unused. Not while captures are
- * live. returns: bytes. */
+/* Makes every pool, and the memory of graphs, give back what it keeps unused. Not while captures
+ * are live. returns: bytes. */
 uint64_t gb_pools_trim(void);
 
 #endif

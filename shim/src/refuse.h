@@ -13,9 +13,9 @@
 CUresult gb_refused(uint32_t *told, CUresult error, const char *name, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-#define GB_REFUSE(error, name, ...)             \
-  ({                                            \
-    static uint32_t told;                       \
+#define GB_REFUSE(error, name, ...)              \
+  ({                                             \
+    static uint32_t told;                        \
     gb_refused(&told, error, name, __VA_ARGS__); \
   })
 

@@ -24,7 +24,8 @@ cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@1=2 GREENBOOST_STAGING=of
 }
 
 for name in $("$program"); do
-  if env $(extra_of "$name") GBSIM_GPU="hooks-$name" LD_PRELOAD="$build/lib/libgreenboost_cuda.so" "$program" "$name"; then
+  if env $(extra_of "$name") GBSIM_GPU="hooks-$name" \
+    LD_PRELOAD="$build/lib/libgreenboost_cuda.so" "$program" "$name"; then
     echo "ok   $name"
     passed=$((passed + 1))
   else

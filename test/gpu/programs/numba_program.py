@@ -4,6 +4,11 @@ import hashlib
 import json
 
 import numpy as np
+
+# Numba asks NumPy for names that newer ones have dropped.
+for old, new in (("row_stack", "vstack"), ("in1d", "isin"), ("trapz", "trapezoid")):
+    if not hasattr(np, old):
+        setattr(np, old, getattr(np, new))
 from numba import cuda, uint32
 
 COUNT, WORDS, ROUNDS = 16, 8 << 20, 34

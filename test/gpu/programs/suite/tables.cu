@@ -79,6 +79,7 @@ int main() {
     RT(cudaMemcpyToSymbol(constant_targets, constants, sizeof constants));
     by_symbols<<<BLOCKS, THREADS>>>(chunks.words, round);
     walk<<<BLOCKS, THREADS>>>((Node *)lists.at[round % 4], nodes / 16, 8, round);
+    chunks.round(round);  // The same chunks, named.
   }
   results_of("chunks", chunks);
   u64 marks = 0;  // Without the pointers, which are other numbers in every process.
