@@ -190,6 +190,16 @@ GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
 
 /* ---- waits, streams, events ---- */
 
+/* Staging uses the time in which the program waits, and the time after it: a remap may still have been
+ * under way before. */
+#define GB_WAIT(call)                \
+  do {                               \
+    gb_idle();                       \
+    CUresult result = waited(call);  \
+    gb_idle();                       \
+    return result;                   \
+  } while (0)
+
 /* The whole context is waited for, our own streams too: they get work only afterwards. */
 GB_WRAP(cuCtxSynchronize) {
   CUresult result = waited(real());
@@ -226,16 +236,10 @@ GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
   return real(stream);
 }
 
-GB_WRAP(cuStreamSynchronize, CUstream stream) {
-  gb_idle();
-  return waited(real(stream));
-}
+GB_WRAP(cuStreamSynchronize, CUstream stream) { GB_WAIT(real(stream)); }
 GB_WRAP(cuStreamQuery, CUstream stream) { return waited(real(stream)); }
 GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) { return GB_RETRIED(real(event, flags)); }
-GB_WRAP(cuEventSynchronize, CUevent event) {
-  gb_idle();
-  return waited(real(event));
-}
+GB_WRAP(cuEventSynchronize, CUevent event) { GB_WAIT(real(event)); }
 GB_WRAP(cuEventQuery, CUevent event) { return waited(real(event)); }
 
 #define GB_SECTIONS GB_SECTION_CONTEXT
