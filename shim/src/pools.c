@@ -74,10 +74,13 @@ static uint64_t attribute_of(const struct pool *pool, CUmemPool_attribute attrib
   return bytes;
 }
 
+/* While captures are live nothing is asked of the driver: what was known stands. */
 static uint64_t refresh(void) {
   uint64_t idle = 0;
   for (uint32_t i = 0; i < pool_count; i++) {
-    if (pools[i].host) continue;
+    idle += pools[i].idle;
+    if (pools[i].host || gb_live_captures != 0) continue;
+    idle -= pools[i].idle;
     uint64_t reserved = attribute_of(&pools[i], CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
     uint64_t used = attribute_of(&pools[i], CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
     set_idle(&pools[i], reserved > used ? reserved - used : 0);
