@@ -6,6 +6,6 @@ HOOKS_TEST := $(BUILD)/test/hooks
 test-c-hooks: $(HOOKS_TEST)/hooks_program $(SHIM_LIB) $(BUILD)/lib/sim/libcuda.so.1
 	@sh test/c/hooks/run.sh $(BUILD)
 
-$(HOOKS_TEST)/hooks_program: test/c/hooks/hooks_program.c $(BUILD)/lib/sim/libcuda.so.1
+$(HOOKS_TEST)/hooks_program: test/c/hooks/hooks_program.c test/c/programs/kernels.h $(BUILD)/lib/sim/libcuda.so.1
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $< -o $@ $(LDFLAGS) $(BUILD)/lib/sim/libcuda.so.1 -ldl -pthread

@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../programs/kernels.h"
+
 #define MIB ((size_t)1 << 20)
 #define BUDGET (64 * MIB)
 
@@ -497,6 +499,63 @@ static void case_vacate(void) {
   free(received);
 }
 
+/* ---- copies and fills while chunks are moved (GREENBOOST_STAGING=always) ---- */
+
+#define WORDS 1024 /* of 8 bytes: what a kernel changes of a chunk */
+#define PART (WORDS * 8)
+#define MIRROR (8 * PART)
+
+static void mirror_update(unsigned char *chunk, unsigned long long key) {
+  for (unsigned long long i = 0; i < WORDS; i++) {
+    unsigned long long word;
+    memcpy(&word, chunk + 8 * i, 8);
+    word = word * 3 + key + i;
+    memcpy(chunk + 8 * i, &word, 8);
+  }
+}
+
+static void case_remapped(void) {
+  enum { COUNT = 12, ROUNDS = 40, BYTES = 8 << 20 };
+  static const char image[] = PTX_HEAD PTX_UPDATE;
+  CUdeviceptr chunks[COUNT];
+  CUmodule module;
+  CUfunction update;
+  CUstream stream;
+  unsigned char *mirror = calloc(COUNT, MIRROR), *received = malloc(MIRROR);
+  OK(cuModuleLoadData(&module, image));
+  OK(cuModuleGetFunction(&update, module, "gb_update"));
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  for (int i = 0; i < COUNT; i++) {
+    OK(cuMemAlloc(&chunks[i], BYTES));
+    OK(cuMemsetD8(chunks[i], 0, BYTES));
+  }
+  OK(cuCtxSynchronize());
+  for (unsigned long long round = 0; round < ROUNDS; round++)
+    for (int i = 0; i < COUNT; i++) {
+      unsigned long long words = WORDS, key = round * 100 + (unsigned)i;
+      void *arguments[] = {&chunks[i], &words, &key};
+      OK(cuLaunchKernel(update, 4, 1, 1, 64, 1, 1, 0, stream, arguments, NULL));
+      mirror_update(mirror + i * MIRROR, key);
+      int to = (i + 6) % COUNT, from = (i + 3) % COUNT, filled = (i + 9) % COUNT;
+      OK(cuMemcpyDtoDAsync(chunks[to] + 2 * PART, chunks[from], PART, stream));
+      memcpy(mirror + to * MIRROR + 2 * PART, mirror + from * MIRROR, PART);
+      OK(cuMemcpyAsync(chunks[to] + 4 * PART, chunks[to] + 2 * PART, PART, stream));
+      memcpy(mirror + to * MIRROR + 4 * PART, mirror + to * MIRROR + 2 * PART, PART);
+      OK(cuMemsetD8Async(chunks[filled] + 6 * PART, (unsigned char)key, PART, stream));
+      memset(mirror + filled * MIRROR + 6 * PART, (unsigned char)key, PART);
+    }
+  OK(cuStreamSynchronize(stream));
+  for (int i = 0; i < COUNT; i++) {
+    OK(cuMemcpyDtoH(received, chunks[i], MIRROR));
+    CHECK(memcmp(received, mirror + i * MIRROR, MIRROR) == 0);
+  }
+  for (int i = 0; i < COUNT; i++) OK(cuMemFree(chunks[i]));
+  OK(cuStreamDestroy(stream));
+  OK(cuModuleUnload(module));
+  free(mirror);
+  free(received);
+}
+
 /* ---- words that streams write and wait for ---- */
 
 static void case_words(void) {
@@ -601,7 +660,7 @@ static const struct {
     {"capture", case_capture},   {"threads", case_threads},
     {"refusals", case_refusals}, {"second-try", case_second_try},
     {"vacate", case_vacate},     {"words", case_words},
-    {"devices", case_devices},
+    {"devices", case_devices},   {"remapped", case_remapped},
 };
 
 int main(int argc, char **argv) {

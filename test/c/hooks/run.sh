@@ -20,6 +20,7 @@ extra_of() {
       echo "GBSIM_FAIL=cuStreamCreate@1=2,cuStreamCreate@2=2,cuStreamCreateWithPriority@1=2,\
 cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@1=2 GREENBOOST_STAGING=off" ;;
     devices) echo "GBSIM_DEVICES=2" ;;
+    remapped) echo "GREENBOOST_STAGING=always GREENBOOST_STATS_FILE=$state/remapped" ;;
   esac
 }
 
@@ -33,5 +34,15 @@ for name in $("$program"); do
     failed=$((failed + 1))
   fi
 done
+
+# The last case is none when nothing was moved under it.
+remaps=$(sed -n 's/.*"remapCount": \([0-9]*\).*/\1/p' "$state/remapped")
+if [ "${remaps:-0}" -gt 100 ]; then
+  echo "ok   remapped $remaps times"
+  passed=$((passed + 1))
+else
+  echo "FAIL remapped only ${remaps:-0} times"
+  failed=$((failed + 1))
+fi
 echo "$passed passed, $failed failed"
 exit $failed
