@@ -43,6 +43,16 @@ void gb_log(enum gb_log_level level, const char *format, ...) {
   fputc('\n', stderr);
 }
 
+void gb_event(enum gb_log_level level, CUresult error, const char *name, const char *format, ...) {
+  va_list arguments;
+  (void)level, (void)error;
+  fprintf(stderr, "%s: ", name);
+  va_start(arguments, format);
+  vfprintf(stderr, format, arguments);
+  va_end(arguments);
+  fputc('\n', stderr);
+}
+
 static void fail(const char *what, int error) {
   fprintf(stderr, "%s: %s\n", what, strerror(-error));
   exit(1);

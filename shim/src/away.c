@@ -4,7 +4,6 @@
 
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "config.h"
 #include "nvme.h"
@@ -24,11 +23,7 @@ static uint64_t fetched_ns;
 bool gb_away_start(void) {
   const struct gb_config *config = gb_config();
   if (config->nvme_dir[0] == '\0') return false;
-  int error = gb_store_open(config->nvme_dir, config->nvme_budget, config->nvme_writes_per_day);
-  if (error == 0) return true;
-  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
-           "no NVMe tier in %s (%s; the log says why)", config->nvme_dir, strerror(-error));
-  return false;
+  return gb_store_open(config->nvme_dir, config->nvme_budget, config->nvme_writes_per_day) == 0;
 }
 
 void gb_away_stop(void) {

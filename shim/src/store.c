@@ -149,7 +149,8 @@ static int start_parts(uint64_t bytes) {
   if (error == 0) error = gb_store_queue_start();
   if (error == 0 && (error = gb_store_move_start()) != 0) gb_store_queue_stop();
   if (error != 0) {
-    gb_log(GB_LOG_ERROR, "T3: no memory or threads: %s", strerror(-error));
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: no memory or threads: %s", strerror(-error));
     gb_crypt_close();
   }
   return error;
@@ -177,7 +178,8 @@ int gb_store_open(const char *directory, uint64_t bytes, uint64_t write_bytes_pe
            directory, (unsigned long long)(gb_store.read_rate / 1000000));
     return 0;
   }
-  gb_log(GB_LOG_ERROR, "T3: a first write and read in %s failed: %s", directory, strerror(-error));
+  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+           "T3: a first write and read in %s failed: %s", directory, strerror(-error));
   gb_store_close();
   return error;
 }

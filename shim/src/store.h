@@ -31,7 +31,7 @@
 #define GB_STORE_DEADLINE_MS 60000u
 
 /* Opens the store of this process: checks the file system, reserves the space, tries one slot (its
- * time is gb_store_read_rate). returns: 0, or -errno with the reason logged. Not while it is open. */
+ * time is gb_store_read_rate). returns: 0, or -errno, the reason said in an event. Not while it is open. */
 int gb_store_open(const char *directory, uint64_t bytes, uint64_t write_bytes_per_day);
 /* Waits for what is in flight, wipes the key; what was stored is gone. */
 void gb_store_close(void);

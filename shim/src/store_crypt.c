@@ -65,7 +65,8 @@ static int load_library(void) {
 #endif
   void *handle = dlopen(LIBRARY, how);
   if (handle == NULL) {
-    gb_log(GB_LOG_ERROR, "T3 needs OpenSSL 3 (sudo apt-get install libssl3): %s", dlerror());
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3 needs OpenSSL 3 (sudo apt-get install libssl3): %s", dlerror());
     return -ENOSYS;
   }
   const struct {
@@ -85,7 +86,8 @@ static int load_library(void) {
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     void *found = dlsym(handle, names[i].name);
     if (found == NULL) {
-      gb_log(GB_LOG_ERROR, "T3: %s has no %s", LIBRARY, names[i].name);
+      gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+               "T3: %s has no %s", LIBRARY, names[i].name);
       ssl.EVP_CipherFinal_ex = NULL;
       return -ENOSYS;
     }
@@ -226,7 +228,8 @@ int gb_crypt_open(void) {
     crypt.cipher = ssl.EVP_CIPHER_fetch(crypt.library, "AES-256-GCM", NULL);
   error = crypt.cipher != NULL && answers_right() ? make_key() : -ENOSYS;
   if (error == 0) return 0;
-  gb_log(GB_LOG_ERROR, "T3: no AES-256-GCM and key from %s (%s)", LIBRARY, strerror(-error));
+  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+           "T3: no AES-256-GCM and key from %s (%s)", LIBRARY, strerror(-error));
   gb_crypt_close();
   return error;
 }

@@ -48,14 +48,14 @@ static int choose_bytes(const char *directory, const struct statfs *fs, uint64_t
   *bytes -= *bytes % GB_STORE_UNIT_BYTES;
   if (*bytes >= GB_STORE_SLOT_BYTES && *bytes <= most) return 0;
   if (*bytes < GB_STORE_SLOT_BYTES && most >= GB_STORE_SLOT_BYTES) {
-    gb_log(GB_LOG_ERROR, "T3: GREENBOOST_NVME_BUDGET must be at least %u MiB",
-           GB_STORE_SLOT_BYTES >> 20);
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: GREENBOOST_NVME_BUDGET must be at least %u MiB", GB_STORE_SLOT_BYTES >> 20);
     return -EINVAL;
   }
-  gb_log(GB_LOG_ERROR,
-         "T3: %s has room for %llu MiB (1 GiB stays free), not for %llu: free some, or lower "
-         "GREENBOOST_NVME_BUDGET",
-         directory, (unsigned long long)(most >> 20), (unsigned long long)(*bytes >> 20));
+  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+           "T3: %s has room for %llu MiB (1 GiB stays free), not for %llu: free some, or lower "
+           "GREENBOOST_NVME_BUDGET",
+           directory, (unsigned long long)(most >> 20), (unsigned long long)(*bytes >> 20));
   return -ENOSPC;
 }
 
@@ -82,27 +82,29 @@ int gb_store_file_open(const char *directory, uint64_t *bytes) {
   struct statfs fs;
   if (statfs(directory, &fs) != 0) {
     int error = -errno;
-    gb_log(GB_LOG_ERROR, "T3: GREENBOOST_NVME_DIR=%s: %s", directory, strerror(-error));
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: GREENBOOST_NVME_DIR=%s: %s", directory, strerror(-error));
     return error;
   }
   const char *why = unsuitable((long)fs.f_type);
   if (why != NULL) {
-    gb_log(GB_LOG_ERROR, "T3: GREENBOOST_NVME_DIR=%s is %s: give a folder on a local drive",
-           directory, why);
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: GREENBOOST_NVME_DIR=%s is %s: give a folder on a local drive", directory, why);
     return -EOPNOTSUPP;
   }
   int error = choose_bytes(directory, &fs, bytes);
   if (error != 0) return error;
   int fd = open_nameless(directory);
   if (fd < 0) {
-    gb_log(GB_LOG_ERROR, "T3: no file for direct I/O in GREENBOOST_NVME_DIR=%s: %s", directory,
-           strerror(-fd));
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: no file for direct I/O in GREENBOOST_NVME_DIR=%s: %s", directory, strerror(-fd));
     return fd;
   }
   if (fallocate(fd, 0, 0, (off_t)*bytes) == 0) return fd;
   error = -errno;
-  gb_log(GB_LOG_ERROR, "T3: %llu MiB cannot be reserved in %s: %s",
-         (unsigned long long)(*bytes >> 20), directory, strerror(-error));
+  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+           "T3: %llu MiB cannot be reserved in %s: %s",
+           (unsigned long long)(*bytes >> 20), directory, strerror(-error));
   close(fd);
   return error;
 }
@@ -128,7 +130,8 @@ int gb_write_budget_open(const char *directory, uint64_t bytes_per_day) {
               state.st_uid == geteuid();
   if (!ours || fstatfs(fd, &fs) != 0) {
     int error = fd < 0 ? -errno : -EPERM;
-    gb_log(GB_LOG_ERROR, "T3: the account of writes %s cannot be used: %s", path, strerror(-error));
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
+             "T3: the account of writes %s cannot be used: %s", path, strerror(-error));
     if (fd >= 0) close(fd);
     return error;
   }
@@ -192,10 +195,9 @@ int gb_write_budget_take(uint64_t bytes) {
   uint64_t per_day = budget.per_day;
   pthread_mutex_unlock(&budget.lock);
   if (say) {
-    gb_log(GB_LOG_ERROR,
-           "T3: today's %llu MiB of writes are used up: they begin anew at 0:00 UTC, or raise "
-           "GREENBOOST_NVME_WRITES_PER_DAY",
-           (unsigned long long)(per_day >> 20));
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_writes_spent",
+             "T3: today's %llu MiB of writes are used up: they begin anew at 0:00 UTC, or raise "
+             "GREENBOOST_NVME_WRITES_PER_DAY", (unsigned long long)(per_day >> 20));
   }
   return error;
 }

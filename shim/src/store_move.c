@@ -232,8 +232,6 @@ int gb_store_read(uint32_t slot, void *bytes, size_t length) {
   pthread_mutex_unlock(&gb_store.lock);
   if (error == 0 || error == -ETIMEDOUT) return error;
   memset(bytes, 0, length); /* neither sealed nor unproven bytes reach anybody */
-  gb_log(GB_LOG_ERROR, "T3: %zu bytes of %s cannot be read: %s", length, gb_store.directory,
-         error == -EBADMSG ? "they are not what was written" : strerror(-error));
   return error;
 }
 
@@ -365,8 +363,6 @@ int gb_store_write_end(uint32_t slot) {
   moves.users--;
   pthread_cond_broadcast(&gb_store.changed);
   pthread_mutex_unlock(&gb_store.lock);
-  if (error != 0 && error != -EINVAL)
-    gb_log(GB_LOG_ERROR, "T3: a write to %s failed: %s", gb_store.directory, strerror(-error));
   return error;
 }
 

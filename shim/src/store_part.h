@@ -47,7 +47,7 @@ uint64_t gb_store_deadline(void);
 
 /* ---- store_crypt.c: AES-256-GCM by libcrypto ---- */
 
-/* Loads the library and makes a key. returns: 0 or -errno with the reason logged. */
+/* Loads the library and makes a key. returns: 0 or -errno, the reason said. */
 int gb_crypt_open(void);
 void gb_crypt_close(void);
 /* length is at most GB_STORE_BLOCK_BYTES; in and out are the same or apart. (sequence, block) names
@@ -60,11 +60,11 @@ int gb_crypt_unseal(uint64_t sequence, uint32_t block, const void *in, void *out
 /* ---- store_file.c ---- */
 
 /* Opens the nameless file and reserves *bytes (GB_STORE_CHOOSE is replaced). returns: a descriptor
- * or -errno with the reason logged. */
+ * or -errno, the reason said. */
 int gb_store_file_open(const char *directory, uint64_t *bytes);
-/* The day's account of this user in the directory. returns: 0 or -errno, logged. */
+/* The day's account of this user in the directory. returns: 0 or -errno, the reason said. */
 int gb_write_budget_open(const char *directory, uint64_t bytes_per_day);
-/* Counts bytes about to be written. returns: 0, -EDQUOT (logged once a day), -errno. */
+/* Counts bytes about to be written. returns: 0, -EDQUOT (said once a day), -errno. */
 int gb_write_budget_take(uint64_t bytes);
 void gb_write_budget_close(void);
 

@@ -47,8 +47,9 @@ int gb_store_wait(uint64_t deadline_ns) {
   if (gb_now_ns() < deadline_ns) return 0;
   if (!gb_store.failed) {
     gb_store.failed = true;
-    gb_log(GB_LOG_ERROR, "the disk under %s has not answered for %u s: T3 is given up",
-           gb_store.directory, GB_STORE_DEADLINE_MS / 1000);
+    gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_failed",
+             "the disk under %s has not answered for %u s: T3 is given up",
+             gb_store.directory, GB_STORE_DEADLINE_MS / 1000);
   }
   return -ETIMEDOUT;
 }
@@ -125,7 +126,8 @@ static void submit(void) {
   }
   if (result == 0 || gb_store.failed) return;
   gb_store.failed = true;
-  gb_log(GB_LOG_ERROR, "io_uring takes nothing any more (%s): T3 is given up", strerror(-result));
+  gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_failed",
+           "io_uring takes nothing any more (%s): T3 is given up", strerror(-result));
 }
 
 void gb_store_pump(void) {

@@ -119,6 +119,10 @@ function addUse(program: Command): void {
       ).choices(['gated']),
     )
     .option(
+      '--nvme <dir[:size]>',
+      'the same with an encrypted file on a local drive (default size: half of what is free, at most 64GiB)',
+    )
+    .option(
       '--report <size>',
       'GPU memory size the program is told: honest, extend, or extend=SIZE (default: its profile)',
     )
@@ -134,6 +138,7 @@ function addUse(program: Command): void {
     run,
     'greenboost run -- python serve.py',
     'greenboost run --vram-budget 8GiB --overcommit gated -- ./train --epochs 3',
+    'greenboost run --nvme /mnt/nvme:200GiB -- python big.py',
   );
 }
 

@@ -20,6 +20,7 @@ export interface RunOptions {
   readonly vramBudget?: string;
   readonly ramBudget?: string;
   readonly overcommit?: 'gated';
+  readonly nvme?: string;
   readonly report?: string;
   readonly profile?: string;
   /** A model: its plan is kept for `report`. */
@@ -49,6 +50,23 @@ function checkedSize(value: string, option: string): string {
     throw new GbError('INVALID_ARGUMENT', `${option}: ${GbError.from(reason).rawMessage}`);
   }
   return value;
+}
+
+/** `DIR` or `DIR:SIZE`. Ranges in a file are unmapped: the mode that admits them goes with it.
+ *  @throws GbError INVALID_ARGUMENT without a folder. */
+function nvmeEnvironment(value: string): NodeJS.ProcessEnv {
+  const [, directory = '', size] = /^(.*?)(?::(\d[^:/]*))?$/s.exec(value) ?? [];
+  if (directory === '') {
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      '--nvme: write a folder, as /mnt/nvme or /mnt/nvme:64GiB',
+    );
+  }
+  return {
+    GREENBOOST_OVERCOMMIT: 'gated',
+    GREENBOOST_NVME_DIR: resolve(directory),
+    ...(size ? { GREENBOOST_NVME_BUDGET: String(parseBytes(checkedSize(size, '--nvme'))) } : {}),
+  };
 }
 
 function prependPath(first: string, rest: string | undefined): string {
@@ -93,6 +111,7 @@ export function runEnvironment(
   if (options.ramBudget)
     env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
   if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
+  if (options.nvme) Object.assign(env, nvmeEnvironment(options.nvme));
   if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
   const gpu = options.gpu ?? base['GREENBOOST_GPU'];
