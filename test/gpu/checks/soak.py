@@ -10,7 +10,7 @@ import time
 import common
 from common import GIB, MIB
 
-PROGRAM_LIMIT_SECONDS = 120
+PROGRAM_LIMIT_SECONDS = 60
 RETURN_LIMIT_SECONDS = 5
 MEMORY_SLACK = 8 * MIB
 SPARE_SLAB_BYTES = 2 * MIB  # of VRAM, kept for the next small allocation
