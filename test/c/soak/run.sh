@@ -3,9 +3,15 @@
 # Endurance under the preloaded shim, on the simulated driver in strict mode, with staging always on:
 # programs that know every byte, at random budgets and sizes, ended by themselves or by kill -9. After
 # each the GPU must be empty, and no remap may have met anything that ran.
-# Usage: run.sh BUILD. SOAK_SECONDS: how long in all (60); SOAK_SEED: where to begin (the day).
+# Usage: run.sh BUILD [tsan]. SOAK_SECONDS: how long in all (60); SOAK_SEED: where to begin (the day).
 set -u
 build=$(realpath "$1")
+preload=$build/lib/libgreenboost_cuda.so
+if [ "${2:-}" = tsan ]; then
+  preload="$(gcc -print-file-name=libtsan.so) $build/test/core/tsan/libgreenboost_cuda.so"
+  export TSAN_OPTIONS=halt_on_error=0:exitcode=66
+  export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB
+fi
 seconds=${SOAK_SECONDS:-60}
 seed=${SOAK_SEED:-$(date +%Y%j)}
 work=$(mktemp -d "${TMPDIR:-/tmp}/gbsoak.XXXXXX")
@@ -32,6 +38,7 @@ settle() {
   used=$("$build/test/soak/usage" 2>/dev/null)
   [ "$status" = 0 ] || wrong="ended with $status"
   [ "$used" = 0 ] || wrong="$wrong; ${used:-unknown} bytes of the GPU stay in use"
+  grep -q 'WARNING: ThreadSanitizer' "$work/err" && wrong="$wrong; a race"
   grep -q 'gbsim: strict' "$work/err" && wrong="$wrong; $(grep -m 1 'gbsim: strict' "$work/err")"
   if [ -s "$work/stats.json" ]; then
     switches=$((switches + $(figure switchCount)))
@@ -57,7 +64,7 @@ shimmed() {
   local binary=$build/test/soak/$1
   shift
   rm -f "$work/stats.json"
-  LD_PRELOAD="$build/lib/libgreenboost_cuda.so" nice "$binary" "$module" "$@" >"$work/out" 2>"$work/err"
+  LD_PRELOAD=$preload nice "$binary" "$module" "$@" >"$work/out" 2>"$work/err"
 }
 
 whole() { # whole NAME PROGRAM ARGUMENTS...: a run to its end
@@ -74,7 +81,7 @@ killed() { # killed SECONDS PROGRAM ARGUMENTS...: a run that ends by kill -9
   local after=$1 binary=$build/test/soak/$2
   shift 2
   rm -f "$work/stats.json"
-  LD_PRELOAD="$build/lib/libgreenboost_cuda.so" nice "$binary" "$module" "$@" >"$work/out" 2>"$work/err" &
+  LD_PRELOAD=$preload nice "$binary" "$module" "$@" >"$work/out" 2>"$work/err" &
   local pid=$!
   sleep "$after"
   kill -9 $pid 2>/dev/null

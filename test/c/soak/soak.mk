@@ -4,10 +4,13 @@ SOAK_OUT := $(BUILD)/test/soak
 SOAK_PROGRAMS := $(SOAK_OUT)/soak $(SOAK_OUT)/lost_update $(SOAK_OUT)/waits $(SOAK_OUT)/usage
 SOAK_CFLAGS := $(CFLAGS_ALL) -D_GNU_SOURCE
 
-.PHONY: test-soak
-test-soak: $(SOAK_PROGRAMS) $(SOAK_OUT)/kernels.so $(SOAK_OUT)/forgetful.so $(SIM_LIBS) \
-    $(BUILD)/lib/libgreenboost_cuda.so
+SOAK_ALL := $(SOAK_PROGRAMS) $(SOAK_OUT)/kernels.so $(SOAK_OUT)/forgetful.so $(SIM_LIBS)
+
+.PHONY: test-soak test-soak-tsan
+test-soak: $(SOAK_ALL) $(BUILD)/lib/libgreenboost_cuda.so
 	@test/c/soak/run.sh $(BUILD)
+test-soak-tsan: $(SOAK_ALL) $(BUILD)/test/core/tsan/libgreenboost_cuda.so
+	@test/c/soak/run.sh $(BUILD) tsan
 
 $(SOAK_PROGRAMS): $(SOAK_OUT)/%: test/c/soak/%.c test/c/soak/soak.h test/c/core/check.h $(SIM_LIBS)
 	@mkdir -p $(@D)
