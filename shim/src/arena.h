@@ -44,6 +44,7 @@ struct gb_chunk {
   enum gb_hint hint;   /* the program's */
   bool fresh;          /* brought by staging and not touched yet */
   bool rotates;        /* comes and goes in the learned cycle; the others stay (stage_plan.c) */
+  uint8_t dirty;       /* so many more times it is taken to have been written to (stage.h) */
   bool hashed;         /* slot holds the hash of what the home holds */
   bool pinned;         /* ours: reached by physical address, stays in VRAM */
 };

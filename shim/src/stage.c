@@ -22,6 +22,7 @@
 #include "lock.h"
 #include "order.h"
 #include "report.h"
+#include "share.h"
 #include "tier.h"
 
 static struct gb_switch current;     /* under gb_lock */
@@ -43,7 +44,7 @@ void gb_stage_start(void) {
 }
 
 void gb_stage_update(void) {
-  bool overflow = gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0;
+  bool overflow = gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0 || gb_share_shrinking();
   pthread_mutex_lock(&gb_stage_lock);
   gb_stage_set_overflow(overflow);
   bool interested = gb_stage_state() != GB_STAGING_OFF &&
@@ -128,6 +129,7 @@ static void enter_books(struct gb_switch *work) {
     remap->address = remap->span->base + chunk->offset;
     remap->from = chunk->handle;
     remap->hashed = chunk->hashed;
+    remap->copied = !remap->arrives && (!chunk->hashed || chunk->dirty > 0);
     if (remap->arrives)
       arrive(chunk, &remap->frame, true);
     else
@@ -138,13 +140,27 @@ static void enter_books(struct gb_switch *work) {
   pthread_mutex_unlock(&gb_stage_lock);
 }
 
+/* What turned out to be changed will be again. */
+static void note_written(const struct gb_remap *remap, struct gb_chunk *chunk) {
+  uint64_t written = remap->copied ? remap->bytes : gb_stage_written(remap->frame.slot);
+  if (!remap->done) return;
+  if (remap->copied)
+    chunk->dirty = (uint8_t)(chunk->dirty - (chunk->dirty > 0));
+  else
+    chunk->dirty = written > 0 ? GB_STAGE_DIRTY_TIMES : 0;
+  gb_report_add(written > 0 ? GB_COUNT_STAGE_OUT_BYTES : GB_COUNT_STAGE_CLEAN_BYTES, remap->bytes);
+}
+
 static void settle_one(CUdevice device, struct gb_remap *remap) {
   struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
+  if (!remap->arrives) note_written(remap, chunk);
   if (remap->done) {
     gb_report_add(GB_COUNT_REMAPS, 1);
     if (!remap->arrives) gb_frame_give(device, &remap->frame);
     return;
   }
+  /* What an abandoned switch copied to the home is not what the hash was taken of. */
+  remap->hashed &= !remap->copied;
   move_accounts(device, remap, -1);
   pthread_mutex_lock(&gb_stage_lock);
   struct gb_stage_frame frame = remap->frame;
@@ -157,22 +173,10 @@ static void settle_one(CUdevice device, struct gb_remap *remap) {
 }
 
 static void count_end(const struct gb_switch *work, enum gb_stage_end end) {
-  static uint64_t written_before;
-  uint64_t in = 0;
-  uint64_t out = 0;
   for (uint32_t i = 0; i < work->count; i++) {
-    if (!work->remaps[i].done) continue;
-    if (work->remaps[i].arrives)
-      in += work->remaps[i].bytes;
-    else
-      out += work->remaps[i].bytes;
+    if (work->remaps[i].done && work->remaps[i].arrives)
+      gb_report_add(GB_COUNT_STAGE_IN_BYTES, work->remaps[i].bytes);
   }
-  uint64_t written = gb_stage_written();
-  uint64_t wrote = written - written_before;
-  written_before = written;
-  gb_report_add(GB_COUNT_STAGE_IN_BYTES, in);
-  gb_report_add(GB_COUNT_STAGE_OUT_BYTES, wrote);
-  gb_report_add(GB_COUNT_STAGE_CLEAN_BYTES, out > wrote ? out - wrote : 0);
   gb_report_add(end == GB_STAGE_DONE ? GB_COUNT_SWITCHES : GB_COUNT_SWITCHES_ABANDONED, 1);
   if (end == GB_STAGE_DONE) {
     abandoned_in_a_row = 0;

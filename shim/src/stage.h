@@ -34,6 +34,8 @@
  * in VRAM until it has not been touched for so many. */
 #define GB_STAGE_HOT_PART 8u
 #define GB_STAGE_HEAT_TOUCHES 16384u
+/* A chunk found changed when it left is written back without a look the next times. */
+#define GB_STAGE_DIRTY_TIMES 15u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
  * queue may be long; but once the program uses what can wait for later work (stream memory
  * operations, host callbacks, collectives), or a wait was in vain, little, growing when work was only
@@ -50,6 +52,7 @@ struct gb_remap {
   uint32_t chunk;
   bool arrives; /* from home to frame; else from frame to home */
   bool hashed;  /* of one that leaves: the home equals the frame unless the hash says no */
+  bool copied;  /* of one that leaves: written back whatever the hash says */
   bool done;
   uint64_t address;
   uint64_t bytes;
@@ -148,8 +151,9 @@ int gb_stage_copied(const struct gb_switch *work);
 /* Opens the gate on the GPU. */
 void gb_stage_open(uint32_t epoch);
 uint32_t gb_stage_opened(void);
-/* Bytes written back since the start. */
-uint64_t gb_stage_written(void);
+/* Bytes that the kernel wrote back from the frame of the slot, since the last question. pre: the
+ * switch is over. */
+uint64_t gb_stage_written(uint32_t slot);
 
 /* ---- stage_worker.c ---- */
 

@@ -3,9 +3,10 @@
  * stage_gpu.c: everything a switch puts on the GPU, all of it submitted before the first stream of
  * the program is told to wait:
  *
- *   copies    wait go; for each that arrives: home -> frame, event
- *   kernels   wait go; for each that leaves: hash, write back where it differs from the hash then;
- *             for each that arrives: event, hash; write copied
+ *   arrivals  wait go; for each that arrives: home -> frame, event
+ *   returns   wait go; for each that leaves and is known to differ: frame -> home; event
+ *   kernels   wait go; for each other that leaves: hash, write back where it differs from the hash
+ *             then; for each that arrives: its event, hash; event of the returns; write copied
  *
  * and the wait on a stream of the program for the epoch. Host words carry the order between the CPU
  * and the GPU; waits are cyclic (GEQ), so an epoch may pass 2^32.
@@ -30,17 +31,19 @@ struct words {
   _Atomic uint32_t cancelled; /* the write-backs of this epoch do nothing */
   _Atomic uint32_t copied;    /* everything of this epoch is done */
   _Atomic uint32_t opened;    /* the gate is open again for this epoch */
-  _Atomic uint64_t written;   /* bytes written back, of all devices */
+  _Atomic uint64_t written[GB_FRAME_SLOTS_MAX]; /* bytes written back by the kernel, by slot */
 };
 
 struct gpu {
   CUcontext context;
-  CUstream copies;
+  CUstream arrivals;
+  CUstream returns;
   CUstream kernels;
   CUmodule module;
   CUfunction hash;
   CUfunction write_back;
   CUevent events[GB_STAGE_CHUNKS_MAX];
+  CUevent returned;
   CUdeviceptr table; /* for each slot: then[2], now[2] */
   bool refused;
 };
@@ -79,7 +82,10 @@ static bool have_words(void) {
 
 static CUresult make(struct gpu *gpu) {
   size_t table = (size_t)GB_FRAME_SLOTS_MAX * 32;
-  CUresult result = gb_real.cuStreamCreate(&gpu->copies, CU_STREAM_NON_BLOCKING);
+  CUresult result = gb_real.cuStreamCreate(&gpu->arrivals, CU_STREAM_NON_BLOCKING);
+  if (result == CUDA_SUCCESS) result = gb_real.cuStreamCreate(&gpu->returns, CU_STREAM_NON_BLOCKING);
+  if (result == CUDA_SUCCESS)
+    result = gb_real.cuEventCreate(&gpu->returned, CU_EVENT_DISABLE_TIMING);
   if (result == CUDA_SUCCESS) result = gb_real.cuStreamCreate(&gpu->kernels, CU_STREAM_NON_BLOCKING);
   if (result == CUDA_SUCCESS) result = gb_real.cuModuleLoadData(&gpu->module, gb_frame_ptx);
   if (result == CUDA_SUCCESS)
@@ -93,7 +99,9 @@ static CUresult make(struct gpu *gpu) {
 }
 
 static void drop(struct gpu *gpu) {
-  if (gpu->copies != NULL) gb_real.cuStreamDestroy_v2(gpu->copies);
+  if (gpu->arrivals != NULL) gb_real.cuStreamDestroy_v2(gpu->arrivals);
+  if (gpu->returns != NULL) gb_real.cuStreamDestroy_v2(gpu->returns);
+  if (gpu->returned != NULL) gb_real.cuEventDestroy_v2(gpu->returned);
   if (gpu->kernels != NULL) gb_real.cuStreamDestroy_v2(gpu->kernels);
   for (uint32_t i = 0; i < GB_STAGE_CHUNKS_MAX; i++) {
     if (gpu->events[i] != NULL) gb_real.cuEventDestroy_v2(gpu->events[i]);
@@ -157,13 +165,12 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
   CUdeviceptr now = then + 16;
   CUdeviceptr frame = remap->frame.alias;
   CUdeviceptr cancelled = word(offsetof(struct words, cancelled));
-  CUdeviceptr written = word(offsetof(struct words, written));
+  CUdeviceptr written = word(offsetof(struct words, written)) + (remap->frame.slot - 1) * 8ull;
   uint64_t count = remap->bytes / 8;
   void *params[] = {&frame, &home, &count, &now, &then, &cancelled, &number, &written};
-  CUresult result = CUDA_SUCCESS;
-  /* No content hashes to all ones but one in 2^128. */
-  if (!remap->hashed) result = gb_real.cuMemsetD32Async(then, UINT32_MAX, 4, gpu->kernels);
-  if (result == CUDA_SUCCESS) result = hash(gpu, &remap->frame, now);
+  if (remap->copied)
+    return gb_real.cuMemcpyDtoDAsync_v2(home, frame, remap->bytes, gpu->returns);
+  CUresult result = hash(gpu, &remap->frame, now);
   if (result != CUDA_SUCCESS) return result;
   return gb_real.cuLaunchKernel(gpu->write_back, WRITE_BLOCKS, 1, 1, GB_FRAME_BLOCK, 1, 1, 0,
                                 gpu->kernels, params, NULL);
@@ -173,13 +180,15 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
 static CUresult submit_arriving(const struct gpu *gpu, const struct gb_remap *remap,
                                 CUdeviceptr home, CUevent event) {
   CUresult result =
-      gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, home, remap->bytes, gpu->copies);
-  return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->copies) : result;
+      gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, home, remap->bytes, gpu->arrivals);
+  return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->arrivals) : result;
 }
 
 static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, uint32_t number) {
   CUdeviceptr go = word(offsetof(struct words, go));
-  CUresult result = gb_real.cuStreamWaitValue32_v2(gpu->copies, go, number, 0);
+  CUresult result = gb_real.cuStreamWaitValue32_v2(gpu->arrivals, go, number, 0);
+  if (result == CUDA_SUCCESS)
+    result = gb_real.cuStreamWaitValue32_v2(gpu->returns, go, number, 0);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuStreamWaitValue32_v2(gpu->kernels, go, number, 0);
   uint32_t arriving = 0;
@@ -198,6 +207,8 @@ static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, 
     result = gb_real.cuStreamWaitEvent(gpu->kernels, gpu->events[arriving++], 0);
     if (result == CUDA_SUCCESS) result = hash(gpu, &remap->frame, then_of(gpu, remap->frame.slot));
   }
+  if (result == CUDA_SUCCESS) result = gb_real.cuEventRecord(gpu->returned, gpu->returns);
+  if (result == CUDA_SUCCESS) result = gb_real.cuStreamWaitEvent(gpu->kernels, gpu->returned, 0);
   if (result != CUDA_SUCCESS) return result;
   return gb_real.cuStreamWriteValue32_v2(gpu->kernels, word(offsetof(struct words, copied)), number,
                                          0);
@@ -261,8 +272,8 @@ uint32_t gb_stage_opened(void) {
   return words == NULL ? 0 : atomic_load(&words->opened);
 }
 
-uint64_t gb_stage_written(void) {
-  return atomic_load(&words->written);
+uint64_t gb_stage_written(uint32_t slot) {
+  return atomic_exchange(&words->written[slot - 1], 0);
 }
 
 /* ---- the program's streams ---- */
