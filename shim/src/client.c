@@ -20,6 +20,7 @@
 #include "link.h"
 #include "lock.h"
 #include "report.h"
+#include "share.h"
 #include "wire.h"
 
 #define HELLO_TIMEOUT_MS 3000
@@ -71,6 +72,7 @@ static bool on_notice(const struct gb_frame *frame, const void *payload) {
     case GB_MSG_LIMITS:
       if (!gb_wire_read(frame, payload, &limits, sizeof limits)) return false;
       store_limits(limits.limit_bytes);
+      gb_share_changed();
       return true;
     case GB_MSG_LOST:
       if (!gb_wire_read(frame, payload, &lost, sizeof lost)) return false;

@@ -13,6 +13,7 @@
 #include "gated.h"
 #include "lock.h"
 #include "report.h"
+#include "share.h"
 #include "stage.h"
 #include "store.h"
 #include "tier.h"
@@ -55,6 +56,7 @@ static void in_child(void) {
 /* No CUDA here: the driver may be gone already. */
 static void at_exit(void) {
   if (!gb_core_active()) return;
+  gb_share_stop();
   gb_report_write();
   gb_client_stop();
   gb_away_stop();

@@ -404,6 +404,10 @@ bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_swit
   for (int account = 0; account < GB_ACCOUNT_COUNT; account++)
     counted += gb_t1_account(device, (enum gb_account)account);
   uint64_t excess = counted > capacity ? counted - capacity : 0;
+  if (excess > 0) { /* the share has shrunk: free frames are the first to go */
+    uint64_t dropped = gb_frames_drop(device, excess);
+    excess -= dropped < excess ? dropped : excess;
+  }
   uint64_t room = excess > 0 ? 0 : gb_frames_free(device) + gb_t1_room(device);
   uint32_t horizon = 0;
   uint64_t bytes = gb_stage_missing(touch, plan->remaps, &plan->count);

@@ -38,7 +38,7 @@ static struct {
   uint64_t bytes, buffer_bytes, seed;
   unsigned rounds, device;
   bool random_order, json;
-  double hold_seconds;
+  double pause_seconds, hold_seconds;
   const char *phase_file;
 } options = {.bytes = 256ull << 20, .buffer_bytes = 16ull << 20, .seed = 1, .rounds = 3};
 
@@ -264,7 +264,7 @@ static void usage(void) {
   printf(
       "gb_workset [--bytes 256MiB] [--buffer-bytes 16MiB] [--rounds 3] [--order sequential|random] "
       "[--seed 1]\n"
-      "           [--device 0] [--json] [--hold-seconds 0] [--phase-file PATH]\n");
+      "           [--device 0] [--json] [--pause-seconds 0] [--hold-seconds 0] [--phase-file PATH]\n");
 }
 
 static void options_read(int argc, char **argv) {
@@ -280,6 +280,8 @@ static void options_read(int argc, char **argv) {
       options.seed = strtoull(option_value(argc, argv, &i), NULL, 10);
     else if (strcmp(argv[i], "--device") == 0)
       options.device = (unsigned)atoi(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--pause-seconds") == 0)
+      options.pause_seconds = atof(option_value(argc, argv, &i));
     else if (strcmp(argv[i], "--hold-seconds") == 0)
       options.hold_seconds = atof(option_value(argc, argv, &i));
     else if (strcmp(argv[i], "--phase-file") == 0)
@@ -335,6 +337,8 @@ int main(int argc, char **argv) {
     round_run(order);
     fprintf(progress, "round %u of %u\n", r, options.rounds);
   }
+  phase("pausing");
+  if (options.pause_seconds > 0) sleep_ms(options.pause_seconds * 1e3);
   phase("verifying");
   verify();
   const double ms = now_ms() - start;
