@@ -64,14 +64,17 @@ static uint32_t tick;
 static uint64_t gap_sum;
 static uint32_t gap_count;
 
-/* Not a step of the cycle. */
-static bool is_irregular(const struct gb_chunk *chunk) {
+/* A gap that is no round of the cycle. */
+static bool is_short(uint32_t gap) {
   uint64_t near = gap_count == 0 ? 0 : gap_sum / gap_count / GB_STAGE_HOT_PART;
-  return chunk->regular < 0 || (chunk->gaps[0] != 0 && chunk->gaps[0] < near);
+  return gap != 0 && gap < near;
 }
 
+/* Used again and again, or without any rule: not so what is used twice in a row once a round. */
 static bool is_hot(const struct gb_chunk *chunk) {
-  return is_irregular(chunk) && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+  bool often = chunk->gaps[0] != 0;
+  for (int i = 0; i < 4 && often; i++) often = chunk->gaps[i] == 0 || is_short(chunk->gaps[i]);
+  return (often || chunk->regular < 0) && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
 }
 
 /* A chunk that is used several times in a cycle has as many gaps, in turn. */
@@ -109,7 +112,7 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
   gb_stage_set_fresh(c, false);
   if (c->touched != 0) note_gap(c, tick - c->touched);
   c->touched = tick;
-  if (is_irregular(c)) return;
+  if (c->regular < 0 || is_short(c->gaps[0])) return;
   uint32_t unit = gb_stage_unit_of(span, chunk);
   if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
 }
