@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * nvme.c: how much of the disk the NVMe tier keeps. The same file is read whole, in turns, by the
- * store (sequential, read ahead, unsealed and proven) and by plain direct reads with the same ring,
- * depth and block size into the same kind of memory, as fio does it. Prints one JSON object.
+ * store (sequential, read ahead, unsealed and proven) and by plain direct reads in the same way (io_uring,
+ * or as many threads where that is forbidden), with the same depth and block size into the same kind of
+ * memory, as fio does it. Prints one JSON object.
  *
  * usage: nvme DIRECTORY MIB PAIRS
  */
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core.h"
 #include "lock.h"
@@ -108,23 +110,31 @@ static double read_store(const uint32_t *slots, uint32_t count, unsigned char *s
   return (double)count * GB_STORE_SLOT_BYTES / (double)(gb_now_ns() - before);
 }
 
-/* GB/s of direct reads of the same bytes in the same order, nothing done with them. */
-static double read_plain(const uint32_t *slots, uint32_t count, unsigned char *buffers,
-                         struct gb_ring *ring) {
-  uint32_t total = count * GB_STORE_BLOCKS;
-  uint32_t sent = 0;
+/* The blocks of the slots in their order, as plain reads take them. */
+static struct {
+  const uint32_t *slots;
+  uint32_t total; /* blocks */
+  _Atomic uint32_t sent;
+  unsigned char *buffers; /* one for each read in flight */
+} plain_reads;
+
+static uint64_t block_offset(uint32_t block) {
+  uint64_t offset;
+  gb_store_block(plain_reads.slots[block / GB_STORE_BLOCKS], block % GB_STORE_BLOCKS, &offset);
+  return offset;
+}
+
+static void read_with_ring(struct gb_ring *ring) {
   uint32_t done = 0;
-  uint64_t before = gb_now_ns();
-  while (done < total) {
+  while (done < plain_reads.total) {
     uint64_t user_data;
     int result;
-    for (; sent < total && sent - done < GB_STORE_DEPTH; sent++) {
-      uint64_t offset;
-      gb_store_block(slots[sent / GB_STORE_BLOCKS], sent % GB_STORE_BLOCKS, &offset);
+    for (; plain_reads.sent < plain_reads.total && plain_reads.sent - done < GB_STORE_DEPTH;
+         plain_reads.sent++) {
       /* A buffer may be read into twice at once: nobody looks at it. */
-      gb_ring_push(ring, IORING_OP_READ, gb_store.fd,
-                   buffers + (size_t)(sent % GB_STORE_DEPTH) * GB_STORE_BLOCK_BYTES,
-                   GB_STORE_BLOCK_BYTES, offset, 1);
+      size_t at = (size_t)(plain_reads.sent % GB_STORE_DEPTH) * GB_STORE_BLOCK_BYTES;
+      gb_ring_push(ring, IORING_OP_READ, gb_store.fd, plain_reads.buffers + at,
+                   GB_STORE_BLOCK_BYTES, block_offset(plain_reads.sent), 1);
     }
     int error = gb_ring_submit(ring);
     if (error == 0) error = gb_ring_wait(ring);
@@ -134,6 +144,40 @@ static double read_plain(const uint32_t *slots, uint32_t count, unsigned char *b
       done++;
     }
   }
+}
+
+static void *read_blocks(void *buffer) {
+  for (;;) {
+    uint32_t block = plain_reads.sent++;
+    if (block >= plain_reads.total) return NULL;
+    ssize_t got = pread(gb_store.fd, buffer, GB_STORE_BLOCK_BYTES, (off_t)block_offset(block));
+    if (got != (ssize_t)GB_STORE_BLOCK_BYTES) fail("direct read", got < 0 ? -errno : -EIO);
+  }
+}
+
+static void read_with_threads(void) {
+  pthread_t threads[GB_STORE_THREADS];
+  for (uint32_t i = 0; i < GB_STORE_THREADS; i++) {
+    unsigned char *buffer = plain_reads.buffers + (size_t)i * GB_STORE_BLOCK_BYTES;
+    int error = pthread_create(&threads[i], NULL, read_blocks, buffer);
+    if (error != 0) fail("a thread", -error);
+  }
+  for (uint32_t i = 0; i < GB_STORE_THREADS; i++) pthread_join(threads[i], NULL);
+}
+
+/* GB/s of direct reads of the same bytes in the same order, nothing done with them. ring: NULL where
+ * there is none. */
+static double read_plain(const uint32_t *slots, uint32_t count, unsigned char *buffers,
+                         struct gb_ring *ring) {
+  plain_reads.slots = slots;
+  plain_reads.total = count * GB_STORE_BLOCKS;
+  plain_reads.sent = 0;
+  plain_reads.buffers = buffers;
+  uint64_t before = gb_now_ns();
+  if (ring != NULL)
+    read_with_ring(ring);
+  else
+    read_with_threads();
   return (double)count * GB_STORE_SLOT_BYTES / (double)(gb_now_ns() - before);
 }
 
@@ -172,21 +216,22 @@ int main(int argc, char **argv) {
   double store[PAIRS_MAX];
   double plain[PAIRS_MAX];
   double ratio[PAIRS_MAX];
-  struct gb_ring ring;
-  int error = gb_ring_open(&ring, 2 * GB_STORE_DEPTH);
-  if (slots == NULL || error != 0) fail("io_uring", error);
+  struct gb_ring opened;
+  struct gb_ring *ring = gb_ring_open(&opened, 2 * GB_STORE_DEPTH) == 0 ? &opened : NULL;
+  if (slots == NULL) fail("memory", -ENOMEM);
   for (uint32_t i = 0; i < count; i++) slots[i] = gb_store_take(GB_STORE_SLOT_BYTES);
   double written = write_all(slots, count, staging);
-  read_plain(slots, count, buffers, &ring);
+  read_plain(slots, count, buffers, ring);
   read_store(slots, count, staging);
   for (uint32_t i = 0; i < pairs; i++) {
     bool store_first = i % 2 == 0;
     if (store_first) store[i] = read_store(slots, count, staging);
-    plain[i] = read_plain(slots, count, buffers, &ring);
+    plain[i] = read_plain(slots, count, buffers, ring);
     if (!store_first) store[i] = read_store(slots, count, staging);
     ratio[i] = store[i] / plain[i];
   }
-  printf("{\"mebibytes\":%u,\"pairs\":%u,\"depth\":%u,\"blockBytes\":%u,\"writeGBps\":%.3f,",
+  printf("{\"how\":\"%s\",", ring != NULL ? "io_uring" : "threads");
+  printf("\"mebibytes\":%u,\"pairs\":%u,\"depth\":%u,\"blockBytes\":%u,\"writeGBps\":%.3f,",
          count * (GB_STORE_SLOT_BYTES >> 20), pairs, GB_STORE_DEPTH, GB_STORE_BLOCK_BYTES, written);
   print_list("directGBps", plain, pairs);
   printf(",");
@@ -194,6 +239,6 @@ int main(int argc, char **argv) {
   printf(",\"directMedianGBps\":%.3f,\"storeMedianGBps\":%.3f,\"ratioMedian\":%.3f}\n",
          median(plain, pairs), median(store, pairs), median(ratio, pairs));
   gb_store_close();
-  gb_ring_close(&ring);
+  if (ring != NULL) gb_ring_close(ring);
   return 0;
 }

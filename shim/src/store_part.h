@@ -15,6 +15,8 @@
 #define GB_STORE_BLOCKS (GB_STORE_SLOT_BYTES / GB_STORE_BLOCK_BYTES)
 #define GB_STORE_UNIT_BLOCKS (GB_STORE_UNIT_BYTES / GB_STORE_BLOCK_BYTES)
 #define GB_TAG_BYTES 16u
+/* In place of io_uring where it is forbidden: enough to keep a drive busy with blocks of 1 MiB. */
+#define GB_STORE_THREADS 8u
 
 /* ---- store_queue.c: operations on the file ---- */
 

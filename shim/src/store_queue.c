@@ -15,8 +15,6 @@
 #include "store_part.h"
 #include "store_ring.h"
 
-/* Threads in place of io_uring: enough to keep a drive busy with blocks of 1 MiB. */
-#define IO_THREADS 8u
 #define SUBMIT_RETRIES 1000
 
 struct queue {
@@ -32,7 +30,7 @@ static struct {
   bool ring_used;
   struct gb_ring ring;
   pthread_cond_t work; /* for the threads without io_uring */
-  pthread_t threads[IO_THREADS];
+  pthread_t threads[GB_STORE_THREADS];
   uint32_t thread_count;
 } io;
 
@@ -220,9 +218,9 @@ int gb_store_queue_start(void) {
     return error;
   }
   gb_log(GB_LOG_INFO, "io_uring is not to be had here (%s): NVMe I/O with %u threads",
-         strerror(-error), IO_THREADS);
+         strerror(-error), GB_STORE_THREADS);
   pthread_cond_init(&io.work, NULL);
-  return start_threads(IO_THREADS, work);
+  return start_threads(GB_STORE_THREADS, work);
 }
 
 void gb_store_queue_stop(void) {
