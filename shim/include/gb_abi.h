@@ -62,7 +62,7 @@ enum gb_msg_type {
   GB_MSG_REPORT = 8,   /* shim: gb_report; notice, at least every GB_REPORT_INTERVAL_MS while something changed */
   GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
   GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
-  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what the attachment may hold has changed (T1 too: the shim shrinks to it) */
+  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -132,7 +132,7 @@ struct gb_hello_ack {
 };
 
 struct gb_budget {
-  uint32_t tier;     /* GB_TIER_T1 (accounting only), GB_TIER_T2, GB_TIER_T3, or GB_TIER_T2R for feeder bytes of either kind */
+  uint32_t tier;     /* T1 and T3 (accounting only), T2, or T2R for feeder bytes of either kind */
   uint32_t reserved;
   uint64_t bytes;
 };
@@ -197,7 +197,7 @@ enum gb_staging {
   GB_STAGING_LEARNING = 1,  /* overflow is read in place until its order repeats */
   GB_STAGING_ON = 2,
   GB_STAGING_IN_PLACE = 3,  /* reading in place was measured to be faster, or the order does not repeat */
-  GB_STAGING_UNSUPPORTED = 4, /* the driver lacks stream memory operations or cuCtxRecordEvent, or GREENBOOST_STAGING=off */
+  GB_STAGING_UNSUPPORTED = 4, /* no stream memory operations or cuCtxRecordEvent, or GREENBOOST_STAGING=off */
 };
 
 enum gb_phase {
