@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "config.h"
-#include "gated.h"
 
 #define BUCKETS 4096u /* power of two */
 
@@ -91,6 +90,8 @@ static void drop_nodes(struct gb_graph *graph) {
 /* All but the names of nodes and the event. */
 static void drop_content(struct gb_graph *graph) {
   gb_graph_drop_plan(graph);
+  gb_graph_drop_substitute(graph);
+  graph->diverged = false;
   if (graph->clone != NULL) gb_real.cuGraphDestroy(graph->clone);
   graph->clone = NULL;
   drop_nodes(graph);
@@ -112,6 +113,7 @@ void gb_graph_give_up(struct gb_graph *graph, const char *why, bool known) {
   if (graph->whole == NULL) graph->whole = why;
   graph->known &= known;
   gb_graph_drop_pieces(graph);
+  if (graph->diverged) return; /* the clone is what runs */
   if (graph->clone != NULL) gb_real.cuGraphDestroy(graph->clone);
   graph->clone = NULL;
   for (uint32_t i = 0; i < graph->node_count; i++) graph->nodes[i].node = NULL;
@@ -200,18 +202,12 @@ void gb_graph_read(struct gb_graph *graph, CUgraph from, bool rename) {
 
 /* ---- for the wrappers ---- */
 
-/* Where nothing of the arena can be staged, or everything unmapped has to be back anyway (gated),
- * what a graph names is of no use. */
-static bool follows(void) {
-  const struct gb_config *config = gb_config();
-  return gb_arena_size_bytes != 0 && !config->gated &&
-         (config->staging != GB_STAGING_NEVER || config->graph_segment != 0);
-}
-
 void gb_graph_instantiated(CUgraphExec exec, CUgraph from, unsigned long long flags) {
   struct gb_graph *old = take(exec); /* of a context that is gone */
   if (old != NULL) end(old);
-  if (!follows() || gb_real.cuGraphGetNodes == NULL || gb_real.cuGraphNodeGetType == NULL) return;
+  if (gb_arena_size_bytes == 0 || gb_real.cuGraphGetNodes == NULL ||
+      gb_real.cuGraphNodeGetType == NULL)
+    return;
   struct gb_graph *graph = calloc(1, sizeof *graph);
   if (graph == NULL) return;
   graph->exec = exec;
@@ -252,27 +248,61 @@ static struct gb_graph_node *node_named(struct gb_graph *graph, CUgraphNode name
   return found == NULL ? NULL : &graph->nodes[found->index];
 }
 
-void gb_graph_node_changed(CUgraphExec exec, CUgraphNode name,
-                           const struct gb_graph_change *change) {
-  struct gb_graph *graph = acquire(exec);
-  if (graph == NULL) return;
-  struct gb_graph_node *node = node_named(graph, name);
-  if (node == NULL)
-    gb_graph_give_up(graph, "a node was changed that it was not seen to have", false);
-  else
-    gb_graph_apply(graph, node, change);
-  release(graph);
+/* A node of the graph by the program's name for it. Locks the graph: release it when it is not NULL. */
+static struct gb_graph_node *acquire_node(CUgraphExec exec, CUgraphNode name,
+                                          struct gb_graph **graph) {
+  *graph = acquire(exec);
+  return *graph == NULL ? NULL : node_named(*graph, name);
 }
 
-void gb_graph_node_enabled(CUgraphExec exec, CUgraphNode name, bool enabled) {
-  struct gb_graph *graph = acquire(exec);
-  if (graph == NULL) return;
-  struct gb_graph_node *node = node_named(graph, name);
+static CUresult unknown_node(struct gb_graph *graph) {
+  if (graph->diverged) return CUDA_ERROR_NOT_SUPPORTED;
+  gb_graph_give_up(graph, "a node was changed that it was not seen to have", false);
+  return CUDA_SUCCESS;
+}
+
+CUresult gb_graph_node_changed(CUgraphExec exec, CUgraphNode name,
+                               const struct gb_graph_change *change) {
+  struct gb_graph *graph;
+  struct gb_graph_node *node = acquire_node(exec, name, &graph);
+  if (graph == NULL) return CUDA_SUCCESS;
+  CUresult result =
+      node == NULL ? unknown_node(graph) : gb_graph_apply(graph, node, change);
+  if (result != CUDA_SUCCESS)
+    gb_log(GB_LOG_WARN, "an executable graph cannot take this change: instantiate the graph anew");
+  release(graph);
+  return result;
+}
+
+CUresult gb_graph_node_enabled(CUgraphExec exec, CUgraphNode name, bool enabled) {
+  struct gb_graph *graph;
+  struct gb_graph_node *node = acquire_node(exec, name, &graph);
+  if (graph == NULL) return CUDA_SUCCESS;
+  CUresult result = CUDA_SUCCESS;
   if (node == NULL)
-    gb_graph_give_up(graph, "a node was changed that it was not seen to have", false);
+    result = unknown_node(graph);
   else
     gb_graph_enable(graph, node, enabled);
   release(graph);
+  return result;
+}
+
+bool gb_graph_node_forced(CUgraphExec exec, CUgraphNode name,
+                          const struct gb_graph_change *change) {
+  struct gb_graph *graph;
+  struct gb_graph_node *node = acquire_node(exec, name, &graph);
+  bool forced = node != NULL && gb_graph_force(graph, node, change);
+  if (graph != NULL) release(graph);
+  return forced;
+}
+
+CUgraphExec gb_graph_exec_of(CUgraphExec exec) {
+  CUgraphExec whole = exec;
+  struct gb_graph *graph = acquire(exec);
+  if (graph == NULL) return exec;
+  if (gb_graph_whole(graph, &whole) != CUDA_SUCCESS) whole = exec;
+  release(graph);
+  return whole;
 }
 
 void gb_graph_exec_updated(CUgraphExec exec, CUgraph from) {

@@ -87,6 +87,10 @@ struct gb_graph {
   struct gb_graph_piece *pieces;
   bool built;    /* every piece has its exec */
   bool launched; /* while no event told of it */
+  /* The driver has refused a change only because the memory lies elsewhere than the program thinks
+   * (host memory instead of VRAM): the program's exec lacks it, one made from the clone has it. */
+  bool diverged;
+  CUgraphExec substitute; /* NULL until the next launch */
   CUevent ended; /* after the last launch; pieces need it: another stream must not overtake them */
   CUcontext ended_context;
 };
@@ -107,9 +111,16 @@ struct gb_graph_change {
 void gb_graph_instantiated(CUgraphExec exec, CUgraph graph, unsigned long long flags);
 /* Before the driver destroys it. */
 void gb_graph_exec_going(CUgraphExec exec);
-void gb_graph_node_changed(CUgraphExec exec, CUgraphNode node,
-                           const struct gb_graph_change *change);
-void gb_graph_node_enabled(CUgraphExec exec, CUgraphNode node, bool enabled);
+/* returns: CUDA_ERROR_NOT_SUPPORTED when the change cannot be made where it now has to be. */
+CUresult gb_graph_node_changed(CUgraphExec exec, CUgraphNode node,
+                               const struct gb_graph_change *change);
+CUresult gb_graph_node_enabled(CUgraphExec exec, CUgraphNode node, bool enabled);
+/* After the driver has refused the change of a copy or a fill with CUDA_ERROR_INVALID_VALUE: true
+ * when it did so only for where memory of ours lies; the change is made then. */
+bool gb_graph_node_forced(CUgraphExec exec, CUgraphNode node,
+                          const struct gb_graph_change *change);
+/* What stands for the exec when it is recorded into a capture. */
+CUgraphExec gb_graph_exec_of(CUgraphExec exec);
 void gb_graph_exec_updated(CUgraphExec exec, CUgraph graph);
 /* A launch that something has to be done for. named: the stream with its NULL named. */
 CUresult gb_graph_launch(CUgraphExec exec, CUstream stream, CUstream named,
@@ -151,9 +162,16 @@ struct gb_graph_call {
   CUresult (*real)(CUgraphExec, CUstream);
 };
 CUresult gb_graph_run(struct gb_graph *graph, const struct gb_graph_call *call);
+/* The exec that runs the whole graph. */
+CUresult gb_graph_whole(struct gb_graph *graph, CUgraphExec *exec);
+void gb_graph_drop_substitute(struct gb_graph *graph);
+/* The next launch waits for everything submitted so far. returns: false when it cannot. */
+bool gb_graph_mark(struct gb_graph *graph);
 
 /* The program has changed a node, switched one on or off, or updated all from another graph. */
-void gb_graph_apply(struct gb_graph *graph, struct gb_graph_node *node,
+CUresult gb_graph_apply(struct gb_graph *graph, struct gb_graph_node *node,
+                        const struct gb_graph_change *change);
+bool gb_graph_force(struct gb_graph *graph, struct gb_graph_node *node,
                     const struct gb_graph_change *change);
 void gb_graph_enable(struct gb_graph *graph, struct gb_graph_node *node, bool enabled);
 void gb_graph_update(struct gb_graph *graph, CUgraph from);

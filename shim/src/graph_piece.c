@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "gated.h"
 #include "report.h"
 
 _Atomic bool gb_graph_follow;
@@ -70,25 +71,27 @@ static CUresult halve(struct gb_graph *graph, CUgraph whole, uint32_t first, uin
   return result;
 }
 
-static CUresult instantiate(const struct gb_graph *graph, struct gb_graph_piece *piece) {
+static CUresult instantiate(const struct gb_graph *graph, CUgraph from, CUgraphExec *exec) {
   unsigned long long flags = graph->flags & CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY;
   if (gb_real.cuGraphInstantiateWithFlags != NULL)
-    return gb_real.cuGraphInstantiateWithFlags(&piece->exec, piece->graph, flags);
-  return gb_real.cuGraphInstantiate_v2(&piece->exec, piece->graph, NULL, NULL, 0);
+    return gb_real.cuGraphInstantiateWithFlags(exec, from, flags);
+  return gb_real.cuGraphInstantiate_v2(exec, from, NULL, NULL, 0);
 }
 
-static CUresult switch_off(struct gb_graph *graph) {
+/* whole: the substitute's nodes, else those of the pieces. */
+static CUresult switch_off(struct gb_graph *graph, bool whole) {
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < graph->node_count && result == CUDA_SUCCESS; i++) {
     const struct gb_graph_node *node = &graph->nodes[i];
-    if (node->disabled)
-      result =
-          gb_real.cuGraphNodeSetEnabled(graph->pieces[node->piece].exec, node->in_piece, 0);
+    if (!node->disabled) continue;
+    result = whole ? gb_real.cuGraphNodeSetEnabled(graph->substitute, node->node, 0)
+                   : gb_real.cuGraphNodeSetEnabled(graph->pieces[node->piece].exec,
+                                                   node->in_piece, 0);
   }
   return result;
 }
 
-static CUresult build(struct gb_graph *graph) {
+static CUresult build_pieces(struct gb_graph *graph) {
   CUgraph whole = NULL;
   CUresult result = gb_real.cuGraphClone(&whole, graph->clone);
   if (result != CUDA_SUCCESS) return result;
@@ -102,13 +105,20 @@ static CUresult build(struct gb_graph *graph) {
   }
   result = halve(graph, whole, 0, graph->piece_count - 1);
   for (uint32_t i = 0; i < graph->piece_count && result == CUDA_SUCCESS; i++)
-    result = instantiate(graph, &graph->pieces[i]);
-  return result == CUDA_SUCCESS ? switch_off(graph) : result;
+    result = instantiate(graph, graph->pieces[i].graph, &graph->pieces[i].exec);
+  return result == CUDA_SUCCESS ? switch_off(graph, false) : result;
+}
+
+static CUresult build_substitute(struct gb_graph *graph) {
+  CUresult result = instantiate(graph, graph->clone, &graph->substitute);
+  if (result == CUDA_SUCCESS) result = switch_off(graph, true);
+  if (result != CUDA_SUCCESS) gb_graph_drop_substitute(graph);
+  return result;
 }
 
 /* A capture of another thread must not end because we make graphs; the driver must find what their
  * nodes name. */
-static CUresult build_aside(struct gb_graph *graph) {
+static CUresult build_aside(struct gb_graph *graph, CUresult (*build)(struct gb_graph *)) {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
   bool slow = GB_SLOW();
   CUresult result = slow ? gb_begin_copy_slow(NULL, 0, GB_STREAM_SYNC) : CUDA_SUCCESS;
@@ -118,6 +128,22 @@ static CUresult build_aside(struct gb_graph *graph) {
   result = build(graph);
   gb_end(slow);
   if (mode != CU_STREAM_CAPTURE_MODE_RELAXED) gb_real.cuThreadExchangeStreamCaptureMode(&mode);
+  return result;
+}
+
+void gb_graph_drop_substitute(struct gb_graph *graph) {
+  if (graph->substitute != NULL) gb_real.cuGraphExecDestroy(graph->substitute);
+  graph->substitute = NULL;
+}
+
+CUresult gb_graph_whole(struct gb_graph *graph, CUgraphExec *exec) {
+  CUresult result = CUDA_SUCCESS;
+  if (!graph->diverged) {
+    *exec = graph->exec;
+    return CUDA_SUCCESS;
+  }
+  if (graph->substitute == NULL) result = build_aside(graph, build_substitute);
+  *exec = graph->substitute;
   return result;
 }
 
@@ -136,7 +162,7 @@ static bool have_pieces(struct gb_graph *graph) {
     gb_graph_give_up(graph, "it would need too many pieces", true);
     return false;
   }
-  CUresult result = build_aside(graph);
+  CUresult result = build_aside(graph, build_pieces);
   if (result != CUDA_SUCCESS) {
     gb_log(GB_LOG_WARN, "a piece of a graph cannot be made: CUDA error %d", (int)result);
     gb_graph_give_up(graph, "the driver refused a piece of it", true);
@@ -172,18 +198,40 @@ static void have_event(struct gb_graph *graph, CUstream stream) {
   gb_graph_follow = true;
 }
 
+/* Everything submitted so far counts as the last launch: where it ran is not known any more. */
+bool gb_graph_mark(struct gb_graph *graph) {
+  CUcontext context = NULL;
+  CUevent event = graph->ended;
+  if (gb_real.cuCtxRecordEvent == NULL || gb_real.cuCtxGetCurrent(&context) != CUDA_SUCCESS ||
+      (event != NULL && graph->ended_context != context))
+    return false;
+  if (event == NULL && gb_real.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
+    return false;
+  bool marked = gb_real.cuCtxRecordEvent(context, event) == CUDA_SUCCESS;
+  if (!marked && graph->ended == NULL) {
+    gb_real.cuEventDestroy_v2(event);
+    return false;
+  }
+  graph->ended = event;
+  graph->ended_context = context;
+  gb_graph_follow = true;
+  return marked;
+}
+
 static CUresult wait_for_last(const struct gb_graph *graph, CUstream stream) {
   if (graph->ended == NULL) return CUDA_SUCCESS;
   return gb_real.cuStreamWaitEvent(stream, graph->ended, 0);
 }
 
-/* A launch whose end cannot be recorded: no piece may follow it. */
+/* After a launch whose end cannot be recorded no piece may follow; a substitute can only wait. */
 static void note_launch(struct gb_graph *graph, CUstream stream) {
   graph->launched = true;
-  if (graph->ended == NULL || graph->whole != NULL) return;
-  if (!is_ended_context(graph, stream) ||
-      gb_real.cuEventRecord(graph->ended, stream) != CUDA_SUCCESS)
-    gb_graph_give_up(graph, "it is launched in more than one context", true);
+  if (graph->ended == NULL || (graph->whole != NULL && !graph->diverged)) return;
+  if (is_ended_context(graph, stream) &&
+      gb_real.cuEventRecord(graph->ended, stream) == CUDA_SUCCESS)
+    return;
+  gb_graph_give_up(graph, "it is launched in more than one context", true);
+  if (graph->diverged) gb_real.cuStreamSynchronize(stream);
 }
 
 /* ---- launching ---- */
@@ -259,8 +307,10 @@ static bool overflows(const struct gb_graph *graph, uint64_t limit) {
   return limit != 0 && graph->piece_count > 1 && bytes > limit;
 }
 
+/* pre: call->exec runs the whole graph. */
 static CUresult run(struct gb_graph *graph, const struct gb_graph_call *call) {
   uint64_t limit = limit_now();
+  if (gb_gated_on()) return run_unknown(call); /* graphs are not accounted for */
   if (limit == 0 && !GB_SLOW()) return call->real(call->exec, call->stream);
   if (!graph->known || !have_plan(graph, limit)) {
     if (limit != 0 && graph->whole != NULL) tell(graph);
@@ -280,9 +330,11 @@ static CUresult run(struct gb_graph *graph, const struct gb_graph_call *call) {
 CUresult gb_graph_run(struct gb_graph *graph, const struct gb_graph_call *call) {
   gb_count(&gb_counters.launches);
   if (graph == NULL) return run_unknown(call);
-  CUresult result = wait_for_last(graph, call->named);
+  struct gb_graph_call whole = *call;
+  CUresult result = gb_graph_whole(graph, &whole.exec);
+  if (result == CUDA_SUCCESS) result = wait_for_last(graph, call->named);
   if (result == CUDA_SUCCESS) {
-    result = run(graph, call);
+    result = run(graph, &whole);
     note_launch(graph, call->named); /* also when only some of its pieces went */
   }
   return result;

@@ -8,50 +8,181 @@
 
 #include "config.h"
 #include "graph.h"
+#include "tier.h"
 
 /* ---- one node ---- */
 
+static CUresult copy_graph(CUgraph to, CUgraph from, int depth);
+
+/* The parameters of one node to another of the same type. */
+static CUresult copy_node(CUgraphNode to, CUgraphNode from, CUgraphNodeType type, int depth) {
+  union {
+    CUDA_KERNEL_NODE_PARAMS kernel;
+    CUDA_MEMCPY3D copy;
+    CUDA_MEMSET_NODE_PARAMS fill;
+    CUDA_HOST_NODE_PARAMS host;
+    CUgraph children[2];
+  } params;
+  CUresult result = CUDA_ERROR_NOT_SUPPORTED;
+  switch (type) {
+    case CU_GRAPH_NODE_TYPE_EMPTY: return CUDA_SUCCESS;
+    case CU_GRAPH_NODE_TYPE_KERNEL:
+      result = gb_real.cuGraphKernelNodeGetParams_v2(from, &params.kernel);
+      if (result != CUDA_SUCCESS) return result;
+      return gb_real.cuGraphKernelNodeSetParams_v2(to, &params.kernel);
+    case CU_GRAPH_NODE_TYPE_MEMCPY:
+      result = gb_real.cuGraphMemcpyNodeGetParams(from, &params.copy);
+      return result != CUDA_SUCCESS ? result
+                                    : gb_real.cuGraphMemcpyNodeSetParams(to, &params.copy);
+    case CU_GRAPH_NODE_TYPE_MEMSET:
+      result = gb_real.cuGraphMemsetNodeGetParams(from, &params.fill);
+      return result != CUDA_SUCCESS ? result
+                                    : gb_real.cuGraphMemsetNodeSetParams(to, &params.fill);
+    case CU_GRAPH_NODE_TYPE_HOST:
+      result = gb_real.cuGraphHostNodeGetParams(from, &params.host);
+      return result != CUDA_SUCCESS ? result : gb_real.cuGraphHostNodeSetParams(to, &params.host);
+    case CU_GRAPH_NODE_TYPE_GRAPH:
+      result = gb_real.cuGraphChildGraphNodeGetGraph(to, &params.children[0]);
+      if (result == CUDA_SUCCESS)
+        result = gb_real.cuGraphChildGraphNodeGetGraph(from, &params.children[1]);
+      return result != CUDA_SUCCESS
+                 ? result
+                 : copy_graph(params.children[0], params.children[1], depth + 1);
+    default: return result;
+  }
+}
+
+/* Nodes are paired in the order they were added in, as the driver does. */
+static CUresult copy_graph(CUgraph to, CUgraph from, int depth) {
+  CUgraphNode *nodes[2] = {NULL, NULL};
+  size_t counts[2] = {0, 0};
+  CUresult result = CUDA_ERROR_NOT_SUPPORTED;
+  if (depth <= GB_GRAPH_DEPTH_MAX && gb_graph_nodes_of(to, &nodes[0], &counts[0]) &&
+      gb_graph_nodes_of(from, &nodes[1], &counts[1]) && counts[0] == counts[1])
+    result = CUDA_SUCCESS;
+  for (size_t i = 0; i < counts[0] && result == CUDA_SUCCESS; i++) {
+    CUgraphNodeType types[2];
+    for (int side = 0; side < 2 && result == CUDA_SUCCESS; side++)
+      result = gb_real.cuGraphNodeGetType(nodes[side][i], &types[side]);
+    if (result == CUDA_SUCCESS)
+      result = types[0] == types[1] ? copy_node(nodes[0][i], nodes[1][i], types[0], depth)
+                                    : CUDA_ERROR_NOT_SUPPORTED;
+  }
+  free(nodes[0]);
+  free(nodes[1]);
+  return result;
+}
+
 static CUresult set_clone(const struct gb_graph_node *node, const struct gb_graph_change *change) {
+  CUgraph child = NULL;
   if (change->kernel != NULL)
     return gb_real.cuGraphKernelNodeSetParams_v2(node->node, change->kernel);
   if (change->copy != NULL) return gb_real.cuGraphMemcpyNodeSetParams(node->node, change->copy);
   if (change->fill != NULL) return gb_real.cuGraphMemsetNodeSetParams(node->node, change->fill);
   if (change->host != NULL) return gb_real.cuGraphHostNodeSetParams(node->node, change->host);
-  return CUDA_ERROR_NOT_SUPPORTED;
+  if (change->child == NULL) return CUDA_ERROR_NOT_SUPPORTED;
+  CUresult result = gb_real.cuGraphChildGraphNodeGetGraph(node->node, &child);
+  return result != CUDA_SUCCESS ? result : copy_graph(child, change->child, 1);
 }
 
-static CUresult set_piece(const struct gb_graph *graph, const struct gb_graph_node *node,
-                          const struct gb_graph_change *change) {
-  CUgraphExec exec = graph->pieces[node->piece].exec;
+static CUresult set_exec(CUgraphExec exec, CUgraphNode node,
+                         const struct gb_graph_change *change) {
   if (change->kernel != NULL)
-    return gb_real.cuGraphExecKernelNodeSetParams_v2(exec, node->in_piece, change->kernel);
+    return gb_real.cuGraphExecKernelNodeSetParams_v2(exec, node, change->kernel);
   if (change->copy != NULL)
-    return gb_real.cuGraphExecMemcpyNodeSetParams(exec, node->in_piece, change->copy,
-                                                  change->context);
+    return gb_real.cuGraphExecMemcpyNodeSetParams(exec, node, change->copy, change->context);
   if (change->fill != NULL)
-    return gb_real.cuGraphExecMemsetNodeSetParams(exec, node->in_piece, change->fill,
-                                                  change->context);
+    return gb_real.cuGraphExecMemsetNodeSetParams(exec, node, change->fill, change->context);
   if (change->host != NULL)
-    return gb_real.cuGraphExecHostNodeSetParams(exec, node->in_piece, change->host);
+    return gb_real.cuGraphExecHostNodeSetParams(exec, node, change->host);
+  if (change->child != NULL)
+    return gb_real.cuGraphExecChildGraphNodeSetParams(exec, node, change->child);
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-void gb_graph_apply(struct gb_graph *graph, struct gb_graph_node *node,
+/* What does not take the change is made anew, from the clone, when it is next wanted. pre: the clone
+ * has the change. */
+static void pass_on(struct gb_graph *graph, const struct gb_graph_node *node,
                     const struct gb_graph_change *change) {
+  if (graph->built &&
+      set_exec(graph->pieces[node->piece].exec, node->in_piece, change) != CUDA_SUCCESS)
+    gb_graph_drop_pieces(graph);
+  if (graph->substitute != NULL && set_exec(graph->substitute, node->node, change) != CUDA_SUCCESS)
+    gb_graph_drop_substitute(graph);
+}
+
+/* pre: nothing but the clone runs. */
+static CUresult apply_diverged(struct gb_graph *graph, struct gb_graph_node *node,
+                               const struct gb_graph_change *change) {
+  if (change->type != node->type || set_clone(node, change) != CUDA_SUCCESS)
+    return CUDA_ERROR_NOT_SUPPORTED;
+  gb_graph_scan_change(node, change);
+  graph->stale = true;
+  pass_on(graph, node, change);
+  if (!node->known) gb_graph_give_up(graph, "not everything it touches can be seen", false);
+  return CUDA_SUCCESS;
+}
+
+CUresult gb_graph_apply(struct gb_graph *graph, struct gb_graph_node *node,
+                        const struct gb_graph_change *change) {
+  if (graph->diverged) return apply_diverged(graph, node, change);
   if (change->type != node->type) {
     gb_graph_give_up(graph, "a node was changed into another kind", false);
-    return;
+    return CUDA_SUCCESS;
   }
   gb_graph_scan_change(node, change);
   graph->stale = true;
   if (!node->known) gb_graph_give_up(graph, "not everything it touches can be seen", false);
-  if (graph->clone == NULL) return;
-  if (change->child != NULL)
-    gb_graph_give_up(graph, "a graph within it was replaced", true);
-  else if (set_clone(node, change) != CUDA_SUCCESS)
+  if (graph->clone == NULL) return CUDA_SUCCESS;
+  if (set_clone(node, change) != CUDA_SUCCESS)
     gb_graph_give_up(graph, "a change could not be followed", true);
-  else if (graph->built && set_piece(graph, node, change) != CUDA_SUCCESS)
-    gb_graph_drop_pieces(graph);
+  else
+    pass_on(graph, node, change);
+  return CUDA_SUCCESS;
+}
+
+/* ---- changes the driver refuses ---- */
+
+static bool is_line(const CUDA_MEMCPY3D *copy) { return copy->Height <= 1 && copy->Depth <= 1; }
+
+/* The driver lets neither side of a copy change its kind; by what the program knows of its memory,
+ * ours is one kind. */
+static bool same_kinds(const CUDA_MEMCPY3D *now, const CUDA_MEMCPY3D *then) {
+  struct gb_operand a[2];
+  struct gb_operand b[2];
+  gb_copy_operands(now, a);
+  gb_copy_operands(then, b);
+  bool ours = gb_owns(a[0].address) || gb_owns(a[1].address);
+  return ours && gb_owns(a[0].address) == gb_owns(b[0].address) &&
+         gb_owns(a[1].address) == gb_owns(b[1].address);
+}
+
+bool gb_graph_force(struct gb_graph *graph, struct gb_graph_node *node,
+                    const struct gb_graph_change *change) {
+  CUDA_MEMCPY3D copy;
+  CUDA_MEMSET_NODE_PARAMS fill;
+  if (graph->clone == NULL || change->type != node->type) return false;
+  if (change->copy != NULL) {
+    if (gb_real.cuGraphMemcpyNodeGetParams(node->node, &copy) != CUDA_SUCCESS ||
+        !is_line(change->copy) || !is_line(&copy) || !same_kinds(change->copy, &copy))
+      return false;
+  } else if (change->fill != NULL) {
+    if (gb_real.cuGraphMemsetNodeGetParams(node->node, &fill) != CUDA_SUCCESS ||
+        change->fill->height > 1 || fill.height > 1 || !gb_owns(change->fill->dst) ||
+        !gb_owns(fill.dst))
+      return false;
+  } else {
+    return false;
+  }
+  bool before = graph->diverged;
+  if (!before && !gb_graph_mark(graph)) return false;
+  graph->diverged = true;
+  if (apply_diverged(graph, node, change) == CUDA_SUCCESS) {
+    gb_graph_follow = true;
+    return true;
+  }
+  graph->diverged = before;
+  return false;
 }
 
 void gb_graph_enable(struct gb_graph *graph, struct gb_graph_node *node, bool enabled) {
@@ -60,6 +191,9 @@ void gb_graph_enable(struct gb_graph *graph, struct gb_graph_node *node, bool en
   if (graph->built && gb_real.cuGraphNodeSetEnabled(graph->pieces[node->piece].exec,
                                                     node->in_piece, enabled) != CUDA_SUCCESS)
     gb_graph_drop_pieces(graph);
+  if (graph->substitute != NULL &&
+      gb_real.cuGraphNodeSetEnabled(graph->substitute, node->node, enabled) != CUDA_SUCCESS)
+    gb_graph_drop_substitute(graph);
 }
 
 /* ---- all nodes, from another graph ---- */
@@ -131,6 +265,10 @@ static bool follow(struct gb_graph *graph, struct gb_graph_node *node, CUgraphNo
         return false;
       change.host = &now.host;
       break;
+    case CU_GRAPH_NODE_TYPE_GRAPH:
+      if (gb_real.cuGraphChildGraphNodeGetGraph(from, &change.child) != CUDA_SUCCESS) return false;
+      gb_graph_apply(graph, node, &change);
+      return graph->clone != NULL;
     default: return false;
   }
   if (memcmp(&now, &then, sizeof now) == 0) return true;
@@ -166,9 +304,12 @@ static void read_again(struct gb_graph *graph, CUgraph from) {
 }
 
 void gb_graph_update(struct gb_graph *graph, CUgraph from) {
-  /* A program that updates before every launch pays for this only while there is something to
-   * stage; its next update after that is read. */
-  if (!GB_SLOW() && gb_config()->graph_segment == 0) {
+  /* The program's exec has everything again. */
+  gb_graph_drop_substitute(graph);
+  graph->diverged = false;
+  /* A program that updates before every launch pays for this only while something lies in host
+   * memory; its next update after that is read. */
+  if (gb_tier_used(GB_TIER_T2) == 0 && gb_config()->graph_segment == 0) {
     gb_graph_give_up(graph, "it was updated while nothing overflowed", false);
     return;
   }

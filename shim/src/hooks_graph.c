@@ -102,8 +102,20 @@ GB_WRAP(cuGraphExecUpdate_v2, CUgraphExec exec, CUgraph graph, CUgraphExecUpdate
   GB_FOLLOWED(real(exec, graph, info), gb_graph_exec_updated(exec, graph));
 }
 
-#define GB_CHANGED(call, ...)                                                           \
-  GB_FOLLOWED(call, gb_graph_node_changed(exec, node, &(struct gb_graph_change){__VA_ARGS__}))
+#define GB_CHANGED(call, ...)                                                                   \
+  do {                                                                                          \
+    bool slow;                                                                                  \
+    CUresult result = hold(&slow);                                                              \
+    if (result != CUDA_SUCCESS) return result;                                                  \
+    result = (call);                                                                            \
+    const struct gb_graph_change change = {__VA_ARGS__};                                        \
+    if (result == CUDA_SUCCESS)                                                                 \
+      result = gb_graph_node_changed(exec, node, &change);                                      \
+    else if (result == CUDA_ERROR_INVALID_VALUE && gb_graph_node_forced(exec, node, &change))   \
+      result = CUDA_SUCCESS;                                                                    \
+    gb_end(slow);                                                                               \
+    return result;                                                                              \
+  } while (0)
 
 GB_WRAP(cuGraphExecKernelNodeSetParams, CUgraphExec exec, CUgraphNode node,
         const CUDA_KERNEL_NODE_PARAMS_v1 *params) {
@@ -165,15 +177,16 @@ GB_WRAP(cuGraphExecNodeSetParams, CUgraphExec exec, CUgraphNode node, CUgraphNod
   }
 }
 GB_WRAP(cuGraphNodeSetEnabled, CUgraphExec exec, CUgraphNode node, unsigned enabled) {
-  GB_FOLLOWED(real(exec, node, enabled), gb_graph_node_enabled(exec, node, enabled != 0));
+  GB_FOLLOWED(real(exec, node, enabled), result = gb_graph_node_enabled(exec, node, enabled != 0));
 }
 
 /* ---- launches ---- */
 
 GB_WRAP(cuGraphLaunch, CUgraphExec exec, CUstream stream) {
   bool thread = real != gb_real.cuGraphLaunch;
-  if (gb_recording(stream, thread)) return real(exec, stream);
-  if (GB_SLOW() || atomic_load_explicit(&gb_graph_follow, memory_order_relaxed))
+  bool follow = atomic_load_explicit(&gb_graph_follow, memory_order_relaxed);
+  if (gb_recording(stream, thread)) return real(follow ? gb_graph_exec_of(exec) : exec, stream);
+  if (GB_SLOW() || follow)
     return gb_graph_launch(exec, stream, gb_stream(stream, thread), real);
   gb_count(&gb_counters.launches);
   return real(exec, stream);

@@ -65,6 +65,13 @@ run "what runs whole, and lives of graphs" "$plain" "splits > 0 && whole > 0" "$
 faults=cuGraphDestroyNode@200=999,cuGraphNodeFindInClone@900=999
 GBSIM_FAIL=$faults,cuGraphClone@90=2 \
   run "the driver refuses now and then" "$plain" "splits > 20 && whole > 0" "$random" 5 40
+# As the driver does when memory is of another kind than before.
+kinds=
+for at in 2 3 6 8 9 12 15 20 26 33; do
+  kinds=$kinds,cuGraphExecMemcpyNodeSetParams@$at=1,cuGraphExecMemsetNodeSetParams@$at=1
+done
+GBSIM_KERNEL_US=20 GBSIM_FAIL=${kinds#,} run "copies refused for their kind" "$plain" "splits > 20" "$random" 11 40
+GBSIM_FAIL=${kinds#,} run "asan: copies refused for their kind" "$asan" "splits > 20" "$random" 12 40
 run "asan: pieces" "$asan" "splits > 30" "$random" 8 16
 run "asan: what runs whole" "$asan" "splits > 0 && whole > 0" "$lives"
 GBSIM_FAIL=$faults,cuGraphInstantiateWithFlags@30=2 \
