@@ -189,6 +189,10 @@ extern _Atomic uint32_t gb_live_captures;
 void gb_capture_began(void);
 void gb_capture_ended(void);
 
+/* From now on work on the GPU may wait for work that is submitted later, or for a thread of the
+ * program: stream memory operations, host callbacks, collectives. Remaps then wait little for it. */
+void gb_note_waits(void);
+
 /* ---- residency: what the program may say of its ranges ---- */
 
 /* Keeps the range in VRAM for good, where it is now or at the next chance: memory that others reach

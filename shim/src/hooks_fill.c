@@ -63,6 +63,7 @@ GB_FILL_2D_ASYNC(cuMemsetD2D32Async, unsigned)
  */
 
 static void pin_word(CUdeviceptr to, size_t bytes) {
+  gb_note_waits();
   if (gb_owns(to)) gb_pin(to, bytes);
 }
 

@@ -107,6 +107,17 @@ GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream 
                      real(function, width, height, stream));
 }
 
+/* The program's own code in the middle of a stream: it may wait for a thread that waits for us. */
+GB_WRAP(cuLaunchHostFunc, CUstream stream, CUhostFn function, void *data) {
+  gb_note_waits();
+  return real(stream, function, data);
+}
+GB_WRAP(cuStreamAddCallback, CUstream stream, CUstreamCallback function, void *data,
+        unsigned flags) {
+  gb_note_waits();
+  return real(stream, function, data, flags);
+}
+
 /* ---- captures ---- */
 
 /* Counted before the driver knows of it, so that no remap can slip in between. */

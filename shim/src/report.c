@@ -159,7 +159,7 @@ bool gb_report_take(struct gb_report *report) {
   report->switch_abandoned_count = counter(GB_COUNT_SWITCHES_ABANDONED);
   report->switch_micros = counter(GB_COUNT_SWITCH_NS) / 1000;
   report->graph_split_count = counter(GB_COUNT_GRAPH_SPLITS);
-  report->frame_bytes = gb_tier_account(GB_TIER_T1, GB_ACCOUNT_STAGE);
+  report->frame_bytes = gb_stage_frame_bytes();
   report->staging = gb_stage_state();
   report->order_percent = gb_stage_order_percent();
   report->phase = phase.phase;

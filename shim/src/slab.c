@@ -7,6 +7,8 @@
 
 #include "chunk.h"
 #include "lock.h"
+#include "stage.h"
+#include "tier.h"
 
 #define WORDS (GB_SLAB_UNITS / 64)
 
@@ -49,6 +51,14 @@ static void mark(struct gb_slab *slab, uint32_t first, uint32_t units, bool used
   slab->free_units = used ? slab->free_units - units : slab->free_units + units;
 }
 
+/* Slabs do not move: what is made while VRAM is full (a counter, a table) must not end in host memory
+ * for good, so VRAM is made for it first. */
+static void make_vram(CUdevice device) {
+  if (gb_t1_room(device) >= GB_GRANULE || gb_t1_account(device, GB_ACCOUNT_POOLED) > 0) return;
+  if (gb_frames_free(device) == 0) gb_stage_vacate(device, GB_GRANULE);
+  gb_frames_drop(device, GB_GRANULE);
+}
+
 static CUresult create_slab(CUcontext context, CUdevice device, struct gb_slab **out) {
   struct gb_slab *slab = calloc(1, sizeof *slab);
   if (slab == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -58,6 +68,7 @@ static CUresult create_slab(CUcontext context, CUdevice device, struct gb_slab *
     free(slab);
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
+  make_vram(device);
   CUresult result = gb_chunks_cover(slab->span);
   if (result == CUDA_SUCCESS) {
     result = gb_chunks_map(slab->span);

@@ -129,6 +129,7 @@ static void enter_books(struct gb_switch *work) {
     remap->address = remap->span->base + chunk->offset;
     remap->from = chunk->handle;
     remap->hashed = chunk->hashed;
+    remap->proven = remap->ahead && gb_stage_proven(remap->span);
     remap->copied = !remap->arrives && (!chunk->hashed || chunk->dirty > 0);
     if (remap->arrives)
       arrive(chunk, &remap->frame, true);
@@ -193,23 +194,37 @@ static void settle(enum gb_stage_end end) {
   unsettled = false;
 }
 
-static bool settle_within(uint64_t deadline_ns) {
+/* out: even for the copies of an abandoned switch, which may wait for the program itself. */
+static bool settle_within(uint64_t deadline_ns, bool out) {
   if (!unsettled) return true;
-  enum gb_stage_end end = gb_stage_worker_wait(deadline_ns);
-  if (end == GB_STAGE_UNDER_WAY) return false;
+  enum gb_stage_end end = gb_stage_worker_wait(deadline_ns, out);
+  if (end == GB_STAGE_UNDER_WAY || end == GB_STAGE_RUNS_OUT) return false;
   if (gb_context_push(gb_stage_gpu_context(current.device)) != CUDA_SUCCESS) return false;
   settle(end);
   gb_context_pop();
   return true;
 }
 
+void gb_stage_ahead_begin(void) {
+  if (pthread_mutex_trylock(&gb_lock) != 0) return;
+  CUcontext context = gb_stage_gpu_context(current.device);
+  if (context != NULL && settle_within(0, false) && gb_context_push(context) == CUDA_SUCCESS) {
+    gb_stage_ahead_fill(current.device);
+    gb_context_pop();
+  }
+  pthread_mutex_unlock(&gb_lock);
+}
+
 void gb_stage_finish(void) {
-  if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS))
+  if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, true))
     gb_log(GB_LOG_ERROR, "a remap does not end: the GPU is stuck or the context is broken");
+  if (gb_stage_ahead_bytes() == 0) return;
+  gb_stage_ahead_wait(current.device);
+  gb_stage_ahead_drop(current.device);
 }
 
 void gb_stage_settle_for_capture(void) {
-  gb_stage_worker_wait(gb_now_ns() + GB_STAGE_WAIT_NS);
+  gb_stage_worker_wait(gb_now_ns() + GB_STAGE_WAIT_NS, false);
 }
 
 /* ---- a switch ---- */
@@ -224,10 +239,18 @@ static void give_back(const struct gb_switch *work) {
 static void prepare(struct gb_switch *work) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < work->count; i++) {
+    struct gb_remap *remap = &work->remaps[i];
+    remap->ahead =
+        remap->arrives && gb_stage_ahead_take(remap->span, remap->chunk, &remap->frame);
+  }
+  gb_stage_ahead_drop(work->device);
+  for (uint32_t i = 0; i < work->count; i++) {
     struct gb_remap remap = work->remaps[i];
     struct gb_chunk *chunk = &remap.span->chunks[remap.chunk];
     bool ready = false;
-    if (remap.arrives) {
+    if (remap.ahead) {
+      ready = true;
+    } else if (remap.arrives) {
       ready = chunk->alias != 0 ||
               gb_alias_map(work->device, chunk->handle, chunk->bytes, &chunk->alias);
       ready = ready && gb_frame_take(work->device, chunk->bytes, &remap.frame);
@@ -247,6 +270,13 @@ static int by_address(const void *a, const void *b) {
   return (at > bt) - (at < bt);
 }
 
+/* Copies beside kernels save time only where kernels take time: when the last switch had to wait for
+ * them. Else the scans would be for nothing. */
+static bool is_gpu_bound(void) {
+  return gb_config()->staging == GB_STAGING_ALWAYS ||
+         gb_stage_worker_idle_ns() > (gb_stage_accounting() ? GB_STAGE_BUSY_NS / 4 : GB_STAGE_BUSY_NS);
+}
+
 /* The gate is closed for the moment in which the switch is submitted. */
 static bool submit(void) {
   if (!gb_gate_close(gb_now_ns() + GB_STAGE_IDLE_NS)) {
@@ -260,9 +290,10 @@ static bool submit(void) {
     enter_books(&current);
     submitted = gb_stage_submit(&current);
     unsettled = true;
-    if (submitted)
+    if (submitted) {
+      gb_stage_account_open(current.epoch, is_gpu_bound());
       gb_stage_worker_post(&current);
-    else
+    } else
       settle(GB_STAGE_ABANDONED); /* nothing is done: the books go back */
   }
   gb_gate_open();
@@ -308,7 +339,7 @@ void gb_idle_slow(void) {
   if (gb_live_captures != 0 || gb_stage_worker_busy() || gb_now_ns() < quiet_until) return;
   if (pthread_mutex_trylock(&gb_lock) != 0) return;
   CUcontext context = gb_stage_gpu_context(current.device);
-  if (context != NULL && used_up() && settle_within(0) &&
+  if (context != NULL && used_up() && settle_within(0, false) &&
       gb_context_push(context) == CUDA_SUCCESS) {
     switch_once(&nothing, current.device);
     gb_context_pop();
@@ -322,7 +353,7 @@ void gb_stage_switch(const struct gb_touch *touch) {
   CUcontext context = context_of(touch);
   CUdevice device = device_of(touch);
   for (int i = 0; i < 2; i++) {
-    if (gb_live_captures != 0 || !settle_within(gb_now_ns() + GB_STAGE_WAIT_NS)) break;
+    if (gb_live_captures != 0 || !settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, false)) break;
     if (context == NULL || gb_context_push(context) != CUDA_SUCCESS) break;
     bool again = gb_stage_gpu_ready(device, context) && switch_once(touch, device);
     gb_context_pop();
@@ -332,11 +363,19 @@ void gb_stage_switch(const struct gb_touch *touch) {
   gb_report_add(GB_COUNT_STALL_NS, gb_now_ns() - began);
 }
 
+uint64_t gb_stage_frame_bytes(void) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < gb_arena_device_count() && gb_stage_state() == GB_STAGING_ON; i++)
+    bytes += gb_stage_frames_wanted(gb_arena_device(i));
+  uint64_t free_bytes = gb_tier_account(GB_TIER_T1, GB_ACCOUNT_STAGE);
+  return free_bytes > bytes ? free_bytes : bytes;
+}
+
 bool gb_stage_vacate(CUdevice device, uint64_t bytes) {
   CUcontext context = NULL;
   bool staging = (gb_slow_path & GB_SLOW_STAGING) != 0 && gb_live_captures == 0;
   if (!staging || gb_real.cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == NULL) return false;
-  if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS) || !gb_stage_gpu_ready(device, context))
+  if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, false) || !gb_stage_gpu_ready(device, context))
     return false;
   pthread_mutex_lock(&gb_stage_lock);
   bool planned = gb_stage_plan_room(device, bytes, &current);
@@ -345,7 +384,7 @@ bool gb_stage_vacate(CUdevice device, uint64_t bytes) {
   prepare(&current);
   qsort(current.remaps, current.count, sizeof current.remaps[0], by_address);
   if (current.count == 0 || !submit()) return false;
-  return settle_within(gb_now_ns() + GB_STAGE_WAIT_NS);
+  return settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, false);
 }
 
 /* ---- pins and hints ---- */
@@ -381,6 +420,6 @@ CUresult gb_hint_range(CUdeviceptr address, uint64_t bytes, enum gb_hint hint) {
 }
 
 void gb_pin(CUdeviceptr address, uint64_t bytes) {
-  gb_stage_note_waits();
+  gb_note_waits();
   mark_range(address, bytes, mark_pinned, NULL);
 }

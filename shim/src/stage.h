@@ -6,6 +6,7 @@
  *
  *   stage.c         what a call touches, whether a switch is wanted, and the switch from its start
  *                   to its settlement
+ *   stage_ahead.c   copies that run while kernels run, and the account that proves them
  *   stage_plan.c    which chunks come and which go
  *   stage_gpu.c     everything a switch puts on the GPU, and the waits before the program's calls
  *   stage_worker.c  the thread that remaps
@@ -34,6 +35,8 @@
  * in VRAM until it has not been touched for so many. */
 #define GB_STAGE_HOT_PART 8u
 #define GB_STAGE_HEAT_TOUCHES 16384u
+/* A switch that waited longer for kernels than this: the program keeps the GPU busy. */
+#define GB_STAGE_BUSY_NS 1000000ull
 /* A chunk found changed when it left is written back without a look the next times. */
 #define GB_STAGE_DIRTY_TIMES 15u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
@@ -52,6 +55,8 @@ struct gb_remap {
   uint32_t chunk;
   bool arrives; /* from home to frame; else from frame to home */
   bool hashed;  /* of one that leaves: the home equals the frame unless the hash says no */
+  bool ahead;   /* of one that arrives: the frame was filled before the switch */
+  bool proven;  /* of such a one: unless a scan says otherwise, it equals its source */
   bool copied;  /* of one that leaves: written back whatever the hash says */
   bool done;
   uint64_t address;
@@ -99,6 +104,9 @@ void gb_stage_switch(const struct gb_touch *touch);
 /* The stream waits for a switch under way. pre: inside the gate. */
 CUresult gb_stage_join(CUstream stream);
 
+/* VRAM set aside for staging: free frames, or what the engine works with. Any thread. */
+uint64_t gb_stage_frame_bytes(void);
+
 /* ---- stage_state.c; pre: gb_stage_lock ---- */
 
 uint32_t gb_stage_state(void);         /* enum gb_staging; any thread */
@@ -135,7 +143,41 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk);
 bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
 uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);
 
+/* ---- stage_ahead.c ---- */
+
+struct gb_ahead {
+  struct gb_span *span;
+  uint32_t chunk;
+  struct gb_stage_frame frame;
+};
+
+/* The calls of this window are looked at. Any thread. */
+bool gb_stage_accounting(void);
+/* Takes a call into the account; scans what it names, before it. pre: inside the gate, joined. */
+void gb_stage_account(const struct gb_touch *touch, bool launch, CUstream stream);
+/* A window begins with the epoch. pre: the gate closed. */
+void gb_stage_account_open(uint32_t epoch, bool on);
+/* Nothing in the window so far can have written to the span, scans aside. pre: the gate closed. */
+bool gb_stage_proven(const struct gb_span *span);
+uint32_t gb_stage_window(void);
+/* Begins the copies of this window, if gb_lock is to be had at once (stage.c). */
+void gb_stage_ahead_begin(void);
+/* pre of the rest: gb_lock, a context of the device current. */
+void gb_stage_ahead_fill(CUdevice device);
+uint64_t gb_stage_ahead_bytes(void);
+bool gb_stage_ahead_take(const struct gb_span *span, uint32_t chunk, struct gb_stage_frame *frame);
+/* Gives up what was copied and not taken. */
+void gb_stage_ahead_drop(CUdevice device);
+
 /* ---- stage_gpu.c ---- */
+
+/* Scans an operand in the stream: the window's finding is set when it holds addresses of the arena.
+ * returns: false when that cannot be asked here. */
+bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window);
+/* Begins the copy of a chunk into a frame. pre: gb_lock, the context current. */
+bool gb_stage_copy_ahead(CUdevice device, const struct gb_stage_frame *frame, uint64_t home_alias);
+/* Waits until such copies have ended. pre: no switch under way. */
+void gb_stage_ahead_wait(CUdevice device);
 
 /* Streams, kernels and host words of a device. pre: gb_lock, the context current. */
 bool gb_stage_gpu_ready(CUdevice device, CUcontext context);
@@ -157,17 +199,23 @@ uint64_t gb_stage_written(uint32_t slot);
 
 /* ---- stage_worker.c ---- */
 
-/* From now on work on the GPU may wait for work that is submitted later. Any thread. */
-void gb_stage_note_waits(void);
-
-enum gb_stage_end { GB_STAGE_UNDER_WAY, GB_STAGE_DONE, GB_STAGE_ABANDONED, GB_STAGE_BROKEN };
+enum gb_stage_end {
+  GB_STAGE_UNDER_WAY,
+  GB_STAGE_RUNS_OUT, /* abandoned, the gate is open; its copies are still under way */
+  GB_STAGE_DONE,
+  GB_STAGE_ABANDONED,
+  GB_STAGE_BROKEN,
+};
 /* Starts the thread. returns: false when it cannot. */
 bool gb_stage_worker_start(void);
 /* Hands a submitted switch over. The remaps' `done` may be read once it is over. */
 void gb_stage_worker_post(struct gb_switch *work);
+/* How long the last switch waited for the GPU: much, when the program keeps it busy. Any thread. */
+uint64_t gb_stage_worker_idle_ns(void);
 /* A switch is under way. Any thread. */
 bool gb_stage_worker_busy(void);
-/* Waits until the switch is over, until the deadline. */
-enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns);
+/* Waits until the switch is over, until the deadline; out: also until the copies of an abandoned one
+ * have run out. */
+enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns, bool out);
 
 #endif

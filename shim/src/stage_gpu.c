@@ -21,9 +21,14 @@
 #include "context.h"
 #include "frame_kernels.h"
 #include "lock.h"
+#include "scan_kernel.h"
 
+#define SCAN_BLOCKS_MAX 2112u
 #define HASH_BLOCKS 1056u
 #define WRITE_BLOCKS 66u /* 52 GB/s over PCIe 5; 264: 47, 1056: 31 */
+
+/* Scans of a window may run on while the next ones begin. */
+#define WINDOWS 8u
 
 /* In pinned memory; the device sees it at words_device. */
 struct words {
@@ -31,6 +36,12 @@ struct words {
   _Atomic uint32_t cancelled; /* the write-backs of this epoch do nothing */
   _Atomic uint32_t copied;    /* everything of this epoch is done */
   _Atomic uint32_t opened;    /* the gate is open again for this epoch */
+  struct {
+    _Atomic uint32_t found; /* a scan of the window found addresses */
+    uint32_t zero[3];       /* the kernel compares 16 bytes */
+  } scans[WINDOWS];
+  uint64_t zeros[2];
+  _Atomic uint64_t refilled; /* bytes copied again because of that */
   _Atomic uint64_t written[GB_FRAME_SLOTS_MAX]; /* bytes written back by the kernel, by slot */
 };
 
@@ -42,6 +53,8 @@ struct gpu {
   CUmodule module;
   CUfunction hash;
   CUfunction write_back;
+  CUmodule scan_module;
+  CUfunction scan;
   CUevent events[GB_STAGE_CHUNKS_MAX];
   CUevent returned;
   CUdeviceptr table; /* for each slot: then[2], now[2] */
@@ -92,6 +105,10 @@ static CUresult make(struct gpu *gpu) {
     result = gb_real.cuModuleGetFunction(&gpu->hash, gpu->module, GB_FRAME_HASH_NAME);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuModuleGetFunction(&gpu->write_back, gpu->module, GB_FRAME_WRITE_BACK_NAME);
+  if (result == CUDA_SUCCESS)
+    result = gb_real.cuModuleLoadData(&gpu->scan_module, gb_scan_ptx);
+  if (result == CUDA_SUCCESS)
+    result = gb_real.cuModuleGetFunction(&gpu->scan, gpu->scan_module, GB_SCAN_KERNEL_NAME);
   for (uint32_t i = 0; i < GB_STAGE_CHUNKS_MAX && result == CUDA_SUCCESS; i++)
     result = gb_real.cuEventCreate(&gpu->events[i], CU_EVENT_DISABLE_TIMING);
   if (result == CUDA_SUCCESS) result = gb_real.cuMemAlloc_v2(&gpu->table, table);
@@ -107,6 +124,7 @@ static void drop(struct gpu *gpu) {
     if (gpu->events[i] != NULL) gb_real.cuEventDestroy_v2(gpu->events[i]);
   }
   if (gpu->module != NULL) gb_real.cuModuleUnload(gpu->module);
+  if (gpu->scan_module != NULL) gb_real.cuModuleUnload(gpu->scan_module);
   if (gpu->table != 0) gb_real.cuMemFree_v2(gpu->table);
   *gpu = (struct gpu){.refused = gpu->refused};
 }
@@ -176,9 +194,29 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
                                 gpu->kernels, params, NULL);
 }
 
+/* What was copied ahead and is proven but for the scans: copied again only if one of them found
+ * something. */
+static CUresult submit_proven(const struct gpu *gpu, const struct gb_remap *remap, CUdeviceptr home,
+                              uint32_t number) {
+  CUdeviceptr frame = remap->frame.alias;
+  CUdeviceptr found = word(offsetof(struct words, scans)) +
+                      gb_stage_window() % WINDOWS * sizeof words->scans[0];
+  CUdeviceptr zeros = word(offsetof(struct words, zeros));
+  CUdeviceptr cancelled = word(offsetof(struct words, cancelled));
+  CUdeviceptr refilled = word(offsetof(struct words, refilled));
+  uint64_t count = remap->bytes / 8;
+  void *params[] = {&home, &frame, &count, &found, &zeros, &cancelled, &number, &refilled};
+  return gb_real.cuLaunchKernel(gpu->write_back, WRITE_BLOCKS, 1, 1, GB_FRAME_BLOCK, 1, 1, 0,
+                                gpu->arrivals, params, NULL);
+}
+
 /* By the copy engine: unmapping waits for kernels that run, not for copies. */
 static CUresult submit_arriving(const struct gpu *gpu, const struct gb_remap *remap,
-                                CUdeviceptr home, CUevent event) {
+                                CUdeviceptr home, uint32_t number, CUevent event) {
+  if (remap->proven) {
+    CUresult result = submit_proven(gpu, remap, home, number);
+    return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->arrivals) : result;
+  }
   CUresult result =
       gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, home, remap->bytes, gpu->arrivals);
   return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->arrivals) : result;
@@ -196,7 +234,7 @@ static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, 
     const struct gb_remap *remap = &work->remaps[i];
     const struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
     if (remap->arrives)
-      result = submit_arriving(gpu, remap, chunk->home_alias, gpu->events[arriving++]);
+      result = submit_arriving(gpu, remap, chunk->home_alias, number, gpu->events[arriving++]);
     else
       result = submit_leaving(gpu, remap, chunk->alias, number);
   }
@@ -240,6 +278,7 @@ bool gb_stage_submit(struct gb_switch *work) {
     return false;
   }
   work->epoch = number;
+  atomic_store(&words->scans[number % WINDOWS].found, 0);
   atomic_store(&epoch, number);
   return true;
 }
@@ -274,6 +313,43 @@ uint32_t gb_stage_opened(void) {
 
 uint64_t gb_stage_written(uint32_t slot) {
   return atomic_exchange(&words->written[slot - 1], 0);
+}
+
+/* ---- ahead of a switch ---- */
+
+bool gb_stage_copy_ahead(CUdevice device, const struct gb_stage_frame *frame, uint64_t home_alias) {
+  const struct gpu *gpu = &gpus[gb_arena_device_index(device)];
+  return gb_real.cuMemcpyDtoDAsync_v2(frame->alias, home_alias, frame->bytes, gpu->arrivals) ==
+         CUDA_SUCCESS;
+}
+
+void gb_stage_ahead_wait(CUdevice device) {
+  int index = gb_arena_device_index(device);
+  if (index < 0 || gpus[index].context == NULL) return;
+  if (gb_context_push(gpus[index].context) != CUDA_SUCCESS) return;
+  gb_stream_wait(gpus[index].arrivals, GB_STAGE_COPY_NS);
+  gb_context_pop();
+}
+
+bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window) {
+  CUcontext context = NULL;
+  const struct gpu *gpu = NULL;
+  if (words == NULL || gb_real.cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == NULL)
+    return false;
+  for (int i = 0; i < gb_arena_device_count(); i++) {
+    if (gpus[i].context == context) gpu = &gpus[i];
+  }
+  if (gpu == NULL || stream == GB_STREAM_SYNC) return false;
+  uint64_t count = bytes / 4;
+  uint64_t base = gb_arena_base_address;
+  uint64_t size = gb_arena_reached_bytes();
+  CUdeviceptr found = word(offsetof(struct words, scans)) + window % WINDOWS * sizeof words->scans[0];
+  void *params[] = {&address, &count, &base, &size, &found};
+  uint64_t blocks = (count + GB_SCAN_BLOCK - 1) / GB_SCAN_BLOCK;
+  if (blocks > SCAN_BLOCKS_MAX) blocks = SCAN_BLOCKS_MAX;
+  if (count < 2) return true;
+  return gb_real.cuLaunchKernel(gpu->scan, (unsigned)blocks, 1, 1, GB_SCAN_BLOCK, 1, 1, 0, stream,
+                                params, NULL) == CUDA_SUCCESS;
 }
 
 /* ---- the program's streams ---- */

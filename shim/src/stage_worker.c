@@ -26,6 +26,7 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct gb_switch *posted; /* under lock */
 static _Atomic enum gb_stage_end end = GB_STAGE_DONE; /* written under lock */
 static _Atomic bool waits_for_later;
+static _Atomic uint64_t last_idle_ns;
 static uint64_t idle_limit = GB_STAGE_IDLE_NS; /* once waits_for_later */
 static bool started;
 
@@ -86,6 +87,13 @@ static bool remap_all(struct gb_switch *work) {
 
 /* ---- one switch ---- */
 
+static void set_end(enum gb_stage_end next) {
+  pthread_mutex_lock(&lock);
+  end = next;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&lock);
+}
+
 static int wait_marked(uint64_t deadline_ns) {
   uint64_t pause = POLL_NS_MIN;
   for (;;) {
@@ -106,10 +114,15 @@ static int wait_copied(const struct gb_switch *work) {
   }
 }
 
+/* The gate opens at once; the copies, which go to free frames, run out when what the program waits
+ * for in the same channel is there. Nobody waits for that but who must (stage.h). */
 static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
   gb_stage_go(work->epoch, true);
   gb_stage_open(work->epoch);
-  if (broken || wait_copied(work) < 0) return GB_STAGE_BROKEN;
+  set_end(GB_STAGE_RUNS_OUT);
+  int copied = 0;
+  while (!broken && (copied = gb_stage_copied(work)) == 0) gb_sleep_ns(POLL_NS_MAX);
+  if (broken || copied < 0) return GB_STAGE_BROKEN;
   if (waits_for_later && idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
   waits_for_later = true;
   return GB_STAGE_ABANDONED;
@@ -118,17 +131,19 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
 static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t remap_ns,
                        uint64_t copy_ns) {
   uint64_t bytes[2] = {0, 0};
+  uint64_t ahead[2] = {0, 0};
   for (uint32_t i = 0; i < work->count; i++) {
     const struct gb_remap *remap = &work->remaps[i];
     bytes[remap->arrives] += remap->bytes;
+    if (remap->ahead) ahead[remap->proven] += remap->bytes;
     gb_log(GB_LOG_DEBUG, "%s 0x%llx, %llu MiB", remap->arrives ? "in" : "out",
            (unsigned long long)remap->address, (unsigned long long)(remap->bytes >> 20));
   }
   gb_log(GB_LOG_DEBUG,
-         "switch %u: %llu MiB in, %llu MiB out, %u chunks; idle after %llu us, remapped after %llu, "
-         "copied after %llu more",
-         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(bytes[0] >> 20),
-         work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
+         "switch %u: %llu MiB in (%llu ahead and proven, %llu in vain), %llu MiB out, %u chunks; idle "
+         "after %llu us, remapped after %llu, copied after %llu more",
+         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(ahead[1] >> 20),
+         (unsigned long long)(ahead[0] >> 20), (unsigned long long)(bytes[0] >> 20), work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
          (unsigned long long)(copy_ns / 1000));
 }
 
@@ -137,6 +152,7 @@ static enum gb_stage_end carry_out(struct gb_switch *work) {
   int marked = wait_marked(gb_now_ns() + (waits_for_later ? idle_limit : GB_STAGE_QUEUE_NS));
   if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
+  last_idle_ns = closed - posted_ns;
   gb_stage_go(work->epoch, false);
   remap_all(work);
   uint64_t remapped = gb_now_ns();
@@ -191,17 +207,22 @@ void gb_stage_worker_post(struct gb_switch *work) {
   pthread_mutex_unlock(&lock);
 }
 
-void gb_stage_note_waits(void) {
+void gb_note_waits(void) {
   waits_for_later = true;
 }
 
-bool gb_stage_worker_busy(void) {
-  return end == GB_STAGE_UNDER_WAY;
+uint64_t gb_stage_worker_idle_ns(void) {
+  return last_idle_ns;
 }
 
-enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns) {
+bool gb_stage_worker_busy(void) {
+  return end == GB_STAGE_UNDER_WAY || end == GB_STAGE_RUNS_OUT;
+}
+
+enum gb_stage_end gb_stage_worker_wait(uint64_t deadline_ns, bool out) {
   pthread_mutex_lock(&lock);
-  while (end == GB_STAGE_UNDER_WAY && gb_now_ns() < deadline_ns) {
+  while ((end == GB_STAGE_UNDER_WAY || (out && end == GB_STAGE_RUNS_OUT)) &&
+         gb_now_ns() < deadline_ns) {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     uint64_t left = deadline_ns - gb_now_ns();
