@@ -296,6 +296,14 @@ bool gb_graph_node_forced(CUgraphExec exec, CUgraphNode name,
   return forced;
 }
 
+bool gb_graph_update_forced(CUgraphExec exec, CUgraph from) {
+  struct gb_graph *graph = acquire(exec);
+  if (graph == NULL) return false;
+  bool forced = gb_graph_force_update(graph, from);
+  release(graph);
+  return forced;
+}
+
 CUgraphExec gb_graph_exec_of(CUgraphExec exec) {
   CUgraphExec whole = exec;
   struct gb_graph *graph = acquire(exec);

@@ -119,6 +119,8 @@ CUresult gb_graph_node_enabled(CUgraphExec exec, CUgraphNode node, bool enabled)
  * when it did so only for where memory of ours lies; the change is made then. */
 bool gb_graph_node_forced(CUgraphExec exec, CUgraphNode node,
                           const struct gb_graph_change *change);
+/* The same after cuGraphExecUpdate has failed. */
+bool gb_graph_update_forced(CUgraphExec exec, CUgraph graph);
 /* What stands for the exec when it is recorded into a capture. */
 CUgraphExec gb_graph_exec_of(CUgraphExec exec);
 void gb_graph_exec_updated(CUgraphExec exec, CUgraph graph);
@@ -147,6 +149,9 @@ bool gb_graph_nodes_of(CUgraph graph, CUgraphNode **nodes, size_t *count);
 
 /* pre: clone. returns: NULL, or why there is no order. */
 const char *gb_graph_sort(struct gb_graph *graph);
+/* True when both have edges between the same places of their lists of nodes. */
+bool gb_graph_same_edges(CUgraph a, const CUgraphNode *a_nodes, CUgraph b,
+                         const CUgraphNode *b_nodes, uint32_t count);
 /* Cuts the order. limit: bytes of one piece; UINT64_MAX: only GB_OPERANDS_MAX counts. Pieces that
  * stay the same keep their execs. returns: false when memory is out. */
 bool gb_graph_plan(struct gb_graph *graph, uint64_t limit);
@@ -154,6 +159,8 @@ void gb_graph_drop_plan(struct gb_graph *graph);
 
 /* Destroys what was built of the pieces. */
 void gb_graph_drop_pieces(struct gb_graph *graph);
+/* Makes the exec of one piece anew from its graph. returns: false when the driver refuses. */
+bool gb_graph_rebuild_piece(struct gb_graph *graph, uint32_t piece);
 /* A launch, whole or in pieces. graph: NULL when it is not followed. */
 struct gb_graph_call {
   CUgraphExec exec;
@@ -175,5 +182,6 @@ bool gb_graph_force(struct gb_graph *graph, struct gb_graph_node *node,
                     const struct gb_graph_change *change);
 void gb_graph_enable(struct gb_graph *graph, struct gb_graph_node *node, bool enabled);
 void gb_graph_update(struct gb_graph *graph, CUgraph from);
+bool gb_graph_force_update(struct gb_graph *graph, CUgraph from);
 
 #endif

@@ -78,17 +78,29 @@ static CUresult instantiate(const struct gb_graph *graph, CUgraph from, CUgraphE
   return gb_real.cuGraphInstantiate_v2(exec, from, NULL, NULL, 0);
 }
 
-/* whole: the substitute's nodes, else those of the pieces. */
-static CUresult switch_off(struct gb_graph *graph, bool whole) {
+static CUresult switch_off_whole(const struct gb_graph *graph) {
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < graph->node_count && result == CUDA_SUCCESS; i++) {
     const struct gb_graph_node *node = &graph->nodes[i];
-    if (!node->disabled) continue;
-    result = whole ? gb_real.cuGraphNodeSetEnabled(graph->substitute, node->node, 0)
-                   : gb_real.cuGraphNodeSetEnabled(graph->pieces[node->piece].exec,
-                                                   node->in_piece, 0);
+    if (node->disabled) result = gb_real.cuGraphNodeSetEnabled(graph->substitute, node->node, 0);
   }
   return result;
+}
+
+static CUresult build_piece(struct gb_graph *graph, uint32_t index) {
+  struct gb_graph_piece *piece = &graph->pieces[index];
+  CUresult result = instantiate(graph, piece->graph, &piece->exec);
+  for (uint32_t i = piece->first; i < piece_end(graph, index) && result == CUDA_SUCCESS; i++) {
+    const struct gb_graph_node *node = node_at(graph, i);
+    if (node->disabled) result = gb_real.cuGraphNodeSetEnabled(piece->exec, node->in_piece, 0);
+  }
+  return result;
+}
+
+bool gb_graph_rebuild_piece(struct gb_graph *graph, uint32_t piece) {
+  gb_real.cuGraphExecDestroy(graph->pieces[piece].exec);
+  graph->pieces[piece].exec = NULL;
+  return build_piece(graph, piece) == CUDA_SUCCESS;
 }
 
 static CUresult build_pieces(struct gb_graph *graph) {
@@ -105,13 +117,13 @@ static CUresult build_pieces(struct gb_graph *graph) {
   }
   result = halve(graph, whole, 0, graph->piece_count - 1);
   for (uint32_t i = 0; i < graph->piece_count && result == CUDA_SUCCESS; i++)
-    result = instantiate(graph, graph->pieces[i].graph, &graph->pieces[i].exec);
-  return result == CUDA_SUCCESS ? switch_off(graph, false) : result;
+    result = build_piece(graph, i);
+  return result;
 }
 
 static CUresult build_substitute(struct gb_graph *graph) {
   CUresult result = instantiate(graph, graph->clone, &graph->substitute);
-  if (result == CUDA_SUCCESS) result = switch_off(graph, true);
+  if (result == CUDA_SUCCESS) result = switch_off_whole(graph);
   if (result != CUDA_SUCCESS) gb_graph_drop_substitute(graph);
   return result;
 }

@@ -143,6 +143,49 @@ const char *gb_graph_sort(struct gb_graph *graph) {
   return why;
 }
 
+static int by_value(const void *a, const void *b) {
+  uint64_t x = *(const uint64_t *)a;
+  uint64_t y = *(const uint64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* Edges as pairs of places in the list of nodes, sorted. owns: free. returns: NULL when they cannot
+ * be told. */
+static uint64_t *edge_places(CUgraph graph, const CUgraphNode *nodes, uint32_t count,
+                             size_t *edge_count) {
+  struct edges edges;
+  struct gb_graph_key *keys = malloc((count + 1) * sizeof *keys);
+  uint64_t *places = NULL;
+  bool told = edges_of(graph, &edges) && keys != NULL;
+  if (told) places = malloc((edges.count + 1) * sizeof *places);
+  if (places != NULL) {
+    for (uint32_t i = 0; i < count; i++) keys[i] = (struct gb_graph_key){nodes[i], i};
+    qsort(keys, count, sizeof *keys, by_node);
+    for (size_t e = 0; e < edges.count; e++)
+      places[e] = (uint64_t)index_of(keys, count, edges.from[e]) << 32 |
+                  index_of(keys, count, edges.to[e]);
+    qsort(places, edges.count, sizeof *places, by_value);
+    *edge_count = edges.count;
+  }
+  free(edges.from);
+  free(edges.to);
+  free(keys);
+  return places;
+}
+
+bool gb_graph_same_edges(CUgraph a, const CUgraphNode *a_nodes, CUgraph b,
+                         const CUgraphNode *b_nodes, uint32_t count) {
+  size_t a_count = 0;
+  size_t b_count = 0;
+  uint64_t *a_places = edge_places(a, a_nodes, count, &a_count);
+  uint64_t *b_places = edge_places(b, b_nodes, count, &b_count);
+  bool same = a_places != NULL && b_places != NULL && a_count == b_count &&
+              memcmp(a_places, b_places, a_count * sizeof *a_places) == 0;
+  free(a_places);
+  free(b_places);
+  return same;
+}
+
 /* ---- chunks of a node ---- */
 
 struct chunks {

@@ -73,15 +73,15 @@ static CUresult copy_graph(CUgraph to, CUgraph from, int depth) {
   return result;
 }
 
-static CUresult set_clone(const struct gb_graph_node *node, const struct gb_graph_change *change) {
+/* In a graph of ours: the driver takes every change there. */
+static CUresult set_node(CUgraphNode node, const struct gb_graph_change *change) {
   CUgraph child = NULL;
-  if (change->kernel != NULL)
-    return gb_real.cuGraphKernelNodeSetParams_v2(node->node, change->kernel);
-  if (change->copy != NULL) return gb_real.cuGraphMemcpyNodeSetParams(node->node, change->copy);
-  if (change->fill != NULL) return gb_real.cuGraphMemsetNodeSetParams(node->node, change->fill);
-  if (change->host != NULL) return gb_real.cuGraphHostNodeSetParams(node->node, change->host);
+  if (change->kernel != NULL) return gb_real.cuGraphKernelNodeSetParams_v2(node, change->kernel);
+  if (change->copy != NULL) return gb_real.cuGraphMemcpyNodeSetParams(node, change->copy);
+  if (change->fill != NULL) return gb_real.cuGraphMemsetNodeSetParams(node, change->fill);
+  if (change->host != NULL) return gb_real.cuGraphHostNodeSetParams(node, change->host);
   if (change->child == NULL) return CUDA_ERROR_NOT_SUPPORTED;
-  CUresult result = gb_real.cuGraphChildGraphNodeGetGraph(node->node, &child);
+  CUresult result = gb_real.cuGraphChildGraphNodeGetGraph(node, &child);
   return result != CUDA_SUCCESS ? result : copy_graph(child, change->child, 1);
 }
 
@@ -104,9 +104,13 @@ static CUresult set_exec(CUgraphExec exec, CUgraphNode node,
  * has the change. */
 static void pass_on(struct gb_graph *graph, const struct gb_graph_node *node,
                     const struct gb_graph_change *change) {
-  if (graph->built &&
-      set_exec(graph->pieces[node->piece].exec, node->in_piece, change) != CUDA_SUCCESS)
-    gb_graph_drop_pieces(graph);
+  if (graph->built) {
+    bool made = set_node(node->in_piece, change) == CUDA_SUCCESS &&
+                (set_exec(graph->pieces[node->piece].exec, node->in_piece, change) ==
+                     CUDA_SUCCESS ||
+                 gb_graph_rebuild_piece(graph, node->piece));
+    if (!made) gb_graph_drop_pieces(graph);
+  }
   if (graph->substitute != NULL && set_exec(graph->substitute, node->node, change) != CUDA_SUCCESS)
     gb_graph_drop_substitute(graph);
 }
@@ -114,7 +118,7 @@ static void pass_on(struct gb_graph *graph, const struct gb_graph_node *node,
 /* pre: nothing but the clone runs. */
 static CUresult apply_diverged(struct gb_graph *graph, struct gb_graph_node *node,
                                const struct gb_graph_change *change) {
-  if (change->type != node->type || set_clone(node, change) != CUDA_SUCCESS)
+  if (change->type != node->type || set_node(node->node, change) != CUDA_SUCCESS)
     return CUDA_ERROR_NOT_SUPPORTED;
   gb_graph_scan_change(node, change);
   graph->stale = true;
@@ -134,7 +138,7 @@ CUresult gb_graph_apply(struct gb_graph *graph, struct gb_graph_node *node,
   graph->stale = true;
   if (!node->known) gb_graph_give_up(graph, "not everything it touches can be seen", false);
   if (graph->clone == NULL) return CUDA_SUCCESS;
-  if (set_clone(node, change) != CUDA_SUCCESS)
+  if (set_node(node->node, change) != CUDA_SUCCESS)
     gb_graph_give_up(graph, "a change could not be followed", true);
   else
     pass_on(graph, node, change);
@@ -152,9 +156,14 @@ static bool same_kinds(const CUDA_MEMCPY3D *now, const CUDA_MEMCPY3D *then) {
   struct gb_operand b[2];
   gb_copy_operands(now, a);
   gb_copy_operands(then, b);
-  bool ours = gb_owns(a[0].address) || gb_owns(a[1].address);
-  return ours && gb_owns(a[0].address) == gb_owns(b[0].address) &&
+  return gb_owns(a[0].address) == gb_owns(b[0].address) &&
          gb_owns(a[1].address) == gb_owns(b[1].address);
+}
+
+static bool names_ours(const CUDA_MEMCPY3D *copy) {
+  struct gb_operand operands[2];
+  gb_copy_operands(copy, operands);
+  return gb_owns(operands[0].address) || gb_owns(operands[1].address);
 }
 
 bool gb_graph_force(struct gb_graph *graph, struct gb_graph_node *node,
@@ -166,6 +175,7 @@ bool gb_graph_force(struct gb_graph *graph, struct gb_graph_node *node,
     if (gb_real.cuGraphMemcpyNodeGetParams(node->node, &copy) != CUDA_SUCCESS ||
         !is_line(change->copy) || !is_line(&copy) || !same_kinds(change->copy, &copy))
       return false;
+    if (!names_ours(change->copy)) return false;
   } else if (change->fill != NULL) {
     if (gb_real.cuGraphMemsetNodeGetParams(node->node, &fill) != CUDA_SUCCESS ||
         change->fill->height > 1 || fill.height > 1 || !gb_owns(change->fill->dst) ||
@@ -267,13 +277,11 @@ static bool follow(struct gb_graph *graph, struct gb_graph_node *node, CUgraphNo
       break;
     case CU_GRAPH_NODE_TYPE_GRAPH:
       if (gb_real.cuGraphChildGraphNodeGetGraph(from, &change.child) != CUDA_SUCCESS) return false;
-      gb_graph_apply(graph, node, &change);
-      return graph->clone != NULL;
+      break;
     default: return false;
   }
-  if (memcmp(&now, &then, sizeof now) == 0) return true;
-  gb_graph_apply(graph, node, &change);
-  return graph->clone != NULL;
+  if (change.child == NULL && memcmp(&now, &then, sizeof now) == 0) return true;
+  return gb_graph_apply(graph, node, &change) == CUDA_SUCCESS && graph->clone != NULL;
 }
 
 /* The driver pairs the nodes of both graphs in the order they were added in. */
@@ -319,4 +327,49 @@ void gb_graph_update(struct gb_graph *graph, CUgraph from) {
                   count == graph->node_count && follow_all(graph, nodes);
   if (!followed) read_again(graph, from);
   free(nodes);
+}
+
+/* ---- an update the driver refuses ---- */
+
+/* True when only memory of ours can be why: the same nodes and edges, and no copy or fill that would
+ * be refused anyway. */
+static bool same_shape(const struct gb_graph *graph, CUgraph from, CUgraphNode *nodes) {
+  bool same = true;
+  CUgraphNode *ours = malloc((graph->node_count + 1) * sizeof *ours);
+  for (uint32_t i = 0; i < graph->node_count && ours != NULL && same; i++) {
+    const struct gb_graph_node *node = &graph->nodes[i];
+    CUDA_MEMCPY3D now;
+    CUDA_MEMCPY3D then;
+    CUgraphNodeType type;
+    ours[i] = node->node;
+    same = gb_real.cuGraphNodeGetType(nodes[i], &type) == CUDA_SUCCESS && type == node->type;
+    if (same && type == CU_GRAPH_NODE_TYPE_MEMCPY) {
+      same = gb_real.cuGraphMemcpyNodeGetParams(nodes[i], &now) == CUDA_SUCCESS &&
+             gb_real.cuGraphMemcpyNodeGetParams(node->node, &then) == CUDA_SUCCESS &&
+             (memcmp(&now, &then, sizeof now) == 0 ||
+              (is_line(&now) && is_line(&then) && same_kinds(&now, &then)));
+    }
+  }
+  same = same && ours != NULL &&
+         gb_graph_same_edges(graph->clone, ours, from, nodes, graph->node_count);
+  free(ours);
+  return same;
+}
+
+bool gb_graph_force_update(struct gb_graph *graph, CUgraph from) {
+  CUgraphNode *nodes = NULL;
+  size_t count = 0;
+  bool forced = graph->clone != NULL && gb_graph_nodes_of(from, &nodes, &count) &&
+                count == graph->node_count && same_shape(graph, from, nodes) &&
+                (graph->diverged || gb_graph_mark(graph));
+  if (forced) {
+    graph->diverged = true;
+    if (!follow_all(graph, nodes)) {
+      read_again(graph, from);
+      forced = graph->diverged = graph->clone != NULL;
+    }
+    gb_graph_follow = true;
+  }
+  free(nodes);
+  return forced;
 }

@@ -94,12 +94,33 @@ GB_WRAP(cuGraphExecDestroy, CUgraphExec exec) {
 
 /* ---- updates ---- */
 
+/* returns: the driver's answer, or success when what it refused was done another way. */
+static CUresult updated(CUresult result, CUgraphExec exec, CUgraph graph) {
+  if (result == CUDA_SUCCESS) gb_graph_exec_updated(exec, graph);
+  bool refused = result == CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE;
+  return refused && gb_graph_update_forced(exec, graph) ? CUDA_SUCCESS : result;
+}
+
 GB_WRAP(cuGraphExecUpdate, CUgraphExec exec, CUgraph graph, CUgraphNode *node,
         CUgraphExecUpdateResult *status) {
-  GB_FOLLOWED(real(exec, graph, node, status), gb_graph_exec_updated(exec, graph));
+  bool slow;
+  CUresult result = hold(&slow);
+  if (result != CUDA_SUCCESS) return result;
+  result = updated(real(exec, graph, node, status), exec, graph);
+  gb_end(slow);
+  if (result == CUDA_SUCCESS && node != NULL) *node = NULL;
+  if (result == CUDA_SUCCESS && status != NULL) *status = CU_GRAPH_EXEC_UPDATE_SUCCESS;
+  return result;
 }
 GB_WRAP(cuGraphExecUpdate_v2, CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResultInfo *info) {
-  GB_FOLLOWED(real(exec, graph, info), gb_graph_exec_updated(exec, graph));
+  bool slow;
+  CUresult result = hold(&slow);
+  if (result != CUDA_SUCCESS) return result;
+  result = updated(real(exec, graph, info), exec, graph);
+  gb_end(slow);
+  if (result == CUDA_SUCCESS && info != NULL)
+    *info = (CUgraphExecUpdateResultInfo){.result = CU_GRAPH_EXEC_UPDATE_SUCCESS};
+  return result;
 }
 
 #define GB_CHANGED(call, ...)                                                                   \

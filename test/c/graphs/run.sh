@@ -69,6 +69,7 @@ GBSIM_FAIL=$faults,cuGraphClone@90=2 \
 kinds=
 for at in 2 3 6 8 9 12 15 20 26 33; do
   kinds=$kinds,cuGraphExecMemcpyNodeSetParams@$at=1,cuGraphExecMemsetNodeSetParams@$at=1
+  kinds=$kinds,cuGraphExecUpdate_v2@$at=910
 done
 GBSIM_KERNEL_US=20 GBSIM_FAIL=${kinds#,} run "copies refused for their kind" "$plain" "splits > 20" "$random" 11 40
 GBSIM_FAIL=${kinds#,} run "asan: copies refused for their kind" "$asan" "splits > 20" "$random" 12 40
