@@ -129,7 +129,7 @@ static void enter_books(struct gb_switch *work) {
     remap->address = remap->span->base + chunk->offset;
     remap->from = chunk->handle;
     remap->hashed = chunk->hashed;
-    remap->proven = remap->ahead && gb_stage_proven(remap->span);
+    remap->proven = remap->arrives && gb_stage_proven(remap->span);
     remap->copied = !remap->arrives && (!chunk->hashed || chunk->dirty > 0);
     if (remap->arrives)
       arrive(chunk, &remap->frame, true);
@@ -205,22 +205,9 @@ static bool settle_within(uint64_t deadline_ns, bool out) {
   return true;
 }
 
-void gb_stage_ahead_begin(void) {
-  if (pthread_mutex_trylock(&gb_lock) != 0) return;
-  CUcontext context = gb_stage_gpu_context(current.device);
-  if (context != NULL && settle_within(0, false) && gb_context_push(context) == CUDA_SUCCESS) {
-    gb_stage_ahead_fill(current.device);
-    gb_context_pop();
-  }
-  pthread_mutex_unlock(&gb_lock);
-}
-
 void gb_stage_finish(void) {
   if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, true))
     gb_log(GB_LOG_ERROR, "a remap does not end: the GPU is stuck or the context is broken");
-  if (gb_stage_ahead_bytes() == 0) return;
-  gb_stage_ahead_wait(current.device);
-  gb_stage_ahead_drop(current.device);
 }
 
 void gb_stage_settle_for_capture(void) {
@@ -239,18 +226,10 @@ static void give_back(const struct gb_switch *work) {
 static void prepare(struct gb_switch *work) {
   uint32_t kept = 0;
   for (uint32_t i = 0; i < work->count; i++) {
-    struct gb_remap *remap = &work->remaps[i];
-    remap->ahead =
-        remap->arrives && gb_stage_ahead_take(remap->span, remap->chunk, &remap->frame);
-  }
-  gb_stage_ahead_drop(work->device);
-  for (uint32_t i = 0; i < work->count; i++) {
     struct gb_remap remap = work->remaps[i];
     struct gb_chunk *chunk = &remap.span->chunks[remap.chunk];
     bool ready = false;
-    if (remap.ahead) {
-      ready = true;
-    } else if (remap.arrives) {
+    if (remap.arrives) {
       ready = chunk->alias != 0 ||
               gb_alias_map(work->device, chunk->handle, chunk->bytes, &chunk->alias);
       ready = ready && gb_frame_take(work->device, chunk->bytes, &remap.frame);

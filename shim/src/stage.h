@@ -6,7 +6,7 @@
  *
  *   stage.c         what a call touches, whether a switch is wanted, and the switch from its start
  *                   to its settlement
- *   stage_ahead.c   copies that run while kernels run, and the account that proves them
+ *   stage_account.c what runs while a switch waits, and what it cannot have written to
  *   stage_plan.c    which chunks come and which go
  *   stage_gpu.c     everything a switch puts on the GPU, and the waits before the program's calls
  *   stage_worker.c  the thread that remaps
@@ -55,8 +55,7 @@ struct gb_remap {
   uint32_t chunk;
   bool arrives; /* from home to frame; else from frame to home */
   bool hashed;  /* of one that leaves: the home equals the frame unless the hash says no */
-  bool ahead;   /* of one that arrives: the frame was filled before the switch */
-  bool proven;  /* of such a one: unless a scan says otherwise, it equals its source */
+  bool proven;  /* of one that arrives: copied while kernels run, unless a scan objects */
   bool copied;  /* of one that leaves: written back whatever the hash says */
   bool done;
   uint64_t address;
@@ -143,13 +142,7 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk);
 bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
 uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);
 
-/* ---- stage_ahead.c ---- */
-
-struct gb_ahead {
-  struct gb_span *span;
-  uint32_t chunk;
-  struct gb_stage_frame frame;
-};
+/* ---- stage_account.c ---- */
 
 /* The calls of this window are looked at. Any thread. */
 bool gb_stage_accounting(void);
@@ -157,28 +150,15 @@ bool gb_stage_accounting(void);
 void gb_stage_account(const struct gb_touch *touch, bool launch, CUstream stream);
 /* A window begins with the epoch. pre: the gate closed. */
 void gb_stage_account_open(uint32_t epoch, bool on);
-/* Nothing in the window so far can have written to the span, scans aside. pre: the gate closed. */
+/* Nothing in the window can have written to the span, scans aside. pre: the gate closed. */
 bool gb_stage_proven(const struct gb_span *span);
 uint32_t gb_stage_window(void);
-/* Begins the copies of this window, if gb_lock is to be had at once (stage.c). */
-void gb_stage_ahead_begin(void);
-/* pre of the rest: gb_lock, a context of the device current. */
-void gb_stage_ahead_fill(CUdevice device);
-uint64_t gb_stage_ahead_bytes(void);
-bool gb_stage_ahead_take(const struct gb_span *span, uint32_t chunk, struct gb_stage_frame *frame);
-/* Gives up what was copied and not taken. */
-void gb_stage_ahead_drop(CUdevice device);
 
 /* ---- stage_gpu.c ---- */
 
 /* Scans an operand in the stream: the window's finding is set when it holds addresses of the arena.
  * returns: false when that cannot be asked here. */
 bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window);
-/* Begins the copy of a chunk into a frame. pre: gb_lock, the context current. */
-bool gb_stage_copy_ahead(CUdevice device, const struct gb_stage_frame *frame, uint64_t home_alias);
-/* Waits until such copies have ended. pre: no switch under way. */
-void gb_stage_ahead_wait(CUdevice device);
-
 /* Streams, kernels and host words of a device. pre: gb_lock, the context current. */
 bool gb_stage_gpu_ready(CUdevice device, CUcontext context);
 CUcontext gb_stage_gpu_context(CUdevice device);

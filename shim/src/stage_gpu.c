@@ -3,7 +3,8 @@
  * stage_gpu.c: everything a switch puts on the GPU, all of it submitted before the first stream of
  * the program is told to wait:
  *
- *   arrivals  wait go; for each that arrives: home -> frame, event
+ *   arrivals  for each that arrives and is proven: home -> frame; wait go; for each other: home ->
+ *             frame; event of each
  *   returns   wait go; for each that leaves and is known to differ: frame -> home; event
  *   kernels   wait go; for each other that leaves: hash, write back where it differs from the hash
  *             then; for each that arrives: its event, hash; event of the returns; write copied
@@ -194,9 +195,8 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
                                 gpu->kernels, params, NULL);
 }
 
-/* What was copied ahead and is proven but for the scans: copied again only if one of them found
- * something. */
-static CUresult submit_proven(const struct gpu *gpu, const struct gb_remap *remap, CUdeviceptr home,
+/* Only when a scan of the window found something; that is known once the gate is closed. */
+static CUresult submit_refill(const struct gpu *gpu, const struct gb_remap *remap, CUdeviceptr home,
                               uint32_t number) {
   CUdeviceptr frame = remap->frame.alias;
   CUdeviceptr found = word(offsetof(struct words, scans)) +
@@ -211,34 +211,49 @@ static CUresult submit_proven(const struct gpu *gpu, const struct gb_remap *rema
 }
 
 /* By the copy engine: unmapping waits for kernels that run, not for copies. */
-static CUresult submit_arriving(const struct gpu *gpu, const struct gb_remap *remap,
-                                CUdeviceptr home, uint32_t number, CUevent event) {
-  if (remap->proven) {
-    CUresult result = submit_proven(gpu, remap, home, number);
-    return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->arrivals) : result;
+static CUresult submit_arrival(const struct gpu *gpu, const struct gb_remap *remap) {
+  const struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
+  return gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, chunk->home_alias, remap->bytes,
+                                      gpu->arrivals);
+}
+
+/* What is proven is copied at once, the rest behind the gate. */
+static CUresult submit_arrivals(const struct gpu *gpu, const struct gb_switch *work,
+                                uint32_t number) {
+  CUresult result = CUDA_SUCCESS;
+  for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
+    if (work->remaps[i].proven) result = submit_arrival(gpu, &work->remaps[i]);
   }
-  CUresult result =
-      gb_real.cuMemcpyDtoDAsync_v2(remap->frame.alias, home, remap->bytes, gpu->arrivals);
-  return result == CUDA_SUCCESS ? gb_real.cuEventRecord(event, gpu->arrivals) : result;
+  if (result == CUDA_SUCCESS)
+    result = gb_real.cuStreamWaitValue32_v2(gpu->arrivals, word(offsetof(struct words, go)), number,
+                                            0);
+  uint32_t arriving = 0;
+  for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
+    const struct gb_remap *remap = &work->remaps[i];
+    if (!remap->arrives) continue;
+    if (remap->proven)
+      result = submit_refill(gpu, remap, remap->span->chunks[remap->chunk].home_alias, number);
+    else
+      result = submit_arrival(gpu, remap);
+    if (result == CUDA_SUCCESS)
+      result = gb_real.cuEventRecord(gpu->events[arriving++], gpu->arrivals);
+  }
+  return result;
 }
 
 static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, uint32_t number) {
   CUdeviceptr go = word(offsetof(struct words, go));
-  CUresult result = gb_real.cuStreamWaitValue32_v2(gpu->arrivals, go, number, 0);
+  CUresult result = submit_arrivals(gpu, work, number);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuStreamWaitValue32_v2(gpu->returns, go, number, 0);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuStreamWaitValue32_v2(gpu->kernels, go, number, 0);
-  uint32_t arriving = 0;
   for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
     const struct gb_remap *remap = &work->remaps[i];
-    const struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
-    if (remap->arrives)
-      result = submit_arriving(gpu, remap, chunk->home_alias, number, gpu->events[arriving++]);
-    else
-      result = submit_leaving(gpu, remap, chunk->alias, number);
+    if (!remap->arrives)
+      result = submit_leaving(gpu, remap, remap->span->chunks[remap->chunk].alias, number);
   }
-  arriving = 0;
+  uint32_t arriving = 0;
   for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
     const struct gb_remap *remap = &work->remaps[i];
     if (!remap->arrives) continue;
@@ -315,21 +330,7 @@ uint64_t gb_stage_written(uint32_t slot) {
   return atomic_exchange(&words->written[slot - 1], 0);
 }
 
-/* ---- ahead of a switch ---- */
-
-bool gb_stage_copy_ahead(CUdevice device, const struct gb_stage_frame *frame, uint64_t home_alias) {
-  const struct gpu *gpu = &gpus[gb_arena_device_index(device)];
-  return gb_real.cuMemcpyDtoDAsync_v2(frame->alias, home_alias, frame->bytes, gpu->arrivals) ==
-         CUDA_SUCCESS;
-}
-
-void gb_stage_ahead_wait(CUdevice device) {
-  int index = gb_arena_device_index(device);
-  if (index < 0 || gpus[index].context == NULL) return;
-  if (gb_context_push(gpus[index].context) != CUDA_SUCCESS) return;
-  gb_stream_wait(gpus[index].arrivals, GB_STAGE_COPY_NS);
-  gb_context_pop();
-}
+/* ---- the account's question ---- */
 
 bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window) {
   CUcontext context = NULL;

@@ -411,7 +411,7 @@ bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_swit
     uint64_t dropped = gb_frames_drop(device, excess);
     excess -= dropped < excess ? dropped : excess;
   }
-  uint64_t room = gb_frames_free(device) + gb_stage_ahead_bytes() + gb_t1_room(device);
+  uint64_t room = gb_frames_free(device) + gb_t1_room(device);
   if (excess > 0) room = 0;
   uint32_t horizon = 0;
   uint64_t bytes = gb_stage_missing(touch, plan->remaps, &plan->count);

@@ -131,19 +131,19 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
 static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t remap_ns,
                        uint64_t copy_ns) {
   uint64_t bytes[2] = {0, 0};
-  uint64_t ahead[2] = {0, 0};
+  uint64_t proven = 0;
   for (uint32_t i = 0; i < work->count; i++) {
     const struct gb_remap *remap = &work->remaps[i];
     bytes[remap->arrives] += remap->bytes;
-    if (remap->ahead) ahead[remap->proven] += remap->bytes;
+    if (remap->proven) proven += remap->bytes;
     gb_log(GB_LOG_DEBUG, "%s 0x%llx, %llu MiB", remap->arrives ? "in" : "out",
            (unsigned long long)remap->address, (unsigned long long)(remap->bytes >> 20));
   }
   gb_log(GB_LOG_DEBUG,
-         "switch %u: %llu MiB in (%llu ahead and proven, %llu in vain), %llu MiB out, %u chunks; idle "
+         "switch %u: %llu MiB in (%llu proven), %llu MiB out, %u chunks; idle "
          "after %llu us, remapped after %llu, copied after %llu more",
-         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(ahead[1] >> 20),
-         (unsigned long long)(ahead[0] >> 20), (unsigned long long)(bytes[0] >> 20), work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
+         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(proven >> 20),
+         (unsigned long long)(bytes[0] >> 20), work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
          (unsigned long long)(copy_ns / 1000));
 }
 
