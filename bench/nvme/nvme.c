@@ -101,7 +101,7 @@ static double read_store(const uint32_t *slots, uint32_t count, unsigned char *s
   uint64_t before = gb_now_ns();
   uint32_t ahead = 0;
   for (uint32_t i = 0; i < count; i++) {
-    for (; ahead < count && ahead < i + GB_STORE_AHEAD; ahead++)
+    for (; ahead < count && ahead < i + GB_STORE_WINDOW; ahead++)
       gb_store_prefetch(slots[ahead], GB_STORE_SLOT_BYTES);
     unsigned char *to = staging + (size_t)(i % STAGING) * GB_STORE_SLOT_BYTES;
     int error = gb_store_read(slots[i], to, GB_STORE_SLOT_BYTES);

@@ -13,10 +13,9 @@
 #include "tier.h"
 #include "victim.h"
 
-/* Half of what the store reads ahead is for the spans predicted next; the other half is for the rest
- * of the span that is being read. */
+/* Of what the store reads ahead, for the spans predicted next; there is room left for the rest of the
+ * span that is being read. */
 #define PREDICTED_MAX (GB_STORE_AHEAD / 2)
-#define OWN_MAX (GB_STORE_AHEAD - PREDICTED_MAX)
 
 /* ---- room ---- */
 
@@ -146,7 +145,7 @@ enum gb_moved gb_nvme_load(struct gb_span *span, CUstream stream) {
   enum gb_moved result = GB_MOVED;
   for (uint32_t piece = 0; piece < gb_piece_count(span) && result == GB_MOVED; piece++) {
     unsigned char *bytes = gb_bounce_piece(bounce, piece);
-    ahead_of(span, piece + 1, OWN_MAX);
+    ahead_of(span, piece + 1, GB_STORE_WINDOW);
     int error = gb_store_read(span->pieces[piece].slot, bytes, gb_piece_bytes(span, piece));
     if (error == -ETIMEDOUT) gb_bounce_abandon(bounce);
     result = from_read(span, error);

@@ -66,6 +66,10 @@ int gb_store_read(uint32_t slot, void *bytes, size_t length);
 /* Begins reading a slot into memory of the store's own, so that gb_store_read finds it there; at most
  * GB_STORE_AHEAD of them are kept. Never waits for the disk. */
 #define GB_STORE_AHEAD 16u
+/* Slots a sequential reader keeps begun: enough for GB_STORE_DEPTH. With more of them the memory they
+ * pass through leaves the processor's caches, and the same drive gives a quarter less (measured: 3.6
+ * and 2.7 GB/s with 64 and 256 MiB). */
+#define GB_STORE_WINDOW 4u
 void gb_store_prefetch(uint32_t slot, size_t length);
 
 #endif
