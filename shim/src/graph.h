@@ -17,9 +17,9 @@
  * What a graph names steers staging and proves nothing: a graph that was misread runs right and is
  * read in place.
  *
- * The driver demands that calls on one executable graph follow each other; the lock of each is there
- * for programs that do not care. It is taken before every other lock; the table's own only for
- * look-ups.
+ * The driver demands that calls on one executable graph follow each other; the lock of each is
+ * there for programs that do not care. It is taken before every lock of the core; the table's own
+ * only for look-ups.
  */
 #ifndef GB_GRAPH_H
 #define GB_GRAPH_H

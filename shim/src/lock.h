@@ -2,6 +2,7 @@
 /*
  * lock.h: every lock of the core, in the order in which they may be taken.
  *
+ *   a graph's own lock (graph.h), held over its launch.
  *   gb_lock            allocations, tiers, chunks, contexts, moves: everything that changes what is
  * where. Held over driver calls and over a move; never over a wait for the application. the gate
  * closed and opened by the holder of gb_lock only; launches and copies hold it shared.
