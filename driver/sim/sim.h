@@ -353,9 +353,11 @@ void sim_op_run(struct sim_op *op);
 CUresult sim_stream_wait(struct sim_stream *stream, uint64_t seq);
 CUresult sim_event_wait(struct sim_event *event);
 CUresult sim_context_wait(struct sim_context *context);
-/* True while an operation runs that was given bytes of the range, or one could begin to: it is not
- * behind a wait for a memory value that is not there yet. locks: held. */
-bool sim_range_busy(uint64_t base, uint64_t bytes);
+/* An operation that runs and was given bytes of the range, or one that could begin to: not behind a
+ * wait for a memory value that is not there yet. NULL: none. locks: held. */
+const struct sim_op *sim_range_user(uint64_t base, uint64_t bytes);
+/* A kernel's name, "a copy", "a graph": what messages call it. */
+const char *sim_op_name(const struct sim_op *op);
 /* The value that a wait operation is for is there. */
 bool sim_value_due(const struct sim_op *op);
 void sim_fault_handler_install(void);

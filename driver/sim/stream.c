@@ -115,22 +115,25 @@ static bool behind_closed(const struct sim_op *op, int depth) {
   return record != NULL && stream_closed(on, record->seq, depth - 1);
 }
 
-static bool stream_busy(const struct sim_stream *stream, uint64_t base, uint64_t bytes) {
-  if (op_has_span(stream->current, base, bytes)) return true;
-  if (stream->current != NULL && closed(stream->current)) return false;
+static const struct sim_op *stream_user(const struct sim_stream *stream, uint64_t base,
+                                        uint64_t bytes) {
+  if (op_has_span(stream->current, base, bytes)) return stream->current;
+  if (stream->current != NULL && closed(stream->current)) return NULL;
   for (const struct sim_op *op = stream->head; op != NULL; op = op->next) {
-    if (closed(op) || behind_closed(op, 4)) return false;
-    if (op_has_span(op, base, bytes)) return true;
+    if (closed(op) || behind_closed(op, 4)) return NULL;
+    if (op_has_span(op, base, bytes)) return op;
   }
-  return false;
+  return NULL;
 }
 
-bool sim_range_busy(uint64_t base, uint64_t bytes) {
+const struct sim_op *sim_range_user(uint64_t base, uint64_t bytes) {
+  const struct sim_op *user = NULL;
   struct sim_context *context;
-  for (size_t i = 0; (context = sim_context_at(i)) != NULL; i++)
-    for (struct sim_stream *stream = context->streams; stream != NULL; stream = stream->next)
-      if (stream_busy(stream, base, bytes)) return true;
-  return false;
+  for (size_t i = 0; user == NULL && (context = sim_context_at(i)) != NULL; i++)
+    for (const struct sim_stream *stream = context->streams; user == NULL && stream != NULL;
+         stream = stream->next)
+      user = stream_user(stream, base, bytes);
+  return user;
 }
 
 /* ---- workers ---- */

@@ -54,20 +54,25 @@ uint64_t sim_violations(void) { return atomic_load(&violations); }
 
 /* ---- what runs ---- */
 
-static const char *name_of(const struct sim_op *op) {
+const char *sim_op_name(const struct sim_op *op) {
   switch (op->kind) {
     case SIM_OP_KERNEL: return op->kernel.function->name;
     case SIM_OP_GRAPH: return "a graph";
     case SIM_OP_COPY: return "a copy";
     case SIM_OP_FILL: return "a fill";
-    default: return NULL;
+    default: return "an operation";
   }
+}
+
+static bool touches_memory(const struct sim_op *op) {
+  return op->kind == SIM_OP_KERNEL || op->kind == SIM_OP_GRAPH || op->kind == SIM_OP_COPY ||
+         op->kind == SIM_OP_FILL;
 }
 
 void sim_strict_begin(struct sim_op *op) { op->began = remaps; }
 
 void sim_strict_enter(const struct sim_op *op) {
-  running = name_of(op);
+  running = sim_op_name(op);
   began = op->began;
 }
 
@@ -81,7 +86,7 @@ static const struct sim_op *older(uint64_t number, bool unbounded) {
     for (const struct sim_stream *stream = context->streams; stream != NULL;
          stream = stream->next) {
       const struct sim_op *op = stream->current;
-      if (op == NULL || name_of(op) == NULL || op->began >= number) continue;
+      if (op == NULL || !touches_memory(op) || op->began >= number) continue;
       const bool bounded = op->kind == SIM_OP_COPY || op->kind == SIM_OP_FILL ||
                            (op->kind == SIM_OP_KERNEL && op->kernel.function->kernel->bounded);
       if (!unbounded || !bounded) return op;
@@ -146,6 +151,6 @@ uint64_t sim_strict_mapped(uint64_t base, uint64_t bytes) {
         base < unmaps[i].base + unmaps[i].bytes)
       unmapped = unmaps[i].number;
   const struct sim_op *op = unmapped == 0 ? NULL : older(unmapped, true);
-  if (op != NULL) violation("a remap of", name_of(op), base);
+  if (op != NULL) violation("a remap of", sim_op_name(op), base);
   return ++remaps;
 }

@@ -282,6 +282,7 @@ CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
       flags != 0)
     return CUDA_ERROR_INVALID_VALUE;
   CUresult result = CUDA_SUCCESS;
+  const struct sim_op *user;
   pthread_mutex_lock(&sim_lock);
   struct sim_chunk *chunk = chunk_of(handle, __func__);
   if (chunk == NULL) result = CUDA_ERROR_INVALID_VALUE;
@@ -290,9 +291,9 @@ CUresult cuMemMap(CUdeviceptr base, size_t bytes, size_t offset,
     result = sim_strict(CUDA_ERROR_INVALID_VALUE, "map at 0x%llx, which is not reserved", base);
   else if (sim_region_overlaps(base, bytes))
     result = sim_strict(CUDA_ERROR_INVALID_VALUE, "map at 0x%llx, which is mapped", base);
-  else if (sim_range_busy(base, bytes))
-    result = sim_strict(CUDA_ERROR_ILLEGAL_STATE,
-                        "map of 0x%llx+%zu while work that was given it can run", base, bytes);
+  else if ((user = sim_range_user(base, bytes)) != NULL)
+    result = sim_strict(CUDA_ERROR_ILLEGAL_STATE, "map of 0x%llx+%zu, which %s was given", base,
+                        bytes, sim_op_name(user));
   else if (mmap((void *)base, bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, chunk->fd, 0) == MAP_FAILED)
     result = CUDA_ERROR_MAP_FAILED;
   if (result == CUDA_SUCCESS) {
@@ -327,14 +328,14 @@ CUresult cuMemUnmap(CUdeviceptr base, size_t bytes) {
   SIM_ENTER(SIM_NEED_INIT);
   if (bytes == 0 || base + bytes < base) return CUDA_ERROR_INVALID_VALUE;
   CUresult result = CUDA_SUCCESS;
+  const struct sim_op *user;
   pthread_mutex_lock(&sim_lock);
   if (!whole_mappings(base, bytes))
     result = sim_strict(CUDA_ERROR_INVALID_VALUE,
                         "unmap of 0x%llx+%zu, which is not whole mappings", base, bytes);
-  else if (sim_range_busy(base, bytes))
-    result =
-        sim_strict(CUDA_ERROR_ILLEGAL_STATE,
-                   "unmap of 0x%llx+%zu while work that was given it can run", base, bytes);
+  else if ((user = sim_range_user(base, bytes)) != NULL)
+    result = sim_strict(CUDA_ERROR_ILLEGAL_STATE, "unmap of 0x%llx+%zu, which %s was given", base,
+                        bytes, sim_op_name(user));
   else if (mmap((void *)base, bytes, PROT_NONE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
     result = CUDA_ERROR_UNMAP_FAILED;
