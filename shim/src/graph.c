@@ -248,7 +248,8 @@ static struct gb_graph_node *node_named(struct gb_graph *graph, CUgraphNode name
   return found == NULL ? NULL : &graph->nodes[found->index];
 }
 
-/* A node of the graph by the program's name for it. Locks the graph: release it when it is not NULL. */
+/* A node of the graph by the program's name for it. The graph is locked: release it if it is not
+ * NULL. */
 static struct gb_graph_node *acquire_node(CUgraphExec exec, CUgraphNode name,
                                           struct gb_graph **graph) {
   *graph = acquire(exec);

@@ -100,8 +100,7 @@ static CUresult set_exec(CUgraphExec exec, CUgraphNode node,
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
-/* What does not take the change is made anew, from the clone, when it is next wanted. pre: the clone
- * has the change. */
+/* What does not take the change is made anew. pre: the clone has the change. */
 static void pass_on(struct gb_graph *graph, const struct gb_graph_node *node,
                     const struct gb_graph_change *change) {
   if (graph->built) {
@@ -331,8 +330,8 @@ void gb_graph_update(struct gb_graph *graph, CUgraph from) {
 
 /* ---- an update the driver refuses ---- */
 
-/* True when only memory of ours can be why: the same nodes and edges, and no copy or fill that would
- * be refused anyway. */
+/* True when only memory of ours can be why: the same nodes and edges, and no copy that would be
+ * refused anyway. */
 static bool same_shape(const struct gb_graph *graph, CUgraph from, CUgraphNode *nodes) {
   bool same = true;
   CUgraphNode *ours = malloc((graph->node_count + 1) * sizeof *ours);
