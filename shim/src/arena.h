@@ -90,8 +90,6 @@ struct gb_span {
   uint32_t chunk_count;
   uint64_t *marks; /* offsets that calls have named, sorted; of spans above GB_COVER_BYTES_MAX */
   uint32_t mark_count;
-  uint32_t named_window;   /* the last window in which a call named it (stage_ahead.c) */
-  uint32_t scanned_window; /* the last in which its content was asked; both under gb_stage_lock */
   _Atomic uint32_t residency; /* enum gb_residency */
   /* Beyond the local tiers: */
   _Atomic uint32_t scan;     /* enum gb_scan */

@@ -307,7 +307,6 @@ static CUresult begin(struct gb_touch *touch, bool launch, CUstream stream) {
     gb_gate_leave();
     return result;
   }
-  if (gb_stage_accounting()) gb_stage_account(touch, launch, stream);
   if (gb_gated_on()) {
     if (touch->accounted)
       note_use(touch);

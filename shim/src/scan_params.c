@@ -8,7 +8,6 @@
 #include "scan.h"
 #include "side.h"
 #include "slab.h"
-#include "stage.h"
 
 #define FUNCTIONS_MAX 8192 /* power of two; beyond half of it the table is emptied */
 #define PARAMS_MAX 4096
@@ -77,8 +76,7 @@ void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t touched
 }
 
 static void touch_bytes(struct gb_touch *touch, const void *bytes, size_t length) {
-  /* Staging asks for what is in the arena only, unless it keeps an account. */
-  bool outside = gb_gated_on() || gb_stage_accounting();
+  bool outside = gb_gated_on(); /* staging asks only for what is in the arena */
   for (size_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, (const unsigned char *)bytes + at, sizeof word);

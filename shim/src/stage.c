@@ -129,7 +129,6 @@ static void enter_books(struct gb_switch *work) {
     remap->address = remap->span->base + chunk->offset;
     remap->from = chunk->handle;
     remap->hashed = chunk->hashed;
-    remap->proven = remap->arrives && gb_stage_proven(remap->span);
     remap->copied = !remap->arrives && (!chunk->hashed || chunk->dirty > 0);
     if (remap->arrives)
       arrive(chunk, &remap->frame, true);
@@ -249,13 +248,6 @@ static int by_address(const void *a, const void *b) {
   return (at > bt) - (at < bt);
 }
 
-/* Copies beside kernels save time only where kernels take time: when the last switch had to wait for
- * them. Else the scans would be for nothing. */
-static bool is_gpu_bound(void) {
-  return gb_config()->staging == GB_STAGING_ALWAYS ||
-         gb_stage_worker_idle_ns() > (gb_stage_accounting() ? GB_STAGE_BUSY_NS / 4 : GB_STAGE_BUSY_NS);
-}
-
 /* The gate is closed for the moment in which the switch is submitted. */
 static bool submit(void) {
   if (!gb_gate_close(gb_now_ns() + GB_STAGE_IDLE_NS)) {
@@ -269,10 +261,9 @@ static bool submit(void) {
     enter_books(&current);
     submitted = gb_stage_submit(&current);
     unsettled = true;
-    if (submitted) {
-      gb_stage_account_open(current.epoch, is_gpu_bound());
+    if (submitted)
       gb_stage_worker_post(&current);
-    } else
+    else
       settle(GB_STAGE_ABANDONED); /* nothing is done: the books go back */
   }
   gb_gate_open();

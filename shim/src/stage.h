@@ -6,7 +6,6 @@
  *
  *   stage.c         what a call touches, whether a switch is wanted, and the switch from its start
  *                   to its settlement
- *   stage_account.c what runs while a switch waits, and what it cannot have written to
  *   stage_plan.c    which chunks come and which go
  *   stage_gpu.c     everything a switch puts on the GPU, and the waits before the program's calls
  *   stage_worker.c  the thread that remaps
@@ -35,8 +34,6 @@
  * in VRAM until it has not been touched for so many. */
 #define GB_STAGE_HOT_PART 8u
 #define GB_STAGE_HEAT_TOUCHES 16384u
-/* A switch that waited longer for kernels than this: the program keeps the GPU busy. */
-#define GB_STAGE_BUSY_NS 1000000ull
 /* A chunk found changed when it left is written back without a look the next times. */
 #define GB_STAGE_DIRTY_TIMES 15u
 /* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
@@ -55,7 +52,6 @@ struct gb_remap {
   uint32_t chunk;
   bool arrives; /* from home to frame; else from frame to home */
   bool hashed;  /* of one that leaves: the home equals the frame unless the hash says no */
-  bool proven;  /* of one that arrives: copied while kernels run, unless a scan objects */
   bool copied;  /* of one that leaves: written back whatever the hash says */
   bool done;
   uint64_t address;
@@ -142,23 +138,8 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk);
 bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
 uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);
 
-/* ---- stage_account.c ---- */
-
-/* The calls of this window are looked at. Any thread. */
-bool gb_stage_accounting(void);
-/* Takes a call into the account; scans what it names, before it. pre: inside the gate, joined. */
-void gb_stage_account(const struct gb_touch *touch, bool launch, CUstream stream);
-/* A window begins with the epoch. pre: the gate closed. */
-void gb_stage_account_open(uint32_t epoch, bool on);
-/* Nothing in the window can have written to the span, scans aside. pre: the gate closed. */
-bool gb_stage_proven(const struct gb_span *span);
-uint32_t gb_stage_window(void);
-
 /* ---- stage_gpu.c ---- */
 
-/* Scans an operand in the stream: the window's finding is set when it holds addresses of the arena.
- * returns: false when that cannot be asked here. */
-bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window);
 /* Streams, kernels and host words of a device. pre: gb_lock, the context current. */
 bool gb_stage_gpu_ready(CUdevice device, CUcontext context);
 CUcontext gb_stage_gpu_context(CUdevice device);
@@ -190,8 +171,6 @@ enum gb_stage_end {
 bool gb_stage_worker_start(void);
 /* Hands a submitted switch over. The remaps' `done` may be read once it is over. */
 void gb_stage_worker_post(struct gb_switch *work);
-/* How long the last switch waited for the GPU: much, when the program keeps it busy. Any thread. */
-uint64_t gb_stage_worker_idle_ns(void);
 /* A switch is under way. Any thread. */
 bool gb_stage_worker_busy(void);
 /* Waits until the switch is over, until the deadline; out: also until the copies of an abandoned one

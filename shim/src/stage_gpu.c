@@ -3,8 +3,7 @@
  * stage_gpu.c: everything a switch puts on the GPU, all of it submitted before the first stream of
  * the program is told to wait:
  *
- *   arrivals  for each that arrives and is proven: home -> frame; wait go; for each other: home ->
- *             frame; event of each
+ *   arrivals  wait go; for each that arrives: home -> frame, event
  *   returns   wait go; for each that leaves and is known to differ: frame -> home; event
  *   kernels   wait go; for each other that leaves: hash, write back where it differs from the hash
  *             then; for each that arrives: its event, hash; event of the returns; write copied
@@ -22,14 +21,9 @@
 #include "context.h"
 #include "frame_kernels.h"
 #include "lock.h"
-#include "scan_kernel.h"
 
-#define SCAN_BLOCKS_MAX 2112u
 #define HASH_BLOCKS 1056u
 #define WRITE_BLOCKS 66u /* 52 GB/s over PCIe 5; 264: 47, 1056: 31 */
-
-/* Scans of a window may run on while the next ones begin. */
-#define WINDOWS 8u
 
 /* In pinned memory; the device sees it at words_device. */
 struct words {
@@ -37,12 +31,6 @@ struct words {
   _Atomic uint32_t cancelled; /* the write-backs of this epoch do nothing */
   _Atomic uint32_t copied;    /* everything of this epoch is done */
   _Atomic uint32_t opened;    /* the gate is open again for this epoch */
-  struct {
-    _Atomic uint32_t found; /* a scan of the window found addresses */
-    uint32_t zero[3];       /* the kernel compares 16 bytes */
-  } scans[WINDOWS];
-  uint64_t zeros[2];
-  _Atomic uint64_t refilled; /* bytes copied again because of that */
   _Atomic uint64_t written[GB_FRAME_SLOTS_MAX]; /* bytes written back by the kernel, by slot */
 };
 
@@ -54,8 +42,6 @@ struct gpu {
   CUmodule module;
   CUfunction hash;
   CUfunction write_back;
-  CUmodule scan_module;
-  CUfunction scan;
   CUevent events[GB_STAGE_CHUNKS_MAX];
   CUevent returned;
   CUdeviceptr table; /* for each slot: then[2], now[2] */
@@ -106,10 +92,6 @@ static CUresult make(struct gpu *gpu) {
     result = gb_real.cuModuleGetFunction(&gpu->hash, gpu->module, GB_FRAME_HASH_NAME);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuModuleGetFunction(&gpu->write_back, gpu->module, GB_FRAME_WRITE_BACK_NAME);
-  if (result == CUDA_SUCCESS)
-    result = gb_real.cuModuleLoadData(&gpu->scan_module, gb_scan_ptx);
-  if (result == CUDA_SUCCESS)
-    result = gb_real.cuModuleGetFunction(&gpu->scan, gpu->scan_module, GB_SCAN_KERNEL_NAME);
   for (uint32_t i = 0; i < GB_STAGE_CHUNKS_MAX && result == CUDA_SUCCESS; i++)
     result = gb_real.cuEventCreate(&gpu->events[i], CU_EVENT_DISABLE_TIMING);
   if (result == CUDA_SUCCESS) result = gb_real.cuMemAlloc_v2(&gpu->table, table);
@@ -125,7 +107,6 @@ static void drop(struct gpu *gpu) {
     if (gpu->events[i] != NULL) gb_real.cuEventDestroy_v2(gpu->events[i]);
   }
   if (gpu->module != NULL) gb_real.cuModuleUnload(gpu->module);
-  if (gpu->scan_module != NULL) gb_real.cuModuleUnload(gpu->scan_module);
   if (gpu->table != 0) gb_real.cuMemFree_v2(gpu->table);
   *gpu = (struct gpu){.refused = gpu->refused};
 }
@@ -195,21 +176,6 @@ static CUresult submit_leaving(const struct gpu *gpu, const struct gb_remap *rem
                                 gpu->kernels, params, NULL);
 }
 
-/* Only when a scan of the window found something; that is known once the gate is closed. */
-static CUresult submit_refill(const struct gpu *gpu, const struct gb_remap *remap, CUdeviceptr home,
-                              uint32_t number) {
-  CUdeviceptr frame = remap->frame.alias;
-  CUdeviceptr found = word(offsetof(struct words, scans)) +
-                      gb_stage_window() % WINDOWS * sizeof words->scans[0];
-  CUdeviceptr zeros = word(offsetof(struct words, zeros));
-  CUdeviceptr cancelled = word(offsetof(struct words, cancelled));
-  CUdeviceptr refilled = word(offsetof(struct words, refilled));
-  uint64_t count = remap->bytes / 8;
-  void *params[] = {&home, &frame, &count, &found, &zeros, &cancelled, &number, &refilled};
-  return gb_real.cuLaunchKernel(gpu->write_back, WRITE_BLOCKS, 1, 1, GB_FRAME_BLOCK, 1, 1, 0,
-                                gpu->arrivals, params, NULL);
-}
-
 /* By the copy engine: unmapping waits for kernels that run, not for copies. */
 static CUresult submit_arrival(const struct gpu *gpu, const struct gb_remap *remap) {
   const struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
@@ -217,24 +183,12 @@ static CUresult submit_arrival(const struct gpu *gpu, const struct gb_remap *rem
                                       gpu->arrivals);
 }
 
-/* What is proven is copied at once, the rest behind the gate. */
-static CUresult submit_arrivals(const struct gpu *gpu, const struct gb_switch *work,
-                                uint32_t number) {
+static CUresult submit_arrivals(const struct gpu *gpu, const struct gb_switch *work) {
   CUresult result = CUDA_SUCCESS;
-  for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
-    if (work->remaps[i].proven) result = submit_arrival(gpu, &work->remaps[i]);
-  }
-  if (result == CUDA_SUCCESS)
-    result = gb_real.cuStreamWaitValue32_v2(gpu->arrivals, word(offsetof(struct words, go)), number,
-                                            0);
   uint32_t arriving = 0;
   for (uint32_t i = 0; i < work->count && result == CUDA_SUCCESS; i++) {
-    const struct gb_remap *remap = &work->remaps[i];
-    if (!remap->arrives) continue;
-    if (remap->proven)
-      result = submit_refill(gpu, remap, remap->span->chunks[remap->chunk].home_alias, number);
-    else
-      result = submit_arrival(gpu, remap);
+    if (!work->remaps[i].arrives) continue;
+    result = submit_arrival(gpu, &work->remaps[i]);
     if (result == CUDA_SUCCESS)
       result = gb_real.cuEventRecord(gpu->events[arriving++], gpu->arrivals);
   }
@@ -243,7 +197,8 @@ static CUresult submit_arrivals(const struct gpu *gpu, const struct gb_switch *w
 
 static CUresult submit_all(const struct gpu *gpu, const struct gb_switch *work, uint32_t number) {
   CUdeviceptr go = word(offsetof(struct words, go));
-  CUresult result = submit_arrivals(gpu, work, number);
+  CUresult result = gb_real.cuStreamWaitValue32_v2(gpu->arrivals, go, number, 0);
+  if (result == CUDA_SUCCESS) result = submit_arrivals(gpu, work);
   if (result == CUDA_SUCCESS)
     result = gb_real.cuStreamWaitValue32_v2(gpu->returns, go, number, 0);
   if (result == CUDA_SUCCESS)
@@ -293,7 +248,6 @@ bool gb_stage_submit(struct gb_switch *work) {
     return false;
   }
   work->epoch = number;
-  atomic_store(&words->scans[number % WINDOWS].found, 0);
   atomic_store(&epoch, number);
   return true;
 }
@@ -328,29 +282,6 @@ uint32_t gb_stage_opened(void) {
 
 uint64_t gb_stage_written(uint32_t slot) {
   return atomic_exchange(&words->written[slot - 1], 0);
-}
-
-/* ---- the account's question ---- */
-
-bool gb_stage_scan(CUstream stream, uint64_t address, uint64_t bytes, uint32_t window) {
-  CUcontext context = NULL;
-  const struct gpu *gpu = NULL;
-  if (words == NULL || gb_real.cuCtxGetCurrent(&context) != CUDA_SUCCESS || context == NULL)
-    return false;
-  for (int i = 0; i < gb_arena_device_count(); i++) {
-    if (gpus[i].context == context) gpu = &gpus[i];
-  }
-  if (gpu == NULL || stream == GB_STREAM_SYNC) return false;
-  uint64_t count = bytes / 4;
-  uint64_t base = gb_arena_base_address;
-  uint64_t size = gb_arena_reached_bytes();
-  CUdeviceptr found = word(offsetof(struct words, scans)) + window % WINDOWS * sizeof words->scans[0];
-  void *params[] = {&address, &count, &base, &size, &found};
-  uint64_t blocks = (count + GB_SCAN_BLOCK - 1) / GB_SCAN_BLOCK;
-  if (blocks > SCAN_BLOCKS_MAX) blocks = SCAN_BLOCKS_MAX;
-  if (count < 2) return true;
-  return gb_real.cuLaunchKernel(gpu->scan, (unsigned)blocks, 1, 1, GB_SCAN_BLOCK, 1, 1, 0, stream,
-                                params, NULL) == CUDA_SUCCESS;
 }
 
 /* ---- the program's streams ---- */

@@ -369,15 +369,16 @@ static uint32_t candidates(CUdevice device, uint32_t horizon, struct candidate *
       if (c->unit != 0 && c->hint != GB_HINT_COLD)
         distance = gb_order_distance(order, c->unit - 1);
       if (distance <= horizon) continue;
-      list[count++] = (struct candidate){span, i, distance, c->rotates || distance == GB_ORDER_NEVER};
+      bool goes = c->rotates || distance == GB_ORDER_NEVER;
+      list[count++] = (struct candidate){span, i, distance, goes};
     }
   }
   qsort(list, count, sizeof *list, farthest_first);
   return count;
 }
 
-/* Belady among what rotates: what is used last goes first, what stays only if need be; never what the call names, never what is used before the
- * last that comes. */
+/* Belady among what rotates: what is used last goes first, what stays only if need be; never what the
+ * call names, never what is used before the last that comes. */
 static void add_victims(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan,
                         uint64_t wanted, uint32_t horizon) {
   static struct candidate list[CANDIDATES_MAX]; /* under gb_stage_lock */

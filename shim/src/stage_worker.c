@@ -26,7 +26,6 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct gb_switch *posted; /* under lock */
 static _Atomic enum gb_stage_end end = GB_STAGE_DONE; /* written under lock */
 static _Atomic bool waits_for_later;
-static _Atomic uint64_t last_idle_ns;
 static uint64_t idle_limit = GB_STAGE_IDLE_NS; /* once waits_for_later */
 static bool started;
 
@@ -131,19 +130,17 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
 static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t remap_ns,
                        uint64_t copy_ns) {
   uint64_t bytes[2] = {0, 0};
-  uint64_t proven = 0;
   for (uint32_t i = 0; i < work->count; i++) {
     const struct gb_remap *remap = &work->remaps[i];
     bytes[remap->arrives] += remap->bytes;
-    if (remap->proven) proven += remap->bytes;
     gb_log(GB_LOG_DEBUG, "%s 0x%llx, %llu MiB", remap->arrives ? "in" : "out",
            (unsigned long long)remap->address, (unsigned long long)(remap->bytes >> 20));
   }
   gb_log(GB_LOG_DEBUG,
-         "switch %u: %llu MiB in (%llu proven), %llu MiB out, %u chunks; idle "
-         "after %llu us, remapped after %llu, copied after %llu more",
-         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(proven >> 20),
-         (unsigned long long)(bytes[0] >> 20), work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
+         "switch %u: %llu MiB in, %llu MiB out, %u chunks; idle after %llu us, remapped after %llu, "
+         "copied after %llu more",
+         work->epoch, (unsigned long long)(bytes[1] >> 20), (unsigned long long)(bytes[0] >> 20),
+         work->count, (unsigned long long)(idle_ns / 1000), (unsigned long long)(remap_ns / 1000),
          (unsigned long long)(copy_ns / 1000));
 }
 
@@ -152,7 +149,6 @@ static enum gb_stage_end carry_out(struct gb_switch *work) {
   int marked = wait_marked(gb_now_ns() + (waits_for_later ? idle_limit : GB_STAGE_QUEUE_NS));
   if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
-  last_idle_ns = closed - posted_ns;
   gb_stage_go(work->epoch, false);
   remap_all(work);
   uint64_t remapped = gb_now_ns();
@@ -209,10 +205,6 @@ void gb_stage_worker_post(struct gb_switch *work) {
 
 void gb_note_waits(void) {
   waits_for_later = true;
-}
-
-uint64_t gb_stage_worker_idle_ns(void) {
-  return last_idle_ns;
 }
 
 bool gb_stage_worker_busy(void) {
