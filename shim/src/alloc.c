@@ -200,20 +200,44 @@ static CUresult drop_found(uint64_t pointer, const struct found *found) {
   return CUDA_SUCCESS;
 }
 
+static CUresult defer(CUdeviceptr pointer) {
+  pthread_mutex_lock(&gb_lock);
+  bool kept = deferred_count < DEFERRED_MAX;
+  if (kept) deferred[deferred_count++] = pointer;
+  pthread_mutex_unlock(&gb_lock);
+  return kept ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+}
+
+/* Waits for all work of the current context, as cuMemFree does; nothing of ours is held meanwhile.
+ * Not by cuCtxSynchronize where the driver can do without: it ends captures that other threads begin
+ * meanwhile. returns: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED when one is live already. */
+static CUresult wait_for_context(CUcontext context) {
+  CUevent event = NULL;
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  if (gb_real.cuCtxRecordEvent == NULL || gb_real.cuThreadExchangeStreamCaptureMode == NULL)
+    return gb_real.cuCtxSynchronize();
+  CUresult result = gb_real.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING);
+  if (result != CUDA_SUCCESS) return result;
+  gb_real.cuThreadExchangeStreamCaptureMode(&mode);
+  result = gb_context_record(context, event);
+  if (result == CUDA_SUCCESS) result = gb_real.cuEventSynchronize(event);
+  gb_real.cuThreadExchangeStreamCaptureMode(&mode);
+  gb_real.cuEventDestroy_v2(event);
+  return result == CUDA_ERROR_NOT_SUPPORTED ? gb_real.cuCtxSynchronize() : result;
+}
+
 CUresult gb_free(CUdeviceptr pointer) {
   struct found found;
   if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
   if (!find(pointer, &found)) return CUDA_ERROR_INVALID_VALUE;
-  if (gb_live_captures != 0) {
-    pthread_mutex_lock(&gb_lock);
-    bool kept = deferred_count < DEFERRED_MAX;
-    if (kept) deferred[deferred_count++] = pointer;
-    pthread_mutex_unlock(&gb_lock);
-    return kept ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
-  }
+  if (gb_live_captures != 0) return defer(pointer);
   CUresult result = gb_context_push(found.context);
   if (result != CUDA_SUCCESS) return result;
-  result = gb_real.cuCtxSynchronize(); /* as cuMemFree does; nothing of ours is held meanwhile */
+  result = wait_for_context(found.context);
+  if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+    gb_context_pop();
+    return defer(pointer);
+  }
   if (result == CUDA_SUCCESS) {
     pthread_mutex_lock(&gb_lock);
     result = drop_found(pointer, &found);

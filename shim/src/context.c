@@ -118,6 +118,15 @@ static CUresult record(CUevent *event, CUstream stream) {
   return result == CUDA_SUCCESS ? gb_real.cuEventRecord(*event, stream) : result;
 }
 
+CUresult gb_context_record(CUcontext context, CUevent event) {
+  if (gb_real.cuCtxRecordEvent == NULL) return CUDA_ERROR_NOT_SUPPORTED;
+  pthread_mutex_lock(&gb_capture_lock);
+  CUresult result = CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (gb_live_captures == 0) result = gb_real.cuCtxRecordEvent(context, event);
+  pthread_mutex_unlock(&gb_capture_lock);
+  return result;
+}
+
 /* Marks all work of the current context. cuCtxRecordEvent (12.5) does it without touching a stream.
  * Older drivers: an event on the legacy stream follows every blocking stream (per-thread default
  * streams too), and each other stream gets its own. That places a barrier between the blocking
@@ -127,7 +136,7 @@ static CUresult mark(struct gb_context *context) {
     CUresult result = CUDA_SUCCESS;
     if (context->event == NULL)
       result = gb_real.cuEventCreate(&context->event, CU_EVENT_DISABLE_TIMING);
-    if (result == CUDA_SUCCESS) result = gb_real.cuCtxRecordEvent(context->handle, context->event);
+    if (result == CUDA_SUCCESS) result = gb_context_record(context->handle, context->event);
     if (result != CUDA_ERROR_NOT_SUPPORTED) return result;
   }
   CUresult result = record(&context->event, CU_STREAM_LEGACY);
@@ -190,6 +199,10 @@ CUresult gb_drain(uint64_t deadline_ns, bool *idle) {
     result = mark(&contexts[i]);
     if (result == CUDA_SUCCESS) result = poll_context(&contexts[i], deadline_ns, idle);
     gb_context_pop();
+    if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+      *idle = false;
+      result = CUDA_SUCCESS;
+    }
   }
   return result;
 }

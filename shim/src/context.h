@@ -42,11 +42,15 @@ void gb_context_forget(CUcontext handle);
 /* Our own stream of the context. pre: it is current. returns: NULL when the driver makes none. */
 CUstream gb_context_stream(struct gb_context *context);
 
+/* Records an event behind all work of the context, unless a capture is live, which that would end.
+ * pre: not gb_capture_lock. returns: CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED then;
+ * CUDA_ERROR_NOT_SUPPORTED before CUDA 12.5. */
+CUresult gb_context_record(CUcontext context, CUevent event);
 /* Records an event behind all work of every context. pre: the gate is closed, cuCtxRecordEvent
- * exists. Fills marks[] (GB_CONTEXTS_MAX) and their count. */
+ * exists, gb_capture_lock, no capture is live. Fills marks[] (GB_CONTEXTS_MAX) and their count. */
 CUresult gb_contexts_mark(CUevent *marks, uint32_t *count);
-/* Asks whether every context is idle, until the deadline. pre: the gate is closed. returns: an
- * error when a context is broken (the program's own fault shows here first); *idle otherwise tells.
+/* Asks whether every context is idle, until the deadline; none is while a capture is live. pre: the
+ * gate is closed. returns: an error when a context is broken (the program's own fault shows here first); *idle otherwise tells.
  */
 CUresult gb_drain(uint64_t deadline_ns, bool *idle);
 /* Waits for our own stream by polling. returns: CUDA_ERROR_NOT_READY when the limit passed. */

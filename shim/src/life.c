@@ -20,6 +20,7 @@
 
 pthread_mutex_t gb_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_mutex_t gb_stage_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_mutex_t gb_capture_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_rwlock_t gb_index_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 _Atomic uint32_t gb_slow_path;
@@ -82,7 +83,9 @@ void gb_core_start(void) {
 }
 
 void gb_capture_began(void) {
+  pthread_mutex_lock(&gb_capture_lock);
   gb_live_captures++;
+  pthread_mutex_unlock(&gb_capture_lock);
   gb_stage_settle_for_capture();
 }
 

@@ -8,6 +8,8 @@
  * closed and opened by the holder of gb_lock only; launches and copies hold it shared.
  *   gb_stage_lock      the chunks of spans (which tier, which handle) and the learned order: written
  * under gb_lock and this one, read under either; held for moments only.
+ *   gb_capture_lock    held for moments: around calls that end live captures, after a look that none
+ * is; and while a capture is counted, before the driver knows of it.
  *   gb_index_lock      the lookup from address to span: written under gb_lock, for moments; read by
  * anybody. client lock        the table of outstanding requests and the socket. counter lock the
  * list of the threads' counters. log lock           one line at a time.
@@ -22,6 +24,7 @@
 
 extern pthread_mutex_t gb_lock;
 extern pthread_mutex_t gb_stage_lock;
+extern pthread_mutex_t gb_capture_lock;
 extern pthread_rwlock_t gb_index_lock;
 
 /* Monotonic time. */
