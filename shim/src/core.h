@@ -132,10 +132,12 @@ uint64_t gb_stage_segment_bytes(void);
 
 extern _Atomic uint32_t gb_slow_path; /* not 0: gated, staging, or a sticky error */
 /* Counters of this thread, summed by the core for the report; the first count of a thread registers
- * it. */
+ * it. inside: calls between begin and end that found the slow path off; they are not in the gate, and
+ * whoever turns the slow path on waits for them (gate.h). */
 struct gb_counters {
   uint64_t launches;
   uint64_t copies;
+  uint32_t inside;
   bool registered;
 };
 extern _Thread_local struct gb_counters gb_counters;
@@ -147,6 +149,19 @@ static inline void gb_count(uint64_t *counter) {
 
 #define GB_SLOW() \
   __builtin_expect(atomic_load_explicit(&gb_slow_path, memory_order_acquire) != 0, 0)
+
+static inline void gb_step_inside(uint32_t step) {
+  __atomic_store_n(&gb_counters.inside, gb_counters.inside + step, __ATOMIC_RELEASE);
+}
+/* Steps inside, unless the slow path is on. The processor's fence between the store and the load is
+ * membarrier(2), paid by who turns the path on. returns: true when the call must go the slow way. */
+static inline bool gb_slow_begin(void) {
+  gb_step_inside(1);
+  atomic_signal_fence(memory_order_seq_cst);
+  if (!GB_SLOW()) return false;
+  gb_step_inside(-1u);
+  return true;
+}
 
 /* The program is about to wait for the GPU, or has just waited for all of it: a good moment to bring
  * what comes next. Does not wait. */
@@ -161,22 +176,25 @@ static inline void gb_idle(void) {
 static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra,
                                        CUstream stream, bool *slow) {
   gb_count(&gb_counters.launches);
-  *slow = GB_SLOW();
+  *slow = gb_slow_begin();
   return *slow ? gb_begin_launch_slow(function, params, extra, stream) : CUDA_SUCCESS;
 }
 static inline CUresult gb_begin_copy(const struct gb_operand *operands, size_t count,
                                      CUstream stream, bool *slow) {
   gb_count(&gb_counters.copies);
-  *slow = GB_SLOW();
+  *slow = gb_slow_begin();
   return *slow ? gb_begin_copy_slow(operands, count, stream) : CUDA_SUCCESS;
 }
 static inline CUresult gb_begin_unknown(enum gb_unknown what, CUstream stream, bool *slow) {
   gb_count(&gb_counters.launches);
-  *slow = GB_SLOW();
+  *slow = gb_slow_begin();
   return *slow ? gb_begin_unknown_slow(what, stream) : CUDA_SUCCESS;
 }
 static inline void gb_end(bool slow) {
-  if (slow) gb_end_slow();
+  if (slow)
+    gb_end_slow();
+  else
+    gb_step_inside(-1u);
 }
 
 /* A host-to-device copy writes to memory outside the arena (a module global, a pool, an array): if

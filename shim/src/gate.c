@@ -2,10 +2,15 @@
 /* gate.c: a sharded reader count and one closer. */
 #include "gate.h"
 
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "core.h"
 #include "lock.h"
+#include "report.h"
 
 #define SHARDS 32 /* power of two */
 
@@ -41,7 +46,39 @@ void gb_gate_leave(void) {
   atomic_fetch_sub(shard(), 1);
 }
 
+/* ---- calls that found the slow path off ---- */
+
+static _Atomic bool fast_calls; /* some may still be inside, since the path was turned on */
+
+static bool barrier(int command) {
+  return syscall(SYS_membarrier, command, 0, 0) == 0;
+}
+
+bool gb_slow_start(void) {
+  return barrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+}
+
+/* Every thread has either stored `inside` before the barrier, where we find it, or loads the flag
+ * after it, and finds that. */
+void gb_slow_raise(uint32_t bits) {
+  if (atomic_fetch_or(&gb_slow_path, bits) != 0) return;
+  fast_calls = true;
+  barrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+}
+
+void gb_slow_lower(uint32_t bits) {
+  atomic_fetch_and(&gb_slow_path, ~bits);
+}
+
+static bool fast_calls_ended(void) {
+  if (fast_calls && gb_counters_nobody_inside()) fast_calls = false;
+  return !fast_calls;
+}
+
+/* ---- closing ---- */
+
 static bool is_empty(void) {
+  if (!fast_calls_ended()) return false;
   for (int i = 0; i < SHARDS; i++) {
     if (atomic_load(&shards[i].readers) != 0) return false;
   }

@@ -10,6 +10,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Turns bits of gb_slow_path on or off. Calls that found it off are readers too: until they have ended,
+ * the gate does not close. */
+void gb_slow_raise(uint32_t bits);
+void gb_slow_lower(uint32_t bits);
+/* Once, at the start. returns: false when the kernel has no membarrier: the slow path must then be on
+ * before the first call, or never. */
+bool gb_slow_start(void);
+
 /* Waits while the gate is closed, then counts this thread in. */
 void gb_gate_enter(void);
 void gb_gate_leave(void);

@@ -49,7 +49,7 @@ void gb_gated_start(void) {
     return;
   }
   mode_on = true;
-  atomic_fetch_or_explicit(&gb_slow_path, SLOW_GATED, memory_order_release);
+  gb_slow_raise(SLOW_GATED);
 }
 
 bool gb_gated_on(void) {
@@ -73,7 +73,7 @@ static CUresult set_lost(const struct gb_span *span) {
   uint32_t none = CUDA_SUCCESS;
   if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE,
                                               memory_order_acq_rel, memory_order_acquire)) {
-    atomic_fetch_or_explicit(&gb_slow_path, SLOW_STICKY, memory_order_release);
+    gb_slow_raise(SLOW_STICKY);
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
     bool nvme = gb_on_nvme(span);
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",

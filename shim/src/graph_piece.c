@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "context.h"
 #include "gated.h"
 #include "report.h"
 
@@ -132,7 +133,7 @@ static CUresult build_substitute(struct gb_graph *graph) {
  * nodes name. */
 static CUresult build_aside(struct gb_graph *graph, CUresult (*build)(struct gb_graph *)) {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-  bool slow = GB_SLOW();
+  bool slow = gb_slow_begin();
   CUresult result = slow ? gb_begin_copy_slow(NULL, 0, GB_STREAM_SYNC) : CUDA_SUCCESS;
   if (result != CUDA_SUCCESS) return result;
   if (gb_real.cuThreadExchangeStreamCaptureMode != NULL)
@@ -219,7 +220,7 @@ bool gb_graph_mark(struct gb_graph *graph) {
     return false;
   if (event == NULL && gb_real.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS)
     return false;
-  bool marked = gb_real.cuCtxRecordEvent(context, event) == CUDA_SUCCESS;
+  bool marked = gb_context_record(context, event) == CUDA_SUCCESS;
   if (!marked && graph->ended == NULL) {
     gb_real.cuEventDestroy_v2(event);
     return false;
@@ -257,14 +258,14 @@ static void name_chunks(const struct gb_graph_piece *piece, struct gb_touch *tou
 
 static CUresult bracket(const struct gb_graph_piece *piece, CUstream named, bool *slow) {
   struct gb_touch touch;
-  *slow = GB_SLOW();
+  *slow = gb_slow_begin();
   if (!*slow) return CUDA_SUCCESS;
   name_chunks(piece, &touch);
   return gb_begin_touch_slow(&touch, named);
 }
 
 static CUresult run_unknown(const struct gb_graph_call *call) {
-  bool slow = GB_SLOW();
+  bool slow = gb_slow_begin();
   CUresult result = slow ? gb_begin_unknown_slow(GB_UNKNOWN_GRAPH, call->named) : CUDA_SUCCESS;
   if (result != CUDA_SUCCESS) return result;
   result = call->real(call->exec, call->stream);
@@ -274,13 +275,14 @@ static CUresult run_unknown(const struct gb_graph_call *call) {
 
 /* One launch that says what it touches, in as many calls as a touch has room for. */
 static CUresult run_whole(const struct gb_graph *graph, const struct gb_graph_call *call) {
+  static const struct gb_graph_piece nothing;
   bool slow = false;
-  CUresult result = CUDA_SUCCESS;
-  for (uint32_t i = 0; i < graph->piece_count; i++) {
+  CUresult result = bracket(graph->piece_count > 0 ? &graph->pieces[0] : &nothing, call->named, &slow);
+  for (uint32_t i = 1; i < graph->piece_count && result == CUDA_SUCCESS; i++) {
     gb_end(slow);
     result = bracket(&graph->pieces[i], call->named, &slow);
-    if (result != CUDA_SUCCESS) return result;
   }
+  if (result != CUDA_SUCCESS) return result;
   result = call->real(call->exec, call->stream);
   gb_end(slow);
   return result;
@@ -323,7 +325,11 @@ static bool overflows(const struct gb_graph *graph, uint64_t limit) {
 static CUresult run(struct gb_graph *graph, const struct gb_graph_call *call) {
   uint64_t limit = limit_now();
   if (gb_gated_on()) return run_unknown(call); /* graphs are not accounted for */
-  if (limit == 0 && !GB_SLOW()) return call->real(call->exec, call->stream);
+  if (limit == 0 && !gb_slow_begin()) {
+    CUresult result = call->real(call->exec, call->stream);
+    gb_end(false);
+    return result;
+  }
   if (!graph->known || !have_plan(graph, limit)) {
     if (limit != 0 && graph->whole != NULL) tell(graph);
     return run_unknown(call);

@@ -11,7 +11,7 @@
  * remap under way is waited for.
  */
 static inline CUresult hold(bool *slow) {
-  *slow = GB_SLOW();
+  *slow = gb_slow_begin();
   return *slow ? gb_begin_copy_slow(NULL, 0, GB_STREAM_SYNC) : CUDA_SUCCESS;
 }
 
@@ -209,8 +209,13 @@ GB_WRAP(cuGraphLaunch, CUgraphExec exec, CUstream stream) {
   if (gb_recording(stream, thread)) return real(follow ? gb_graph_exec_of(exec) : exec, stream);
   if (GB_SLOW() || follow)
     return gb_graph_launch(exec, stream, gb_stream(stream, thread), real);
-  gb_count(&gb_counters.launches);
-  return real(exec, stream);
+  bool slow;
+  CUresult result =
+      gb_begin_unknown(GB_UNKNOWN_GRAPH, gb_stream(stream, thread), &slow);
+  if (result != CUDA_SUCCESS) return result;
+  result = real(exec, stream);
+  gb_end(slow);
+  return result;
 }
 
 #define GB_SECTIONS GB_SECTION_GRAPH

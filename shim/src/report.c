@@ -77,6 +77,15 @@ static void sum_threads(uint64_t *launches, uint64_t *copies) {
   pthread_mutex_unlock(&counter_lock);
 }
 
+bool gb_counters_nobody_inside(void) {
+  bool nobody = true;
+  pthread_mutex_lock(&counter_lock);
+  for (struct node *node = threads; node != NULL && nobody; node = node->next)
+    nobody = __atomic_load_n(&node->counters->inside, __ATOMIC_ACQUIRE) == 0;
+  pthread_mutex_unlock(&counter_lock);
+  return nobody;
+}
+
 void gb_report_add(enum gb_counter counter, uint64_t amount) {
   atomic_fetch_add_explicit(&counters[counter], amount, memory_order_relaxed);
 }

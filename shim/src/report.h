@@ -31,6 +31,8 @@ enum gb_counter {
   GB_COUNTERS,
 };
 
+/* No thread is between begin and end of a call that found the slow path off. */
+bool gb_counters_nobody_inside(void);
 /* Any thread. */
 void gb_report_add(enum gb_counter counter, uint64_t amount);
 /* Makes the thread's counters part of the sum until it ends. */

@@ -14,8 +14,6 @@
 #include "stage.h"
 #include "tier.h"
 
-/* A call that found the fast way open has reached the driver by then. */
-#define GRACE_NS (50 * GB_MS)
 /* Between tries that gain nothing: the GPU does not become idle, or T2 is full. */
 #define RETRY_MS_MIN 250u
 #define RETRY_MS_MAX 4000u
@@ -77,7 +75,6 @@ static void set_shrinking(bool now) {
   pthread_mutex_lock(&gb_lock);
   gb_stage_update();
   pthread_mutex_unlock(&gb_lock);
-  if (now) gb_sleep_ns(GRACE_NS);
 }
 
 /* Waits for news, or until the next try is due. returns: false at the end of the process. */

@@ -39,7 +39,8 @@ static uint32_t abandoned_in_a_row;
 void gb_stage_start(void) {
   bool supported = gb_arena_size_bytes != 0 && gb_config()->staging != GB_STAGING_NEVER &&
                    gb_real.cuCtxRecordEvent != NULL && gb_real.cuStreamWaitValue32_v2 != NULL &&
-                   gb_real.cuStreamWriteValue32_v2 != NULL && gb_stage_order() != NULL;
+                   gb_real.cuStreamWriteValue32_v2 != NULL && gb_stage_order() != NULL &&
+                   gb_slow_start();
   if (!supported || !gb_stage_worker_start()) gb_stage_set_unsupported();
 }
 
@@ -51,9 +52,9 @@ void gb_stage_update(void) {
                     gb_stage_state() != GB_STAGING_UNSUPPORTED;
   pthread_mutex_unlock(&gb_stage_lock);
   if (interested)
-    atomic_fetch_or_explicit(&gb_slow_path, GB_SLOW_STAGING, memory_order_release);
+    gb_slow_raise(GB_SLOW_STAGING);
   else
-    atomic_fetch_and_explicit(&gb_slow_path, ~GB_SLOW_STAGING, memory_order_release);
+    gb_slow_lower(GB_SLOW_STAGING);
 }
 
 uint64_t gb_stage_segment_bytes(void) {
@@ -255,6 +256,8 @@ static bool submit(void) {
     return false;
   }
   bool submitted = false;
+  /* A capture that begins from here on finds the switch posted, and waits for its end. */
+  pthread_mutex_lock(&gb_capture_lock);
   if (gb_live_captures != 0) {
     give_back(&current);
   } else {
@@ -266,6 +269,7 @@ static bool submit(void) {
     else
       settle(GB_STAGE_ABANDONED); /* nothing is done: the books go back */
   }
+  pthread_mutex_unlock(&gb_capture_lock);
   gb_gate_open();
   return submitted;
 }
