@@ -48,7 +48,7 @@ struct gpu {
   bool refused;
 };
 
-static struct words *words;
+static struct words *_Atomic words; /* set once, under gb_lock; then read by any thread */
 static CUdeviceptr words_device;
 static uint64_t seeds[2];
 static struct gpu gpus[GB_DEVICES_MAX];
