@@ -217,7 +217,7 @@ static CUresult wait_for_context(CUcontext context) {
   if (gb_real.cuCtxRecordEvent == NULL || gb_real.cuThreadExchangeStreamCaptureMode == NULL)
     return gb_real.cuCtxSynchronize();
   CUresult result = gb_real.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING);
-  if (result != CUDA_SUCCESS) return result;
+  if (result != CUDA_SUCCESS) return gb_real.cuCtxSynchronize();
   gb_real.cuThreadExchangeStreamCaptureMode(&mode);
   result = gb_context_record(context, event);
   if (result == CUDA_SUCCESS) result = gb_real.cuEventSynchronize(event);
