@@ -50,8 +50,8 @@ CUresult gb_context_record(CUcontext context, CUevent event);
  * exists, gb_capture_lock, no capture is live. Fills marks[] (GB_CONTEXTS_MAX) and their count. */
 CUresult gb_contexts_mark(CUevent *marks, uint32_t *count);
 /* Asks whether every context is idle, until the deadline; none is while a capture is live. pre: the
- * gate is closed. returns: an error when a context is broken (the program's own fault shows here first); *idle otherwise tells.
- */
+ * gate is closed. returns: an error when a context is broken (the program's own fault shows here
+ * first); *idle otherwise tells. */
 CUresult gb_drain(uint64_t deadline_ns, bool *idle);
 /* Waits for our own stream by polling. returns: CUDA_ERROR_NOT_READY when the limit passed. */
 CUresult gb_stream_wait(CUstream stream, uint64_t limit_ns);
