@@ -4,35 +4,11 @@
 //
 //   gather TABLES BYTES_PER_TABLE LAUNCHES      prints one JSON line: seconds per launch and the checksum
 #include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cuda_runtime.h>
 #include <vector>
 
-#define CHECK(call)                                                                  \
-  do {                                                                               \
-    cudaError_t status = (call);                                                     \
-    if (status != cudaSuccess) {                                                     \
-      fprintf(stderr, "%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(status)); \
-      exit(1);                                                                       \
-    }                                                                                \
-  } while (0)
+#include "../../../test/gpu/programs/program.cuh"
 
 static const int ROWS_PER_LAUNCH = 16384, ROW_WORDS = 512;
-
-__host__ __device__ static uint64_t mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ull;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-__global__ void fill(uint64_t *table, uint64_t words, uint64_t seed) {
-  for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < words; i += (uint64_t)gridDim.x * blockDim.x)
-    table[i] = mix(seed + i);
-}
 
 // One block of 256 threads per row; each block has a sum of its own.
 __global__ void gather(const uint64_t *table, uint64_t rows, uint64_t seed, uint64_t *sums) {

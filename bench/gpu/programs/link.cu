@@ -2,20 +2,10 @@
 // What the link does with pinned memory: bytes per second to the GPU, from it, and both at once (the sum), the median
 // of ten copies of 512 MiB each. `link start` only starts CUDA, runs one kernel on one allocation and ends.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <cuda_runtime.h>
 #include <vector>
 
-#define CHECK(call)                                                                  \
-  do {                                                                               \
-    cudaError_t status = (call);                                                     \
-    if (status != cudaSuccess) {                                                     \
-      fprintf(stderr, "%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(status)); \
-      exit(1);                                                                       \
-    }                                                                                \
-  } while (0)
+#include "../../../test/gpu/programs/program.cuh"
 
 static const size_t BYTES = 512 << 20;
 static char *host[2], *device[2];

@@ -7,25 +7,14 @@
 // Prints one JSON line. Exit status 0: every word was right, every time.
 #include <atomic>
 #include <chrono>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <cuda.h>
-#include <cuda_runtime.h>
 #include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
 
-#define CHECK(call)                                                                  \
-  do {                                                                               \
-    cudaError_t status = (call);                                                     \
-    if (status != cudaSuccess) {                                                     \
-      fprintf(stderr, "%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(status)); \
-      exit(1);                                                                       \
-    }                                                                                \
-  } while (0)
+#include "program.cuh"
 
 static struct {
   uint64_t bytes = 256ull << 20, buffer_bytes = 16ull << 20, seed = 1;
@@ -38,22 +27,10 @@ static struct {
 using clock_type = std::chrono::steady_clock;
 static double now() { return std::chrono::duration<double>(clock_type::now().time_since_epoch()).count(); }
 
-__host__ __device__ static uint64_t mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ull;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
 #define EACH(i, words) \
   for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < (words); i += (uint64_t)gridDim.x * blockDim.x)
 
 // A word after `adds` rounds is mix(seed + i) + adds * (i | 1).
-__global__ void fill(uint64_t *buffer, uint64_t words, uint64_t seed) {
-  EACH(i, words) buffer[i] = mix(seed + i);
-}
-
 __global__ void add(uint64_t *buffer, uint64_t words) {
   EACH(i, words) buffer[i] += i | 1;
 }

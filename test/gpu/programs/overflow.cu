@@ -2,20 +2,9 @@
 // A CUDA C program with kernels of its own, built by nvcc against the runtime library: many buffers whose total is far
 // beyond the VRAM budget, pointer offsets into the middle of buffers, and a struct argument that holds pointers.
 // Every word is checked on the host against the same arithmetic. Exit status 0: bit-exact.
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cuda_runtime.h>
 #include <vector>
 
-#define CHECK(call)                                                                       \
-  do {                                                                                    \
-    cudaError_t status = (call);                                                          \
-    if (status != cudaSuccess) {                                                          \
-      fprintf(stderr, "%s:%d %s\n", __FILE__, __LINE__, cudaGetErrorString(status));      \
-      exit(1);                                                                            \
-    }                                                                                     \
-  } while (0)
+#include "program.cuh"
 
 struct Pair {
   uint64_t *left;
@@ -23,19 +12,6 @@ struct Pair {
   uint64_t words;
   uint64_t salt;
 };
-
-__host__ __device__ static uint64_t mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ull;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-
-__global__ void fill(uint64_t *out, uint64_t words, uint64_t seed) {
-  for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < words; i += (uint64_t)gridDim.x * blockDim.x)
-    out[i] = mix(seed + i);
-}
 
 // left[i] = mix(left[i] + right[i] + salt)
 __global__ void combine(Pair pair) {
