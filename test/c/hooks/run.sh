@@ -18,7 +18,7 @@ extra_of() {
     refusals) echo "GREENBOOST_LOG=warn GREENBOOST_LOG_FILE=$state/log" ;;
     second-try)
       echo "GBSIM_FAIL=cuStreamCreate@1=2,cuStreamCreate@2=2,cuStreamCreateWithPriority@1=2,\
-cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@1=2 GREENBOOST_STAGING=off" ;;
+cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@2=2 GREENBOOST_STAGING=off" ;;
     devices) echo "GBSIM_DEVICES=2" ;;
     remapped) echo "GREENBOOST_STAGING=always GREENBOOST_STATS_FILE=$state/remapped" ;;
   esac
