@@ -262,6 +262,7 @@ static bool submit(void) {
     give_back(&current);
   } else {
     enter_books(&current);
+    current.patient = !gb_stage_take_several();
     submitted = gb_stage_submit(&current);
     unsettled = true;
     if (submitted)

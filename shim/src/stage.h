@@ -36,10 +36,11 @@
 #define GB_STAGE_HEAT_TOUCHES 16384u
 /* A chunk found changed when it left is written back without a look the next times. */
 #define GB_STAGE_DIRTY_TIMES 15u
-/* Limits of a switch. The GPU idle: what runs can only wait for what was submitted before it, so a
- * queue may be long; but once the program uses what can wait for later work (stream memory
- * operations, host callbacks, collectives), or a wait was in vain, little, growing when work was only
- * long. Then: the gate, the copies, a caller waiting for the switch before. */
+/* Limits of a switch. The GPU idle: with one stream nobody else is kept waiting, so its queue may be
+ * long; with several, or once the program uses what can wait for later work (stream memory
+ * operations, host callbacks, collectives), or when such a wait was in vain, little: more after
+ * switches that were abandoned, less after others. Then: the gate, the copies, a caller waiting for
+ * the switch before. */
 #define GB_STAGE_QUEUE_NS (2ull * 1000000000)
 #define GB_STAGE_IDLE_NS (5ull * 1000000)
 #define GB_STAGE_IDLE_NS_MAX (160ull * 1000000)
@@ -64,6 +65,7 @@ struct gb_remap {
 struct gb_switch {
   CUdevice device;
   uint32_t epoch;
+  bool patient; /* one stream: its queue may be long */
   uint32_t count;
   struct gb_remap remaps[2 * GB_STAGE_CHUNKS_MAX]; /* by address */
 };
@@ -146,6 +148,8 @@ CUcontext gb_stage_gpu_context(CUdevice device);
 /* Marks all work of the process, submits the switch and raises the epoch. pre: gb_lock, the gate
  * closed, no capture live. returns: false when the driver refused; nothing is under way then. */
 bool gb_stage_submit(struct gb_switch *work);
+/* More than one stream got work since the last question. pre: the gate closed. */
+bool gb_stage_take_several(void);
 /* The work before the switch has ended: 1; not yet: 0; a context is broken: -1. */
 int gb_stage_marked(void);
 void gb_stage_go(uint32_t epoch, bool cancelled);

@@ -304,7 +304,25 @@ static bool is_shared_name(CUstream stream) {
   return stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD;
 }
 
+/* Whether more than one stream got work since the last switch. */
+static _Atomic uintptr_t only_stream;
+static _Atomic bool several_streams;
+
+static void note_stream(CUstream stream) {
+  uintptr_t name = (uintptr_t)stream;
+  uintptr_t only = atomic_load_explicit(&only_stream, memory_order_relaxed);
+  if (only == name || stream == GB_STREAM_SYNC) return;
+  if (only != 0 || !atomic_compare_exchange_strong(&only_stream, &only, name))
+    several_streams = true;
+}
+
+bool gb_stage_take_several(void) {
+  only_stream = 0;
+  return atomic_exchange(&several_streams, false);
+}
+
 CUresult gb_stage_join(CUstream stream) {
+  note_stream(stream);
   uint32_t number = atomic_load_explicit(&epoch, memory_order_acquire);
   if (words == NULL || (int32_t)(gb_stage_opened() - number) >= 0) return CUDA_SUCCESS;
   if (stream == GB_STREAM_SYNC) return wait_here(number);

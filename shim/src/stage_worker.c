@@ -122,8 +122,8 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
   int copied = 0;
   while (!broken && (copied = gb_stage_copied(work)) == 0) gb_sleep_ns(POLL_NS_MAX);
   if (broken || copied < 0) return GB_STAGE_BROKEN;
-  if (waits_for_later && idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
-  waits_for_later = true;
+  if (idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
+  waits_for_later |= work->patient;
   return GB_STAGE_ABANDONED;
 }
 
@@ -146,9 +146,11 @@ static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t 
 
 static enum gb_stage_end carry_out(struct gb_switch *work) {
   uint64_t posted_ns = gb_now_ns();
-  int marked = wait_marked(gb_now_ns() + (waits_for_later ? idle_limit : GB_STAGE_QUEUE_NS));
+  bool patient = work->patient && !waits_for_later;
+  int marked = wait_marked(posted_ns + (patient ? GB_STAGE_QUEUE_NS : idle_limit));
   if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
+  if (idle_limit > GB_STAGE_IDLE_NS) idle_limit -= (idle_limit - GB_STAGE_IDLE_NS) / 8;
   gb_stage_go(work->epoch, false);
   remap_all(work);
   uint64_t remapped = gb_now_ns();
