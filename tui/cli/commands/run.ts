@@ -3,12 +3,17 @@
 // back, and while the program lives its agent is kept alive.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { delimiter, join, resolve } from 'node:path';
 import { systemClock, type Timer } from '../../../proto/base/clock.js';
 import { GbError } from '../../../proto/base/errors.js';
-import { nativePath, packageRoot, shimSocketPath } from '../../../proto/base/paths.js';
+import {
+  agentSocketPath,
+  nativePath,
+  packageRoot,
+  shimSocketPath,
+} from '../../../proto/base/paths.js';
 import { parseBytes } from '../../../proto/base/units.js';
 import { ensureAgent, isAlive } from '../daemon.js';
 import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
@@ -176,6 +181,18 @@ function keepAgentAlive(firstPid: number): () => void {
   return () => timer.cancel();
 }
 
+/** An agent, now and as long as the program runs. Returns what ends that; without an agent says so and does nothing. */
+async function keepAgent(): Promise<() => void> {
+  try {
+    const agent = await ensureAgent();
+    return keepAgentAlive(agent.snapshot.agentPid);
+  } catch (reason) {
+    const why = GbError.from(reason).rawMessage.replaceAll('\n', ': ');
+    note(`greenboost: ${why}; this program gets local memory only`);
+    return () => undefined;
+  }
+}
+
 function exitCodeOfSignal(signal: NodeJS.Signals): number {
   return EXIT_SIGNAL_BASE + constants.signals[signal];
 }
@@ -230,17 +247,13 @@ export async function runCommand(argv: readonly string[], options: RunOptions): 
     );
   if (options.gpu) process.env['GREENBOOST_GPU'] = options.gpu;
   if (options.plan !== undefined) await keepPlan(options.plan, options, env);
-  let stopKeeping: () => void = () => undefined;
-  try {
-    const agent = await ensureAgent();
-    stopKeeping = keepAgentAlive(agent.snapshot.agentPid);
-  } catch (reason) {
-    const why = GbError.from(reason).rawMessage.replaceAll('\n', ': ');
-    note(`greenboost: ${why}; this program gets local memory only`);
-  }
+  // An agent that seems to be there is asked while the program starts already: the shim looks for it by itself, and
+  // waits a moment where it matters.
+  const keeping = keepAgent();
+  if (!existsSync(agentSocketPath())) await keeping;
   try {
     return await launch(command, args, env);
   } finally {
-    stopKeeping();
+    (await keeping)();
   }
 }
