@@ -30,6 +30,7 @@ const SUITES = [
   c('c-store', 'test-c-store', 300),
   c('c-store-asan', 'test-c-store-asan', 600),
   c('c-graphs', 'test-c-graphs', 600),
+  c('c-ipc', 'test-c-ipc', 600),
   c('c-executor', 'test-c-executor', 300),
   c('c-fuzz', 'test-c-fuzz', 900),
   c('soak', 'test-soak', 300 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),

@@ -7,6 +7,7 @@
 #include "context.h"
 #include "gated.h"
 #include "graph.h"
+#include "ipc.h"
 #include "lock.h"
 #include "plain.h"
 #include "report.h"
@@ -267,6 +268,7 @@ void gb_core_context_going(CUcontext handle) {
   if (!gb_core_active() || gb_context_push(handle) != CUDA_SUCCESS) return;
   gb_real.cuCtxSynchronize(); /* a broken context says so here; its memory goes all the same */
   gb_graph_context_going(handle);
+  gb_ipc_context_going(handle);
   uint64_t allocations = 0;
   uint64_t bytes = 0;
   pthread_mutex_lock(&gb_lock);

@@ -47,6 +47,7 @@ struct gb_chunk {
   uint8_t dirty;       /* so many more times it is taken to have been written to (stage.h) */
   bool hashed;         /* slot holds the hash of what the home holds */
   bool pinned;         /* ours: reached by physical address, stays in VRAM */
+  bool exported;       /* other processes may hold the handle: never moved, never used again */
 };
 
 enum gb_residency {

@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "ipc.h"
 #include "lock.h"
 #include "room.h"
 #include "stage.h"
@@ -25,6 +26,15 @@ CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
   properties.location.type =
       tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
   properties.location.id = tier == GB_TIER_T1 ? device : gb_host_numa_node();
+  return gb_real.cuMemCreate(handle, bytes, &properties, 0);
+}
+
+CUresult gb_handle_create_shared(CUdevice device, uint64_t bytes,
+                                 CUmemGenericAllocationHandle *handle) {
+  CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device;
   return gb_real.cuMemCreate(handle, bytes, &properties, 0);
 }
 
@@ -68,7 +78,7 @@ uint64_t gb_pool_drop(enum gb_tier tier) {
 /* While spans are unmapped, one evicted makes room for one fetched: every handle is wanted again at
  * once. */
 static bool pool_has_room(const struct gb_chunk *chunk) {
-  if (pool_count == GB_POOL_HANDLES_MAX) return false;
+  if (pool_count == GB_POOL_HANDLES_MAX || chunk->exported) return false;
   if (gb_unmapped_count != 0) return true;
   uint64_t limit = chunk->tier == GB_TIER_T1 ? GB_POOL_T1_BYTES_MAX : GB_POOL_T2_BYTES_MAX;
   return gb_tier_account(chunk->tier, GB_ACCOUNT_POOLED) + chunk->bytes <= limit;
@@ -86,13 +96,14 @@ void gb_pool_trim(void) {
     gb_pool_drop(GB_TIER_T2);
 }
 
-void gb_chunks_give(struct gb_span *span) {
+static void give(struct gb_span *span, struct gb_chunk *chunks, uint32_t count) {
   bool released_t2 = false;
-  for (uint32_t i = 0; i < span->chunk_count; i++) {
-    struct gb_chunk *chunk = &span->chunks[i];
+  for (uint32_t i = 0; i < count; i++) {
+    struct gb_chunk *chunk = &chunks[i];
     pthread_mutex_lock(&gb_stage_lock);
     gb_stage_forget(span, chunk);
     pthread_mutex_unlock(&gb_stage_lock);
+    if (chunk->exported) gb_ipc_forget(span->base);
     CUdevice device = chunk->tier == GB_TIER_T1 ? span->device : CU_DEVICE_INVALID;
     gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, -(int64_t)chunk->bytes);
     if (pool_has_room(chunk)) {
@@ -104,12 +115,25 @@ void gb_chunks_give(struct gb_span *span) {
       released_t2 |= chunk->tier == GB_TIER_T2;
     }
   }
-  pthread_mutex_lock(&gb_stage_lock);
-  free(span->chunks);
-  span->chunks = NULL;
-  span->chunk_count = 0;
-  pthread_mutex_unlock(&gb_stage_lock);
   if (released_t2) gb_t2_return();
+}
+
+/* The chunks of a span, taken out; the new ones in. */
+static struct gb_chunk *exchange(struct gb_span *span, struct gb_chunk *chunks, uint32_t *count) {
+  pthread_mutex_lock(&gb_stage_lock);
+  struct gb_chunk *before = span->chunks;
+  uint32_t count_before = span->chunk_count;
+  span->chunks = chunks;
+  span->chunk_count = *count;
+  pthread_mutex_unlock(&gb_stage_lock);
+  *count = count_before;
+  return before;
+}
+
+void gb_chunks_give(struct gb_span *span) {
+  give(span, span->chunks, span->chunk_count);
+  uint32_t count = 0;
+  free(exchange(span, NULL, &count));
 }
 
 /* ---- covering a span ---- */
@@ -266,4 +290,30 @@ CUresult gb_chunks_map(struct gb_span *span) {
 
 CUresult gb_chunks_unmap(struct gb_span *span) {
   return gb_real.cuMemUnmap(span->base, span->bytes);
+}
+
+CUresult gb_chunks_replace(struct gb_span *span, const struct gb_chunk *whole) {
+  struct gb_chunk *list = malloc(sizeof *list);
+  if (list == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
+  *list = *whole;
+  uint32_t count = 1;
+  CUresult result = gb_chunks_unmap(span);
+  if (result != CUDA_SUCCESS) {
+    free(list);
+    return result;
+  }
+  list = exchange(span, list, &count);
+  result = gb_chunks_map(span);
+  if (result == CUDA_SUCCESS) {
+    give(span, list, count);
+    free(list);
+    return result;
+  }
+  free(exchange(span, list, &count));
+  CUresult back = gb_chunks_map(span);
+  gb_event(back == CUDA_SUCCESS ? GB_LOG_WARN : GB_LOG_ERROR, result, "remap_refused",
+           "the driver refuses to map %llu bytes at 0x%llx%s", (unsigned long long)span->bytes,
+           (unsigned long long)span->base,
+           back == CUDA_SUCCESS ? ": they stay where they were" : " and the old ones again");
+  return result;
 }

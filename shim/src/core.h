@@ -130,7 +130,7 @@ void gb_end_slow(void);
 /* Distinct bytes a piece of a graph should name at most; 0: graphs need not be split. */
 uint64_t gb_stage_segment_bytes(void);
 
-extern _Atomic uint32_t gb_slow_path; /* not 0: gated, staging, or a sticky error */
+extern _Atomic uint32_t gb_slow_path; /* not 0: gated, staging, an export, or a sticky error */
 /* Counters of this thread, summed by the core for the report; the first count of a thread registers
  * it. inside: calls between begin and end that found the slow path off; they are not in the gate, and
  * whoever turns the slow path on waits for them (gate.h). */

@@ -6,6 +6,7 @@
  */
 #include "green.h"
 #include "hooks.h"
+#include "ipc.h"
 #include "pools.h"
 #include "refuse.h"
 
@@ -64,13 +65,37 @@ GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
 }
 
 GB_WRAP(cuMemGetAddressRange_v2, CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer) {
-  return gb_manages(pointer) ? gb_address_range(base, bytes, pointer) : real(base, bytes, pointer);
+  struct gb_ipc_range range;
+  if (gb_manages(pointer)) return gb_address_range(base, bytes, pointer);
+  if (!gb_ipc_find(pointer, &range)) return real(base, bytes, pointer);
+  if (base != NULL) *base = range.base;
+  if (bytes != NULL) *bytes = range.bytes;
+  return CUDA_SUCCESS;
+}
+
+/* Memory of a peer is mapped memory to the driver; to the program it is that allocation, opened by
+ * this context. returns: true when `data` was set. */
+static bool peer_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
+  struct gb_ipc_range range;
+  if (attribute != CU_POINTER_ATTRIBUTE_CONTEXT &&
+      attribute != CU_POINTER_ATTRIBUTE_RANGE_START_ADDR &&
+      attribute != CU_POINTER_ATTRIBUTE_RANGE_SIZE)
+    return false;
+  if (!gb_ipc_find(pointer, &range)) return false;
+  if (attribute == CU_POINTER_ATTRIBUTE_CONTEXT)
+    *(CUcontext *)data = range.context;
+  else if (attribute == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR)
+    *(CUdeviceptr *)data = range.base;
+  else
+    *(size_t *)data = range.bytes;
+  return true;
 }
 
 /* Triton asks for DEVICE_POINTER once per argument and launch: the arena test comes first. */
 GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
   if (gb_manages(pointer)) return gb_pointer_attribute(data, attribute, pointer);
   if (data != NULL && gb_appvmm_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
+  if (data != NULL && peer_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
   return real(data, attribute, pointer);
 }
 
@@ -93,9 +118,12 @@ GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes,
         CUdeviceptr pointer) {
   if (gb_manages(pointer)) return arena_attributes(count, attributes, data, pointer);
   CUresult result = real(count, attributes, data, pointer);
-  if (result != CUDA_SUCCESS || !gb_appvmm_substituted(pointer)) return result;
-  for (unsigned i = 0; i < count; i++)
-    (void)gb_appvmm_attribute(data[i], attributes[i], pointer);
+  bool substituted = result == CUDA_SUCCESS && gb_appvmm_substituted(pointer);
+  bool peers = result == CUDA_SUCCESS && gb_ipc_open_count != 0;
+  for (unsigned i = 0; i < count && (substituted || peers); i++) {
+    if (!substituted || !gb_appvmm_attribute(data[i], attributes[i], pointer))
+      (void)peer_attribute(data[i], attributes[i], pointer);
+  }
   return result;
 }
 
@@ -118,15 +146,6 @@ GB_WRAP(cuMemRangeGetAttributes, void **data, size_t *data_bytes, CUmem_range_at
         size_t count, CUdeviceptr pointer, size_t bytes) {
   return gb_manages(pointer) ? CUDA_ERROR_INVALID_VALUE
                              : real(data, data_bytes, attributes, count, pointer, bytes);
-}
-
-/* A legacy handle names memory of cuMemAlloc inside the driver; there is none behind a mapped
- * address. */
-GB_WRAP(cuIpcGetMemHandle, CUipcMemHandle *handle, CUdeviceptr pointer) {
-  if (!gb_manages(pointer)) return real(handle, pointer);
-  return GB_REFUSE(CUDA_ERROR_NOT_SUPPORTED, "ipc_refused",
-                   "CUDA IPC cannot share memory that may move: let the program share memory of "
-                   "cuMemCreate with a POSIX handle, or run it with GREENBOOST_DISABLE=1");
 }
 
 #define GB_SECTIONS GB_SECTION_MEMORY

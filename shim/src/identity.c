@@ -5,6 +5,7 @@
 #include "client.h"
 #include "config.h"
 #include "gated.h"
+#include "ipc.h"
 #include "lock.h"
 #include "plain.h"
 #include "slab.h"
@@ -91,9 +92,11 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return answer_word(data, subject.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPED: return answer_bool(data, true);
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+      if (gb_ipc_is_drivers(pointer)) return gb_real.cuPointerGetAttribute(data, attribute, pointer);
+      return answer_bool(data, gb_ipc_capable(pointer));
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return answer_bool(data, false);
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return answer_word(data, 0);

@@ -11,6 +11,7 @@
 #include "config.h"
 #include "core.h"
 #include "gated.h"
+#include "ipc.h"
 #include "lock.h"
 #include "report.h"
 #include "share.h"
@@ -52,12 +53,14 @@ static void in_child(void) {
   gb_slow_path = 0;
   gb_client_forked();
   gb_store_forked();
+  gb_ipc_forked();
 }
 
 /* No CUDA here: the driver may be gone already. */
 static void at_exit(void) {
   if (!gb_core_active()) return;
   gb_share_stop();
+  gb_ipc_stop();
   gb_report_write();
   gb_client_stop();
   gb_away_stop();
@@ -87,6 +90,7 @@ void gb_capture_began(void) {
   gb_live_captures++;
   pthread_mutex_unlock(&gb_capture_lock);
   gb_stage_settle_for_capture();
+  gb_ipc_settle_for_capture();
 }
 
 void gb_capture_ended(void) {

@@ -134,9 +134,11 @@ static void unlink_slab(struct gb_slab *slab) {
   }
 }
 
-/* Host memory is not kept, and of VRAM one empty slab for each context. */
+/* Host memory is not kept, nor what a peer may still hold, and of VRAM one empty slab for each
+ * context. */
 static bool is_spare(const struct gb_slab *slab) {
-  if (slab->span->chunks[0].tier != GB_TIER_T1) return true;
+  const struct gb_chunk *chunk = &slab->span->chunks[0];
+  if (chunk->tier != GB_TIER_T1 || chunk->exported) return true;
   for (const struct gb_slab *other = slabs; other != NULL; other = other->next) {
     if (other != slab && other->free_units == GB_SLAB_UNITS &&
         other->span->context == slab->span->context)

@@ -19,6 +19,7 @@
 #include "context.h"
 #include "gate.h"
 #include "gated.h"
+#include "ipc.h"
 #include "lock.h"
 #include "order.h"
 #include "report.h"
@@ -45,7 +46,8 @@ void gb_stage_start(void) {
 }
 
 void gb_stage_update(void) {
-  bool overflow = gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0 || gb_share_shrinking();
+  bool overflow = gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0 || gb_share_shrinking() ||
+                  gb_ipc_exporting();
   pthread_mutex_lock(&gb_stage_lock);
   gb_stage_set_overflow(overflow);
   bool interested = gb_stage_state() != GB_STAGING_OFF &&

@@ -41,7 +41,7 @@ struct gb_span *gb_victim(CUdevice device, const uint64_t *keep, uint32_t keep_c
   uint64_t now = gb_now_tick();
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
     if (span->slab != NULL || span->going || gb_residency(span) != GB_RESIDENT ||
-        span->device != device)
+        span->device != device || (span->chunk_count > 0 && span->chunks[0].exported))
       continue;
     bool kept = false;
     for (uint32_t i = 0; i < keep_count && !kept; i++) kept = keep[i] == span->base;

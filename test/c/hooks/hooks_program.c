@@ -242,7 +242,9 @@ static void case_identity(void) {
   host = data;
   OK(cuPointerGetAttributes(3, attributes, data, pointer));
   CHECK(ordinal == device && host == NULL && bytes == 5 * MIB);
-  CHECK_IS(cuIpcGetMemHandle(&handle, pointer), CUDA_ERROR_NOT_SUPPORTED);
+  OK(cuIpcGetMemHandle(&handle, pointer));
+  CHECK_IS(cuIpcOpenMemHandle(&answered, handle, CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS),
+           CUDA_ERROR_INVALID_CONTEXT); /* as the driver says of a handle of the process itself */
   CHECK_IS(cuMemRetainAllocationHandle(&retained, (void *)(uintptr_t)pointer),
            CUDA_ERROR_INVALID_VALUE);
   CHECK_IS(cuMemHostGetFlags(&flags, (void *)(uintptr_t)pointer), CUDA_ERROR_INVALID_VALUE);
@@ -418,8 +420,10 @@ static void case_refusals(void) {
   *(void **)&range_handle = dlsym(RTLD_DEFAULT, "cuMemGetHandleForAddressRange");
   OK(cuMemAlloc(&pointer, 4 * MIB));
   OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  OK(cuIpcGetMemHandle(&handle, pointer));
+  handle.reserved[40] ^= 1;
   for (int i = 0; i < 3; i++) {
-    CHECK_IS(cuIpcGetMemHandle(&handle, pointer), CUDA_ERROR_NOT_SUPPORTED);
+    CHECK_IS(cuIpcOpenMemHandle(&other, handle, 0), CUDA_ERROR_INVALID_HANDLE);
     CHECK_IS(range_handle(&descriptor, pointer, 2 * MIB, 1, 0), CUDA_ERROR_NOT_SUPPORTED);
     CHECK_IS(cuMemFreeAsync(pointer, stream), CUDA_ERROR_INVALID_VALUE);
     CHECK_IS(cuMemAlloc(&other, 1024 * MIB), CUDA_ERROR_OUT_OF_MEMORY);
@@ -430,7 +434,7 @@ static void case_refusals(void) {
     CHECK_IS(cuMemCreate(&made, 256 * MIB, &properties, 0), CUDA_ERROR_OUT_OF_MEMORY);
   }
   const char *text = log_text();
-  static const char *const names[] = {"ipc_refused",    "dma_buf_refused",
+  static const char *const names[] = {"ipc_damaged",    "dma_buf_refused",
                                       "free_async_refused", "memory_refused: 1073741824 bytes",
                                       "pool_memory_refused", "managed memory of 134217728",
                                       "an array of 134217728", "app_memory_refused"};
