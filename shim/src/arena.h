@@ -39,6 +39,7 @@ struct gb_chunk {
   uint32_t slot;       /* of the hash taken when the frame was filled, + 1; 0: none */
   uint32_t touched;    /* tick of the last touch (stage.c) */
   uint32_t gaps[4];    /* ticks between the last touches, newest first */
+  uint16_t away;       /* touches since it left VRAM, or since it was made in host memory */
   int8_t regular;      /* how far the gaps repeat: 0 and more, they do */
   enum gb_tier tier;   /* GB_TIER_T1 or GB_TIER_T2 */
   enum gb_hint hint;   /* the program's */

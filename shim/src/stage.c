@@ -31,8 +31,9 @@ static bool unsettled;               /* under gb_lock */
 static _Atomic uint64_t quiet_until; /* ns: no switch before, after abandoned ones */
 static uint32_t abandoned_in_a_row;
 
-
 #define QUIET_NS_MAX (4ull * 1000000000)
+/* What belongs in VRAM found nothing to take its place from. */
+#define NOTHING_NS (100ull * 1000000)
 
 
 /* ---- on or off ---- */
@@ -66,14 +67,20 @@ uint64_t gb_stage_segment_bytes(void) {
 
 /* ---- learning ---- */
 
+struct seen {
+  bool missing; /* something the call names is in host memory */
+  bool belongs; /* and belongs in VRAM in any case */
+};
+
 static void touch_chunk(struct gb_span *span, uint32_t chunk, void *context) {
-  bool *missing = context;
+  struct seen *seen = context;
   gb_stage_touch(span, chunk);
-  *missing |= span->chunks[chunk].tier == GB_TIER_T2;
+  seen->missing |= span->chunks[chunk].tier == GB_TIER_T2;
+  seen->belongs |= gb_stage_belongs(&span->chunks[chunk]);
 }
 
 bool gb_stage_wants(const struct gb_touch *touch) {
-  bool missing = false;
+  struct seen seen = {false, false};
   if (touch->named_count == 0) return false;
   pthread_mutex_lock(&gb_stage_lock);
   pthread_rwlock_rdlock(&gb_index_lock);
@@ -81,7 +88,7 @@ bool gb_stage_wants(const struct gb_touch *touch) {
     struct gb_span *span = gb_span_at(touch->named[i].address);
     if (span != NULL && gb_residency(span) == GB_RESIDENT)
       gb_stage_cover(span, touch->named[i].address, touch->named[i].bytes, true, touch_chunk,
-                     &missing);
+                     &seen);
   }
   pthread_rwlock_unlock(&gb_index_lock);
   struct gb_order *order = gb_stage_order();
@@ -89,7 +96,7 @@ bool gb_stage_wants(const struct gb_touch *touch) {
                 gb_order_rounds(order));
   bool on = gb_stage_state() == GB_STAGING_ON;
   pthread_mutex_unlock(&gb_stage_lock);
-  return missing && on && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
+  return (on ? seen.missing : seen.belongs) && gb_live_captures == 0 && gb_now_ns() >= quiet_until;
 }
 
 /* ---- the books ---- */
@@ -118,6 +125,7 @@ static struct gb_stage_frame leave(struct gb_chunk *chunk) {
   chunk->alias = chunk->home_alias;
   chunk->home_alias = 0;
   chunk->slot = 0;
+  chunk->away = 0;
   chunk->hashed = false;
   gb_stage_set_fresh(chunk, false);
   chunk->tier = GB_TIER_T2;
@@ -291,9 +299,13 @@ static CUcontext context_of(const struct gb_touch *touch) {
  * made room). */
 static bool switch_once(const struct gb_touch *touch, CUdevice device) {
   pthread_mutex_lock(&gb_stage_lock);
-  bool planned = gb_stage_plan(touch, device, &current);
+  bool on = gb_stage_state() == GB_STAGING_ON;
+  bool planned = gb_stage_plan(touch, device, on, &current);
   pthread_mutex_unlock(&gb_stage_lock);
-  if (!planned) return false;
+  if (!planned) {
+    if (!on) quiet_until = gb_now_ns() + NOTHING_NS;
+    return false;
+  }
   prepare(&current);
   if (current.count == 0) return false;
   bool arrives = false;

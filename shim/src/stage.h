@@ -35,6 +35,9 @@
  * in VRAM until it has not been touched for so many. */
 #define GB_STAGE_HOT_PART 8u
 #define GB_STAGE_HEAT_TOUCHES 16384u
+/* A hot chunk in host memory touched so often there comes to VRAM, whatever the state: a growing cache,
+ * activations, a counter made when VRAM was full. */
+#define GB_STAGE_AWAY_TOUCHES 64u
 /* A chunk found changed when it left is written back without a look the next times. */
 #define GB_STAGE_DIRTY_TIMES 15u
 /* Limits of a switch. The GPU idle: with one stream nobody else is kept waiting, so its queue may be
@@ -124,9 +127,9 @@ uint64_t gb_stage_unused(void);
 /* Divides the chunks of the predicted cycle into those that stay and those that rotate, evenly along
  * it, so that the switches of a round are spread over the program's own time. */
 void gb_stage_divide(CUdevice device);
-/* Fills the switch: what comes (frames not taken yet) and what goes. returns: false when there is
- * nothing to do. */
-bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan);
+/* Fills the switch: what comes (frames not taken yet) and what goes. all: what the call misses and what
+ * comes next; else only what belongs in VRAM. returns: false when there is nothing to do. */
+bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, bool all, struct gb_switch *plan);
 /* Fills the switch with what goes when `bytes` of VRAM are wanted for something else. */
 bool gb_stage_plan_room(CUdevice device, uint64_t bytes, struct gb_switch *plan);
 /* Frames this device should have. */
@@ -137,6 +140,8 @@ void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool
 struct gb_order *gb_stage_order(void);
 /* The chunk is touched: heat, or the next step of the order. */
 void gb_stage_touch(struct gb_span *span, uint32_t chunk);
+/* The chunk should be in VRAM even where nothing else is staged. */
+bool gb_stage_belongs(const struct gb_chunk *chunk);
 /* The chunk of a unit, or false. */
 bool gb_stage_unit(uint32_t unit, struct gb_span **span, uint32_t *chunk);
 uint32_t gb_stage_unit_of(struct gb_span *span, uint32_t chunk);

@@ -71,10 +71,20 @@ static bool is_short(uint32_t gap) {
 }
 
 /* Used again and again, or without any rule: not so what is used twice in a row once a round. */
-static bool is_hot(const struct gb_chunk *chunk) {
+static bool is_often(const struct gb_chunk *chunk) {
   bool often = chunk->gaps[0] != 0;
   for (int i = 0; i < 4 && often; i++) often = chunk->gaps[i] == 0 || is_short(chunk->gaps[i]);
-  return (often || chunk->regular < 0) && tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+  return often;
+}
+
+static bool is_hot(const struct gb_chunk *chunk) {
+  return (is_often(chunk) || chunk->regular < 0) &&
+         tick - chunk->touched < GB_STAGE_HEAT_TOUCHES;
+}
+
+bool gb_stage_belongs(const struct gb_chunk *chunk) {
+  return chunk->tier == GB_TIER_T2 && chunk->away >= GB_STAGE_AWAY_TOUCHES &&
+         chunk->hint != GB_HINT_COLD && is_often(chunk);
 }
 
 /* A chunk that is used several times in a cycle has as many gaps, in turn. */
@@ -112,6 +122,7 @@ void gb_stage_touch(struct gb_span *span, uint32_t chunk) {
   gb_stage_set_fresh(c, false);
   if (c->touched != 0) note_gap(c, tick - c->touched);
   c->touched = tick;
+  if (c->tier == GB_TIER_T2 && c->away < UINT16_MAX) c->away++;
   if (c->regular < 0 || is_short(c->gaps[0])) return;
   uint32_t unit = gb_stage_unit_of(span, chunk);
   if (unit != GB_ORDER_NEVER) gb_order_touch(gb_stage_order(), unit);
@@ -327,6 +338,7 @@ struct candidate {
   struct gb_span *span;
   uint32_t chunk;
   uint32_t distance;
+  uint32_t age; /* touches of others since its last */
   bool rotates;
 };
 
@@ -334,7 +346,8 @@ static int farthest_first(const void *a, const void *b) {
   const struct candidate *x = a;
   const struct candidate *y = b;
   if (x->rotates != y->rotates) return x->rotates ? -1 : 1;
-  return (x->distance < y->distance) - (x->distance > y->distance);
+  if (x->distance != y->distance) return x->distance > y->distance ? -1 : 1;
+  return (x->age < y->age) - (x->age > y->age);
 }
 
 struct naming {
@@ -364,13 +377,14 @@ static uint32_t candidates(CUdevice device, uint32_t horizon, struct candidate *
     if (span->device != device || span->slab != NULL || span->going) continue;
     for (uint32_t i = 0; i < span->chunk_count && count < CANDIDATES_MAX; i++) {
       const struct gb_chunk *c = &span->chunks[i];
-      if (c->tier != GB_TIER_T1 || c->pinned || is_hot(c) || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED) continue;
+      bool stays = c->pinned || is_hot(c) || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED;
+      if (c->tier != GB_TIER_T1 || stays) continue;
       uint32_t distance = GB_ORDER_NEVER;
       if (c->unit != 0 && c->hint != GB_HINT_COLD)
         distance = gb_order_distance(order, c->unit - 1);
       if (distance <= horizon) continue;
       bool goes = c->rotates || distance == GB_ORDER_NEVER;
-      list[count++] = (struct candidate){span, i, distance, goes};
+      list[count++] = (struct candidate){span, i, distance, tick - c->touched, goes};
     }
   }
   qsort(list, count, sizeof *list, farthest_first);
@@ -396,7 +410,22 @@ static void add_victims(const struct gb_touch *touch, CUdevice device, struct gb
   }
 }
 
-bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_switch *plan) {
+/* Leaves what belongs in VRAM. returns: its bytes. */
+static uint64_t keep_belonging(struct gb_switch *plan) {
+  uint64_t bytes = 0;
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < plan->count; i++) {
+    const struct gb_remap *remap = &plan->remaps[i];
+    if (!gb_stage_belongs(&remap->span->chunks[remap->chunk])) continue;
+    bytes += remap->bytes;
+    plan->remaps[kept++] = *remap;
+  }
+  plan->count = kept;
+  return bytes;
+}
+
+bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, bool all,
+                   struct gb_switch *plan) {
   static uint64_t divided; /* round of the order */
   *plan = (struct gb_switch){.device = device};
   if (gb_order_rounds(order) != divided) {
@@ -416,17 +445,18 @@ bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, struct gb_swit
   if (excess > 0) room = 0;
   uint32_t horizon = 0;
   uint64_t bytes = gb_stage_missing(touch, plan->remaps, &plan->count);
+  if (!all) bytes = keep_belonging(plan);
   if (bytes > largest_miss) largest_miss = bytes;
+  /* Afterwards as much should be free as before it all began. */
+  uint64_t wanted = all ? gb_stage_frames_wanted(device) : 0;
   if (bytes > room) {
     /* Frames first: this switch only takes. */
+    if (!all) wanted = bytes;
     plan->count = 0;
     bytes = 0;
-  } else {
-    uint64_t wanted = gb_stage_frames_wanted(device);
+  } else if (all) {
     bytes = add_next(device, plan, bytes, room < wanted ? room : wanted, &horizon);
   }
-  /* Afterwards as much should be free as before it all began. */
-  uint64_t wanted = gb_stage_frames_wanted(device);
   uint64_t left = room - bytes;
   uint64_t goal = excess + (left < wanted ? wanted - left : 0);
   if (goal > 0) add_victims(touch, device, plan, goal, horizon);
