@@ -14,6 +14,7 @@ NATIVES :=
 -include shim/shim.mk
 -include driver/sim/sim.mk
 -include driver/executor/executor.mk
+-include driver/lane/lane.mk
 -include test/c/test.mk
 
 natives: $(NATIVES)

@@ -52,7 +52,7 @@ enum {
   GB_LANE_TICKET_MS = 30000,
   GB_LANE_STRANGER_MS = 2000,  /* a connection shows its ticket within this time */
   GB_LANE_REKEY_MS = 600000,
-  GB_LANE_DEADLINE_MS = 30000, /* of a request that names none */
+  GB_LANE_DEADLINE_MS = 30000, /* of a request that names none, and one second more for every 4 MiB */
 };
 #define GB_LANE_REKEY_BYTES (64ull << 30)
 

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.h: a server as it is inside: grants (tickets with their regions), the connections that showed a ticket, and
+ * strangers that have not.
+ *
+ * Locks: the server's lock before a grant's lock. Neither is held while bytes move: a region is pinned instead, and
+ * whoever takes it away waits until nobody has it pinned.
+ */
+#ifndef GB_LANE_SERVE_H
+#define GB_LANE_SERVE_H
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "link.h"
+
+#define LANE_GRANT_CONNS_MAX (GB_LANE_CONNECTIONS_MAX + 1u)
+
+struct lane_region {
+  struct gb_lane_region is;
+  uint32_t pins;
+  bool removed;
+};
+
+struct lane_grant {
+  struct lane_grant *next;
+  struct gb_lane_grant is;
+  uint64_t expires_ms;
+  uint32_t users; /* connections and calls that hold it; freed with the last when revoked */
+  bool revoked, opened;
+  uint32_t used; /* bit i: connection i was opened */
+  struct lane_served *conns[LANE_GRANT_CONNS_MAX];
+  uint32_t conn_count; /* alive */
+  int state;           /* enum gb_lane_status */
+  struct gb_lane_counters past; /* of connections that have ended */
+  _Atomic uint64_t requests, requests_failed, requests_canceled;
+  const struct lane_aead *aead;
+  char congestion[16];
+  uint32_t record_bytes;
+  /* Protects what is below, and the region objects. */
+  pthread_mutex_t lock;
+  pthread_cond_t unpinned;
+  struct lane_region **regions; /* sorted by id */
+  uint32_t region_count, region_room;
+  _Atomic uint32_t window;
+};
+
+/* A request of the client from its head to its answer. */
+struct lane_asked {
+  struct lane_head head;
+  uint64_t order;       /* of arrival */
+  uint64_t deadline_ns; /* UINT64_MAX: none */
+};
+
+/* A connection that showed a ticket. All but what is atomic belongs to its thread. */
+struct lane_served {
+  struct lane_link link;
+  struct gb_lane_server *server;
+  struct lane_grant *grant;
+  uint32_t index;
+  pthread_t thread;
+  struct lane_served *next_ended;
+  char address[64];
+  struct lane_asked reads[GB_LANE_WINDOW_MAX];
+  uint64_t reads_used;
+  struct lane_head answers[GB_LANE_WINDOW_MAX]; /* ACK and ERROR, a ring */
+  uint32_t answers_first, answers_count;
+  uint64_t order;
+  uint32_t window_told;
+  /* What is being sent, and what is arriving. */
+  struct lane_region *sending; /* pinned */
+  void *sending_memory;
+  uint64_t sending_token;
+  struct lane_head sending_head; /* the READ it answers */
+  struct lane_head writing;      /* the WRITE whose body arrives */
+  int writing_status;            /* GB_LANE_OK: it goes to its region */
+  struct lane_region *arriving;  /* pinned: by place() for one slice, with a backing until the body is whole */
+  void *arriving_memory;         /* the backing's; NULL without one */
+  const void *arriving_base;     /* to notice that a region was replaced between two slices */
+  uint64_t arriving_token;
+};
+
+struct lane_stranger {
+  int fd; /* -1: free */
+  uint64_t until_ms, order;
+  uint32_t have;
+  uint8_t frame[LANE_OPENING_BYTES];
+  char address[64];
+};
+
+struct gb_lane_server {
+  pid_t owner;
+  int listener, wake, notice;
+  bool stopping;
+  uint32_t connections_max, strangers_max, stranger_ms;
+  struct gb_lane_tuning tuning;
+  pthread_t thread;
+  pthread_mutex_t lock;
+  pthread_cond_t quiet; /* a connection has ended */
+  struct lane_grant *grants;
+  uint32_t grant_count, connections;
+  struct lane_served *ended; /* to be joined */
+  struct lane_stranger strangers[GB_LANE_STRANGERS_MAX];
+  uint64_t stranger_order, deaf_until_ms;
+  struct gb_lane_server_counters counters;
+  struct gb_lane_event events[GB_LANE_EVENTS_MAX];
+  uint32_t events_first, events_count;
+};
+
+/* ---- grant.c ---- */
+
+/* locks: the server's lock is held. */
+struct lane_grant *lane_grant_find(struct gb_lane_server *server, const uint8_t *ticket_id);
+void lane_grant_unuse(struct gb_lane_server *server, struct lane_grant *grant);
+/* Removes all regions and waits until none is pinned. locks: neither. */
+void lane_grant_strip(struct lane_grant *grant);
+/* Finds a region and pins it. returns: GB_LANE_OK, NOT_FOUND, DENIED, RANGE. */
+int lane_region_pin(struct lane_grant *grant, const struct lane_head *head, uint32_t right,
+                    struct lane_region **region);
+void lane_region_unpin(struct lane_grant *grant, struct lane_region *region);
+/* Wakes every connection of a grant. locks: the server's lock is held. */
+void lane_grant_wake(struct lane_grant *grant);
+/* Takes out of use what its time has passed by. locks: the server's lock is held. */
+void lane_grant_sweep(struct gb_lane_server *server);
+
+/* ---- serve.c ---- */
+
+/* A stranger has proven a ticket: makes him a connection with a thread. owns: the socket on success. locks: the
+ * server's lock is held. returns: 0 or enum gb_lane_refusal. */
+int lane_serve(struct gb_lane_server *server, struct lane_grant *grant, const struct lane_stranger *stranger,
+               const struct lane_opening *opening);
+
+/* ---- server.c ---- */
+
+/* locks: the server's lock is held. */
+void lane_event(struct gb_lane_server *server, const struct gb_lane_event *event);
+void lane_server_wake(struct gb_lane_server *server);
+
+#endif

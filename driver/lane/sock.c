@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * sock.c: what lanes ask of the operating system: socket options, addresses, clocks, threads.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "link.h"
+
+#define STACK_BYTES (256u << 10)
+
+uint64_t lane_now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+uint64_t lane_boot_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void lane_sock_tune(int fd, const struct gb_lane_tuning *tuning) {
+  int one = 1, user_timeout = (int)tuning->silence_ms;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof user_timeout);
+  if (tuning->keep_congestion == 0) setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
+void lane_sock_congestion(int fd, char *name) {
+  socklen_t length = 16;
+  memset(name, 0, 16);
+  if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) != 0) name[0] = 0;
+  name[15] = 0;
+}
+
+uint32_t lane_sock_address(const char *address, uint16_t port, void *storage) {
+  struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+  struct addrinfo *found = NULL;
+  char text[8];
+  snprintf(text, sizeof text, "%u", port);
+  if (getaddrinfo(address, text, &hints, &found) != 0 || found == NULL) return 0;
+  uint32_t length = found->ai_addrlen;
+  memcpy(storage, found->ai_addr, length);
+  freeaddrinfo(found);
+  return length;
+}
+
+void lane_sock_name(const void *storage, char *text) {
+  const struct sockaddr *any = storage;
+  char host[NI_MAXHOST];
+  uint16_t port = 0;
+  text[0] = 0;
+  if (any->sa_family == AF_INET) port = ntohs(((const struct sockaddr_in *)storage)->sin_port);
+  else if (any->sa_family == AF_INET6) port = ntohs(((const struct sockaddr_in6 *)storage)->sin6_port);
+  else return;
+  socklen_t length = any->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+  if (getnameinfo(any, length, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0) return;
+  snprintf(text, 64, any->sa_family == AF_INET ? "%.50s:%u" : "[%.50s]:%u", host, port);
+}
+
+static uint32_t within(uint32_t value, uint32_t fallback, uint32_t low, uint32_t high) {
+  if (value == 0) value = fallback;
+  return value < low ? low : value > high ? high : value;
+}
+
+struct gb_lane_tuning lane_tuning_of(const struct gb_lane_tuning *wanted) {
+  struct gb_lane_tuning tuning = *wanted;
+  tuning.record_bytes =
+      within(wanted->record_bytes, GB_LANE_RECORD_BYTES, GB_LANE_RECORD_BYTES_MIN, GB_LANE_RECORD_BYTES_MAX) &
+      ~63u;
+  tuning.silence_ms = within(wanted->silence_ms, GB_LANE_SILENCE_MS, 50, 600000);
+  tuning.heartbeat_ms = within(wanted->heartbeat_ms, GB_LANE_HEARTBEAT_MS, 10, tuning.silence_ms / 2);
+  tuning.rekey_ms = within(wanted->rekey_ms, GB_LANE_REKEY_MS, 1, 86400000);
+  if (tuning.rekey_bytes == 0) tuning.rekey_bytes = GB_LANE_REKEY_BYTES;
+  if (tuning.rekey_bytes > LANE_KEY_BYTES_MAX / 2) tuning.rekey_bytes = LANE_KEY_BYTES_MAX / 2;
+  return tuning;
+}
+
+void lane_cond_init(pthread_cond_t *condition) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+bool lane_wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t until_ns) {
+  const struct timespec at = {.tv_sec = (time_t)(until_ns / 1000000000ull),
+                              .tv_nsec = (long)(until_ns % 1000000000ull)};
+  return pthread_cond_timedwait(condition, lock, &at) != ETIMEDOUT;
+}
+
+void lane_describe(const struct lane_aead *aead, int fd, struct gb_lane_counters *counters) {
+  snprintf(counters->cipher, sizeof counters->cipher, "%s",
+           aead->cipher == GB_LANE_CIPHER_AES_256_GCM ? "AES-256-GCM" : "ChaCha20-Poly1305");
+  snprintf(counters->provider, sizeof counters->provider, "%s", aead->name);
+  lane_sock_congestion(fd, counters->congestion);
+}
+
+bool lane_thread_start(pthread_t *thread, void *(*life)(void *), void *argument) {
+  pthread_attr_t attributes;
+  sigset_t all, before;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int error = pthread_create(thread, &attributes, life, argument);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&attributes);
+  if (error == 0) pthread_setname_np(*thread, "gb-lane");
+  return error == 0;
+}
