@@ -31,16 +31,16 @@ CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
 /* The same in VRAM, for other processes too (cuMemExportToShareableHandle). */
 CUresult gb_handle_create_shared(CUdevice device, uint64_t bytes,
                                  CUmemGenericAllocationHandle *handle);
-/* Puts one handle, which holds the same bytes and is counted as used, in the place of all the span's,
- * which are given back. pre: mapped, the gate closed and everything idle. returns: the driver's error;
- * the span is as before then. */
+/* Puts one handle, which holds the same bytes and is counted as used, in the place of all the
+ * span's, which are given back. pre: mapped, the gate closed and everything idle. returns: the
+ * driver's error; the span is as before then. */
 CUresult gb_chunks_replace(struct gb_span *span, const struct gb_chunk *whole);
 /* The devices that may reach memory of this one, itself first. returns: how many. */
 size_t gb_access_list(CUdevice owner, CUmemAccessDesc list[GB_DEVICES_MAX]);
 /* The chunk that holds the offset. pre: offset < span->bytes, the span has chunks. */
 uint32_t gb_chunk_at(const struct gb_span *span, uint64_t offset);
-/* Gives the (unmapped) handles to the pool, or to the driver when it is full; to the driver always when
- * they were exported. */
+/* Gives the (unmapped) handles to the pool, or to the driver when it is full; to the driver always
+ * when they were exported. */
 void gb_chunks_give(struct gb_span *span);
 /* Gives pooled host memory back when the agent has lowered the limit below what is held. */
 void gb_pool_relieve(void);

@@ -23,12 +23,12 @@
 
 /* ---- exporting ---- */
 
-/* Memory that the driver shares by itself: not the shim's, or a whole allocation of the driver's. */
+/* Memory that the driver shares by itself: not the shim's, or a whole one of the driver's. */
 bool gb_ipc_is_drivers(CUdeviceptr pointer);
 /* The memory could be exported at this moment. */
 bool gb_ipc_capable(CUdeviceptr pointer);
-/* cuIpcGetMemHandle. pre: gb_owns(pointer); an interior pointer names its allocation. returns: those
- * of the driver's call, and CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED. Blocks for up to
+/* cuIpcGetMemHandle. pre: gb_owns(pointer); an interior pointer names its allocation. returns:
+ * those of the driver's call, and CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED. Blocks for up to
  * GB_DRAIN_TOTAL_NS the first time. */
 CUresult gb_ipc_export(CUipcMemHandle *handle, CUdeviceptr pointer);
 /* An export is being made: chunks may have to leave VRAM although nothing overflows. */

@@ -5,8 +5,8 @@
  *   room in VRAM -> handle, descriptor, alias -> gate closed, drained -> copied, mapped in the old
  *   chunks' place -> gate open -> entered in the server's table
  *
- * One at a time. What stands in the way (a GPU that is busy, chunks that have to leave) is waited for
- * with the gate open and gb_lock given up.
+ * One at a time. What stands in the way (a GPU that is busy, chunks that have to leave) is waited
+ * for with the gate open and gb_lock given up.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -74,12 +74,10 @@ bool gb_ipc_subject(uint64_t pointer, struct gb_ipc_subject *subject) {
 }
 
 static bool is_supported(CUdevice device) {
-  int descriptors = 0;
+  const CUdevice_attribute asked = CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED;
+  int answer = 0;
   return gb_real.cuMemExportToShareableHandle != NULL && gb_real.cuDeviceGetAttribute != NULL &&
-         gb_real.cuDeviceGetAttribute(&descriptors,
-                                      CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED,
-                                      device) == CUDA_SUCCESS &&
-         descriptors != 0;
+         gb_real.cuDeviceGetAttribute(&answer, asked, device) == CUDA_SUCCESS && answer != 0;
 }
 
 bool gb_ipc_is_drivers(CUdeviceptr pointer) {
@@ -105,8 +103,8 @@ enum outcome {
 
 /* ---- room in VRAM ---- */
 
-/* VRAM that chunks could give up: all that may move, as far as there is a place for it. pre: gb_lock.
- */
+/* VRAM that chunks could give up: all that may move, as far as there is a place for it.
+ * pre: gb_lock. */
 static uint64_t movable_bytes(CUdevice device) {
   uint64_t homeless = 0;
   uint64_t homed = 0;
@@ -146,8 +144,8 @@ static bool make_room(CUdevice device, uint64_t bytes) {
   return false;
 }
 
-/* The gate closed and everything idle. pre: gb_lock, no switch under way. post: on MADE gb_gate_open
- * has to follow. */
+/* The gate closed and everything idle. pre: gb_lock, no switch under way. post: on MADE
+ * gb_gate_open has to follow. */
 static enum outcome shut(uint64_t patience_ns, CUresult *error) {
   uint64_t deadline = gb_now_ns() + patience_ns;
   bool idle = false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ipc_open.c: memory of other processes: asked for, imported, mapped at an address outside the arena,
- * counted for each open, and taken away again. No lock is held while a peer is asked or the driver is
- * called.
+ * ipc_open.c: memory of other processes: asked for, imported, mapped at an address outside the
+ * arena, counted for each open, and taken away again. No lock is held while a peer is asked or the
+ * driver is called.
  */
 #include <errno.h>
 #include <poll.h>

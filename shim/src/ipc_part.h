@@ -51,16 +51,17 @@ bool gb_ipc_uuid(CUdevice device, CUuuid *uuid);
 
 /* ---- ipc_server.c ---- */
 
-/* Starts the thread at the first call. returns: false when there is no socket or thread to be had. */
+/* Starts the thread at the first call. returns: false when no socket or thread is to be had. */
 bool gb_ipc_serve(void);
 /* This process's name; 0: nothing was ever exported. */
 uint64_t gb_ipc_process(void);
 /* Has the thread ask gb_ipc_calm_down. */
 void gb_ipc_wake(void);
 bool gb_ipc_has_place(void);
-/* Enters an export. owns: the descriptor, from here on. returns: its random id. pre: gb_ipc_has_place,
- * one caller at a time. */
-uint64_t gb_ipc_enter(uint64_t span_base, uint64_t span_bytes, int descriptor, const CUuuid *device);
+/* Enters an export. owns: the descriptor, from here on. returns: its random id.
+ * pre: gb_ipc_has_place, one caller at a time. */
+uint64_t gb_ipc_enter(uint64_t span_base, uint64_t span_bytes, int descriptor,
+                      const CUuuid *device);
 /* The id of the span's export; 0: it is not exported. */
 uint64_t gb_ipc_export_id(uint64_t span_base);
 
@@ -76,8 +77,8 @@ struct gb_ipc_subject {
   CUdevice device;
 };
 bool gb_ipc_subject(uint64_t pointer, struct gb_ipc_subject *subject);
-/* Takes calls off the gate when the last export is a while ago. For the server's thread. returns: when
- * to ask again (ns); UINT64_MAX: after gb_ipc_wake. */
+/* Takes calls off the gate when the last export is a while ago. For the server's thread. returns:
+ * when to ask again (ns); UINT64_MAX: after gb_ipc_wake. */
 uint64_t gb_ipc_calm_down(void);
 
 #endif

@@ -48,7 +48,7 @@ struct connection {
   int fd; /* -1: free */
   uint64_t until_ns;
 };
-static struct connection connections[GB_IPC_CONNECTIONS_MAX]; /* the thread's; a child closes them */
+static struct connection connections[GB_IPC_CONNECTIONS_MAX]; /* the thread's, and a child's */
 
 /* ---- shared with the other two files ---- */
 

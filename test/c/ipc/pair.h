@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pair.h: two processes that share memory: an exporter and its peer, each under the shim, with a link
- * between them. The parent starts both and calls no CUDA function itself.
+ * pair.h: two processes that share memory: an exporter and its peer, each under the shim, with a
+ * link between them. The parent starts both and calls no CUDA function itself.
  */
 #ifndef GB_TEST_IPC_PAIR_H
 #define GB_TEST_IPC_PAIR_H
@@ -94,7 +94,7 @@ static inline CUresult try_open(const CUipcMemHandle *handle) {
 
 /* ---- processes ---- */
 
-/* In a process of its own: figures of the two go to two files, injected faults are each one's own. */
+/* In a process of its own: figures of the two go to two files, injected faults are each one's. */
 static inline int pair_child(const char *role, void (*run)(int), int link) {
   soak_open(pair_module, PAIR_SECONDS);
   run(link);

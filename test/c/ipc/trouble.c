@@ -25,7 +25,7 @@ static void damaged_peer(int link) {
   CUipcMemHandle handle, foreign;
   hear(link, &handle, sizeof handle);
   memset(&foreign, 7, sizeof foreign);
-  const CUresult drivers = try_open(&foreign); /* what the driver says of a handle it does not know */
+  const CUresult drivers = try_open(&foreign); /* the driver's word on a handle it does not know */
   CHECK(drivers != CUDA_SUCCESS, "the driver opened noise");
   for (size_t i = 0; i < sizeof handle * 8; i++) {
     CUipcMemHandle broken = handle;
@@ -86,7 +86,7 @@ static void strangers_exporter(int link) {
   OK(cuMemFree(small));
 }
 
-/* magic, export, allocation, offset, bytes: as in the handle, which has the process's name second. */
+/* magic, export, allocation, offset, bytes: as in the handle, without its second word. */
 static void question_of(const CUipcMemHandle *handle, uint64_t ask[5]) {
   uint64_t words[8];
   memcpy(words, handle, sizeof words);
@@ -120,7 +120,8 @@ static void strangers_peer(int link) {
   CHECK(!descriptor, "memory of another export was handed out");
   for (size_t length = 1; length < sizeof noise; length = length * 3 + 1) {
     for (size_t i = 0; i < length; i++) noise[i] = (unsigned char)check_random(&random);
-    CHECK(told(noise, length, answer, &descriptor) == 0 && !descriptor, "%zu bytes of noise", length);
+    const ssize_t got = told(noise, length, answer, &descriptor);
+    CHECK(got == 0 && !descriptor, "%zu bytes of noise", length);
   }
   for (int i = 0; i < 24; i++) held[i] = reach(); /* more than are served at once, and silent */
   const double before = soak_seconds();
@@ -257,7 +258,8 @@ static void capture_peer(int link) {
   OK(cuStreamEndCapture(stream, &graph));
   OK(cuGraphDestroy(graph));
   const CUdeviceptr second = open_next(link); /* now it goes */
-  CHECK(cuMemGetAddressRange(&base, &bytes, first) != CUDA_SUCCESS || base == second, "still there");
+  const CUresult result = cuMemGetAddressRange(&base, &bytes, first);
+  CHECK(result != CUDA_SUCCESS || base == second, "still there");
   expect(second, WORDS, 2);
   OK(cuIpcCloseMemHandle(second));
   meet(link);
