@@ -2,6 +2,7 @@
 /* alloc.c: cuMemAlloc and cuMemFree: which form an allocation takes, and taking it apart again. */
 #include <string.h>
 
+#include "appspan.h"
 #include "chunk.h"
 #include "config.h"
 #include "context.h"
@@ -20,19 +21,6 @@
 
 static CUdeviceptr deferred[DEFERRED_MAX];
 static _Atomic uint32_t deferred_count;
-
-/* Our driver calls must not invalidate a capture of the calling thread. */
-static CUstreamCaptureMode relax_capture(void) {
-  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-  if (gb_live_captures != 0 && gb_real.cuThreadExchangeStreamCaptureMode != NULL) {
-    gb_real.cuThreadExchangeStreamCaptureMode(&mode);
-  }
-  return mode;
-}
-
-static void restore_capture(CUstreamCaptureMode mode) {
-  if (mode != CU_STREAM_CAPTURE_MODE_RELAXED) gb_real.cuThreadExchangeStreamCaptureMode(&mode);
-}
 
 /* Live allocations and the bytes asked for; the differences may be negative. */
 static void count(uint64_t allocations, uint64_t bytes) {
@@ -109,14 +97,14 @@ CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes) {
   if (result != CUDA_SUCCESS) return result;
   if (bytes > (1ull << 46)) return CUDA_ERROR_OUT_OF_MEMORY;
   free_deferred();
-  CUstreamCaptureMode mode = relax_capture();
+  CUstreamCaptureMode mode = gb_capture_relax();
   pthread_mutex_lock(&gb_lock);
   gb_context_get(context, device);
   gb_pool_relieve();
   result = take(context, device, bytes, &address);
   gb_stage_update();
   pthread_mutex_unlock(&gb_lock);
-  restore_capture(mode);
+  gb_capture_restore(mode);
   if (result == CUDA_SUCCESS) {
     *pointer = address;
     count(1, bytes);
@@ -152,7 +140,7 @@ struct found {
 static bool find_base(uint64_t pointer, struct found *found) {
   const struct gb_span *span = gb_span_at(pointer);
   uint64_t base = 0;
-  if (span == NULL) return false;
+  if (span == NULL || span->app) return false;
   *found = (struct found){span->buffer_id, span->request_bytes, span->context};
   if (span->slab == NULL) return span->base == pointer;
   const struct gb_small *small = gb_slab_find(span, pointer, &base);
@@ -276,7 +264,7 @@ void gb_core_context_going(CUcontext handle) {
   struct gb_span *next = NULL;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = next) {
     next = gb_span_next(span);
-    if (span->context != handle || span->going) continue;
+    if (span->context != handle || span->going || span->app) continue;
     if (span->slab == NULL) {
       allocations++;
       bytes += span->request_bytes;
@@ -290,6 +278,7 @@ void gb_core_context_going(CUcontext handle) {
   gb_stage_update();
   gb_plain_context_going(handle, &allocations, &bytes);
   gb_context_forget(handle);
+  gb_app_contexts_changed();
   pthread_mutex_unlock(&gb_lock);
   count(-allocations, -bytes);
   gb_context_pop();

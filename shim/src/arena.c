@@ -134,12 +134,20 @@ CUdevice gb_arena_device(int index) {
   return arena.devices[index];
 }
 
+struct gb_va *gb_arena_window(int index, uint64_t *bytes) {
+  *bytes = arena.window_bytes;
+  return &arena.va[index];
+}
+
 /* ---- the index ---- */
+
+static uint64_t guarded_bytes(const struct gb_span *span) {
+  return span->app ? span->bytes : span->bytes + GB_GUARD_BYTES;
+}
 
 static void set_granules(const struct gb_span *span, uint32_t value) {
   uint64_t first = (span->base - gb_arena_base_address) / GB_GRANULE;
-  for (uint64_t i = 0; i < (span->bytes + GB_GUARD_BYTES) / GB_GRANULE; i++)
-    arena.granules[first + i] = value;
+  for (uint64_t i = 0; i < guarded_bytes(span) / GB_GRANULE; i++) arena.granules[first + i] = value;
 }
 
 /* pre: gb_index_lock for writing. */
@@ -170,35 +178,60 @@ uint64_t gb_arena_reached_bytes(void) {
   return reached_bytes;
 }
 
+struct gb_span *gb_span_new(CUdevice device, CUcontext context, uint64_t bytes) {
+  struct gb_span *span = calloc(1, sizeof *span);
+  if (span == NULL) return NULL;
+  span->bytes = bytes;
+  span->request_bytes = bytes;
+  span->context = context;
+  span->device = device;
+  return span;
+}
+
+void gb_span_discard(struct gb_span *span) {
+  free(span->chunks);
+  free(span->marks.offsets);
+  free(span->pieces);
+  free(span);
+}
+
+bool gb_span_enter(struct gb_span *span, struct gb_area *area, uint64_t base) {
+  pthread_rwlock_wrlock(&gb_index_lock);
+  bool entered = take_slot(span);
+  if (entered) {
+    span->base = base;
+    span->area = area;
+    span->buffer_id = gb_buffer_id();
+    set_granules(span, span->slot + 1);
+  }
+  pthread_rwlock_unlock(&gb_index_lock);
+  uint64_t end = base + span->bytes - gb_arena_base_address;
+  if (entered && end > reached_bytes) reached_bytes = end;
+  return entered;
+}
+
+/* Out of the index, its slot free again. */
+void gb_span_leave(struct gb_span *span) {
+  pthread_rwlock_wrlock(&gb_index_lock);
+  set_granules(span, 0);
+  arena.spans[span->slot] = NULL;
+  arena.free_slots[arena.free_slot_count++] = span->slot;
+  span->area = NULL;
+  pthread_rwlock_unlock(&gb_index_lock);
+}
+
 struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t bytes,
                                uint64_t request_bytes) {
   int index = gb_arena_device_index(device);
   if (index < 0) return NULL;
   uint64_t base = gb_va_take(&arena.va[index], bytes + GB_GUARD_BYTES);
   if (base == 0) return NULL;
-  struct gb_span *span = calloc(1, sizeof *span);
-  if (span == NULL) {
-    gb_va_give(&arena.va[index], base, bytes + GB_GUARD_BYTES);
-    return NULL;
-  }
-  span->base = base;
-  span->bytes = bytes;
-  span->request_bytes = request_bytes;
-  span->buffer_id = gb_buffer_id();
-  span->context = context;
-  span->device = device;
-  pthread_rwlock_wrlock(&gb_index_lock);
-  bool entered = take_slot(span);
-  if (entered) set_granules(span, span->slot + 1);
-  pthread_rwlock_unlock(&gb_index_lock);
-  if (!entered) {
-    gb_va_give(&arena.va[index], base, bytes + GB_GUARD_BYTES);
-    free(span);
-    return NULL;
-  }
-  uint64_t end = base + bytes - gb_arena_base_address;
-  if (end > reached_bytes) reached_bytes = end;
-  return span;
+  struct gb_span *span = gb_span_new(device, context, bytes);
+  if (span != NULL) span->request_bytes = request_bytes;
+  if (span != NULL && gb_span_enter(span, NULL, base)) return span;
+  gb_va_give(&arena.va[index], base, bytes + GB_GUARD_BYTES);
+  if (span != NULL) gb_span_discard(span);
+  return NULL;
 }
 
 void gb_span_hide(struct gb_span *span) {
@@ -208,17 +241,10 @@ void gb_span_hide(struct gb_span *span) {
 }
 
 void gb_span_release(struct gb_span *span) {
-  pthread_rwlock_wrlock(&gb_index_lock);
-  set_granules(span, 0);
-  arena.spans[span->slot] = NULL;
-  arena.free_slots[arena.free_slot_count++] = span->slot;
-  pthread_rwlock_unlock(&gb_index_lock);
+  gb_span_leave(span);
   gb_va_give(&arena.va[gb_arena_device_index(span->device)], span->base,
              span->bytes + GB_GUARD_BYTES);
-  free(span->chunks);
-  free(span->marks);
-  free(span->pieces);
-  free(span);
+  gb_span_discard(span);
 }
 
 struct gb_span *gb_span_at(uint64_t address) {
@@ -249,7 +275,7 @@ void gb_span_note_lost(const struct gb_lost *lost) {
       memcpy(span->lost_feeder, lost->feeder, sizeof span->lost_feeder);
       atomic_store_explicit(&span->lost, 1, memory_order_release);
     }
-    at = span != NULL ? span->base + span->bytes + GB_GUARD_BYTES : at + GB_GRANULE;
+    at = span != NULL ? span->base + guarded_bytes(span) : at + GB_GRANULE;
   }
   pthread_rwlock_unlock(&gb_index_lock);
 }

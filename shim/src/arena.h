@@ -49,6 +49,7 @@ struct gb_chunk {
   bool hashed;         /* slot holds the hash of what the home holds */
   bool pinned;         /* ours: reached by physical address, stays in VRAM */
   bool exported;       /* other processes may hold the handle: never moved, never used again */
+  bool own;            /* the handle was made with the span's handle types */
 };
 
 enum gb_residency {
@@ -68,6 +69,13 @@ struct gb_piece {
 };
 
 struct gb_slab;
+struct gb_area;
+
+/* Offsets that calls have named, sorted. */
+struct gb_marks {
+  uint64_t *offsets; /* owned */
+  uint32_t count;
+};
 
 /* Addresses kept free behind each span: one past its end is still its own (an end pointer names
  * it), and an overrun meets nothing. */
@@ -76,7 +84,7 @@ struct gb_slab;
 /*
  * Written under gb_lock; residency also only with the gate closed and every context drained, or
  * before the address is known to anybody. base, bytes, request_bytes, buffer_id, context and device
- * never change and may be read by whoever holds gb_index_lock. The atomics may be touched by
+ * never change while it is in the index and may be read by whoever holds gb_index_lock. The atomics may be touched by
  * readers of the gate.
  */
 struct gb_span {
@@ -90,8 +98,7 @@ struct gb_span {
   struct gb_slab *slab; /* NULL for a large allocation */
   struct gb_chunk *chunks; /* by offset */
   uint32_t chunk_count;
-  uint64_t *marks; /* offsets that calls have named, sorted; of spans above GB_COVER_BYTES_MAX */
-  uint32_t mark_count;
+  struct gb_marks marks; /* of spans above GB_COVER_BYTES_MAX */
   _Atomic uint32_t residency; /* enum gb_residency */
   /* Beyond the local tiers: */
   _Atomic uint32_t scan;     /* enum gb_scan */
@@ -104,6 +111,15 @@ struct gb_span {
   enum gb_tier keeper;       /* a feeder's tier, or GB_TIER_T3 */
   char feeder[64];
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
+  /* Memory of the program's own handles (appspan.h): resident always, without a guard; base, context
+   * and buffer_id change while it is not mapped. */
+  bool app;
+  bool still; /* its chunks are not moved; under gb_stage_lock too */
+  bool filled; /* has been mapped: there may be content */
+  bool fixed; /* one chunk that never moves and is never used again for anything else */
+  uint32_t handle_types; /* CUmemAllocationHandleType of the handles in VRAM */
+  uint8_t access[GB_DEVICES_MAX]; /* what the program granted (appspan.c) */
+  struct gb_area *area; /* that it is mapped in, or NULL */
 };
 
 /* Reserves the arena. pre: cuInit succeeded, gb_lock. returns: false when the driver gave no window
@@ -123,6 +139,15 @@ struct gb_span *gb_span_create(CUdevice device, CUcontext context, uint64_t byte
 void gb_span_release(struct gb_span *span);
 /* Leaves the index (the program may not find it any more), keeps the address. pre: gb_lock. */
 void gb_span_hide(struct gb_span *span);
+/* A span without an address, in no index. owns: gb_span_discard. returns: NULL without memory. */
+struct gb_span *gb_span_new(CUdevice device, CUcontext context, uint64_t bytes);
+void gb_span_discard(struct gb_span *span);
+/* Gives it an address that is not another span's, or takes it away. pre: gb_lock. returns: false
+ * when there are too many spans. */
+bool gb_span_enter(struct gb_span *span, struct gb_area *area, uint64_t base);
+void gb_span_leave(struct gb_span *span);
+/* The addresses of a device's window, and how many there are. pre: gb_lock. */
+struct gb_va *gb_arena_window(int index, uint64_t *bytes);
 /* pre: gb_lock or gb_index_lock. returns: the span holding the address (or before it, within its
  * guard), or NULL. */
 struct gb_span *gb_span_at(uint64_t address);

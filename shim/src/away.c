@@ -35,7 +35,7 @@ void gb_away_stop(void) {
 /* ---- how much ---- */
 
 static bool movable(const struct gb_span *span) {
-  return span->slab == NULL && !span->going;
+  return span->slab == NULL && !span->app && !span->going;
 }
 
 struct need {

@@ -22,7 +22,13 @@ static size_t pool_count;
 
 CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
                           CUmemGenericAllocationHandle *handle) {
+  return gb_handle_create_as(tier, device, 0, bytes, handle);
+}
+
+CUresult gb_handle_create_as(enum gb_tier tier, CUdevice device, uint32_t types, uint64_t bytes,
+                             CUmemGenericAllocationHandle *handle) {
   CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
+  properties.requestedHandleTypes = (CUmemAllocationHandleType)types;
   properties.location.type =
       tier == GB_TIER_T1 ? CU_MEM_LOCATION_TYPE_DEVICE : CU_MEM_LOCATION_TYPE_HOST_NUMA;
   properties.location.id = tier == GB_TIER_T1 ? device : gb_host_numa_node();
@@ -31,17 +37,16 @@ CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
 
 CUresult gb_handle_create_shared(CUdevice device, uint64_t bytes,
                                  CUmemGenericAllocationHandle *handle) {
-  CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED};
-  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  properties.location.id = device;
-  return gb_real.cuMemCreate(handle, bytes, &properties, 0);
+  uint32_t types = (uint32_t)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  return gb_handle_create_as(GB_TIER_T1, device, types, bytes, handle);
 }
 
-static CUresult create_chunk(enum gb_tier tier, CUdevice device, uint64_t bytes,
+/* What the program may want to export is made so that it can be: in VRAM, where it stays then. */
+static CUresult create_chunk(enum gb_tier tier, const struct gb_span *span, uint64_t bytes,
                              struct gb_chunk *chunk) {
-  *chunk = (struct gb_chunk){.bytes = bytes, .tier = tier};
-  return gb_handle_create(tier, device, bytes, &chunk->handle);
+  uint32_t types = tier == GB_TIER_T1 ? span->handle_types : 0;
+  *chunk = (struct gb_chunk){.bytes = bytes, .tier = tier, .own = types != 0};
+  return gb_handle_create_as(tier, span->device, types, bytes, &chunk->handle);
 }
 
 static void take_from_pool(size_t index, struct gb_chunk *chunk) {
@@ -106,7 +111,7 @@ static void give(struct gb_span *span, struct gb_chunk *chunks, uint32_t count) 
     if (chunk->exported) gb_ipc_forget(span->base);
     CUdevice device = chunk->tier == GB_TIER_T1 ? span->device : CU_DEVICE_INVALID;
     gb_tier_add(chunk->tier, span->device, GB_ACCOUNT_USED, -(int64_t)chunk->bytes);
-    if (pool_has_room(chunk)) {
+    if (!span->fixed && !chunk->own && pool_has_room(chunk)) {
       struct gb_chunk bare = {.handle = chunk->handle, .bytes = chunk->bytes, .tier = chunk->tier};
       pool[pool_count++] = (struct pooled){bare, device};
       gb_tier_add(chunk->tier, device, GB_ACCOUNT_POOLED, (int64_t)chunk->bytes);
@@ -139,14 +144,14 @@ void gb_chunks_give(struct gb_span *span) {
 /* ---- covering a span ---- */
 
 static bool take_t1(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
-  if (find_pooled(GB_TIER_T1, span->device, want, chunk)) return true;
+  if (span->handle_types == 0 && find_pooled(GB_TIER_T1, span->device, want, chunk)) return true;
   uint64_t room = gb_t1_room(span->device);
   if (room < want && gb_t1_account(span->device, GB_ACCOUNT_POOLED) > 0) {
     gb_pool_drop(GB_TIER_T1);
     room = gb_t1_room(span->device);
   }
   uint64_t bytes = room < want ? room : want;
-  return bytes > 0 && create_chunk(GB_TIER_T1, span->device, bytes, chunk) == CUDA_SUCCESS;
+  return bytes > 0 && create_chunk(GB_TIER_T1, span, bytes, chunk) == CUDA_SUCCESS;
 }
 
 static bool take_t2(struct gb_span *span, uint64_t want, struct gb_chunk *chunk) {
@@ -155,7 +160,7 @@ static bool take_t2(struct gb_span *span, uint64_t want, struct gb_chunk *chunk)
   if (!gb_t2_acquire(want)) {
     if (gb_pool_drop(GB_TIER_T2) == 0 || !gb_t2_acquire(want)) return false;
   }
-  if (create_chunk(GB_TIER_T2, span->device, want, chunk) == CUDA_SUCCESS) return true;
+  if (create_chunk(GB_TIER_T2, span, want, chunk) == CUDA_SUCCESS) return true;
   gb_t2_return();
   return false;
 }
@@ -272,7 +277,7 @@ static void unmap_first(const struct gb_span *span, uint32_t count) {
   }
 }
 
-CUresult gb_chunks_map(struct gb_span *span) {
+CUresult gb_chunks_place(struct gb_span *span) {
   uint64_t address = span->base;
   for (uint32_t i = 0; i < span->chunk_count; i++) {
     CUresult result =
@@ -283,7 +288,13 @@ CUresult gb_chunks_map(struct gb_span *span) {
     }
     address += span->chunks[i].bytes;
   }
-  CUresult result = grant_access(span);
+  return CUDA_SUCCESS;
+}
+
+CUresult gb_chunks_map(struct gb_span *span) {
+  CUresult result = gb_chunks_place(span);
+  if (result != CUDA_SUCCESS) return result;
+  result = grant_access(span);
   if (result != CUDA_SUCCESS) unmap_first(span, span->chunk_count);
   return result;
 }

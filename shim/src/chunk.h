@@ -23,11 +23,16 @@ CUresult gb_chunks_cover(struct gb_span *span);
 /* Maps the chunks at the span's address and grants the devices access, once. returns: the driver's
  * error; nothing is mapped then. */
 CUresult gb_chunks_map(struct gb_span *span);
+/* The same without access. */
+CUresult gb_chunks_place(struct gb_span *span);
 /* pre: mapped; nothing that runs may touch the span. */
 CUresult gb_chunks_unmap(struct gb_span *span);
 /* A handle of the tier, not counted and not mapped. T2 room must have been acquired. */
 CUresult gb_handle_create(enum gb_tier tier, CUdevice device, uint64_t bytes,
                           CUmemGenericAllocationHandle *handle);
+/* The same, exportable as the types (CUmemAllocationHandleType) say. */
+CUresult gb_handle_create_as(enum gb_tier tier, CUdevice device, uint32_t types, uint64_t bytes,
+                             CUmemGenericAllocationHandle *handle);
 /* The same in VRAM, for other processes too (cuMemExportToShareableHandle). */
 CUresult gb_handle_create_shared(CUdevice device, uint64_t bytes,
                                  CUmemGenericAllocationHandle *handle);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "appspan.h"
 #include "lock.h"
 #include "stage.h"
 
@@ -38,6 +39,24 @@ struct gb_context *gb_context_get(CUcontext handle, CUdevice device) {
   return context;
 }
 
+CUstreamCaptureMode gb_capture_relax(void) {
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  if (gb_live_captures != 0 && gb_real.cuThreadExchangeStreamCaptureMode != NULL)
+    gb_real.cuThreadExchangeStreamCaptureMode(&mode);
+  return mode;
+}
+
+void gb_capture_restore(CUstreamCaptureMode mode) {
+  if (mode != CU_STREAM_CAPTURE_MODE_RELAXED) gb_real.cuThreadExchangeStreamCaptureMode(&mode);
+}
+
+CUcontext gb_context_on(CUdevice device) {
+  for (uint32_t i = 0; i < context_count; i++) {
+    if (contexts[i].device == device) return contexts[i].handle;
+  }
+  return NULL;
+}
+
 CUstream gb_context_stream(struct gb_context *context) {
   if (context->stream == NULL) gb_real.cuStreamCreate(&context->stream, CU_STREAM_NON_BLOCKING);
   return context->stream;
@@ -48,6 +67,7 @@ void gb_core_context_created(CUcontext handle, CUdevice device) {
   pthread_mutex_lock(&gb_lock);
   if (gb_context_get(handle, device) == NULL)
     gb_log(GB_LOG_ERROR, "more than %d contexts", GB_CONTEXTS_MAX);
+  gb_app_contexts_changed();
   pthread_mutex_unlock(&gb_lock);
 }
 

@@ -35,8 +35,15 @@ struct gb_context {
 CUresult gb_context_push(CUcontext context);
 void gb_context_pop(void);
 
+/* Our own driver calls must not invalidate a capture of the calling thread: between the two they do
+ * not. No lock needed. */
+CUstreamCaptureMode gb_capture_relax(void);
+void gb_capture_restore(CUstreamCaptureMode mode);
+
 /* The record of a context, entered when it is new. returns: NULL when there are too many. */
 struct gb_context *gb_context_get(CUcontext handle, CUdevice device);
+/* A context of the device, or NULL. */
+CUcontext gb_context_on(CUdevice device);
 /* Destroys what is ours in a context and forgets it. pre: it is current and still alive. */
 void gb_context_forget(CUcontext handle);
 /* Our own stream of the context. pre: it is current. returns: NULL when the driver makes none. */

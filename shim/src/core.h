@@ -63,6 +63,19 @@ static inline bool gb_manages(CUdeviceptr pointer) {
                               gb_plain_find(pointer));
 }
 
+/* True for addresses the program has reserved in the arena where no memory of ours is mapped: nothing,
+ * or what it made with the driver. There the driver answers. */
+extern _Atomic uint32_t gb_area_count;
+bool gb_area_hole_slow(CUdeviceptr pointer);
+static inline bool gb_area_hole(CUdeviceptr pointer) {
+  return atomic_load_explicit(&gb_area_count, memory_order_acquire) != 0 && gb_owns(pointer) &&
+         gb_area_hole_slow(pointer);
+}
+/* Who answers for the pointer: we, or the driver. */
+static inline bool gb_answers(CUdeviceptr pointer) {
+  return gb_manages(pointer) && !gb_area_hole(pointer);
+}
+
 /* cuMemAlloc on the current context. returns: the driver's codes; CUDA_ERROR_OUT_OF_MEMORY when no
  * tier may hold it. */
 CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes);

@@ -145,6 +145,7 @@ struct plan {
 };
 
 static bool plan_add(struct plan *plan, struct gb_span *span) {
+  if (span->app) return true; /* always there, and no part of what the tiers hold of ranges */
   if (gb_residency(span) == GB_RESIDENT) {
     plan->resident_bytes += span->bytes;
     return true;

@@ -153,11 +153,14 @@ void *(*gb_dlsym(void))(void *handle, const char *name);
 void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]);
 
 /* What the program has done with memory of its own making (appvmm.c). */
-/* Rewrites an attribute of a pointer into host memory that stands in for VRAM. returns: true when
- * `data` was set. */
+/* Rewrites an attribute of a pointer into host memory that stands in for VRAM, or into a reservation
+ * that is part of the arena. returns: true when `data` was set. */
 bool gb_appvmm_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr pointer);
 /* True when the pointer lies in such memory. */
 bool gb_appvmm_substituted(CUdeviceptr pointer);
+/* Base and size of a mapping of which the driver would say something else. returns: false for any
+ * other pointer. */
+bool gb_appvmm_address_range(CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer);
 
 /* True when a call on `stream` is recorded into a graph instead of run. thread: NULL means the
  * thread's own stream. */

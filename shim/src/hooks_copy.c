@@ -41,7 +41,7 @@
  * somebody cares, and only when the source is memory the CPU can read: an address of the device's
  * is none, whatever the call's name says. */
 static void note_outside(CUdeviceptr to, const void *from, size_t bytes) {
-  if (!GB_SLOW() || gb_owns(to)) return;
+  if (!GB_SLOW() || (gb_owns(to) && !gb_area_hole(to))) return;
   CUdeviceptr source = (CUdeviceptr)(uintptr_t)from;
   if (gb_owns(source) || gb_appvmm_substituted(source)) return;
   unsigned type = 0;
@@ -78,7 +78,7 @@ struct place {
 static bool place_of(CUdeviceptr pointer, struct place *place) {
   unsigned type = 0;
   CUresult (*ask)(void *, CUpointer_attribute, CUdeviceptr) =
-      gb_owns(pointer) ? gb_pointer_attribute : gb_real.cuPointerGetAttribute;
+      gb_answers(pointer) ? gb_pointer_attribute : gb_real.cuPointerGetAttribute;
   return ask != NULL &&
          ask(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, pointer) == CUDA_SUCCESS &&
          type == CU_MEMORYTYPE_DEVICE &&

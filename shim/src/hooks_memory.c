@@ -66,7 +66,8 @@ GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
 
 GB_WRAP(cuMemGetAddressRange_v2, CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer) {
   struct gb_ipc_range range;
-  if (gb_manages(pointer)) return gb_address_range(base, bytes, pointer);
+  if (gb_answers(pointer)) return gb_address_range(base, bytes, pointer);
+  if (gb_appvmm_address_range(base, bytes, pointer)) return CUDA_SUCCESS;
   if (!gb_ipc_find(pointer, &range)) return real(base, bytes, pointer);
   if (base != NULL) *base = range.base;
   if (bytes != NULL) *bytes = range.bytes;
@@ -93,7 +94,7 @@ static bool peer_attribute(void *data, CUpointer_attribute attribute, CUdevicept
 
 /* Triton asks for DEVICE_POINTER once per argument and launch: the arena test comes first. */
 GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
-  if (gb_manages(pointer)) return gb_pointer_attribute(data, attribute, pointer);
+  if (gb_answers(pointer)) return gb_pointer_attribute(data, attribute, pointer);
   if (data != NULL && gb_appvmm_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
   if (data != NULL && peer_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
   return real(data, attribute, pointer);
@@ -116,12 +117,12 @@ static CUresult arena_attributes(unsigned count, const CUpointer_attribute *attr
 
 GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes, void **data,
         CUdeviceptr pointer) {
-  if (gb_manages(pointer)) return arena_attributes(count, attributes, data, pointer);
+  if (gb_answers(pointer)) return arena_attributes(count, attributes, data, pointer);
   CUresult result = real(count, attributes, data, pointer);
-  bool substituted = result == CUDA_SUCCESS && gb_appvmm_substituted(pointer);
+  bool rewritten = result == CUDA_SUCCESS && gb_appvmm_address_range(NULL, NULL, pointer);
   bool peers = result == CUDA_SUCCESS && gb_ipc_open_count != 0;
-  for (unsigned i = 0; i < count && (substituted || peers); i++) {
-    if (!substituted || !gb_appvmm_attribute(data[i], attributes[i], pointer))
+  for (unsigned i = 0; i < count && (rewritten || peers); i++) {
+    if (!rewritten || !gb_appvmm_attribute(data[i], attributes[i], pointer))
       (void)peer_attribute(data[i], attributes[i], pointer);
   }
   return result;
@@ -131,7 +132,7 @@ GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes,
  * streams already. */
 GB_WRAP(cuPointerSetAttribute, const void *value, CUpointer_attribute attribute,
         CUdeviceptr pointer) {
-  if (!gb_manages(pointer)) return real(value, attribute, pointer);
+  if (!gb_answers(pointer)) return real(value, attribute, pointer);
   return value != NULL && attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ? CUDA_SUCCESS
                                                                         : CUDA_ERROR_INVALID_VALUE;
 }

@@ -30,7 +30,7 @@ GB_WRAP(cuMemHostUnregister, void *pointer) {
 /* Arena memory is device memory to the program, also where host memory backs it. */
 static bool is_device_memory(const void *host) {
   CUdeviceptr pointer = (CUdeviceptr)(uintptr_t)host;
-  return gb_manages(pointer) || gb_appvmm_substituted(pointer);
+  return gb_answers(pointer) || gb_appvmm_substituted(pointer);
 }
 GB_WRAP(cuMemHostGetDevicePointer_v2, CUdeviceptr *pointer, void *host, unsigned flags) {
   return is_device_memory(host) ? CUDA_ERROR_INVALID_VALUE : real(pointer, host, flags);

@@ -2,6 +2,7 @@
 /* identity.c: what the virtual device says of itself and of pointers: one answer everywhere. */
 #include <string.h>
 
+#include "area.h"
 #include "client.h"
 #include "config.h"
 #include "gated.h"
@@ -18,23 +19,44 @@ struct subject {
   uint64_t buffer_id;
   CUcontext context;
   CUdevice device;
+  /* Of memory that the program maps itself: */
+  uint64_t area_base; /* 0: other memory */
+  uint64_t area_bytes;
+  uint32_t handle_types;
+  unsigned access; /* the owner's */
 };
+
+static void look_at_area(const struct gb_span *span, struct subject *out) {
+  int index = gb_arena_device_index(span->device);
+  out->context = NULL; /* it belongs to none */
+  out->area_base = span->area->base;
+  out->area_bytes = span->area->bytes;
+  out->handle_types = span->handle_types;
+  out->access = span->access[index] & CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+}
 
 static bool look_up(uint64_t pointer, struct subject *out) {
   struct gb_plain plain;
   bool found = false;
   if (!gb_owns(pointer)) {
     if (!gb_plain_read(pointer, &plain)) return false;
-    *out =
-        (struct subject){plain.address, plain.bytes, plain.buffer_id, plain.context, plain.device};
+    *out = (struct subject){.base = plain.address,
+                            .bytes = plain.bytes,
+                            .buffer_id = plain.buffer_id,
+                            .context = plain.context,
+                            .device = plain.device};
     return true;
   }
   pthread_rwlock_rdlock(&gb_index_lock);
   const struct gb_span *span = gb_span_at(pointer);
   if (span != NULL) {
-    *out = (struct subject){span->base, span->request_bytes, span->buffer_id, span->context,
-                            span->device};
+    *out = (struct subject){.base = span->base,
+                            .bytes = span->request_bytes,
+                            .buffer_id = span->buffer_id,
+                            .context = span->context,
+                            .device = span->device};
     found = pointer - span->base < span->request_bytes;
+    if (span->area != NULL) look_at_area(span, out);
     if (span->slab != NULL) {
       const struct gb_small *small = gb_slab_find(span, pointer, &out->base);
       found = small != NULL && pointer - out->base < small->bytes;
@@ -77,6 +99,7 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
   struct subject subject;
   if (data == NULL) return CUDA_ERROR_INVALID_VALUE;
   if (!look_up(pointer, &subject)) return CUDA_ERROR_INVALID_VALUE;
+  bool in_area = subject.area_base != 0;
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return answer_word(data, (uint64_t)(uintptr_t)subject.context);
@@ -88,8 +111,10 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return answer_unsigned(data, (unsigned)subject.device);
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+      return answer_word(data, in_area ? subject.area_base : subject.base);
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: return answer_word(data, subject.base);
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+      return answer_word(data, in_area ? subject.area_bytes : subject.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return answer_word(data, subject.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPED: return answer_bool(data, true);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
@@ -99,9 +124,9 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return answer_bool(data, false);
-    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return answer_word(data, 0);
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return answer_word(data, subject.handle_types);
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
-      return answer_unsigned(data, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+      return answer_unsigned(data, in_area ? subject.access : CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE: return answer_word(data, 0);
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID: return answer_word(data, subject.buffer_id);
     default: return CUDA_ERROR_INVALID_VALUE;

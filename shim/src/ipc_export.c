@@ -57,7 +57,7 @@ bool gb_ipc_subject(uint64_t pointer, struct gb_ipc_subject *subject) {
   if (span != NULL) {
     *subject = (struct gb_ipc_subject){span->base,      0,             span->request_bytes,
                                        span->buffer_id, span->context, span->device};
-    found = pointer - span->base < span->request_bytes;
+    found = !span->app && pointer - span->base < span->request_bytes;
     if (span->slab != NULL) {
       uint64_t base = 0;
       const struct gb_small *small = gb_slab_find(span, pointer, &base);
@@ -112,7 +112,7 @@ static uint64_t movable_bytes(CUdevice device) {
       gb_stage_state() != GB_STAGING_OFF && gb_stage_state() != GB_STAGING_UNSUPPORTED;
   if (!staging && !gb_gated_on()) return 0;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    if (span->device != device || span->slab != NULL || span->going) continue;
+    if (span->device != device || span->slab != NULL || span->going || span->still) continue;
     for (uint32_t i = 0; i < span->chunk_count; i++) {
       const struct gb_chunk *chunk = &span->chunks[i];
       if (chunk->tier != GB_TIER_T1 || chunk->pinned) continue;

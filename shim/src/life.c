@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "appspan.h"
 #include "away.h"
 #include "client.h"
 #include "config.h"
@@ -91,6 +92,7 @@ void gb_capture_began(void) {
   pthread_mutex_unlock(&gb_capture_lock);
   gb_stage_settle_for_capture();
   gb_ipc_settle_for_capture();
+  gb_app_settle_for_capture();
 }
 
 void gb_capture_ended(void) {

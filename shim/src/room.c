@@ -25,7 +25,7 @@ static uint64_t free_local(CUdevice device) {
 uint64_t gb_local_bytes(CUdevice device) {
   uint64_t resident = 0;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    if (span->slab != NULL || span->going || span->device != device) continue;
+    if (span->slab != NULL || span->app || span->going || span->device != device) continue;
     if (gb_residency(span) == GB_RESIDENT) resident += span->bytes;
   }
   return resident + free_local(device);

@@ -58,6 +58,14 @@ static void add_span(struct gb_touch *touch, const struct gb_span *span) {
   touch->bases[touch->count++] = span->base;
 }
 
+/* A kernel that is given a place in an area may read addresses from any part of it. */
+static void add_area(struct gb_touch *touch, const struct gb_area *area) {
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL && touch->accounted;
+       span = gb_span_next(span)) {
+    if (span->area == area) add_span(touch, span);
+  }
+}
+
 void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t touched) {
   uint64_t base = 0;
   uint64_t bytes = 0;
@@ -67,6 +75,7 @@ void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t touched
     if (!gb_owns(address) && gb_side_at(address, &base, &bytes)) add_content(touch, base, bytes);
   } else if (span->slab == NULL) {
     add_span(touch, span);
+    if (span->area != NULL && gb_gated_on()) add_area(touch, span->area);
     if (address < span->base + span->bytes) add_named(touch, address, touched);
   } else {
     const struct gb_small *small = gb_slab_find(span, address, &base);

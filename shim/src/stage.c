@@ -75,8 +75,8 @@ struct seen {
 static void touch_chunk(struct gb_span *span, uint32_t chunk, void *context) {
   struct seen *seen = context;
   gb_stage_touch(span, chunk);
-  seen->missing |= span->chunks[chunk].tier == GB_TIER_T2;
-  seen->belongs |= gb_stage_belongs(&span->chunks[chunk]);
+  seen->missing |= span->chunks[chunk].tier == GB_TIER_T2 && !span->still;
+  seen->belongs |= gb_stage_belongs(&span->chunks[chunk]) && !span->still;
 }
 
 bool gb_stage_wants(const struct gb_touch *touch) {
@@ -127,6 +127,7 @@ static struct gb_stage_frame leave(struct gb_chunk *chunk) {
   chunk->slot = 0;
   chunk->away = 0;
   chunk->hashed = false;
+  chunk->own = false;
   gb_stage_set_fresh(chunk, false);
   chunk->tier = GB_TIER_T2;
   return frame;
@@ -218,6 +219,12 @@ static bool settle_within(uint64_t deadline_ns, bool out) {
 void gb_stage_finish(void) {
   if (!settle_within(gb_now_ns() + GB_STAGE_WAIT_NS, true))
     gb_log(GB_LOG_ERROR, "a remap does not end: the GPU is stuck or the context is broken");
+}
+
+void gb_stage_release(const struct gb_span *span) {
+  bool moves = false;
+  for (uint32_t i = 0; unsettled && i < current.count; i++) moves |= current.remaps[i].span == span;
+  if (moves) gb_stage_finish();
 }
 
 void gb_stage_settle_for_capture(void) {
@@ -387,15 +394,29 @@ static void mark_pinned(struct gb_span *span, uint32_t chunk, void *context) {
   span->chunks[chunk].pinned = true;
 }
 
-/* For each chunk of a range that lies in one span. returns: whether it does. */
+/* The whole range is memory of ours: in one span, or in mapped neighbours of one area. */
+static bool is_covered(const struct gb_span *span, CUdeviceptr address, uint64_t bytes) {
+  uint64_t end = 0;
+  if (span == NULL || bytes == 0 || __builtin_add_overflow(address, bytes, &end)) return false;
+  while (address < span->base + span->bytes) {
+    uint64_t next = span->base + span->bytes;
+    if (end <= next) return true;
+    const struct gb_span *after = span->area == NULL ? NULL : gb_span_at(next);
+    if (after == NULL || after->area != span->area) return false;
+    address = next;
+    span = after;
+  }
+  return false;
+}
+
+/* For each chunk of a range. returns: false when not all of it is ours. */
 static bool mark_range(CUdeviceptr address, uint64_t bytes,
                        void (*mark)(struct gb_span *, uint32_t, void *), void *context) {
   bool found = false;
   pthread_mutex_lock(&gb_stage_lock);
   pthread_rwlock_rdlock(&gb_index_lock);
   struct gb_span *span = gb_span_at(address);
-  if (span != NULL && bytes != 0 && address < span->base + span->bytes &&
-      bytes <= span->base + span->bytes - address) {
+  if (is_covered(span, address, bytes)) {
     found = true;
     gb_stage_cover(span, address, bytes, false, mark, context);
   }

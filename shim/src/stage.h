@@ -26,8 +26,8 @@
 /* VRAM for frames when GREENBOOST_FRAMES does not say: an eighth of T1 within these. */
 #define GB_STAGE_FRAMES_MIN (64ull << 20)
 #define GB_STAGE_FRAMES_MAX (512ull << 20)
-/* A call that names an address of a larger span touches it up to the next address that calls have
- * named; of smaller spans, to the end. */
+/* A call that names an address of a larger span or area touches it up to the next address that calls
+ * have named; of smaller ones, to the end. */
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
 /* What does not come round regularly (activations, growing caches) is no part of the order: a chunk
@@ -86,7 +86,9 @@ void gb_stage_finish(void);
 /* The same without gb_lock and without settling: no remap is under way any more, none begins while
  * captures are live. */
 void gb_stage_settle_for_capture(void);
-/* The chunk leaves its span for good. pre: gb_lock and gb_stage_lock, gb_stage_finish. */
+/* Like gb_stage_finish, but only if the switch moves chunks of this span. */
+void gb_stage_release(const struct gb_span *span);
+/* The chunk leaves its span for good. pre: gb_lock and gb_stage_lock, gb_stage_release. */
 void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk);
 /* pre: gb_lock, the context current, gb_stage_finish. */
 void gb_stage_context_going(CUcontext context);
@@ -134,7 +136,8 @@ bool gb_stage_plan(const struct gb_touch *touch, CUdevice device, bool all, stru
 bool gb_stage_plan_room(CUdevice device, uint64_t bytes, struct gb_switch *plan);
 /* Frames this device should have. */
 uint64_t gb_stage_frames_wanted(CUdevice device);
-/* Calls the function for each chunk that the named place covers. */
+/* Calls the function for each chunk that the named place covers; in an area also those of the spans
+ * that follow. pre: gb_lock or gb_index_lock too. */
 void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool learn,
                     void (*each)(struct gb_span *, uint32_t, void *), void *context);
 struct gb_order *gb_stage_order(void);

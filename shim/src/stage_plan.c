@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "area.h"
 #include "chunk.h"
 #include "config.h"
 #include "lock.h"
@@ -157,47 +158,69 @@ void gb_stage_forget(struct gb_span *span, struct gb_chunk *chunk) {
 
 /* ---- what a named place covers ---- */
 
-/* The next offset that calls have named, after this one; enters this one. */
-static uint64_t next_mark(struct gb_span *span, uint64_t offset, bool learn) {
+/* The next offset that calls have named, after this one and before the end; enters this one. */
+static uint64_t next_mark(struct gb_marks *marks, uint64_t offset, uint64_t end, bool learn) {
   uint32_t low = 0;
-  uint32_t high = span->mark_count;
+  uint32_t high = marks->count;
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
-    if (span->marks[middle] < offset)
+    if (marks->offsets[middle] < offset)
       low = middle + 1;
     else
       high = middle;
   }
-  bool known = low < span->mark_count && span->marks[low] == offset;
-  if (!known && learn && span->mark_count < GB_COVER_MARKS_MAX) {
-    if ((span->mark_count & (span->mark_count - 1)) == 0) {
-      uint32_t capacity = span->mark_count < 16 ? 16 : 2 * span->mark_count;
-      uint64_t *grown = realloc(span->marks, capacity * sizeof *grown);
-      if (grown == NULL) return span->bytes;
-      span->marks = grown;
+  bool known = low < marks->count && marks->offsets[low] == offset;
+  if (!known && learn && marks->count < GB_COVER_MARKS_MAX) {
+    if ((marks->count & (marks->count - 1)) == 0) {
+      uint32_t capacity = marks->count < 16 ? 16 : 2 * marks->count;
+      uint64_t *grown = realloc(marks->offsets, capacity * sizeof *grown);
+      if (grown == NULL) return end;
+      marks->offsets = grown;
     }
-    memmove(span->marks + low + 1, span->marks + low,
-            (span->mark_count - low) * sizeof *span->marks);
-    span->marks[low] = offset;
-    span->mark_count++;
+    memmove(marks->offsets + low + 1, marks->offsets + low,
+            (marks->count - low) * sizeof *marks->offsets);
+    marks->offsets[low] = offset;
+    marks->count++;
     known = true;
   }
   uint32_t next = known ? low + 1 : low;
-  return next < span->mark_count ? span->marks[next] : span->bytes;
+  return next < marks->count ? marks->offsets[next] : end;
+}
+
+/* Where a named place ends that begins at an offset of so many bytes. */
+static uint64_t end_of(struct gb_marks *marks, uint64_t offset, uint64_t size, uint64_t bytes,
+                       bool learn) {
+  if (bytes != 0) return bytes < size - offset ? offset + bytes : size;
+  uint64_t end = size > GB_COVER_BYTES_MAX ? next_mark(marks, offset, size, learn) : size;
+  return end - offset > GB_COVER_BYTES_MAX ? offset + GB_COVER_BYTES_MAX : end;
+}
+
+static void cover_chunks(struct gb_span *span, uint64_t address, uint64_t end,
+                         void (*each)(struct gb_span *, uint32_t, void *), void *context) {
+  uint64_t last_byte = end < span->base + span->bytes ? end - 1 : span->base + span->bytes - 1;
+  uint32_t last = gb_chunk_at(span, last_byte - span->base);
+  for (uint32_t i = gb_chunk_at(span, address - span->base); i <= last; i++)
+    each(span, i, context);
 }
 
 void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool learn,
                     void (*each)(struct gb_span *, uint32_t, void *), void *context) {
   uint64_t offset = address - span->base;
+  struct gb_area *area = span->area;
   if (span->chunk_count == 0 || span->slab != NULL || offset >= span->bytes) return;
-  uint64_t end = span->bytes;
-  if (bytes != 0 && bytes < span->bytes - offset)
-    end = offset + bytes;
-  else if (bytes == 0 && span->bytes > GB_COVER_BYTES_MAX)
-    end = next_mark(span, offset, learn);
-  if (end - offset > GB_COVER_BYTES_MAX && bytes == 0) end = offset + GB_COVER_BYTES_MAX;
-  uint32_t last = gb_chunk_at(span, end - 1);
-  for (uint32_t i = gb_chunk_at(span, offset); i <= last; i++) each(span, i, context);
+  if (area == NULL) {
+    uint64_t end = end_of(&span->marks, offset, span->bytes, bytes, learn);
+    cover_chunks(span, address, span->base + end, each, context);
+    return;
+  }
+  CUdevice device = span->device;
+  uint64_t end =
+      area->base + end_of(&area->marks, address - area->base, area->bytes, bytes, learn);
+  while (address < end && span != NULL && span->area == area && span->device == device) {
+    cover_chunks(span, address, end, each, context);
+    address = span->base + span->bytes;
+    span = address < end ? gb_span_at(address) : NULL;
+  }
 }
 
 /* ---- missing ---- */
@@ -211,7 +234,7 @@ struct missing {
 static void add_missing(struct gb_span *span, uint32_t chunk, void *context) {
   struct missing *missing = context;
   const struct gb_chunk *c = &span->chunks[chunk];
-  if (c->tier != GB_TIER_T2 || missing->count == GB_STAGE_CHUNKS_MAX) return;
+  if (c->tier != GB_TIER_T2 || span->still || missing->count == GB_STAGE_CHUNKS_MAX) return;
   for (uint32_t i = 0; i < missing->count; i++) {
     if (missing->list[i].span == span && missing->list[i].chunk == chunk) return;
   }
@@ -258,7 +281,7 @@ static bool listed(const struct gb_switch *plan, const struct gb_span *span, uin
 
 static bool may_come(const struct gb_span *span, const struct gb_chunk *chunk, CUdevice device) {
   return span->device == device && chunk->tier == GB_TIER_T2 && chunk->hint != GB_HINT_COLD &&
-         gb_residency(span) == GB_RESIDENT;
+         !span->still && gb_residency(span) == GB_RESIDENT;
 }
 
 /* What is predicted next, after what the call itself misses, as far as the frames go. */
@@ -365,7 +388,7 @@ static bool names(const struct gb_touch *touch, const struct gb_span *span, uint
   struct naming naming = {span, chunk, false};
   for (uint32_t i = 0; i < touch->named_count && !naming.named; i++) {
     struct gb_span *at = gb_span_at(touch->named[i].address);
-    if (at == span)
+    if (at == span || (at != NULL && at->area != NULL && at->area == span->area))
       gb_stage_cover(at, touch->named[i].address, touch->named[i].bytes, false, is_named, &naming);
   }
   return naming.named;
@@ -374,7 +397,7 @@ static bool names(const struct gb_touch *touch, const struct gb_span *span, uint
 static uint32_t candidates(CUdevice device, uint32_t horizon, struct candidate *list) {
   uint32_t count = 0;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    if (span->device != device || span->slab != NULL || span->going) continue;
+    if (span->device != device || span->slab != NULL || span->going || span->still) continue;
     for (uint32_t i = 0; i < span->chunk_count && count < CANDIDATES_MAX; i++) {
       const struct gb_chunk *c = &span->chunks[i];
       bool stays = c->pinned || is_hot(c) || c->hint == GB_HINT_HOT || c->hint == GB_HINT_PINNED;

@@ -40,7 +40,7 @@ struct gb_span *gb_victim(CUdevice device, const uint64_t *keep, uint32_t keep_c
   uint64_t best_next = 0;
   uint64_t now = gb_now_tick();
   for (struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span)) {
-    if (span->slab != NULL || span->going || gb_residency(span) != GB_RESIDENT ||
+    if (span->slab != NULL || span->app || span->going || gb_residency(span) != GB_RESIDENT ||
         span->device != device || (span->chunk_count > 0 && span->chunks[0].exported))
       continue;
     bool kept = false;
