@@ -53,6 +53,7 @@ lines() { grep -c "$1" "$work/log"; }
 both() { # both PREFIX: what is run plain and with ASan
   run "$1whole" sharing whole
   run "$1kernels of both at once, staged" sharing concurrent '[ "$(figure exporter switchCount)" -gt 50 ]'
+  run "$1exports under kernels" sharing moved '[ "$(figure exporter switchCount)" -gt 20 ]'
   run "$1small allocations" sharing small
   GBSIM_DEVICES=2 run "$1a peer on another device" sharing devices
   run "$1damaged handles" trouble damaged '[ "$(lines ipc_damaged)" = 1 ]'

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* sharing.c: memory shared between two processes that both behave. */
+#include <pthread.h>
+
 #include "pair.h"
 
 #define LARGE (6 * MIB)
@@ -25,8 +27,11 @@ static void whole_exporter(int link) {
   expect(pointer, LARGE_WORDS, 2);
   OK(cuMemFree(pointer));
   CHECK(cuIpcGetMemHandle(&handle, pointer) == CUDA_ERROR_INVALID_VALUE, "a handle of nothing");
+  const CUdeviceptr other = alloc(LARGE); /* not in pages that the peer has */
+  fill(other, LARGE_WORDS, 9);
   meet(link);
   meet(link);
+  OK(cuMemFree(other));
 }
 
 static void whole_peer(int link) {
@@ -170,6 +175,77 @@ static void concurrent_peer(int link) {
   free(own);
 }
 
+/* ---- exports while another thread's kernels run: no update may be lost ---- */
+
+#define MOVED 12 /* of the buffers, one after the other */
+#define POKED (HALF + 5)
+#define LINGER_NS 300000ull
+
+static uint64_t sums[BUFFERS];
+static _Atomic bool stop;
+
+/* Kernels that hold a word while they linger, their buffer named in a table only; now and then a
+ * round that staging follows. */
+static void *keep_busy(void *unused) {
+  uint64_t rows[BUFFERS], word = POKED, linger = LINGER_NS;
+  CUstream stream;
+  OK(cuCtxSetCurrent(soak_context));
+  OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  CUdeviceptr table = alloc(sizeof rows);
+  for (int i = 0; i < BUFFERS; i++) rows[i] = buffers[i];
+  OK(cuMemcpyHtoD(table, rows, sizeof rows));
+  for (uint64_t n = 0; !stop; n++) {
+    uint64_t row = n % MOVED, amount = n + 1;
+    void *params[] = {&table, &row, &word, &amount, &linger};
+    OK(soak_launch(soak_poke, stream, params));
+    sums[row] += amount;
+    if (n % 32 != 31) continue;
+    for (int i = 0; i < BUFFERS; i++)
+      OK(soak_launch_mix(buffers[i], buffers[(i + 1) % BUFFERS], 64, n, stream));
+    OK(cuStreamSynchronize(stream));
+  }
+  OK(cuStreamSynchronize(stream));
+  OK(cuStreamDestroy(stream));
+  OK(cuMemFree(table));
+  return unused;
+}
+
+static void moved_exporter(int link) {
+  pthread_t thread;
+  for (int i = 0; i < BUFFERS; i++) {
+    buffers[i] = alloc(WORDS * 8);
+    OK(cuMemsetD8(buffers[i], 0, WORDS * 8));
+  }
+  pthread_create(&thread, NULL, keep_busy, NULL);
+  for (int i = 0; i < MOVED; i++) {
+    soak_sleep_us(20000);
+    say_handle(link, buffers[i]);
+  }
+  stop = true;
+  pthread_join(thread, NULL);
+  for (int i = 0; i < MOVED; i++) {
+    uint64_t got = 0;
+    OK(cuMemcpyDtoH(&got, buffers[i] + POKED * 8, 8));
+    CHECK(got == sums[i], "an update of buffer %d is lost: %llu of %llu", i,
+          (unsigned long long)got, (unsigned long long)sums[i]);
+    say(link, &sums[i], 8);
+  }
+  meet(link);
+  for (int i = 0; i < BUFFERS; i++) OK(cuMemFree(buffers[i]));
+}
+
+static void moved_peer(int link) {
+  CUdeviceptr pointers[MOVED];
+  for (int i = 0; i < MOVED; i++) pointers[i] = open_next(link);
+  for (int i = 0; i < MOVED; i++) {
+    uint64_t wanted = 0, got = 0;
+    hear(link, &wanted, 8);
+    OK(cuMemcpyDtoH(&got, pointers[i] + POKED * 8, 8));
+    CHECK(got == wanted, "buffer %d is another one", i);
+  }
+  meet(link);
+}
+
 /* ---- small allocations ---- */
 
 #define SMALLS 60
@@ -280,6 +356,7 @@ int main(int argc, char **argv) {
   static const struct pair_case cases[] = {
       {"whole", whole_exporter, whole_peer, 0, 0},
       {"concurrent", concurrent_exporter, concurrent_peer, 0, 0},
+      {"moved", moved_exporter, moved_peer, 0, 0},
       {"small", small_exporter, small_peer, 0, 0},
       {"many", many_exporter, many_peer, 0, 0},
       {"devices", devices_exporter, devices_peer, 0, 0},
