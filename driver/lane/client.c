@@ -136,6 +136,7 @@ static void *conn_life(void *argument) {
   struct gb_lane *lane = conn->lane;
   int status = lane_link_run(&conn->link);
   lane_transfers_fail(lane, status);
+  lane_link_last_words(&conn->link);
   for (uint32_t i = 0; i < lane->conn_count; i++) {
     if (status == GB_LANE_CLOSED) lane_link_goodbye(&lane->conns[i].link, status);
     else lane_link_end(&lane->conns[i].link, status);

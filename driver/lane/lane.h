@@ -209,8 +209,9 @@ GB_LANE_API int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *requ
  * can be waited for again; GB_LANE_NOT_FOUND. One waiter per request. */
 GB_LANE_API int gb_lane_wait(gb_lane *lane, uint64_t id, uint32_t timeout_ms);
 
-/* Ends a request early. Its memory is free for other use once it has ended, which is within a few milliseconds, whatever
- * the peer does. A cancelled write may have happened in part. returns: GB_LANE_OK also if it has ended already. */
+/* Ends a request early. Its memory is free for other use once it has ended, which is within a few milliseconds,
+ * whatever the peer does. A cancelled write may have happened in part. returns: GB_LANE_OK also if it has ended
+ * already; GB_LANE_NOT_FOUND. */
 GB_LANE_API int gb_lane_cancel(gb_lane *lane, uint64_t id);
 
 /* One request from start to end. */
@@ -219,7 +220,7 @@ GB_LANE_API int gb_lane_read(gb_lane *lane, uint32_t region, uint64_t offset, vo
 GB_LANE_API int gb_lane_write(gb_lane *lane, uint32_t region, uint64_t offset, const void *memory, uint64_t bytes,
                               uint32_t priority, uint32_t deadline_ms);
 
-/* A descriptor that is readable while there is something to reap, or the lane has ended. owns: the lane; only poll it. */
+/* A descriptor that is readable while there is something to reap, or the lane has ended. owns: the lane; poll only. */
 GB_LANE_API int gb_lane_poll_fd(gb_lane *lane);
 
 /* Takes up to `count` ended requests with `notify`. returns: how many. Never blocks. */
@@ -343,7 +344,7 @@ GB_LANE_API int gb_lane_export(gb_lane_server *server, const uint8_t *ticket_id,
 /* Removes a region. After the return it is not touched; requests under way end with GB_LANE_REVOKED. */
 GB_LANE_API int gb_lane_unexport(gb_lane_server *server, const uint8_t *ticket_id, uint32_t region_id);
 
-/* Changes how many requests each connection of a lane may have outstanding: 1 to slow it down, to the grant's window. */
+/* Changes how many requests each connection of a lane may have outstanding: 1 to slow it down, at most the grant's. */
 GB_LANE_API int gb_lane_grant_window(gb_lane_server *server, const uint8_t *ticket_id, uint32_t window);
 
 /* Counters of one ticket's lane; `state` is GB_LANE_PENDING until it is opened. */

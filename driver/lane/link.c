@@ -244,7 +244,6 @@ int lane_link_run(struct lane_link *link) {
     if (status != GB_LANE_OK) lane_link_end(link, status);
     if (link->end == GB_LANE_OK && !more) rest(link, blocked, until);
   }
-  lane_link_last_words(link);
   return link->end;
 }
 

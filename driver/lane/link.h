@@ -101,7 +101,8 @@ int lane_link_run(struct lane_link *link);
 int lane_link_send(struct lane_link *link, bool *blocked);
 /* What an end of the connection means: `error` is an errno, 0 the end of the stream. */
 int lane_link_broken(struct lane_link *link, int error);
-/* Answers a goodbye, if that is possible without waiting. */
+/* After lane_link_run, and after the end is known to all: answers a goodbye, if that is possible without waiting, and
+ * lets the peer see the end. */
 void lane_link_last_words(struct lane_link *link);
 
 /* From any thread: sends what there is without waiting, or wakes the thread that will. */

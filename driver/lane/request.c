@@ -204,7 +204,6 @@ int gb_lane_cancel(gb_lane *lane, uint64_t id) {
   struct lane_transfer *transfer = find(lane, id);
   if (transfer != NULL) lane_transfer_fail(lane, transfer, GB_LANE_CANCELED);
   pthread_mutex_unlock(&lane->lock);
-  for (uint32_t i = 0; transfer != NULL && i < lane->conn_count; i++) lane_link_push(&lane->conns[i].link);
   return transfer != NULL ? GB_LANE_OK : GB_LANE_NOT_FOUND;
 }
 

@@ -237,7 +237,6 @@ static void leave(struct lane_served *served, int status) {
   grant->past.connections = 0;
   grant->past.key_age_ms = grant->past.heard_ms = 0;
   grant->conns[served->index] = NULL;
-  if (grant->state == GB_LANE_OK) grant->state = status;
   for (uint32_t i = 0; i < LANE_GRANT_CONNS_MAX; i++) {
     struct lane_served *other = grant->conns[i];
     if (other == NULL) continue;
@@ -265,6 +264,10 @@ static void *served_life(void *argument) {
   struct lane_served *served = argument;
   int status = lane_link_run(&served->link);
   let_arriving_go(served, false);
+  pthread_mutex_lock(&served->server->lock);
+  if (served->grant->state == GB_LANE_OK) served->grant->state = status;
+  pthread_mutex_unlock(&served->server->lock);
+  lane_link_last_words(&served->link);
   leave(served, status);
   return NULL;
 }

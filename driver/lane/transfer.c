@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * transfer.c: transfers and their parts on the wire; request.c is what callers see of them. A transfer ends when its last part is answered,
- * or early (cancelled, deadline, error, lane over) as soon as no thread is at its memory: parts on the wire then
- * belong to nobody, their answers are opened into nowhere, and the server is told to cancel them.
+ * transfer.c: transfers and their parts on the wire; request.c is what callers see of them. A transfer ends when its
+ * last part is answered, or early (cancelled, deadline, error, lane over) as soon as no thread is at its memory: parts
+ * on the wire then belong to nobody, their answers are opened into nowhere, and the server is told to cancel them.
  */
 #include <unistd.h>
 
@@ -67,8 +67,8 @@ void lane_transfer_end_if_done(struct gb_lane *lane, struct lane_transfer *trans
 static void detach(struct lane_conn *conn, struct lane_part *part) {
   part->transfer->parts--;
   part->transfer = NULL;
-  if (!part->cancel_due) conn->cancels_due++;
   part->cancel_due = true;
+  if (conn->cancels_due++ == 0) lane_link_wake(&conn->link);
 }
 
 void lane_transfer_fail(struct gb_lane *lane, struct lane_transfer *transfer, int status) {
