@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 
+#include <cpuid.h>
+
 #define LIBRARY "libIPSec_MB.so.1"
 #define VARIANT "vaes_avx512"
 #define ALIGN 64u
@@ -77,12 +79,14 @@ static bool verify(void *opaque, const uint8_t *tag) {
   return lane_equal(computed, tag, LANE_TAG_BYTES);
 }
 
+/* The builtin knows whether the kernel keeps the registers as well, but not every compiler's knows of VAES. */
 static bool cpu_has_it(void) {
+  unsigned int a, b, c = 0, d;
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("vaes") &&
-         __builtin_cpu_supports("vpclmulqdq");
+         __builtin_cpu_supports("bmi2") && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
+         (c & bit_VAES) != 0 && (c & bit_VPCLMULQDQ) != 0;
 }
 
 bool lane_ipsec_load(struct lane_aead *aead) {

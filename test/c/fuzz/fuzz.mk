@@ -8,6 +8,8 @@ FUZZ_NAMES := $(patsubst test/c/fuzz/%_fuzz.c,%,$(wildcard test/c/fuzz/*_fuzz.c)
 FUZZ_SOURCES_executor := driver/executor/frame.c driver/executor/ranges.c
 FUZZ_SOURCES_shim := $(addprefix shim/src/,client.c request.c wire.c arena.c va.c config.c)
 FUZZ_FLAGS_shim := -D_GNU_SOURCE -pthread
+FUZZ_SOURCES_lane := $(addprefix driver/lane/,crypt.c crypt_ipsec.c crypt_ssl.c keys.c link.c link_send.c names.c sock.c wire.c)
+FUZZ_FLAGS_lane := -D_GNU_SOURCE -DLANE_NO_DEEPBIND -Idriver/lane -pthread
 GB_FUZZ_SECONDS ?= 60
 
 .PHONY: test-c-fuzz $(addprefix fuzz-,$(FUZZ_NAMES))
@@ -17,7 +19,7 @@ test-c-fuzz:
 $(addprefix fuzz-,$(FUZZ_NAMES)): fuzz-%: $(FUZZ_OUT)/%_fuzz
 	@mkdir -p $(FUZZ_OUT)/corpus/$* $(FUZZ_OUT)/crashes
 	$< -max_total_time=$(GB_FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 \
-	  -artifact_prefix=$(FUZZ_OUT)/crashes/$*- $(FUZZ_OUT)/corpus/$*
+	  -artifact_prefix=$(FUZZ_OUT)/crashes/$*- $(FUZZ_OUT)/corpus/$* $(wildcard test/c/fuzz/corpus/$*)
 
 .SECONDEXPANSION:
 $(FUZZ_OUT)/%_fuzz: test/c/fuzz/%_fuzz.c $$(FUZZ_SOURCES_$$*)

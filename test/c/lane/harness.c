@@ -70,7 +70,11 @@ int open_descriptors(void) {
 }
 
 int threads(void) {
+#if defined(__SANITIZE_THREAD__)
+  return entries("/proc/self/task") - 3; /* TSan has one of its own */
+#else
   return entries("/proc/self/task") - 2;
+#endif
 }
 
 static void fatal(const char *what) {
@@ -138,8 +142,8 @@ struct reply {
 };
 
 static struct {
-  uint8_t *memory;
-  uint32_t delay_us, fail_from;
+  uint8_t *_Atomic memory;
+  _Atomic uint32_t delay_us, fail_from;
   _Atomic uint32_t prepared, acquired, released, committed, held;
 } backing;
 
