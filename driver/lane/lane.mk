@@ -25,3 +25,8 @@ $(LANE_OBJECT): $(LANE_OBJECTS)
 	$(OBJCOPY) --localize-hidden $@
 
 -include $(LANE_OBJECTS:.o=.d)
+
+# Lanes beside plain TCP; see docs/testing.md.
+$(BUILD)/bench/fabric: bench/fabric/fabric.c driver/lane/lane.h $(LANE_LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(LANE_CFLAGS) $< -o $@ -L$(BUILD)/lib -lgreenboost_lane -Wl,-rpath,'$$ORIGIN/../lib' -pthread
