@@ -57,6 +57,7 @@ bool is_pattern(const uint8_t *memory, uint64_t seed, uint64_t offset, size_t by
   return true;
 }
 
+/* With "." and "..". */
 static int entries(const char *path) {
   DIR *folder = opendir(path);
   int count = 0;
@@ -71,10 +72,15 @@ int open_descriptors(void) {
 
 int threads(void) {
 #if defined(__SANITIZE_THREAD__)
-  return entries("/proc/self/task") - 3; /* TSan has one of its own */
-#else
-  return entries("/proc/self/task") - 2;
+  return 1; /* it has threads of its own, and reports those that leak */
 #endif
+  int count = 0;
+  for (int i = 0; i < 100; i++) { /* a thread that was joined is listed for a moment more */
+    count = entries("/proc/self/task") - 2;
+    if (count == 1) break;
+    sleep_ms(10);
+  }
+  return count;
 }
 
 static void fatal(const char *what) {
@@ -256,11 +262,12 @@ struct host host_start(const char *address, size_t bytes, const struct gb_lane_t
   return host;
 }
 
-void host_stop(struct host *host) {
+int host_end(struct host *host) {
   int status = 0;
   close(host->control);
-  if (host->pid > 0 && waitpid(host->pid, &status, 0) == host->pid) CHECK_EQUAL(status, 0);
+  if (host->pid > 0 && waitpid(host->pid, &status, 0) != host->pid) status = -1;
   munmap(host->memory, host->bytes);
+  return status;
 }
 
 void host_signal(struct host *host, int signal) {
@@ -348,7 +355,7 @@ int host_ended(struct host *host, const struct gb_lane_ticket *ticket) {
     if (reply.status == 0) sleep_ms(5);
     if (reply.status == 1 && reply.is.event.kind == GB_LANE_EVENT_CLOSED &&
         memcmp(reply.is.event.ticket, ticket->id, sizeof ticket->id) == 0) {
-      CHECK_EQUAL(reply.is.event.tag, 42);
+      if (reply.is.event.tag != 42) fatal("an event without its tag");
       return (int)reply.is.event.status;
     }
   }

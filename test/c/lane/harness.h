@@ -28,8 +28,9 @@ struct host {
 
 /* A server on `address` that exports `bytes` of memory; `tuning` may be NULL. Ends the program if that fails. */
 struct host host_start(const char *address, size_t bytes, const struct gb_lane_tuning *tuning);
-/* Closes it in order and checks that it ended well, with no memory or descriptor left. */
-void host_stop(struct host *host);
+/* Closes it in order. returns: its exit status, 0: no memory, thread or descriptor was left. */
+int host_end(struct host *host);
+#define host_stop(host) CHECK_EQUAL(host_end(host), 0)
 /* kill -9 or another signal; reaps it when it is deadly. */
 void host_signal(struct host *host, int signal);
 
@@ -100,7 +101,7 @@ uint8_t pattern(uint64_t seed, uint64_t offset);
 void fill_pattern(uint8_t *memory, uint64_t seed, uint64_t offset, size_t bytes);
 bool is_pattern(const uint8_t *memory, uint64_t seed, uint64_t offset, size_t bytes);
 int open_descriptors(void);
-/* Threads of this process. */
+/* Threads of this process, once those that were joined are gone. */
 int threads(void);
 
 #endif

@@ -476,10 +476,17 @@ static void more_transfers_than_the_limit_are_busy(void) {
   host_stop(&host);
 }
 
+static int descriptors;
+
+static void nothing_is_left_open(void) {
+  CHECK_EQUAL(open_descriptors(), descriptors);
+  CHECK_EQUAL(threads(), 1);
+}
+
 int main(int count, char **arguments) {
   if (count > 1) seed = strtoull(arguments[1], NULL, 10);
   lane_crypt_ready();
-  int descriptors = open_descriptors();
+  descriptors = open_descriptors();
   RUN(random_requests_against_a_model);
   RUN(many_threads_share_a_lane);
   RUN(a_demand_fetch_passes_a_bulk_transfer);
@@ -492,6 +499,6 @@ int main(int count, char **arguments) {
   RUN(keys_change_by_time);
   RUN(arguments_that_make_no_sense_are_refused);
   RUN(more_transfers_than_the_limit_are_busy);
-  CHECK_EQUAL(open_descriptors(), descriptors);
+  RUN(nothing_is_left_open);
   return check_done();
 }
