@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fabric.c: lanes beside plain C over TCP, in interleaved rounds of one run on loopback. Both ends of both are processes
- * of their own, both read a source of their own size and land in a destination of it, both use the same congestion
- * control. Prints one JSON object with medians, and the ratios of each round.
+ * fabric.c: lanes beside plain C over TCP, in interleaved rounds of one run on loopback. Both ends of both are
+ * processes of their own, read a source of the full size, land in a destination of the full size, and use the same
+ * congestion control. Prints one JSON object with medians, and the ratios of each round.
  *
  * usage: fabric [MiB [rounds]]
  */
