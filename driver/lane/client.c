@@ -134,6 +134,7 @@ static int open_conn(struct gb_lane *lane, const struct opener *opener, bool exp
 static void *conn_life(void *argument) {
   struct lane_conn *conn = argument;
   struct gb_lane *lane = conn->lane;
+  if (conn->express) lane_thread_hurry();
   int status = lane_link_run(&conn->link);
   lane_transfers_fail(lane, status);
   lane_link_last_words(&conn->link);

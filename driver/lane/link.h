@@ -134,5 +134,7 @@ void lane_describe(const struct lane_aead *aead, int fd, struct gb_lane_counters
 struct gb_lane_tuning lane_tuning_of(const struct gb_lane_tuning *wanted);
 /* A thread with all signals blocked and a small stack. */
 bool lane_thread_start(pthread_t *thread, void *(*life)(void *), void *argument);
+/* For the calling thread: short slices, soon (an express connection's). */
+void lane_thread_hurry(void);
 
 #endif

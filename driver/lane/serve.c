@@ -262,6 +262,7 @@ static void leave(struct lane_served *served, int status) {
 
 static void *served_life(void *argument) {
   struct lane_served *served = argument;
+  if (served->express) lane_thread_hurry();
   int status = lane_link_run(&served->link);
   let_arriving_go(served, false);
   pthread_mutex_lock(&served->server->lock);
@@ -338,6 +339,7 @@ int lane_serve(struct gb_lane_server *server, struct lane_grant *grant, const st
   served->server = server;
   served->grant = grant;
   served->index = opening->index;
+  served->express = (opening->flags & LANE_FLAG_EXPRESS) != 0;
   memcpy(served->address, stranger->address, sizeof served->address);
   int refusal = introduce(served, stranger, opening);
   if (refusal == 0 && !lane_thread_start(&served->thread, served_life, served)) {

@@ -58,6 +58,7 @@ struct lane_served {
   struct gb_lane_server *server;
   struct lane_grant *grant;
   uint32_t index;
+  bool express;
   pthread_t thread;
   struct lane_served *next_ended;
   char address[64];
