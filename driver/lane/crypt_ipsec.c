@@ -22,6 +22,8 @@
 /* gcm_key_data is 1008 bytes and gcm_context_data 88 in version 1.3; room for what later ones may add. */
 #define KEY_ROOM 4096u
 #define STATE_ROOM 512u
+#define RUN_BYTES 2048u
+#define AHEAD_BYTES 4096u
 
 static struct {
   void (*precompute)(const void *key, void *expanded);
@@ -60,9 +62,20 @@ static bool begin(void *opaque, const uint8_t *nonce) {
   return true;
 }
 
+/* Sealing reads memory that is in no cache, in runs whose successors are already being fetched: measured, 0.069 s/GB
+ * instead of 0.085 (0.058 from the cache). Opening reads what was just received, and gains nothing. */
 static bool update(void *opaque, const void *in, void *out, size_t bytes) {
   struct context *context = opaque;
-  (context->sealing ? mb.seal : mb.open)(context->key, context->state, out, in, bytes);
+  const uint8_t *from = in;
+  uint8_t *to = out;
+  while (context->sealing && bytes > AHEAD_BYTES + RUN_BYTES) {
+    for (size_t i = 0; i < RUN_BYTES; i += 64) __builtin_prefetch(from + AHEAD_BYTES + i, 0, 2);
+    mb.seal(context->key, context->state, to, from, RUN_BYTES);
+    from += RUN_BYTES;
+    to += RUN_BYTES;
+    bytes -= RUN_BYTES;
+  }
+  (context->sealing ? mb.seal : mb.open)(context->key, context->state, to, from, bytes);
   return true;
 }
 
