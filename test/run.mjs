@@ -31,6 +31,7 @@ const SUITES = [
   c('c-store-asan', 'test-c-store-asan', 600),
   c('c-graphs', 'test-c-graphs', 600),
   c('c-ipc', 'test-c-ipc', 600),
+  c('c-appvmm', 'test-c-appvmm', 600),
   c('c-executor', 'test-c-executor', 300),
   c('c-lane', 'test-c-lane', 300),
   c('c-lane-asan', 'test-c-lane-asan', 600),
