@@ -384,6 +384,9 @@ bool gb_appvmm_attribute(void *data, CUpointer_attribute attribute, CUdeviceptr 
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       if (said.device >= 0) *(unsigned *)data = CU_MEMORYTYPE_DEVICE;
       return said.device >= 0;
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER: /* device memory has none */
+      if (said.device >= 0) *(void **)data = NULL;
+      return said.device >= 0;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       if (said.device >= 0) *(int *)data = said.device;
       return said.device >= 0;

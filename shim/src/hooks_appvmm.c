@@ -84,9 +84,18 @@ static CUresult create_virtual(CUmemGenericAllocationHandle *handle, size_t byte
   return CUDA_SUCCESS;
 }
 
+/* The driver makes memory of this size: for any other the error is its own. */
+static bool is_whole_size(size_t bytes, const CUmemAllocationProp *properties) {
+  size_t granularity = 0;
+  if (bytes % GB_GRANULE == 0 || gb_real.cuMemGetAllocationGranularity == NULL) return bytes != 0;
+  return gb_real.cuMemGetAllocationGranularity(&granularity, properties,
+                                               CU_MEM_ALLOC_GRANULARITY_MINIMUM) == CUDA_SUCCESS &&
+         bytes % granularity == 0;
+}
+
 GB_WRAP(cuMemCreate, CUmemGenericAllocationHandle *handle, size_t bytes,
         const CUmemAllocationProp *properties, unsigned long long flags) {
-  if (handle == NULL || properties == NULL || bytes == 0)
+  if (handle == NULL || properties == NULL || !is_whole_size(bytes, properties))
     return real(handle, bytes, properties, flags);
   if (gb_app_ordinary(properties, bytes, flags)) {
     CUresult made = create_virtual(handle, bytes, properties);

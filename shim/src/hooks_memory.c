@@ -95,7 +95,8 @@ static bool peer_attribute(void *data, CUpointer_attribute attribute, CUdevicept
 /* Triton asks for DEVICE_POINTER once per argument and launch: the arena test comes first. */
 GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
   if (gb_answers(pointer)) return gb_pointer_attribute(data, attribute, pointer);
-  if (data != NULL && gb_appvmm_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
+  if (data != NULL && gb_appvmm_attribute(data, attribute, pointer))
+    return attribute == CU_POINTER_ATTRIBUTE_HOST_POINTER ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   if (data != NULL && peer_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
   return real(data, attribute, pointer);
 }

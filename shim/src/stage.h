@@ -26,8 +26,9 @@
 /* VRAM for frames when GREENBOOST_FRAMES does not say: an eighth of T1 within these. */
 #define GB_STAGE_FRAMES_MIN (64ull << 20)
 #define GB_STAGE_FRAMES_MAX (512ull << 20)
-/* A call that names an address of a larger span or area touches it up to the next address that calls
- * have named; of smaller ones, to the end. */
+/* A call that names an address of a larger span touches it up to the next address that calls have
+ * named; of smaller spans, to the end. An area holds many allocations: there it is so from a chunk's
+ * size on. */
 #define GB_COVER_BYTES_MAX (512ull << 20)
 #define GB_COVER_MARKS_MAX 16384u
 /* What does not come round regularly (activations, growing caches) is no part of the order: a chunk

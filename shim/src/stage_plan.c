@@ -187,11 +187,11 @@ static uint64_t next_mark(struct gb_marks *marks, uint64_t offset, uint64_t end,
   return next < marks->count ? marks->offsets[next] : end;
 }
 
-/* Where a named place ends that begins at an offset of so many bytes. */
+/* Where a named place ends that begins at an offset of so many bytes. marks: NULL: at the end. */
 static uint64_t end_of(struct gb_marks *marks, uint64_t offset, uint64_t size, uint64_t bytes,
                        bool learn) {
   if (bytes != 0) return bytes < size - offset ? offset + bytes : size;
-  uint64_t end = size > GB_COVER_BYTES_MAX ? next_mark(marks, offset, size, learn) : size;
+  uint64_t end = marks != NULL ? next_mark(marks, offset, size, learn) : size;
   return end - offset > GB_COVER_BYTES_MAX ? offset + GB_COVER_BYTES_MAX : end;
 }
 
@@ -209,13 +209,14 @@ void gb_stage_cover(struct gb_span *span, uint64_t address, uint64_t bytes, bool
   struct gb_area *area = span->area;
   if (span->chunk_count == 0 || span->slab != NULL || offset >= span->bytes) return;
   if (area == NULL) {
-    uint64_t end = end_of(&span->marks, offset, span->bytes, bytes, learn);
+    struct gb_marks *marks = span->bytes > GB_COVER_BYTES_MAX ? &span->marks : NULL;
+    uint64_t end = end_of(marks, offset, span->bytes, bytes, learn);
     cover_chunks(span, address, span->base + end, each, context);
     return;
   }
   CUdevice device = span->device;
-  uint64_t end =
-      area->base + end_of(&area->marks, address - area->base, area->bytes, bytes, learn);
+  struct gb_marks *marks = area->bytes > GB_CHUNK_BYTES_MAX ? &area->marks : NULL;
+  uint64_t end = area->base + end_of(marks, address - area->base, area->bytes, bytes, learn);
   while (address < end && span != NULL && span->area == area && span->device == device) {
     cover_chunks(span, address, end, each, context);
     address = span->base + span->bytes;

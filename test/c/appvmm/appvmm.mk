@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-# Memory that programs map themselves, on the simulated driver in strict mode: plain and with ASan.
-APPVMM_OUT := $(BUILD)/test/appvmm
+# Memory that programs map themselves, under the shim, on the simulated driver in strict mode: plain and
+# with ASan and UBSan.
+APPVMM_TEST := $(BUILD)/test/appvmm
+APPVMM_PROGRAMS := $(APPVMM_TEST)/model $(APPVMM_TEST)/answers $(APPVMM_TEST)/program \
+  $(APPVMM_TEST)/fixed
+APPVMM_NEEDS = $(APPVMM_PROGRAMS) $(BUILD)/test/soak/kernels.so $(BUILD)/test/soak/usage $(SIM_LIBS)
 
-.PHONY: test-c-appvmm
-APPVMM_NEEDS = $(APPVMM_OUT)/model $(BUILD)/test/soak/kernels.so $(BUILD)/test/soak/usage
-APPVMM_NEEDS += $(SHIM_LIB) $(BUILD)/test/core/asan/libgreenboost_cuda.so $(SIM_LIBS)
-test-c-appvmm: $(APPVMM_NEEDS)
-	@bash test/c/appvmm/run.sh $(BUILD)
+.PHONY: test-c-appvmm test-c-appvmm-asan
+test-c-appvmm: $(APPVMM_NEEDS) $(SHIM_LIB)
+	@bash test/c/appvmm/run.sh $(BUILD) plain
+test-c-appvmm-asan: $(APPVMM_NEEDS) $(BUILD)/test/core/asan/libgreenboost_cuda.so
+	@bash test/c/appvmm/run.sh $(BUILD) asan
 
-$(APPVMM_OUT)/model: test/c/appvmm/model.c test/c/soak/soak.h test/c/core/check.h $(SIM_LIBS)
+APPVMM_HEADERS := test/c/appvmm/program.h test/c/soak/soak.h test/c/core/check.h
+$(APPVMM_PROGRAMS): $(APPVMM_TEST)/%: test/c/appvmm/%.c $(APPVMM_HEADERS) $(SIM_LIBS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE $< -o $@ $(LDFLAGS) $(BUILD)/lib/sim/libcuda.so.1 -pthread

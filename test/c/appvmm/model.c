@@ -203,7 +203,12 @@ static void grant(struct map *map) {
   OK(cuMemGetAccess(&flags, &access.location, map->at));
   CHECK(flags == (map->granted ? 3 : 0), "access before: %llu", flags);
   if (map->granted && below(2) == 0) access.flags = CU_MEM_ACCESS_FLAGS_PROT_NONE;
-  OK(cuMemSetAccess(map->at, map->memory->bytes, &access, 1));
+  const CUresult result = cuMemSetAccess(map->at, map->memory->bytes, &access, 1);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) { /* only where the driver fails on purpose */
+    refused++;
+    return;
+  }
+  OK(result);
   map->granted = access.flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
 }
 
@@ -223,7 +228,7 @@ static void map_one(void) {
   const CUdeviceptr at = some_hole(handle->memory->bytes);
   if (at == 0) return;
   const CUresult result = cuMemMap(at, handle->memory->bytes, 0, handle->value, 0);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && !fresh) { /* no room for a second copy */
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) { /* no room for a second copy */
     refused++;
     return;
   }
@@ -232,6 +237,7 @@ static void map_one(void) {
   handle->memory->maps++;
   mapped++;
   grant(map);
+  if (!map->granted) return;
   if (!map->memory->filled || (fresh && below(4) == 0)) fill(map); /* else: what it held before */
   map->memory->filled = true;
 }
@@ -374,7 +380,7 @@ static void step(void) {
     case 9: wrong_call(); break;
     case 10: {
       struct map *map = some_map(false);
-      if (map != NULL && below(3) == 0) grant(map);
+      if (map != NULL && map->memory->filled && below(3) == 0) grant(map);
       break;
     }
     default: work(); break;
