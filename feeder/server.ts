@@ -82,7 +82,20 @@ export function statsNow(options: Pick<ServerOptions, 'feeder' | 'sessions' | 'a
 
 /** The handlers of FeederService. */
 export function feederHandlers(options: ServerOptions): Handlers {
-  return { ...sessionHandlers(options), ...leaseHandlers(options), ...memoryHandlers(options) };
+  return {
+    ...sessionHandlers(options),
+    ...leaseHandlers(options),
+    ...memoryHandlers(options),
+    ...laneHandlers(),
+  };
+}
+
+/** This build opens no lanes yet; hosts see it in lane_port. */
+function laneHandlers(): Pick<Handlers, 'openLane' | 'closeLane' | 'pull'> {
+  const refuse = async (): Promise<never> => {
+    throw new GbError('UNSUPPORTED', 'this feeder opens no lanes');
+  };
+  return { openLane: refuse, closeLane: refuse, pull: refuse };
 }
 
 type SessionCalls = 'hello' | 'ping' | 'probeUpload' | 'probeDownload' | 'watchStats';

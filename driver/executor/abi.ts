@@ -9,7 +9,22 @@ export const GBX_PAYLOAD_BYTES_MAX = 4096;
 export const GBX_FRAME_REPLY = 1;
 export const GBX_GPUS_MAX = 8;
 
-export const GbxMsg = { INIT: 1, ALLOCATE: 2, FREE: 3, WRITE: 4, READ: 5, STAT: 6 } as const;
+export const GbxMsg = {
+  INIT: 1,
+  ALLOCATE: 2,
+  FREE: 3,
+  WRITE: 4,
+  READ: 5,
+  STAT: 6,
+  GRANT: 7,
+  REVOKE: 8,
+  LANE: 9,
+  PULL: 10,
+  PULL_STAT: 11,
+  PULL_CANCEL: 12,
+  CACHE: 13,
+  LANE_EVENT: 14,
+} as const;
 export type GbxMsgType = (typeof GbxMsg)[keyof typeof GbxMsg];
 
 export const GbxDevice = { RAM: 0, GPU: 1 } as const;
@@ -23,6 +38,8 @@ export const GbxStatus = {
   ARENA_UNAVAILABLE: 5,
   DRIVER: 6,
   SYSTEM: 7,
+  LANE: 8,
+  CANCELED: 9,
 } as const;
 
 export const gbxFrame = struct(
@@ -97,6 +114,76 @@ export const gbxStat = struct(
   { exact: true },
 );
 
+export const gbxGrant = struct(
+  'gbx_grant',
+  {
+    ticket_id: { bytes: 16 },
+    secret: { bytes: 32 },
+    offset: 'u64',
+    length: 'u64',
+    bytes_per_second: 'u64',
+    tag: 'u64',
+    rights: 'u32',
+    connections: 'u32',
+    ttl_ms: 'u32',
+    window: 'u32',
+  },
+  { exact: true },
+);
+export const gbxTicket = struct('gbx_ticket', { ticket_id: { bytes: 16 } }, { exact: true });
+export const gbxLaneStat = struct(
+  'gbx_lane_stat',
+  {
+    status: 'u32',
+    detail: 'i32',
+    state: 'u32',
+    connections: 'u32',
+    bytes_read: 'u64',
+    bytes_written: 'u64',
+    wire_bytes_in: 'u64',
+    wire_bytes_out: 'u64',
+    cached_bytes: 'u64',
+    round_trip_ns: 'u64',
+    key_age_ms: 'u64',
+    cipher: { text: 24 },
+    provider: { text: 24 },
+  },
+  { exact: true },
+);
+export const gbxPull = struct(
+  'gbx_pull',
+  {
+    ticket_id: { bytes: 16 },
+    secret: { bytes: 32 },
+    source_offset: 'u64',
+    offset: 'u64',
+    length: 'u64',
+    port: 'u32',
+    connections: 'u32',
+    address: { text: 64 },
+  },
+  { exact: true },
+);
+export const gbxPullRef = struct('gbx_pull_ref', { request_id: 'u64' }, { exact: true });
+export const gbxCache = struct(
+  'gbx_cache',
+  { key: { bytes: 32 }, budget_bytes: 'u64', path: { text: 256 } },
+  { exact: true },
+);
+export const gbxLaneEvent = struct(
+  'gbx_lane_event',
+  {
+    kind: 'u32',
+    reason: 'u32',
+    status: 'u32',
+    reserved: 'u32',
+    tag: 'u64',
+    ticket_id: { bytes: 16 },
+    address: { text: 64 },
+  },
+  { exact: true },
+);
+
 /** Every struct by its C name; what a test compares with the compiler's answers. */
 export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_frame: gbxFrame,
@@ -106,6 +193,13 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_transfer: gbxTransfer,
   gbx_status: gbxStatus,
   gbx_stat: gbxStat,
+  gbx_grant: gbxGrant,
+  gbx_ticket: gbxTicket,
+  gbx_lane_stat: gbxLaneStat,
+  gbx_pull: gbxPull,
+  gbx_pull_ref: gbxPullRef,
+  gbx_cache: gbxCache,
+  gbx_lane_event: gbxLaneEvent,
 };
 
 /** One whole request. */

@@ -11,6 +11,8 @@
  * GBX_FRAME_REPLY and the same id; replies may come in any order. Bulk bytes lie in a memfd the executor creates at
  * INIT, which the daemon opens through /proc/PID/fd/N and uses with pread and pwrite.
  * EOF on descriptor 3 ends the executor.
+ * Descriptor 4 is one end of an AF_UNIX SOCK_SEQPACKET pair; over it the daemon's door passes the TCP connections of
+ * lanes (docs/adr/0012), which end in this process.
  *
  * driver/executor/abi.ts mirrors this file; test/arch compares every offset and size of the two.
  */
@@ -32,6 +34,14 @@ enum gbx_msg_type {
   GBX_MSG_WRITE = 4,    /* gbx_transfer -> gbx_status: staging -> range; may be inside or across ranges of one device */
   GBX_MSG_READ = 5,     /* gbx_transfer -> gbx_status: range -> staging */
   GBX_MSG_STAT = 6,     /* no payload -> gbx_stat */
+  GBX_MSG_GRANT = 7,    /* gbx_grant -> gbx_status: a ticket for one lane to a part of the arena */
+  GBX_MSG_REVOKE = 8,   /* gbx_ticket -> gbx_status: after the answer that lane touches nothing */
+  GBX_MSG_LANE = 9,     /* gbx_ticket -> gbx_lane_stat */
+  GBX_MSG_PULL = 10,    /* gbx_pull -> gbx_status, when it has ended: bytes from another feeder's lane */
+  GBX_MSG_PULL_STAT = 11,   /* gbx_pull_ref -> gbx_status: bytes so far; GBX_NOT_FOUND when it has ended */
+  GBX_MSG_PULL_CANCEL = 12, /* gbx_pull_ref -> gbx_status: PULL is then answered with GBX_CANCELED, soon */
+  GBX_MSG_CACHE = 13,       /* gbx_cache -> gbx_status: where blocks are kept; at most once, before the first GRANT */
+  GBX_MSG_LANE_EVENT = 14,  /* executor: gbx_lane_event; notice (GBX_FRAME_REPLY with request_id 0) */
 };
 
 enum gbx_device_kind { GBX_DEVICE_RAM = 0, GBX_DEVICE_GPU = 1 };
@@ -46,6 +56,8 @@ enum gbx_status_code {
   GBX_ARENA_UNAVAILABLE = 5, /* the arena could not be reserved at its base */
   GBX_DRIVER = 6,            /* detail: CUresult */
   GBX_SYSTEM = 7,            /* detail: errno */
+  GBX_LANE = 8,              /* detail: enum gb_lane_status of driver/lane/lane.h */
+  GBX_CANCELED = 9,
 };
 
 struct gbx_frame {
@@ -102,6 +114,78 @@ struct gbx_stat {
   uint64_t range_count;
 };
 
+/* Rights are enum gb_lane_rights of driver/lane/lane.h. */
+struct gbx_grant {
+  uint8_t ticket_id[16];
+  uint8_t secret[32];
+  uint64_t offset; /* from the arena base; becomes offset 0 of region 0 */
+  uint64_t length;
+  uint64_t bytes_per_second; /* each way; 0: no limit */
+  uint64_t tag;              /* the daemon's, comes back in events */
+  uint32_t rights;
+  uint32_t connections;
+  uint32_t ttl_ms;
+  uint32_t window; /* requests each connection may have outstanding; 0: the library's */
+};
+
+struct gbx_ticket {
+  uint8_t ticket_id[16];
+};
+
+struct gbx_lane_stat {
+  uint32_t status;
+  int32_t detail;
+  uint32_t state; /* enum gb_lane_status: 0 open, GB_LANE_PENDING not opened yet, else how it ended */
+  uint32_t connections;
+  uint64_t bytes_read;    /* arrived from the peer */
+  uint64_t bytes_written; /* sent to the peer */
+  uint64_t wire_bytes_in;
+  uint64_t wire_bytes_out;
+  uint64_t cached_bytes; /* filled from the block cache */
+  uint64_t round_trip_ns;
+  uint64_t key_age_ms;
+  char cipher[24];
+  char provider[24];
+};
+
+struct gbx_pull {
+  uint8_t ticket_id[16];
+  uint8_t secret[32];
+  uint64_t source_offset; /* in region 0 of the lane */
+  uint64_t offset;        /* from the arena base; allocated */
+  uint64_t length;
+  uint32_t port;
+  uint32_t connections;
+  char address[64]; /* numeric, NUL-terminated */
+};
+
+struct gbx_pull_ref {
+  uint64_t request_id; /* of the PULL */
+};
+
+struct gbx_cache {
+  uint8_t key[32];
+  uint64_t budget_bytes;
+  char path[256]; /* an existing folder of the daemon's user, NUL-terminated */
+};
+
+struct gbx_lane_event {
+  uint32_t kind;   /* enum gb_lane_event_kind */
+  uint32_t reason; /* enum gb_lane_refusal */
+  uint32_t status; /* enum gb_lane_status */
+  uint32_t reserved;
+  uint64_t tag;
+  uint8_t ticket_id[16];
+  char address[64];
+};
+
+_Static_assert(sizeof(struct gbx_grant) == 96, "gbx_grant");
+_Static_assert(sizeof(struct gbx_ticket) == 16, "gbx_ticket");
+_Static_assert(sizeof(struct gbx_lane_stat) == 120, "gbx_lane_stat");
+_Static_assert(sizeof(struct gbx_pull) == 144, "gbx_pull");
+_Static_assert(sizeof(struct gbx_pull_ref) == 8, "gbx_pull_ref");
+_Static_assert(sizeof(struct gbx_cache) == 296, "gbx_cache");
+_Static_assert(sizeof(struct gbx_lane_event) == 104, "gbx_lane_event");
 _Static_assert(sizeof(struct gbx_frame) == 16, "gbx_frame");
 _Static_assert(sizeof(struct gbx_init) == 64, "gbx_init");
 _Static_assert(sizeof(struct gbx_init_reply) == 24, "gbx_init_reply");

@@ -245,6 +245,10 @@ struct gb_lane_server_options {
   uint32_t connections_max;
   uint32_t strangers_max;
   uint32_t stranger_ms;
+  /* A connected AF_UNIX SOCK_SEQPACKET descriptor from which a door's connections arrive (SCM_RIGHTS, one with each
+   * message of one byte); the server owns it and then listens on nothing. 0: none. */
+  int32_t adopt_fd;
+  uint32_t reserved;
   struct gb_lane_tuning tuning;
 };
 
@@ -386,7 +390,7 @@ GB_LANE_ASSERT(struct gb_lane_segment, 24);
 GB_LANE_ASSERT(struct gb_lane_request, 48);
 GB_LANE_ASSERT(struct gb_lane_completion, 32);
 GB_LANE_ASSERT(struct gb_lane_counters, 208);
-GB_LANE_ASSERT(struct gb_lane_server_options, 72);
+GB_LANE_ASSERT(struct gb_lane_server_options, 80);
 GB_LANE_ASSERT(struct gb_lane_backing, 24);
 GB_LANE_ASSERT(struct gb_lane_region, 48);
 GB_LANE_ASSERT(struct gb_lane_grant, 72);

@@ -5,7 +5,7 @@ import { GbError } from '../../proto/base/errors.js';
 import { struct, type StructLayout } from '../../proto/base/struct.js';
 
 export const ABI_MAJOR = 1;
-export const ABI_MINOR = 0;
+export const ABI_MINOR = 1;
 export const ABI_MAGIC = 0x48534247;
 export const PAYLOAD_BYTES_MAX = 4096;
 export const REQUESTS_MAX = 16;
@@ -31,6 +31,10 @@ export const Msg = {
   EVENT: 9,
   LOST: 10,
   LIMITS: 11,
+  LANE: 12,
+  LANES: 13,
+  MOVE: 14,
+  MOVED: 15,
 } as const;
 
 export const Status = {
@@ -116,6 +120,71 @@ export const gbStatusReply = struct('gb_status_reply', {
   feeder: { text: 64 },
 });
 
+export const EXTENTS_MAX = 64;
+export const LANES_MAX = 64;
+export const LANE_FEATURE_OFFER = 1n;
+export const MovePhase = { BEGIN: 1, COMMIT: 2, CANCEL: 3 } as const;
+export const MoveOutcome = { OK: 1, DIRTY: 2, UNKNOWN: 3 } as const;
+
+export const gbExtent = struct('gb_extent', {
+  offset: 'u64',
+  length: 'u64',
+  lane: 'u32',
+  mirror: 'u32',
+});
+
+/** `extents`: EXTENTS_MAX times gbExtent. */
+export const gbPlaceReply = struct('gb_place_reply', {
+  status: 'u32',
+  tier: 'u32',
+  feeder: { text: 64 },
+  extent_count: 'u32',
+  reserved: 'u32',
+  extents: { bytes: EXTENTS_MAX * 24 },
+});
+
+export const gbLaneRequest = struct('gb_lane_request', { lane: 'u32', attempt: 'u32' });
+
+export const gbLaneReply = struct('gb_lane_reply', {
+  status: 'u32',
+  lane: 'u32',
+  port: 'u32',
+  connections: 'u32',
+  features: 'u64',
+  ticket_id: { bytes: 16 },
+  secret: { bytes: 32 },
+  address: { text: 64 },
+  feeder: { text: 64 },
+});
+
+export const gbLaneReport = struct('gb_lane_report', {
+  lane: 'u32',
+  state: 'u32',
+  bytes_read: 'u64',
+  bytes_written: 'u64',
+  wire_bytes_in: 'u64',
+  wire_bytes_out: 'u64',
+  cached_bytes: 'u64',
+  round_trip_ns: 'u64',
+  key_age_ms: 'u64',
+  connections: 'u32',
+  opened_count: 'u32',
+  cipher: { text: 24 },
+  provider: { text: 24 },
+});
+
+export const gbMove = struct('gb_move', {
+  sequence: 'u64',
+  offset: 'u64',
+  length: 'u64',
+  phase: 'u32',
+  from_lane: 'u32',
+  to_lane: 'u32',
+  reserved: 'u32',
+});
+
+export const gbMoveReply = struct('gb_move_reply', { sequence: 'u64', phase: 'u32', outcome: 'u32' });
+
 export const gbReport = struct('gb_report', {
   used_bytes: ['u64', TIER_COUNT],
   peak_bytes: ['u64', TIER_COUNT],
@@ -171,6 +240,13 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_event: gbEvent,
   gb_lost: gbLost,
   gb_limits: gbLimits,
+  gb_extent: gbExtent,
+  gb_place_reply: gbPlaceReply,
+  gb_lane_request: gbLaneRequest,
+  gb_lane_reply: gbLaneReply,
+  gb_lane_report: gbLaneReport,
+  gb_move: gbMove,
+  gb_move_reply: gbMoveReply,
 };
 
 export type Hello = ReturnType<typeof gbHello.decode>;

@@ -28,7 +28,7 @@
 #include <stdint.h>
 
 #define GB_ABI_MAJOR 1u
-#define GB_ABI_MINOR 0u
+#define GB_ABI_MINOR 1u
 #define GB_ABI_MAGIC 0x48534247u /* "GBSH" */
 
 /* Largest payload either side accepts; checked before anything is allocated. */
@@ -40,6 +40,11 @@
 #define GB_ABI_STAGING_BYTES_MAX (1ull << 30)
 /* Addresses and lengths of ranges that are placed on feeders are multiples of this. */
 #define GB_ABI_RANGE_ALIGN (2ull << 20)
+
+/* Extents of one placed range. */
+#define GB_ABI_EXTENTS_MAX 64u
+/* Lanes of one attachment: leases on feeders, those that have ended not counted. */
+#define GB_ABI_LANES_MAX 64u
 
 /* The window in which every arena lies; see docs/architecture.md. */
 #define GB_ARENA_WINDOW_BASE 0x500000000000ull
@@ -55,7 +60,7 @@ enum gb_msg_type {
   GB_MSG_HELLO = 1,    /* shim: gb_hello; reply gb_hello_ack */
   GB_MSG_GRANT = 2,    /* shim: gb_budget; reply gb_budget_reply. Ask before memory of that tier is created. */
   GB_MSG_RETURN = 3,   /* shim: gb_budget; reply gb_budget_reply. Memory of that tier was destroyed. */
-  GB_MSG_PLACE = 4,    /* shim: gb_range; reply gb_status_reply. Reserve room for the range on feeders (Allocate). */
+  GB_MSG_PLACE = 4,    /* shim: gb_range; reply gb_place_reply. Reserve room for the range on feeders (Allocate). */
   GB_MSG_STORE = 5,    /* shim: gb_transfer; reply gb_status_reply. staging -> feeder. Range was placed before. */
   GB_MSG_FETCH = 6,    /* shim: gb_transfer; reply gb_status_reply. feeder -> staging. */
   GB_MSG_DROP = 7,     /* shim: gb_range; reply gb_status_reply. Free the range on its feeders. */
@@ -63,6 +68,10 @@ enum gb_msg_type {
   GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
   GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
   GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
+  GB_MSG_LANE = 12,    /* shim: gb_lane_request; reply gb_lane_reply. A ticket to (re)open the lane of extents. */
+  GB_MSG_LANES = 13,   /* shim: gb_lane_report; notice, one for each lane, with REPORT */
+  GB_MSG_MOVE = 14,    /* agent: gb_move; notice: a copy moves to another lane (docs/adr/0012) */
+  GB_MSG_MOVED = 15,   /* shim: gb_move_reply; reply gb_status_reply. The answer to MOVE begin and commit. */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -161,6 +170,89 @@ struct gb_status_reply {
   char feeder[64];   /* name of the feeder concerned, or empty */
 };
 
+/* A run of bytes of a placed range and the lane behind which it lies, at the same arena offset. */
+struct gb_extent {
+  uint64_t offset; /* from the arena base, multiple of GB_ABI_RANGE_ALIGN */
+  uint64_t length;
+  uint32_t lane;   /* the agent's number of a lease of this attachment, never 0, never used twice */
+  uint32_t mirror; /* the lane of the second copy; 0: none */
+};
+
+struct gb_place_reply {
+  uint32_t status;
+  uint32_t tier;     /* of the first byte: T1R or T2R */
+  char feeder[64];   /* of the first byte, or the one concerned, or empty */
+  uint32_t extent_count;
+  uint32_t reserved;
+  struct gb_extent extents[GB_ABI_EXTENTS_MAX]; /* in order, side by side, covering the range */
+};
+
+struct gb_lane_request {
+  uint32_t lane;
+  uint32_t attempt; /* how often this lane was opened before; for the log */
+};
+
+/* What opens a lane to region 0, which is the whole arena of the attachment (offset 0: the arena's base). */
+struct gb_lane_reply {
+  uint32_t status; /* OK, UNREACHABLE (ask again later), DATA_LOSS, NOT_FOUND */
+  uint32_t lane;
+  uint32_t port;
+  uint32_t connections; /* for bulk */
+  uint64_t features;    /* enum gb_lane_feature */
+  uint8_t ticket_id[16];
+  uint8_t secret[32];
+  char address[64];     /* numeric */
+  char feeder[64];
+};
+
+enum gb_lane_feature {
+  GB_LANE_FEATURE_OFFER = 1ull << 0, /* the feeder has a content cache */
+};
+
+struct gb_lane_report {
+  uint32_t lane;
+  uint32_t state; /* enum gb_lane_status of driver/lane/lane.h: 0 while open */
+  uint64_t bytes_read;
+  uint64_t bytes_written;
+  uint64_t wire_bytes_in;
+  uint64_t wire_bytes_out;
+  uint64_t cached_bytes; /* not written because the feeder had them */
+  uint64_t round_trip_ns;
+  uint64_t key_age_ms;
+  uint32_t connections;
+  uint32_t opened_count; /* lanes opened for this number so far */
+  char cipher[24];
+  char provider[24];
+};
+
+enum gb_move_phase {
+  GB_MOVE_BEGIN = 1,  /* note whether the extent is written to from now on; answered by MOVED */
+  GB_MOVE_COMMIT = 2, /* use to_lane instead of from_lane from the answer on */
+  GB_MOVE_CANCEL = 3, /* forget it; not answered */
+};
+
+struct gb_move {
+  uint64_t sequence; /* of this move */
+  uint64_t offset;   /* a whole extent, or a part of one that becomes an extent of its own */
+  uint64_t length;
+  uint32_t phase;
+  uint32_t from_lane; /* lane or mirror of the extent */
+  uint32_t to_lane;
+  uint32_t reserved;
+};
+
+enum gb_move_outcome {
+  GB_MOVE_OK = 1,
+  GB_MOVE_DIRTY = 2,   /* written to since BEGIN: the old lane stays in use */
+  GB_MOVE_UNKNOWN = 3, /* no such extent behind from_lane, or no such move */
+};
+
+struct gb_move_reply {
+  uint64_t sequence;
+  uint32_t phase;
+  uint32_t outcome;
+};
+
 struct gb_report {
   uint64_t used_bytes[GB_TIER_COUNT];
   uint64_t peak_bytes[GB_TIER_COUNT];
@@ -236,6 +328,13 @@ _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
 _Static_assert(sizeof(struct gb_transfer) == 24, "gb_transfer");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
+_Static_assert(sizeof(struct gb_extent) == 24, "gb_extent");
+_Static_assert(sizeof(struct gb_place_reply) == 1616, "gb_place_reply");
+_Static_assert(sizeof(struct gb_lane_request) == 8, "gb_lane_request");
+_Static_assert(sizeof(struct gb_lane_reply) == 200, "gb_lane_reply");
+_Static_assert(sizeof(struct gb_lane_report) == 120, "gb_lane_report");
+_Static_assert(sizeof(struct gb_move) == 40, "gb_move");
+_Static_assert(sizeof(struct gb_move_reply) == 16, "gb_move_reply");
 _Static_assert(sizeof(struct gb_report) == 264, "gb_report");
 _Static_assert(sizeof(struct gb_event) == 256, "gb_event");
 _Static_assert(sizeof(struct gb_lost) == 80, "gb_lost");

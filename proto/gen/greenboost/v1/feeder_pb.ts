@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/feeder.proto.
  */
 export const file_greenboost_v1_feeder: GenFile = /*@__PURE__*/
-  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSLUAQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIIqoBCgxIZWxsb1JlcXVlc3QSLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhgKEGZlYXR1cmVzX29mZmVyZWQYAiABKAQSGQoRZmVhdHVyZXNfcmVxdWlyZWQYAyABKAQSDwoHaG9zdF9pZBgEIAEoCRIRCglob3N0X25hbWUYBSABKAkSEAoIc29mdHdhcmUYBiABKAki9wEKDUhlbGxvUmVzcG9uc2USLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhAKCGZlYXR1cmVzGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRIQCghzb2Z0d2FyZRgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJEhMKC2luY2FybmF0aW9uGAcgASgJEioKB2RldmljZXMYCCADKAsyGS5ncmVlbmJvb3N0LnYxLkxlbnREZXZpY2USFAoMbGVhc2VfdHRsX21zGAkgASgNIh4KC1BpbmdSZXF1ZXN0Eg8KB3BheWxvYWQYASABKAwiHwoMUGluZ1Jlc3BvbnNlEg8KB3BheWxvYWQYASABKAwiIgoSUHJvYmVVcGxvYWRSZXF1ZXN0EgwKBGRhdGEYASABKAwiJAoTUHJvYmVVcGxvYWRSZXNwb25zZRINCgVieXRlcxgBIAEoBCIlChRQcm9iZURvd25sb2FkUmVxdWVzdBINCgVieXRlcxgBIAEoBCIlChVQcm9iZURvd25sb2FkUmVzcG9uc2USDAoEZGF0YRgBIAEoDCIoChFXYXRjaFN0YXRzUmVxdWVzdBITCgtpbnRlcnZhbF9tcxgBIAEoDSLcAQoSV2F0Y2hTdGF0c1Jlc3BvbnNlEioKB2RldmljZXMYASADKAsyGS5ncmVlbmJvb3N0LnYxLkxlbnREZXZpY2USKQoFc3RhdGUYAiABKA4yGi5ncmVlbmJvb3N0LnYxLkZlZWRlclN0YXRlEhMKC2xlYXNlX2NvdW50GAMgASgNEhUKDXNlc3Npb25fY291bnQYBCABKA0SEgoKcmVhZF9ieXRlcxgFIAEoBBITCgt3cml0ZV9ieXRlcxgGIAEoBBIaChJhdXRoX2ZhaWx1cmVfY291bnQYByABKAQiMwoITGVhc2VSZWYSEAoIbGVhc2VfaWQYASABKAkSFQoNZmVuY2luZ190b2tlbhgCIAEoBCJFCgtEZXZpY2VCeXRlcxInCgZkZXZpY2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkRldmljZUlkEg0KBWJ5dGVzGAIgASgEIoIBChNBY3F1aXJlTGVhc2VSZXF1ZXN0EhUKDWF0dGFjaG1lbnRfaWQYASABKAkSEgoKYXJlbmFfYmFzZRgCIAEoBBITCgthcmVuYV9ieXRlcxgDIAEoBBIrCgdkZXZpY2VzGAQgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcyJOChRBY3F1aXJlTGVhc2VSZXNwb25zZRImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSDgoGdHRsX21zGAIgASgNImkKElJlc2l6ZUxlYXNlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSKwoHZGV2aWNlcxgCIAMoCzIaLmdyZWVuYm9vc3QudjEuRGV2aWNlQnl0ZXMiFQoTUmVzaXplTGVhc2VSZXNwb25zZSI9ChJSZW5ld0xlYXNlc1JlcXVlc3QSJwoGbGVhc2VzGAEgAygLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiJCChNSZW5ld0xlYXNlc1Jlc3BvbnNlEisKBmxlYXNlcxgBIAMoCzIbLmdyZWVuYm9vc3QudjEuUmVuZXdlZExlYXNlInQKDFJlbmV3ZWRMZWFzZRImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSLAoGc3RhdHVzGAIgASgOMhwuZ3JlZW5ib29zdC52MS5FcnJvckNvZGVPck9rEg4KBnR0bF9tcxgDIAEoDSI9ChNSZWxlYXNlTGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiIrChRSZWxlYXNlTGVhc2VSZXNwb25zZRITCgtmcmVlZF9ieXRlcxgBIAEoBCJQCgVSYW5nZRInCgZkZXZpY2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkRldmljZUlkEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiXgoPQWxsb2NhdGVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIjCgVyYW5nZRgCIAEoCzIULmdyZWVuYm9vc3QudjEuUmFuZ2UiKAoQQWxsb2NhdGVSZXNwb25zZRIUCgxsb2NrZWRfYnl0ZXMYASABKAQiWgoLRnJlZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiMKBXJhbmdlGAIgASgLMhQuZ3JlZW5ib29zdC52MS5SYW5nZSIOCgxGcmVlUmVzcG9uc2UiVQoLUmVhZFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiHAoMUmVhZFJlc3BvbnNlEgwKBGRhdGEYASABKAwiVAoMV3JpdGVSZXF1ZXN0EiwKBmhlYWRlchgBIAEoCzIaLmdyZWVuYm9vc3QudjEuV3JpdGVIZWFkZXJIABIOCgRkYXRhGAIgASgMSABCBgoEcGFydCJVCgtXcml0ZUhlYWRlchImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCIeCg1Xcml0ZVJlc3BvbnNlEg0KBWJ5dGVzGAEgASgEIjoKEFN0YXRMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIqgBChFTdGF0TGVhc2VSZXNwb25zZRIqCgZsaW1pdHMYASADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzEiQKBnJhbmdlcxgCIAMoCzIULmdyZWVuYm9vc3QudjEuUmFuZ2USEgoKcmVhZF9ieXRlcxgDIAEoBBITCgt3cml0ZV9ieXRlcxgEIAEoBBIYChB0dGxfcmVtYWluaW5nX21zGAUgASgEKlMKCkRldmljZUtpbmQSGwoXREVWSUNFX0tJTkRfVU5TUEVDSUZJRUQQABITCg9ERVZJQ0VfS0lORF9SQU0QARITCg9ERVZJQ0VfS0lORF9HUFUQAip5CgtGZWVkZXJTdGF0ZRIcChhGRUVERVJfU1RBVEVfVU5TUEVDSUZJRUQQABIYChRGRUVERVJfU1RBVEVfTEVORElORxABEhcKE0ZFRURFUl9TVEFURV9QQVVTRUQQAhIZChVGRUVERVJfU1RBVEVfU1RPUFBJTkcQAyqLAQoNRXJyb3JDb2RlT3JPaxIgChxFUlJPUl9DT0RFX09SX09LX1VOU1BFQ0lGSUVEEAASFwoTRVJST1JfQ09ERV9PUl9PS19PSxABEiIKHkVSUk9SX0NPREVfT1JfT0tfTEVBU0VfRVhQSVJFRBACEhsKF0VSUk9SX0NPREVfT1JfT0tfRkVOQ0VEEAMy5AgKDUZlZWRlclNlcnZpY2USQgoFSGVsbG8SGy5ncmVlbmJvb3N0LnYxLkhlbGxvUmVxdWVzdBocLmdyZWVuYm9vc3QudjEuSGVsbG9SZXNwb25zZRI/CgRQaW5nEhouZ3JlZW5ib29zdC52MS5QaW5nUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuUGluZ1Jlc3BvbnNlElYKC1Byb2JlVXBsb2FkEiEuZ3JlZW5ib29zdC52MS5Qcm9iZVVwbG9hZFJlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLlByb2JlVXBsb2FkUmVzcG9uc2UoARJcCg1Qcm9iZURvd25sb2FkEiMuZ3JlZW5ib29zdC52MS5Qcm9iZURvd25sb2FkUmVxdWVzdBokLmdyZWVuYm9vc3QudjEuUHJvYmVEb3dubG9hZFJlc3BvbnNlMAESUwoKV2F0Y2hTdGF0cxIgLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1JlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZTABElcKDEFjcXVpcmVMZWFzZRIiLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVzcG9uc2USVAoLUmVzaXplTGVhc2USIS5ncmVlbmJvb3N0LnYxLlJlc2l6ZUxlYXNlUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuUmVzaXplTGVhc2VSZXNwb25zZRJUCgtSZW5ld0xlYXNlcxIhLmdyZWVuYm9vc3QudjEuUmVuZXdMZWFzZXNSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5SZW5ld0xlYXNlc1Jlc3BvbnNlElcKDFJlbGVhc2VMZWFzZRIiLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVzcG9uc2USSwoIQWxsb2NhdGUSHi5ncmVlbmJvb3N0LnYxLkFsbG9jYXRlUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuQWxsb2NhdGVSZXNwb25zZRI/CgRGcmVlEhouZ3JlZW5ib29zdC52MS5GcmVlUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuRnJlZVJlc3BvbnNlEkEKBFJlYWQSGi5ncmVlbmJvb3N0LnYxLlJlYWRSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5SZWFkUmVzcG9uc2UwARJECgVXcml0ZRIbLmdyZWVuYm9vc3QudjEuV3JpdGVSZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5Xcml0ZVJlc3BvbnNlKAESTgoJU3RhdExlYXNlEh8uZ3JlZW5ib29zdC52MS5TdGF0TGVhc2VSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5TdGF0TGVhc2VSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSLUAQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIIqoBCgxIZWxsb1JlcXVlc3QSLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhgKEGZlYXR1cmVzX29mZmVyZWQYAiABKAQSGQoRZmVhdHVyZXNfcmVxdWlyZWQYAyABKAQSDwoHaG9zdF9pZBgEIAEoCRIRCglob3N0X25hbWUYBSABKAkSEAoIc29mdHdhcmUYBiABKAkiigIKDUhlbGxvUmVzcG9uc2USLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhAKCGZlYXR1cmVzGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRIQCghzb2Z0d2FyZRgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJEhMKC2luY2FybmF0aW9uGAcgASgJEioKB2RldmljZXMYCCADKAsyGS5ncmVlbmJvb3N0LnYxLkxlbnREZXZpY2USFAoMbGVhc2VfdHRsX21zGAkgASgNEhEKCWxhbmVfcG9ydBgKIAEoDSIeCgtQaW5nUmVxdWVzdBIPCgdwYXlsb2FkGAEgASgMIh8KDFBpbmdSZXNwb25zZRIPCgdwYXlsb2FkGAEgASgMIiIKElByb2JlVXBsb2FkUmVxdWVzdBIMCgRkYXRhGAEgASgMIiQKE1Byb2JlVXBsb2FkUmVzcG9uc2USDQoFYnl0ZXMYASABKAQiJQoUUHJvYmVEb3dubG9hZFJlcXVlc3QSDQoFYnl0ZXMYASABKAQiJQoVUHJvYmVEb3dubG9hZFJlc3BvbnNlEgwKBGRhdGEYASABKAwiKAoRV2F0Y2hTdGF0c1JlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0i3AEKEldhdGNoU3RhdHNSZXNwb25zZRIqCgdkZXZpY2VzGAEgAygLMhkuZ3JlZW5ib29zdC52MS5MZW50RGV2aWNlEikKBXN0YXRlGAIgASgOMhouZ3JlZW5ib29zdC52MS5GZWVkZXJTdGF0ZRITCgtsZWFzZV9jb3VudBgDIAEoDRIVCg1zZXNzaW9uX2NvdW50GAQgASgNEhIKCnJlYWRfYnl0ZXMYBSABKAQSEwoLd3JpdGVfYnl0ZXMYBiABKAQSGgoSYXV0aF9mYWlsdXJlX2NvdW50GAcgASgEIjMKCExlYXNlUmVmEhAKCGxlYXNlX2lkGAEgASgJEhUKDWZlbmNpbmdfdG9rZW4YAiABKAQiRQoLRGV2aWNlQnl0ZXMSJwoGZGV2aWNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBINCgVieXRlcxgCIAEoBCKCAQoTQWNxdWlyZUxlYXNlUmVxdWVzdBIVCg1hdHRhY2htZW50X2lkGAEgASgJEhIKCmFyZW5hX2Jhc2UYAiABKAQSEwoLYXJlbmFfYnl0ZXMYAyABKAQSKwoHZGV2aWNlcxgEIAMoCzIaLmdyZWVuYm9vc3QudjEuRGV2aWNlQnl0ZXMiTgoUQWNxdWlyZUxlYXNlUmVzcG9uc2USJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBnR0bF9tcxgCIAEoDSJpChJSZXNpemVMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEisKB2RldmljZXMYAiADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzIhUKE1Jlc2l6ZUxlYXNlUmVzcG9uc2UiPQoSUmVuZXdMZWFzZXNSZXF1ZXN0EicKBmxlYXNlcxgBIAMoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYiQgoTUmVuZXdMZWFzZXNSZXNwb25zZRIrCgZsZWFzZXMYASADKAsyGy5ncmVlbmJvb3N0LnYxLlJlbmV3ZWRMZWFzZSJ0CgxSZW5ld2VkTGVhc2USJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiwKBnN0YXR1cxgCIAEoDjIcLmdyZWVuYm9vc3QudjEuRXJyb3JDb2RlT3JPaxIOCgZ0dGxfbXMYAyABKA0iPQoTUmVsZWFzZUxlYXNlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYiKwoUUmVsZWFzZUxlYXNlUmVzcG9uc2USEwoLZnJlZWRfYnl0ZXMYASABKAQiUAoFUmFuZ2USJwoGZGV2aWNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIl4KD0FsbG9jYXRlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSIwoFcmFuZ2UYAiABKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlIigKEEFsbG9jYXRlUmVzcG9uc2USFAoMbG9ja2VkX2J5dGVzGAEgASgEIloKC0ZyZWVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIjCgVyYW5nZRgCIAEoCzIULmdyZWVuYm9vc3QudjEuUmFuZ2UiDgoMRnJlZVJlc3BvbnNlIlUKC1JlYWRSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIhwKDFJlYWRSZXNwb25zZRIMCgRkYXRhGAEgASgMIlQKDFdyaXRlUmVxdWVzdBIsCgZoZWFkZXIYASABKAsyGi5ncmVlbmJvb3N0LnYxLldyaXRlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiVQoLV3JpdGVIZWFkZXISJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiHgoNV3JpdGVSZXNwb25zZRINCgVieXRlcxgBIAEoBCI6ChBTdGF0TGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiKoAQoRU3RhdExlYXNlUmVzcG9uc2USKgoGbGltaXRzGAEgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcxIkCgZyYW5nZXMYAiADKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlEhIKCnJlYWRfYnl0ZXMYAyABKAQSEwoLd3JpdGVfYnl0ZXMYBCABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgFIAEoBCLAAQoPT3BlbkxhbmVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEEigKBnJpZ2h0cxgEIAEoDjIYLmdyZWVuYm9vc3QudjEuTGFuZVJpZ2h0EhMKC2Nvbm5lY3Rpb25zGAUgASgNEhcKD2Jyb2tlcmVkX3NlY3JldBgGIAEoDBINCgVwcm9iZRgHIAEoCCJDChBPcGVuTGFuZVJlc3BvbnNlEhEKCXRpY2tldF9pZBgBIAEoDBIMCgRwb3J0GAIgASgNEg4KBnR0bF9tcxgDIAEoDSIlChBDbG9zZUxhbmVSZXF1ZXN0EhEKCXRpY2tldF9pZBgBIAEoDCITChFDbG9zZUxhbmVSZXNwb25zZSKuAQoLUHVsbFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDwoHYWRkcmVzcxgEIAEoCRIMCgRwb3J0GAUgASgNEhEKCXRpY2tldF9pZBgGIAEoDBIOCgZzZWNyZXQYByABKAwSFQoNc291cmNlX29mZnNldBgIIAEoBCIdCgxQdWxsUHJvZ3Jlc3MSDQoFYnl0ZXMYASABKAQqUwoKRGV2aWNlS2luZBIbChdERVZJQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD0RFVklDRV9LSU5EX1JBTRABEhMKD0RFVklDRV9LSU5EX0dQVRACKkgKCkZlYXR1cmVCaXQSGwoXRkVBVFVSRV9CSVRfVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0JJVF9DT05URU5UX0NBQ0hFEAEqeQoLRmVlZGVyU3RhdGUSHAoYRkVFREVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoURkVFREVSX1NUQVRFX0xFTkRJTkcQARIXChNGRUVERVJfU1RBVEVfUEFVU0VEEAISGQoVRkVFREVSX1NUQVRFX1NUT1BQSU5HEAMqiwEKDUVycm9yQ29kZU9yT2sSIAocRVJST1JfQ09ERV9PUl9PS19VTlNQRUNJRklFRBAAEhcKE0VSUk9SX0NPREVfT1JfT0tfT0sQARIiCh5FUlJPUl9DT0RFX09SX09LX0xFQVNFX0VYUElSRUQQAhIbChdFUlJPUl9DT0RFX09SX09LX0ZFTkNFRBADKm0KCUxhbmVSaWdodBIaChZMQU5FX1JJR0hUX1VOU1BFQ0lGSUVEEAASEwoPTEFORV9SSUdIVF9SRUFEEAESFAoQTEFORV9SSUdIVF9XUklURRACEhkKFUxBTkVfUklHSFRfUkVBRF9XUklURRADMsQKCg1GZWVkZXJTZXJ2aWNlEkIKBUhlbGxvEhsuZ3JlZW5ib29zdC52MS5IZWxsb1JlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLkhlbGxvUmVzcG9uc2USPwoEUGluZxIaLmdyZWVuYm9vc3QudjEuUGluZ1JlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLlBpbmdSZXNwb25zZRJWCgtQcm9iZVVwbG9hZBIhLmdyZWVuYm9vc3QudjEuUHJvYmVVcGxvYWRSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5Qcm9iZVVwbG9hZFJlc3BvbnNlKAESXAoNUHJvYmVEb3dubG9hZBIjLmdyZWVuYm9vc3QudjEuUHJvYmVEb3dubG9hZFJlcXVlc3QaJC5ncmVlbmJvb3N0LnYxLlByb2JlRG93bmxvYWRSZXNwb25zZTABElMKCldhdGNoU3RhdHMSIC5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5XYXRjaFN0YXRzUmVzcG9uc2UwARJXCgxBY3F1aXJlTGVhc2USIi5ncmVlbmJvb3N0LnYxLkFjcXVpcmVMZWFzZVJlcXVlc3QaIy5ncmVlbmJvb3N0LnYxLkFjcXVpcmVMZWFzZVJlc3BvbnNlElQKC1Jlc2l6ZUxlYXNlEiEuZ3JlZW5ib29zdC52MS5SZXNpemVMZWFzZVJlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLlJlc2l6ZUxlYXNlUmVzcG9uc2USVAoLUmVuZXdMZWFzZXMSIS5ncmVlbmJvb3N0LnYxLlJlbmV3TGVhc2VzUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuUmVuZXdMZWFzZXNSZXNwb25zZRJXCgxSZWxlYXNlTGVhc2USIi5ncmVlbmJvb3N0LnYxLlJlbGVhc2VMZWFzZVJlcXVlc3QaIy5ncmVlbmJvb3N0LnYxLlJlbGVhc2VMZWFzZVJlc3BvbnNlEksKCEFsbG9jYXRlEh4uZ3JlZW5ib29zdC52MS5BbGxvY2F0ZVJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLkFsbG9jYXRlUmVzcG9uc2USPwoERnJlZRIaLmdyZWVuYm9vc3QudjEuRnJlZVJlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLkZyZWVSZXNwb25zZRJBCgRSZWFkEhouZ3JlZW5ib29zdC52MS5SZWFkUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuUmVhZFJlc3BvbnNlMAESRAoFV3JpdGUSGy5ncmVlbmJvb3N0LnYxLldyaXRlUmVxdWVzdBocLmdyZWVuYm9vc3QudjEuV3JpdGVSZXNwb25zZSgBEk4KCVN0YXRMZWFzZRIfLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVzcG9uc2USSwoIT3BlbkxhbmUSHi5ncmVlbmJvb3N0LnYxLk9wZW5MYW5lUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuT3BlbkxhbmVSZXNwb25zZRJOCglDbG9zZUxhbmUSHy5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlc3BvbnNlEkEKBFB1bGwSGi5ncmVlbmJvb3N0LnYxLlB1bGxSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QdWxsUHJvZ3Jlc3MwAWIGcHJvdG8z");
 
 /**
  * @generated from message greenboost.v1.DeviceId
@@ -235,6 +235,13 @@ export type HelloResponse = Message<"greenboost.v1.HelloResponse"> & {
    * @generated from field: uint32 lease_ttl_ms = 9;
    */
   leaseTtlMs: number;
+
+  /**
+   * TCP, at the address of this session
+   *
+   * @generated from field: uint32 lane_port = 10;
+   */
+  lanePort: number;
 };
 
 /**
@@ -929,6 +936,205 @@ export const StatLeaseResponseSchema: GenMessage<StatLeaseResponse> = /*@__PURE_
   messageDesc(file_greenboost_v1_feeder, 35);
 
 /**
+ * @generated from message greenboost.v1.OpenLaneRequest
+ */
+export type OpenLaneRequest = Message<"greenboost.v1.OpenLaneRequest"> & {
+  /**
+   * absent: `probe`
+   *
+   * @generated from field: greenboost.v1.LeaseRef lease = 1;
+   */
+  lease?: LeaseRef | undefined;
+
+  /**
+   * from the arena base; it becomes offset 0 of region 0
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: uint64 length = 3;
+   */
+  length: bigint;
+
+  /**
+   * @generated from field: greenboost.v1.LaneRight rights = 4;
+   */
+  rights: LaneRight;
+
+  /**
+   * for bulk, 1 to 8; 0: 1
+   *
+   * @generated from field: uint32 connections = 5;
+   */
+  connections: number;
+
+  /**
+   * 32 bytes drawn by the host, for a lane between feeders; empty: derived from this session
+   *
+   * @generated from field: bytes brokered_secret = 6;
+   */
+  brokeredSecret: Uint8Array;
+
+  /**
+   * a lane to 64 MiB of scratch memory, for measurements; no lease
+   *
+   * @generated from field: bool probe = 7;
+   */
+  probe: boolean;
+};
+
+/**
+ * Describes the message greenboost.v1.OpenLaneRequest.
+ * Use `create(OpenLaneRequestSchema)` to create a new message.
+ */
+export const OpenLaneRequestSchema: GenMessage<OpenLaneRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 36);
+
+/**
+ * @generated from message greenboost.v1.OpenLaneResponse
+ */
+export type OpenLaneResponse = Message<"greenboost.v1.OpenLaneResponse"> & {
+  /**
+   * 16 bytes
+   *
+   * @generated from field: bytes ticket_id = 1;
+   */
+  ticketId: Uint8Array;
+
+  /**
+   * at the address of this session
+   *
+   * @generated from field: uint32 port = 2;
+   */
+  port: number;
+
+  /**
+   * in which the lane must be opened
+   *
+   * @generated from field: uint32 ttl_ms = 3;
+   */
+  ttlMs: number;
+};
+
+/**
+ * Describes the message greenboost.v1.OpenLaneResponse.
+ * Use `create(OpenLaneResponseSchema)` to create a new message.
+ */
+export const OpenLaneResponseSchema: GenMessage<OpenLaneResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 37);
+
+/**
+ * @generated from message greenboost.v1.CloseLaneRequest
+ */
+export type CloseLaneRequest = Message<"greenboost.v1.CloseLaneRequest"> & {
+  /**
+   * @generated from field: bytes ticket_id = 1;
+   */
+  ticketId: Uint8Array;
+};
+
+/**
+ * Describes the message greenboost.v1.CloseLaneRequest.
+ * Use `create(CloseLaneRequestSchema)` to create a new message.
+ */
+export const CloseLaneRequestSchema: GenMessage<CloseLaneRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 38);
+
+/**
+ * @generated from message greenboost.v1.CloseLaneResponse
+ */
+export type CloseLaneResponse = Message<"greenboost.v1.CloseLaneResponse"> & {
+};
+
+/**
+ * Describes the message greenboost.v1.CloseLaneResponse.
+ * Use `create(CloseLaneResponseSchema)` to create a new message.
+ */
+export const CloseLaneResponseSchema: GenMessage<CloseLaneResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 39);
+
+/**
+ * @generated from message greenboost.v1.PullRequest
+ */
+export type PullRequest = Message<"greenboost.v1.PullRequest"> & {
+  /**
+   * where the bytes go
+   *
+   * @generated from field: greenboost.v1.LeaseRef lease = 1;
+   */
+  lease?: LeaseRef | undefined;
+
+  /**
+   * from the arena base; allocated
+   *
+   * @generated from field: uint64 offset = 2;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: uint64 length = 3;
+   */
+  length: bigint;
+
+  /**
+   * of the other feeder, numeric
+   *
+   * @generated from field: string address = 4;
+   */
+  address: string;
+
+  /**
+   * @generated from field: uint32 port = 5;
+   */
+  port: number;
+
+  /**
+   * @generated from field: bytes ticket_id = 6;
+   */
+  ticketId: Uint8Array;
+
+  /**
+   * 32 bytes
+   *
+   * @generated from field: bytes secret = 7;
+   */
+  secret: Uint8Array;
+
+  /**
+   * in region 0 of that lane
+   *
+   * @generated from field: uint64 source_offset = 8;
+   */
+  sourceOffset: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.PullRequest.
+ * Use `create(PullRequestSchema)` to create a new message.
+ */
+export const PullRequestSchema: GenMessage<PullRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 40);
+
+/**
+ * @generated from message greenboost.v1.PullProgress
+ */
+export type PullProgress = Message<"greenboost.v1.PullProgress"> & {
+  /**
+   * @generated from field: uint64 bytes = 1;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.PullProgress.
+ * Use `create(PullProgressSchema)` to create a new message.
+ */
+export const PullProgressSchema: GenMessage<PullProgress> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 41);
+
+/**
  * @generated from enum greenboost.v1.DeviceKind
  */
 export enum DeviceKind {
@@ -953,6 +1159,31 @@ export enum DeviceKind {
  */
 export const DeviceKindSchema: GenEnum<DeviceKind> = /*@__PURE__*/
   enumDesc(file_greenboost_v1_feeder, 0);
+
+/**
+ * Bits of HelloRequest.features_* and HelloResponse.features.
+ *
+ * @generated from enum greenboost.v1.FeatureBit
+ */
+export enum FeatureBit {
+  /**
+   * @generated from enum value: FEATURE_BIT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * bit 0: OFFER on lanes is answered from a block cache
+   *
+   * @generated from enum value: FEATURE_BIT_CONTENT_CACHE = 1;
+   */
+  CONTENT_CACHE = 1,
+}
+
+/**
+ * Describes the enum greenboost.v1.FeatureBit.
+ */
+export const FeatureBitSchema: GenEnum<FeatureBit> = /*@__PURE__*/
+  enumDesc(file_greenboost_v1_feeder, 1);
 
 /**
  * @generated from enum greenboost.v1.FeederState
@@ -987,7 +1218,7 @@ export enum FeederState {
  * Describes the enum greenboost.v1.FeederState.
  */
 export const FeederStateSchema: GenEnum<FeederState> = /*@__PURE__*/
-  enumDesc(file_greenboost_v1_feeder, 1);
+  enumDesc(file_greenboost_v1_feeder, 2);
 
 /**
  * @generated from enum greenboost.v1.ErrorCodeOrOk
@@ -1022,7 +1253,38 @@ export enum ErrorCodeOrOk {
  * Describes the enum greenboost.v1.ErrorCodeOrOk.
  */
 export const ErrorCodeOrOkSchema: GenEnum<ErrorCodeOrOk> = /*@__PURE__*/
-  enumDesc(file_greenboost_v1_feeder, 2);
+  enumDesc(file_greenboost_v1_feeder, 3);
+
+/**
+ * @generated from enum greenboost.v1.LaneRight
+ */
+export enum LaneRight {
+  /**
+   * @generated from enum value: LANE_RIGHT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: LANE_RIGHT_READ = 1;
+   */
+  READ = 1,
+
+  /**
+   * @generated from enum value: LANE_RIGHT_WRITE = 2;
+   */
+  WRITE = 2,
+
+  /**
+   * @generated from enum value: LANE_RIGHT_READ_WRITE = 3;
+   */
+  READ_WRITE = 3,
+}
+
+/**
+ * Describes the enum greenboost.v1.LaneRight.
+ */
+export const LaneRightSchema: GenEnum<LaneRight> = /*@__PURE__*/
+  enumDesc(file_greenboost_v1_feeder, 4);
 
 /**
  * What a feeder serves to host agents, over TLS 1.3 with an external PSK (docs/security.md). Every call but Hello
@@ -1168,6 +1430,38 @@ export const FeederService: GenService<{
     methodKind: "unary";
     input: typeof StatLeaseRequestSchema;
     output: typeof StatLeaseResponseSchema;
+  },
+  /**
+   * A ticket for one lane (docs/adr/0011-lanes.md) to a range of a lease's arena, or to scratch memory. Bulk bytes go
+   * over lanes only.
+   *
+   * @generated from rpc greenboost.v1.FeederService.OpenLane
+   */
+  openLane: {
+    methodKind: "unary";
+    input: typeof OpenLaneRequestSchema;
+    output: typeof OpenLaneResponseSchema;
+  },
+  /**
+   * Takes a ticket back; its lane ends.
+   *
+   * @generated from rpc greenboost.v1.FeederService.CloseLane
+   */
+  closeLane: {
+    methodKind: "unary";
+    input: typeof CloseLaneRequestSchema;
+    output: typeof CloseLaneResponseSchema;
+  },
+  /**
+   * Fetches a range of this lease from a lane of another feeder, whose ticket the host brought. Progress at least every
+   * second; cancelling the call cancels the transfer.
+   *
+   * @generated from rpc greenboost.v1.FeederService.Pull
+   */
+  pull: {
+    methodKind: "server_streaming";
+    input: typeof PullRequestSchema;
+    output: typeof PullProgressSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_greenboost_v1_feeder, 0);
