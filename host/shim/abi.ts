@@ -183,7 +183,11 @@ export const gbMove = struct('gb_move', {
   reserved: 'u32',
 });
 
-export const gbMoveReply = struct('gb_move_reply', { sequence: 'u64', phase: 'u32', outcome: 'u32' });
+export const gbMoveReply = struct('gb_move_reply', {
+  sequence: 'u64',
+  phase: 'u32',
+  outcome: 'u32',
+});
 
 export const gbReport = struct('gb_report', {
   used_bytes: ['u64', TIER_COUNT],
