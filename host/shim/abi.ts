@@ -180,7 +180,7 @@ export const gbMove = struct('gb_move', {
   phase: 'u32',
   from_lane: 'u32',
   to_lane: 'u32',
-  reserved: 'u32',
+  source_lane: 'u32',
 });
 
 export const gbMoveReply = struct('gb_move_reply', {

@@ -227,7 +227,7 @@ struct gb_lane_report {
 
 enum gb_move_phase {
   GB_MOVE_BEGIN = 1,  /* note whether the extent is written to from now on; answered by MOVED */
-  GB_MOVE_COMMIT = 2, /* use to_lane instead of from_lane from the answer on */
+  GB_MOVE_COMMIT = 2, /* use to_lane instead of from_lane from the answer on; asked twice, answered alike */
   GB_MOVE_CANCEL = 3, /* forget it; not answered */
 };
 
@@ -238,7 +238,7 @@ struct gb_move {
   uint32_t phase;
   uint32_t from_lane; /* lane or mirror of the extent */
   uint32_t to_lane;
-  uint32_t reserved;
+  uint32_t source_lane; /* where the bytes are pulled from: from_lane, or the other copy when that is lost */
 };
 
 enum gb_move_outcome {
