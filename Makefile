@@ -40,6 +40,12 @@ test-tools:
 test: test-tools all
 	@node test/run.mjs $(SUITES)
 
+# At a release only: records what this version says on the wire, to be decoded for ever after (docs/protocol.md).
+.PHONY: protocol-baseline
+protocol-baseline: js
+	@node_modules/.bin/tsc -p test/vectors/protocol/tsconfig.json
+	@node $(BUILD)/recorder/test/vectors/protocol/record.js
+
 # Figures and charts on a real GPU; some only: make bench-gpu BENCHES="torch graphs". Needs no Node.js.
 .PHONY: bench-gpu
 bench-gpu: natives

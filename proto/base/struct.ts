@@ -5,7 +5,8 @@ import { GbError } from './errors.js';
 
 type Scalar = 'u16' | 'u32' | 'i32' | 'u64';
 type ScalarValue<T> = T extends 'u64' ? bigint : number;
-type FieldType = Scalar | readonly [Scalar, number] | { bytes: number } | { text: number };
+export type FieldType =
+  Scalar | readonly [Scalar, number] | { readonly bytes: number } | { readonly text: number };
 type FieldValue<T extends FieldType> = T extends Scalar
   ? ScalarValue<T>
   : T extends readonly [infer S, number]
@@ -20,12 +21,15 @@ type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]
 export interface StructLayout {
   readonly size: number;
   readonly offsets: Readonly<Record<string, number>>;
+  readonly fields: Readonly<Record<string, FieldType>>;
   decode(bytes: Uint8Array): object;
+  encode(value: never): Buffer;
 }
 
 export interface Struct<F extends Fields> {
   readonly size: number;
   readonly offsets: Readonly<Record<keyof F & string, number>>;
+  readonly fields: F;
   /** @throws GbError PROTOCOL_VIOLATION when it is too short, or longer and the struct is exact. */
   decode(bytes: Uint8Array): StructValue<F>;
   /** Text is cut to fit with its NUL. @throws RangeError on a number out of its field's range. */
@@ -113,6 +117,7 @@ export function struct<const F extends Fields>(
   return {
     size: total,
     offsets: offsets as Record<keyof F & string, number>,
+    fields,
     decode(bytes) {
       if (bytes.length < total || (options.exact === true && bytes.length > total)) {
         throw new GbError(
