@@ -38,6 +38,7 @@ const SUITES = [
   c('c-lane-asan', 'test-c-lane-asan', 600),
   c('c-lane-tsan', 'test-c-lane-tsan', 900),
   c('c-fuzz', 'test-c-fuzz', 900),
+  c('c-net', 'test-c-net', 300),
   c('soak', 'test-soak', 300 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),
   c('soak-tsan', 'test-soak-tsan', 600 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),
   jest('e2e', 'test/e2e', 1200),

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+# The delay link that joins network namespaces, and the test of it with plain sockets.
+NET_OUT := $(BUILD)/test/net
+NET_LINK := $(NET_OUT)/delaylink
+NATIVES += $(NET_LINK)
+NET_SOURCES := $(addprefix test/net/,delaylink.c wire.c segment.c tun.c)
+
+$(NET_LINK): $(NET_SOURCES) test/net/link.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE $(NET_SOURCES) -o $@ -pthread -lm
+
+$(NET_OUT)/link_test: test/net/link_test.c test/net/pair.c test/net/pair.h test/c/check.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE test/net/link_test.c test/net/pair.c -o $@ -pthread
+
+.PHONY: test-c-net
+test-c-net: $(NET_OUT)/link_test $(NET_LINK)
+	@$^
