@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every key and public name that comes from a pairing key, by HKDF-SHA256 (RFC 5869). Nothing uses the pairing secret
-// itself. Each purpose has a label of its own, and the label, the feeder id and the protocol are bound into the
+// Every key and public name that comes from a pairing key or from a session, by HKDF-SHA256 (RFC 5869). Nothing uses
+// the pairing secret itself. Each purpose has a label of its own, and the label, the feeder id and the protocol are bound into the
 // derivation the way RFC 9258 imports a PSK, so that no two purposes, feeders or protocol versions share a key.
 import { expand, extract } from '@noble/hashes/hkdf.js';
 import { sha256 } from '@noble/hashes/sha2.js';
@@ -15,9 +15,10 @@ const LABELS = {
   tlsPsk: ['tls psk, host connects to feeder', 'TLS 1.3, SHA-256'],
   tlsIdentity: ['tls psk identity, host connects to feeder', 'TLS 1.3, SHA-256'],
   fingerprint: ['fingerprint', ''],
+  blockCache: ['block cache', ''],
 } as const;
 
-/** Labels for the TLS exporter (RFC 8446, section 7.5). `lane` is reserved for the keys of bulk connections. */
+/** Labels for the TLS exporter (RFC 8446, section 7.5). */
 export const EXPORTER_LABELS = {
   sessionId: 'EXPORTER-greenboost-1-session-id',
   lane: 'EXPORTER-greenboost-1-lane',
@@ -36,6 +37,14 @@ export interface TlsPsk {
 const IDENTITY_BYTES = 16;
 const FINGERPRINT_BYTES = 8;
 const PSK_BYTES = 32;
+const BLOCK_CACHE_KEY_BYTES = 32;
+
+/** Tickets of lanes (docs/adr/0011-lanes.md). */
+const LANE_SALT = utf8('greenboost lane, version 1');
+const LANE_LABEL = 'lane ticket';
+const LANE_EXPORTER_BYTES = 32;
+const LANE_SECRET_BYTES = 32;
+export const LANE_TICKET_ID_BYTES = 16;
 
 /** The external PSK of `key` and the identity that names it. The identity tells an observer that two connections use
  *  the same key; it does not tell which feeder or anything about the secret. */
@@ -58,6 +67,24 @@ export function deriveSessionId(exporter: Exporter): SessionId {
   return idFromBytes('session', exporter(EXPORTER_LABELS.sessionId, 8));
 }
 
+/** The secret of a lane's ticket, the same on both sides of a session and never sent. Ownership: the caller wipes it.
+ *  pre: `ticketId` has 16 bytes. @throws when the session has ended. */
+export function deriveLaneSecret(exporter: Exporter, ticketId: Uint8Array): Uint8Array {
+  if (ticketId.length !== LANE_TICKET_ID_BYTES)
+    throw new RangeError(`a ticket id has ${LANE_TICKET_ID_BYTES} bytes`);
+  const exported = exporter(EXPORTER_LABELS.lane, LANE_EXPORTER_BYTES);
+  const prk = extract(sha256, exported, LANE_SALT);
+  const secret = expand(sha256, prk, info(LANE_LABEL, ticketId), LANE_SECRET_BYTES);
+  exported.fill(0);
+  prk.fill(0);
+  return secret;
+}
+
+/** What names and seals the blocks that a feeder keeps on disk: 32 bytes. Another key, another cache. */
+export function deriveBlockCacheKey(key: PairingKey): Uint8Array {
+  return derive(key, LABELS.blockCache, BLOCK_CACHE_KEY_BYTES);
+}
+
 function derive(key: PairingKey, label: readonly [string, string], length: number): Uint8Array {
   const prk = extract(sha256, key.secret, SALT);
   const okm = expand(sha256, prk, info(label[0], key.feederId, label[1]), length);
@@ -66,9 +93,9 @@ function derive(key: PairingKey, label: readonly [string, string], length: numbe
 }
 
 /** Each field with its length in front, so that no two lists of fields give the same bytes. */
-function info(...fields: readonly string[]): Uint8Array {
+function info(...fields: readonly (string | Uint8Array)[]): Uint8Array {
   const parts = fields.flatMap((field) => {
-    const bytes = utf8(field);
+    const bytes = typeof field === 'string' ? utf8(field) : field;
     return [Uint8Array.of(bytes.length >> 8, bytes.length & 0xff), bytes];
   });
   return Buffer.concat(parts);

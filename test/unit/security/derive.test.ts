@@ -6,7 +6,9 @@ import { expand, extract } from '@noble/hashes/hkdf.js';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { parseId } from '../../../proto/base/ids.js';
 import {
+  deriveBlockCacheKey,
   deriveFingerprint,
+  deriveLaneSecret,
   deriveSessionId,
   deriveTlsPsk,
   EXPORTER_LABELS,
@@ -24,9 +26,13 @@ interface Rfc5869 {
 
 interface Derivations {
   readonly cases: readonly Record<
-    'feederId' | 'secret' | 'identity' | 'psk' | 'fingerprint',
+    'feederId' | 'secret' | 'identity' | 'psk' | 'fingerprint' | 'blockCacheKey',
     string
   >[];
+}
+
+interface LaneTickets {
+  readonly cases: readonly Record<'exported' | 'ticketId' | 'secret', string>[];
 }
 
 describe('HKDF-SHA256', () => {
@@ -50,6 +56,7 @@ describe('what comes from a pairing key', () => {
     const { identity, psk } = deriveTlsPsk(key);
     expect({ identity, psk: hex(psk) }).toEqual({ identity: vector.identity, psk: vector.psk });
     expect(deriveFingerprint(key)).toBe(vector.fingerprint);
+    expect(hex(deriveBlockCacheKey(key))).toBe(vector.blockCacheKey);
   });
 
   test('is what another implementation of HKDF gives for the documented labels', () => {
@@ -78,9 +85,11 @@ describe('what comes from a pairing key', () => {
     const three = createPairingKey(one.feederId, { secret: Buffer.alloc(32, 8) });
     const all = [one, two, three].flatMap((key) => {
       const { identity, psk } = deriveTlsPsk(key);
-      return [identity.slice(4), hex(psk).slice(0, 32), deriveFingerprint(key).replaceAll('-', '')];
+      const cache = hex(deriveBlockCacheKey(key));
+      const fingerprint = deriveFingerprint(key).replaceAll('-', '');
+      return [identity.slice(4), hex(psk).slice(0, 32), fingerprint, cache];
     });
-    expect(new Set(all.map((text) => text.slice(0, 16))).size).toBe(9);
+    expect(new Set(all.map((text) => text.slice(0, 16))).size).toBe(12);
     expect(all.join()).not.toContain('0707070707');
   });
 
@@ -102,4 +111,29 @@ test('a session id is eight exported bytes under its own label', () => {
   expect(id).toBe('S-0123456789abcdef');
   expect(asked).toEqual([[EXPORTER_LABELS.sessionId, 8]]);
   expect(EXPORTER_LABELS.lane).not.toBe(EXPORTER_LABELS.sessionId);
+});
+
+describe("the secret of a lane's ticket", () => {
+  const { cases } = read('lane-ticket-v1.json') as LaneTickets;
+
+  test.each(cases)('for ticket $ticketId is what the formula gives', (vector) => {
+    const asked: [string, number][] = [];
+    const exporter = (label: string, length: number): Buffer => {
+      asked.push([label, length]);
+      return bytes(vector.exported);
+    };
+    expect(hex(deriveLaneSecret(exporter, bytes(vector.ticketId)))).toBe(vector.secret);
+    expect(asked).toEqual([['EXPORTER-greenboost-1-lane', 32]]);
+  });
+
+  test('is another for another session and another ticket', () => {
+    const of = (session: number, ticket: number): string =>
+      hex(deriveLaneSecret(() => Buffer.alloc(32, session), Buffer.alloc(16, ticket)));
+    expect(new Set([of(1, 1), of(1, 2), of(2, 1), of(2, 2)]).size).toBe(4);
+  });
+
+  test('needs a whole ticket id', () => {
+    const exporter = (): Buffer => Buffer.alloc(32);
+    expect(() => deriveLaneSecret(exporter, Buffer.alloc(15))).toThrow(RangeError);
+  });
 });
