@@ -53,6 +53,7 @@ export type StatusCode = (typeof Status)[keyof typeof Status];
 export const AbiTier = { T1: 0, T2: 1, T1R: 2, T2R: 3, T3: 4 } as const;
 export const TIER_COUNT = 5;
 export const FEATURE_GATED = 1n;
+export const FEATURE_REPLICAS = 2n;
 
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;

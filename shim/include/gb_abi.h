@@ -101,6 +101,8 @@ enum gb_tier {
 
 enum gb_feature {
   GB_FEATURE_GATED = 1ull << 0, /* --overcommit gated: ranges beyond T1+T2 may live unmapped on feeders */
+  GB_FEATURE_REPLICAS = 1ull << 1, /* --replicas 2, with GATED: extents have a mirror, on another feeder.
+                                    * Budgets count the bytes once; the agent leases them twice. */
 };
 
 struct gb_frame {
