@@ -246,7 +246,8 @@ struct gb_lane_server_options {
   uint32_t strangers_max;
   uint32_t stranger_ms;
   /* A connected AF_UNIX SOCK_SEQPACKET descriptor from which a door's connections arrive (SCM_RIGHTS, one with each
-   * message of one byte); the server owns it and then listens on nothing. 0: none. */
+   * message of one byte); the server owns it and then listens on nothing. Its end ends adoption, not the lanes.
+   * 0: none. */
   int32_t adopt_fd;
   uint32_t reserved;
   struct gb_lane_tuning tuning;
@@ -332,7 +333,7 @@ GB_LANE_API int gb_lane_server_open(const struct gb_lane_server_options *options
 /* Ends every lane with a goodbye, then everything else. After the return no exported memory is touched. */
 GB_LANE_API int gb_lane_server_close(gb_lane_server *server);
 
-/* The TCP port it listens on. */
+/* The TCP port it listens on; -1: a door brings its connections. */
 GB_LANE_API int gb_lane_server_port(gb_lane_server *server);
 
 /* Makes a ticket valid: for one lane, opened once, within its time. Export its regions before the peer may use it. */

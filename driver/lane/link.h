@@ -123,6 +123,16 @@ void lane_sock_congestion(int fd, char *name);
 /* Numeric address to socket address. returns: its length, 0: not an address. */
 uint32_t lane_sock_address(const char *address, uint16_t port, void *storage);
 void lane_sock_name(const void *storage, char *text);
+/* A TCP socket that is bound and does not block. `address` is numeric, NULL: every address of both families. returns:
+ * -1: not an address, or not ours. */
+int lane_sock_bind(const char *address, uint16_t port);
+/* The port a socket is bound to, or -1. */
+int lane_sock_port(int fd);
+/* Takes one message of one byte from a SOCK_SEQPACKET socket, with its descriptor, which then does not block; *fd is
+ * -1 if it came without one or with several. returns: 1; 0: nothing there; -1: it is over. */
+int lane_sock_take(int socket, int *fd);
+/* Passes a descriptor on in that way, never waiting. returns: false: full, or over. */
+bool lane_sock_give(int socket, int fd);
 uint64_t lane_now_ns(void);
 uint64_t lane_boot_ms(void);
 /* Conditions on the monotonic clock. returns: false: the time has passed. */

@@ -249,7 +249,7 @@ static void leave(struct lane_served *served, int status) {
     memcpy(event.ticket, grant->is.ticket.id, sizeof event.ticket);
     memcpy(event.address, served->address, sizeof event.address);
     server->counters.closed++;
-    lane_event(server, &event);
+    lane_notices_put(&server->notices, &event);
   }
   lane_grant_unuse(server, grant);
   server->connections--;

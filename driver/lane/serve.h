@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "link.h"
+#include "notice.h"
 
 #define LANE_GRANT_CONNS_MAX (GB_LANE_CONNECTIONS_MAX + 1u)
 
@@ -91,7 +92,7 @@ struct lane_stranger {
 
 struct gb_lane_server {
   pid_t owner;
-  int listener, wake, notice;
+  int listener, adopted, wake; /* adopted: where a door's connections come from; -1: none */
   bool stopping;
   uint32_t connections_max, strangers_max, stranger_ms;
   struct gb_lane_tuning tuning;
@@ -104,8 +105,7 @@ struct gb_lane_server {
   struct lane_stranger strangers[GB_LANE_STRANGERS_MAX];
   uint64_t stranger_order, deaf_until_ms;
   struct gb_lane_server_counters counters;
-  struct gb_lane_event events[GB_LANE_EVENTS_MAX];
-  uint32_t events_first, events_count;
+  struct lane_notices notices;
 };
 
 /* ---- grant.c ---- */
@@ -133,8 +133,6 @@ int lane_serve(struct gb_lane_server *server, struct lane_grant *grant, const st
 
 /* ---- server.c ---- */
 
-/* locks: the server's lock is held. */
-void lane_event(struct gb_lane_server *server, const struct gb_lane_event *event);
 void lane_server_wake(struct gb_lane_server *server);
 
 #endif

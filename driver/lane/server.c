@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "serve.h"
@@ -20,30 +19,11 @@
 #define GOODBYE_MS 1000u
 /* How long nobody is accepted after that failed. */
 #define DEAF_MS 100
-
-static void ring(int fd) {
-  uint64_t one = 1;
-  ssize_t ignored = write(fd, &one, sizeof one);
-  (void)ignored;
-}
-
-static void hush(int fd) {
-  uint64_t count;
-  ssize_t ignored = read(fd, &count, sizeof count);
-  (void)ignored;
-}
+/* Descriptors that are polled beside the strangers': listener, wake, the door's socket. */
+#define OWN_POLLED 3
 
 void lane_server_wake(struct gb_lane_server *server) {
-  ring(server->wake);
-}
-
-void lane_event(struct gb_lane_server *server, const struct gb_lane_event *event) {
-  if (server->events_count == GB_LANE_EVENTS_MAX) {
-    server->counters.events_dropped++;
-    return;
-  }
-  server->events[(server->events_first + server->events_count++) % GB_LANE_EVENTS_MAX] = *event;
-  ring(server->notice);
+  lane_ring(server->wake);
 }
 
 /* ---- strangers; the server's lock is held ---- */
@@ -61,7 +41,7 @@ static void refuse(struct gb_lane_server *server, struct lane_stranger *stranger
     memcpy(event.ticket, stranger->frame + 16, sizeof event.ticket);
   memcpy(event.address, stranger->address, sizeof event.address);
   server->counters.refused[reason]++;
-  lane_event(server, &event);
+  lane_notices_put(&server->notices, &event);
   dismiss(server, stranger);
 }
 
@@ -86,7 +66,7 @@ static int judge(struct gb_lane_server *server, struct lane_stranger *stranger) 
   grant->opened = true;
   grant->state = GB_LANE_OK;
   server->counters.opened++;
-  lane_event(server, &event);
+  lane_notices_put(&server->notices, &event);
   return 0;
 }
 
@@ -121,25 +101,49 @@ static struct lane_stranger *place(struct gb_lane_server *server) {
   return oldest;
 }
 
+/* No descriptors or memory left: the next one is looked at when some may have been freed. */
+static void grow_deaf(struct gb_lane_server *server) {
+  server->deaf_until_ms = lane_boot_ms() + DEAF_MS;
+}
+
+static void seat(struct gb_lane_server *server, int fd, const struct sockaddr_storage *address) {
+  struct lane_stranger *stranger = place(server);
+  stranger->fd = fd;
+  stranger->have = 0;
+  stranger->order = server->stranger_order++;
+  stranger->until_ms = lane_boot_ms() + server->stranger_ms;
+  lane_sock_name(address, stranger->address);
+  server->counters.accepted++;
+  server->counters.strangers++;
+}
+
 static void welcome(struct gb_lane_server *server) {
   for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
     struct sockaddr_storage address = {0};
     socklen_t length = sizeof address;
     int fd = accept4(server->listener, (struct sockaddr *)&address, &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
-      /* No descriptors or memory left: the next one is looked at when some may have been freed. */
-      bool nobody = errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
-      server->deaf_until_ms = nobody ? 0 : lane_boot_ms() + DEAF_MS;
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) grow_deaf(server);
       return;
     }
-    struct lane_stranger *stranger = place(server);
-    stranger->fd = fd;
-    stranger->have = 0;
-    stranger->order = server->stranger_order++;
-    stranger->until_ms = lane_boot_ms() + server->stranger_ms;
-    lane_sock_name(&address, stranger->address);
-    server->counters.accepted++;
-    server->counters.strangers++;
+    seat(server, fd, &address);
+  }
+}
+
+/* Takes what the door has passed on. The end of its socket is the end of adoption, not of the lanes. */
+static void adopt(struct gb_lane_server *server) {
+  for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+    struct sockaddr_storage address = {0};
+    socklen_t length = sizeof address;
+    int fd = -1, status = lane_sock_take(server->adopted, &fd);
+    if (status < 0) {
+      close(server->adopted);
+      server->adopted = -1;
+    }
+    if (status <= 0) return;
+    if (fd < 0) server->counters.refused[GB_LANE_REFUSED_LIMIT]++; /* no room for it in this process */
+    else if (getpeername(fd, (struct sockaddr *)&address, &length) != 0) close(fd); /* gone already, or no connection */
+    else seat(server, fd, &address);
   }
 }
 
@@ -147,13 +151,14 @@ static void welcome(struct gb_lane_server *server) {
 
 /* Those to be polled, and when the first of them has waited enough. */
 static nfds_t gather(struct gb_lane_server *server, struct pollfd *polled, uint32_t *who, int *timeout_ms) {
-  nfds_t count = 2;
+  nfds_t count = OWN_POLLED;
   uint64_t now = lane_boot_ms();
   *timeout_ms = -1;
   bool deaf = now < server->deaf_until_ms;
   if (deaf) *timeout_ms = DEAF_MS;
   polled[0] = (struct pollfd){.fd = deaf ? -1 : server->listener, .events = POLLIN};
   polled[1] = (struct pollfd){.fd = server->wake, .events = POLLIN};
+  polled[2] = (struct pollfd){.fd = server->adopted, .events = POLLIN};
   for (uint32_t i = 0; i < server->strangers_max; i++) {
     struct lane_stranger *stranger = &server->strangers[i];
     if (stranger->fd >= 0 && now >= stranger->until_ms) refuse(server, stranger, GB_LANE_REFUSED_SHORT);
@@ -183,21 +188,22 @@ static void bury(struct gb_lane_server *server) {
 
 static void *server_life(void *argument) {
   struct gb_lane_server *server = argument;
-  struct pollfd polled[2 + GB_LANE_STRANGERS_MAX];
-  uint32_t who[2 + GB_LANE_STRANGERS_MAX];
+  struct pollfd polled[OWN_POLLED + GB_LANE_STRANGERS_MAX];
+  uint32_t who[OWN_POLLED + GB_LANE_STRANGERS_MAX];
   int timeout_ms;
   pthread_mutex_lock(&server->lock);
   while (!server->stopping) {
     nfds_t count = gather(server, polled, who, &timeout_ms);
     pthread_mutex_unlock(&server->lock);
     int ready = poll(polled, count, timeout_ms);
-    if (ready > 0 && (polled[1].revents & POLLIN) != 0) hush(server->wake);
+    if (ready > 0 && (polled[1].revents & POLLIN) != 0) lane_hush(server->wake);
     bury(server);
     pthread_mutex_lock(&server->lock);
-    for (nfds_t i = 2; ready > 0 && i < count; i++) {
+    for (nfds_t i = OWN_POLLED; ready > 0 && i < count; i++) {
       if (polled[i].revents != 0) listen_to(server, &server->strangers[who[i]]);
     }
     if (ready > 0 && polled[0].revents != 0) welcome(server);
+    if (ready > 0 && polled[2].revents != 0) adopt(server);
   }
   pthread_mutex_unlock(&server->lock);
   return NULL;
@@ -205,25 +211,11 @@ static void *server_life(void *argument) {
 
 /* ---- entry points ---- */
 
-static int listen_on(const struct gb_lane_server_options *options) {
-  struct sockaddr_storage storage = {0};
-  int one = 1, zero = 0;
-  const char *address = options->address != NULL ? options->address : "::";
-  uint32_t length = lane_sock_address(address, (uint16_t)options->port, &storage);
-  if (length == 0) return -1;
-  int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return -1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (options->address == NULL) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
-  if (bind(fd, (const struct sockaddr *)&storage, length) == 0) return fd;
-  close(fd);
-  return -1;
-}
-
 static void dissolve(gb_lane_server *server) {
   if (server->wake >= 0) close(server->wake);
-  if (server->notice >= 0) close(server->notice);
   if (server->listener >= 0) close(server->listener);
+  if (server->adopted >= 0) close(server->adopted);
+  lane_notices_end(&server->notices);
   pthread_mutex_destroy(&server->lock);
   pthread_cond_destroy(&server->quiet);
   free(server);
@@ -233,36 +225,57 @@ static uint32_t at_most(uint32_t value, uint32_t most) {
   return value == 0 || value > most ? most : value;
 }
 
+static bool unblock(int fd) {
+  int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
+  return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
+/* Where its connections come from: a door, or a port of its own. */
+static bool find_source(struct gb_lane_server *server, const struct gb_lane_server_options *wanted) {
+  if (wanted->adopt_fd > 0) {
+    server->adopted = wanted->adopt_fd;
+    return unblock(server->adopted);
+  }
+  server->listener =
+      wanted->fd >= 0 ? wanted->fd : lane_sock_bind(wanted->address, (uint16_t)wanted->port);
+  return unblock(server->listener) && listen(server->listener, BACKLOG) == 0;
+}
+
+static struct gb_lane_server *make(const struct gb_lane_server_options *wanted) {
+  struct gb_lane_server *server = calloc(1, sizeof *server);
+  if (server == NULL) return NULL;
+  server->owner = getpid();
+  server->listener = server->adopted = -1;
+  server->tuning = lane_tuning_of(&wanted->tuning);
+  server->connections_max = at_most(wanted->connections_max, GB_LANE_SERVED_MAX);
+  server->strangers_max = at_most(wanted->strangers_max, GB_LANE_STRANGERS_MAX);
+  server->stranger_ms = wanted->stranger_ms != 0 ? wanted->stranger_ms : GB_LANE_STRANGER_MS;
+  for (uint32_t i = 0; i < GB_LANE_STRANGERS_MAX; i++) server->strangers[i].fd = -1;
+  pthread_mutex_init(&server->lock, NULL);
+  lane_cond_init(&server->quiet);
+  server->wake = lane_bell();
+  if (lane_notices_begin(&server->notices) && server->wake >= 0) return server;
+  dissolve(server);
+  return NULL;
+}
+
 int gb_lane_server_open(const struct gb_lane_server_options *options, gb_lane_server **result) {
   struct gb_lane_server_options wanted = {0};
   if (options == NULL || result == NULL || options->size > sizeof wanted) return GB_LANE_INVALID;
   memcpy(&wanted, options, options->size);
   if (wanted.port > UINT16_MAX) return GB_LANE_INVALID;
   if (!lane_crypt_ready()) return GB_LANE_NO_CRYPTO;
-  struct gb_lane_server *server = calloc(1, sizeof *server);
+  struct gb_lane_server *server = make(&wanted);
   if (server == NULL) return GB_LANE_NO_MEMORY;
-  server->owner = getpid();
-  server->tuning = lane_tuning_of(&wanted.tuning);
-  server->connections_max = at_most(wanted.connections_max, GB_LANE_SERVED_MAX);
-  server->strangers_max = at_most(wanted.strangers_max, GB_LANE_STRANGERS_MAX);
-  server->stranger_ms = wanted.stranger_ms != 0 ? wanted.stranger_ms : GB_LANE_STRANGER_MS;
-  for (uint32_t i = 0; i < GB_LANE_STRANGERS_MAX; i++) server->strangers[i].fd = -1;
-  pthread_mutex_init(&server->lock, NULL);
-  lane_cond_init(&server->quiet);
-  server->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  server->notice = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-  server->listener = wanted.fd >= 0 ? wanted.fd : listen_on(&wanted);
-  int flags = server->listener >= 0 ? fcntl(server->listener, F_GETFL) : -1;
-  bool listening = flags >= 0 && fcntl(server->listener, F_SETFL, flags | O_NONBLOCK) == 0 &&
-                   listen(server->listener, BACKLOG) == 0;
-  if (listening && server->wake >= 0 && server->notice >= 0 &&
-      lane_thread_start(&server->thread, server_life, server)) {
+  bool found = find_source(server, &wanted);
+  if (found && lane_thread_start(&server->thread, server_life, server)) {
     *result = server;
     return GB_LANE_OK;
   }
-  if (wanted.fd >= 0) server->listener = -1; /* stays the caller's */
+  if (wanted.fd >= 0 && wanted.adopt_fd <= 0) server->listener = -1; /* stays the caller's */
+  server->adopted = -1;
   dissolve(server);
-  return listening ? GB_LANE_NO_MEMORY : GB_LANE_UNREACHABLE;
+  return found ? GB_LANE_NO_MEMORY : GB_LANE_UNREACHABLE;
 }
 
 /* Ends all lanes, politely first. */
@@ -312,11 +325,7 @@ int gb_lane_server_close(gb_lane_server *server) {
 }
 
 int gb_lane_server_port(gb_lane_server *server) {
-  struct sockaddr_storage address = {0};
-  socklen_t length = sizeof address;
-  if (server == NULL || getsockname(server->listener, (struct sockaddr *)&address, &length) != 0) return -1;
-  return ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
-                                            : ((struct sockaddr_in6 *)&address)->sin6_port);
+  return server != NULL ? lane_sock_port(server->listener) : -1;
 }
 
 int gb_lane_server_counters(gb_lane_server *server, struct gb_lane_server_counters *counters) {
@@ -324,6 +333,7 @@ int gb_lane_server_counters(gb_lane_server *server, struct gb_lane_server_counte
   if (server->owner != getpid()) return GB_LANE_FORKED;
   pthread_mutex_lock(&server->lock);
   *counters = server->counters;
+  counters->events_dropped = server->notices.dropped;
   counters->grants = server->grant_count;
   counters->connections = server->connections;
   pthread_mutex_unlock(&server->lock);
@@ -331,19 +341,13 @@ int gb_lane_server_counters(gb_lane_server *server, struct gb_lane_server_counte
 }
 
 int gb_lane_server_poll_fd(gb_lane_server *server) {
-  return server != NULL && server->owner == getpid() ? server->notice : -1;
+  return server != NULL && server->owner == getpid() ? server->notices.bell : -1;
 }
 
 uint32_t gb_lane_server_events(gb_lane_server *server, struct gb_lane_event *events, uint32_t count) {
-  uint32_t taken = 0;
   if (server == NULL || events == NULL || server->owner != getpid()) return 0;
   pthread_mutex_lock(&server->lock);
-  for (; taken < count && server->events_count > 0; taken++) {
-    events[taken] = server->events[server->events_first];
-    server->events_first = (server->events_first + 1) % GB_LANE_EVENTS_MAX;
-    server->events_count--;
-  }
-  if (server->events_count == 0) hush(server->notice);
+  uint32_t taken = lane_notices_take(&server->notices, events, count);
   pthread_mutex_unlock(&server->lock);
   return taken;
 }

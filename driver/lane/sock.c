@@ -4,6 +4,7 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -72,6 +73,84 @@ void lane_sock_name(const void *storage, char *text) {
   socklen_t length = any->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
   if (getnameinfo(any, length, host, sizeof host, NULL, 0, NI_NUMERICHOST) != 0) return;
   snprintf(text, 64, any->sa_family == AF_INET ? "%.50s:%u" : "[%.50s]:%u", host, port);
+}
+
+int lane_sock_bind(const char *address, uint16_t port) {
+  struct sockaddr_storage storage = {0};
+  int one = 1, zero = 0;
+  uint32_t length = lane_sock_address(address != NULL ? address : "::", port, &storage);
+  if (length == 0) return -1;
+  int fd = socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (address == NULL) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
+  if (bind(fd, (const struct sockaddr *)&storage, length) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+int lane_sock_port(int fd) {
+  struct sockaddr_storage address = {0};
+  socklen_t length = sizeof address;
+  if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &length) != 0) return -1;
+  return ntohs(address.ss_family == AF_INET ? ((struct sockaddr_in *)&address)->sin_port
+                                            : ((struct sockaddr_in6 *)&address)->sin6_port);
+}
+
+/* ---- descriptors on their way from a door ---- */
+
+/* More than one that arrive are closed; a message with more than these does not fit and loses them in the kernel. */
+#define TAKEN_MAX 4
+
+union passage {
+  char bytes[CMSG_SPACE(TAKEN_MAX * sizeof(int))];
+  struct cmsghdr align;
+};
+
+/* Keeps one descriptor of a message, closes what is beyond it. */
+static int keep_one(struct msghdr *message) {
+  int fds[TAKEN_MAX], count = 0;
+  for (struct cmsghdr *part = CMSG_FIRSTHDR(message); part != NULL; part = CMSG_NXTHDR(message, part)) {
+    if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
+    int more = (int)((part->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    if (more > TAKEN_MAX - count) more = TAKEN_MAX - count;
+    memcpy(fds + count, CMSG_DATA(part), (size_t)more * sizeof(int));
+    count += more;
+  }
+  int flags = count == 1 ? fcntl(fds[0], F_GETFL) : -1;
+  if (flags >= 0 && fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) == 0) return fds[0];
+  for (int i = 0; i < count; i++) close(fds[i]);
+  return -1;
+}
+
+int lane_sock_take(int socket, int *fd) {
+  uint8_t byte;
+  union passage passage;
+  struct iovec bytes = {.iov_base = &byte, .iov_len = sizeof byte};
+  struct msghdr message = {.msg_iov = &bytes,
+                           .msg_iovlen = 1,
+                           .msg_control = &passage,
+                           .msg_controllen = sizeof passage};
+  ssize_t got = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got < 0) return errno == EAGAIN || errno == EINTR ? 0 : -1;
+  *fd = keep_one(&message);
+  return got == 0 && *fd < 0 ? -1 : 1;
+}
+
+bool lane_sock_give(int socket, int fd) {
+  uint8_t byte = 0;
+  union passage passage = {0};
+  struct iovec bytes = {.iov_base = &byte, .iov_len = sizeof byte};
+  struct msghdr message = {.msg_iov = &bytes,
+                           .msg_iovlen = 1,
+                           .msg_control = &passage,
+                           .msg_controllen = CMSG_SPACE(sizeof fd)};
+  struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+  part->cmsg_level = SOL_SOCKET;
+  part->cmsg_type = SCM_RIGHTS;
+  part->cmsg_len = CMSG_LEN(sizeof fd);
+  memcpy(CMSG_DATA(part), &fd, sizeof fd);
+  return sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)sizeof byte;
 }
 
 static uint32_t within(uint32_t value, uint32_t fallback, uint32_t low, uint32_t high) {
