@@ -5,6 +5,7 @@ APPVMM_TEST := $(BUILD)/test/appvmm
 APPVMM_PROGRAMS := $(APPVMM_TEST)/model $(APPVMM_TEST)/answers $(APPVMM_TEST)/program \
   $(APPVMM_TEST)/fixed
 APPVMM_NEEDS = $(APPVMM_PROGRAMS) $(BUILD)/test/soak/kernels.so $(BUILD)/test/soak/usage $(SIM_LIBS)
+TEST_BINARIES += $(APPVMM_PROGRAMS)
 
 .PHONY: test-c-appvmm test-c-appvmm-asan
 test-c-appvmm: $(APPVMM_NEEDS) $(SHIM_LIB)

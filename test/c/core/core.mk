@@ -9,6 +9,8 @@ CORE_TSAN := -fsanitize=thread -O1
 CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
 CORE_COMMON := $(CORE_OUT)/kernels.so $(CORE_OUT)/agent $(CORE_SIM)
 CORE_PLAIN := $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/libgreenboost_cuda.so
+TEST_BINARIES += $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_PLAIN) \
+  $(foreach variant,asan tsan,$(addprefix $(CORE_OUT)/$(variant)/,libgreenboost_cuda.so program edges))
 
 .PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-gpu
 test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_PLAIN)

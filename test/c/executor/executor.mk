@@ -2,10 +2,11 @@
 # gb-executor driven over its socket, with RAM alone and on the simulated driver; plain and with ASan and UBSan.
 EXECUTOR_TEST := $(BUILD)/test/executor
 EXECUTOR_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
+EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test ranges_test gb-executor-asan)
+TEST_BINARIES += $(EXECUTOR_TESTS)
 
 .PHONY: test-c-executor
-test-c-executor: $(EXECUTOR_TEST)/executor_test $(EXECUTOR_TEST)/ranges_test $(EXECUTOR_TEST)/gb-executor-asan \
-    $(BUILD)/bin/gb-executor $(BUILD)/lib/sim/libcuda.so.1
+test-c-executor: $(EXECUTOR_TESTS) $(BUILD)/bin/gb-executor $(BUILD)/lib/sim/libcuda.so.1
 	@sh test/c/executor/run.sh $(BUILD)
 
 $(EXECUTOR_TEST)/executor_test: test/c/executor/executor_test.c driver/executor/gb_exec.h test/c/check.h

@@ -12,6 +12,7 @@ FUZZ_SOURCES_lane := $(wildcard driver/lane/crypt*.c driver/lane/link*.c) \
   $(addprefix driver/lane/,keys.c names.c sock.c wire.c)
 FUZZ_FLAGS_lane := -D_GNU_SOURCE -DLANE_NO_DEEPBIND -Idriver/lane -pthread
 GB_FUZZ_SECONDS ?= 60
+TEST_BINARIES += $(FUZZ_NAMES:%=$(FUZZ_OUT)/%_fuzz)
 
 .PHONY: test-c-fuzz $(addprefix fuzz-,$(FUZZ_NAMES))
 test-c-fuzz:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Graphs that run in pieces, on the simulated driver under the shim: plain and with ASan and UBSan.
 GRAPHS_TEST := $(BUILD)/test/graphs
+TEST_BINARIES += $(GRAPHS_TEST)/whole_program
 
 .PHONY: test-c-graphs
 GRAPHS_NEEDS = $(GRAPHS_TEST)/whole_program $(BUILD)/bin/gb_graphs

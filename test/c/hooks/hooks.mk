@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the wrappers promise a program, on the simulated driver under the shim.
 HOOKS_TEST := $(BUILD)/test/hooks
+TEST_BINARIES += $(HOOKS_TEST)/hooks_program
 
 .PHONY: test-c-hooks
 test-c-hooks: $(HOOKS_TEST)/hooks_program $(SHIM_LIB) $(BUILD)/lib/sim/libcuda.so.1

@@ -3,6 +3,7 @@
 # ASan and UBSan.
 IPC_TEST := $(BUILD)/test/ipc
 IPC_PROGRAMS := $(IPC_TEST)/sharing $(IPC_TEST)/trouble
+TEST_BINARIES += $(IPC_PROGRAMS)
 
 .PHONY: test-c-ipc
 IPC_NEEDS = $(IPC_PROGRAMS) $(BUILD)/test/soak/kernels.so $(BUILD)/test/soak/usage

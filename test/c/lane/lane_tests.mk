@@ -6,6 +6,7 @@ LANE_TEST_SOURCES := $(LANE_SOURCES) test/c/lane/harness.c
 LANE_TEST_HEADERS := $(LANE_HEADERS) test/c/lane/harness.h test/c/check.h
 LANE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
 LANE_TSAN := -fsanitize=thread -O1
+TEST_BINARIES += $(foreach variant,plain asan tsan,$(LANE_TEST_NAMES:%=$(LANE_TEST_OUT)/$(variant)/%))
 
 .PHONY: test-c-lane test-c-lane-asan test-c-lane-tsan
 test-c-lane: $(LANE_TEST_NAMES:%=$(LANE_TEST_OUT)/plain/%)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The learned order of touches against a model without an index, with ASan and UBSan.
 ORDER_OUT := $(BUILD)/test/order
+TEST_BINARIES += $(ORDER_OUT)/order_test
 
 .PHONY: test-c-order
 test-c-order: $(ORDER_OUT)/order_test

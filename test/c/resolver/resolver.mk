@@ -8,6 +8,7 @@ CUDART_SHARED := $(firstword $(wildcard $(addsuffix /libcudart.so,$(CUDA_FOLDERS
 CUDART_STATIC := $(firstword $(wildcard $(addsuffix /libcudart_static.a,$(CUDA_FOLDERS))))
 RESOLVER_FILES := $(addprefix $(RESOLVER)/,resolve_program silent_program librecord.so libfirst.so \
   libsecond.so foreign/libcuda.so.1 $(if $(CUDART_SHARED),cudart_shared) $(if $(CUDART_STATIC),cudart_static))
+TEST_BINARIES += $(RESOLVER_FILES)
 
 .PHONY: test-c-resolver
 test-c-resolver: $(RESOLVER_FILES) $(SHIM_LIB) $(BUILD)/lib/sim/libcuda.so.1

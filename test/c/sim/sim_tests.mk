@@ -7,6 +7,7 @@ SIM_TEST_CFLAGS := $(filter-out -Wmissing-prototypes,$(CFLAGS_ALL)) -D_GNU_SOURC
   -Idriver/sim
 SIM_TEST_HEADERS := test/c/sim/common.h test/c/check.h test/c/programs/kernels.h
 SIM_TEST_MODULES := $(SIM_TEST_OUT)/kernels.so $(SIM_TEST_OUT)/broken_twins.so
+TEST_BINARIES += $(SIM_TESTS) $(SIM_TEST_MODULES) $(SIM_TEST_OUT)/frame_kernels
 SIM_TOOLKIT := $(firstword $(CUDA_HOME) /usr/local/cuda)/include
 
 .PHONY: test-c-sim test-c-header

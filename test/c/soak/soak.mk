@@ -5,6 +5,7 @@ SOAK_PROGRAMS := $(SOAK_OUT)/soak $(SOAK_OUT)/lost_update $(SOAK_OUT)/waits $(SO
 SOAK_CFLAGS := $(CFLAGS_ALL) -D_GNU_SOURCE
 
 SOAK_ALL := $(SOAK_PROGRAMS) $(SOAK_OUT)/kernels.so $(SOAK_OUT)/forgetful.so $(SIM_LIBS)
+TEST_BINARIES += $(SOAK_ALL)
 
 .PHONY: test-soak test-soak-tsan
 test-soak: $(SOAK_ALL) $(BUILD)/lib/libgreenboost_cuda.so

@@ -5,6 +5,7 @@ STORE_SOURCES := shim/src/store.c $(wildcard shim/src/store_*.c)
 STORE_HEADERS := shim/src/store.h shim/src/store_part.h shim/src/store_ring.h test/c/check.h
 STORE_CFLAGS := -D_GNU_SOURCE -DGB_CUDA_NO_ALIASES -Ishim/src
 STORE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
+TEST_BINARIES += $(STORE_OUT)/plain $(STORE_OUT)/asan
 
 .PHONY: test-c-store test-c-store-asan
 test-c-store: $(STORE_OUT)/plain
