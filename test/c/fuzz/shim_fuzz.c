@@ -12,6 +12,7 @@
 #include "link.h"
 #include "lock.h"
 #include "report.h"
+#include "share.h"
 #include "tier.h"
 #include "wire.h"
 
@@ -36,6 +37,8 @@ bool gb_report_take(struct gb_report *report) {
   return memset(report, 0, sizeof *report) == NULL;
 }
 void gb_report_tick(void) {
+}
+void gb_share_changed(void) {
 }
 void gb_log(enum gb_log_level level, const char *format, ...) {
   (void)level, (void)format;
