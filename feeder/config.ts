@@ -37,6 +37,8 @@ export interface FeederOptions {
    *  and a tenth. */
   readonly ramReserveBytes?: number;
   readonly leaseTtlMs?: number;
+  /** Bytes that all leases of one host may promise together. Default: as much as there is. */
+  readonly hostBytesMax?: number;
   /** Folder of the pairing keys. Default: the user's configuration folder. */
   readonly configDir?: string;
   /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
@@ -59,6 +61,7 @@ export interface FeederConfig {
   readonly allowWan: boolean;
   readonly name: string;
   readonly leaseTtlMs: number;
+  readonly hostBytesMax: number | undefined;
   readonly configDir: string;
   readonly controlSocket: string | false;
 }
@@ -94,6 +97,7 @@ export async function resolveConfig(
     allowWan: options.allowWan ?? false,
     name: cleanName(options.name ?? hostname()),
     leaseTtlMs: options.leaseTtlMs ?? LEASE_TTL_MS,
+    hostBytesMax: options.hostBytesMax,
     configDir: options.configDir ?? configDir(env),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
   };

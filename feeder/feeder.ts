@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The feeder itself: leases, their bytes and their time, brought together. Must not know gRPC.
-//   lending -> stopping -> stopped
+//   lending <-> paused, draining -> stopping -> stopped
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { LeaseId, SessionId } from '../proto/base/ids.js';
@@ -13,6 +13,7 @@ import {
   RANGE_ALIGN_BYTES,
 } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
+import { formatBytes } from '../proto/base/units.js';
 import { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { GpuDriver } from '../driver/library.js';
 import { Attachments } from './attachments.js';
@@ -34,6 +35,8 @@ export interface FeederSettings {
   readonly gpus: readonly LentGpu[];
   readonly gpu: GpuDriver;
   readonly leaseTtlMs: number;
+  /** Bytes that all leases of one host may promise together; undefined: as much as there is. */
+  readonly hostBytesMax: number | undefined;
 }
 
 export interface LeaseFacts {
@@ -56,7 +59,7 @@ export class Feeder {
   private onEmpty: (() => void) | undefined;
 
   constructor(
-    settings: FeederSettings,
+    private readonly settings: FeederSettings,
     private readonly clock: Clock,
     private readonly log: Logger,
   ) {
@@ -96,7 +99,7 @@ export class Feeder {
 
   /** Promises bytes and starts the executor that will hold them. Cancel: a lease nobody waits for
    *  is released.
-   *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE when stopping; then nothing
+   *  @throws GbError CAPACITY_EXHAUSTED, INVALID_ARGUMENT, WRONG_STATE unless lending; then nothing
    * has changed. */
   async acquire(
     caller: Caller,
@@ -112,6 +115,7 @@ export class Feeder {
         `a host holds at most ${LEASES_PER_SESSION_MAX} leases`,
       );
     }
+    this.checkHostBytes(caller, limits, undefined);
     const lease = this.table.acquire(caller, request, this.clock.nowMs());
     try {
       this.pool.open(lease.id, limits);
@@ -150,10 +154,15 @@ export class Feeder {
     return lease;
   }
 
-  /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used. */
+  /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used, and for more than
+   *  before unless lending. */
   resize(caller: Caller, id: string, fencingToken: bigint, limits: DeviceBytes): void {
     const lease = this.authorize(caller, id, fencingToken);
-    this.assertLending();
+    const holding = this.pool.holding(lease.id);
+    if ([...limits].some(([device, bytes]) => bytes > (holding.get(device)?.limitBytes ?? 0))) {
+      this.assertLending();
+      this.checkHostBytes(caller, limits, lease.id);
+    }
     this.attachments.get(lease.id);
     this.pool.resize(lease.id, limits);
     this.changed();
@@ -189,7 +198,7 @@ export class Feeder {
     range: { device: DeviceKey; offset: number; length: number },
     signal: AbortSignal,
   ): Promise<number> {
-    this.assertLending();
+    if (this.current === FeederState.STOPPING) this.assertLending();
     return this.attachments.allocate(lease, range.device, range.offset, range.length, signal);
   }
 
@@ -219,6 +228,28 @@ export class Feeder {
         adopted: lease.state.t === 'adopted',
       };
     });
+  }
+
+  /** No new leases and no larger ones, until resume. With `drain` hosts are asked to move away what they hold.
+   *  @throws GbError WRONG_STATE when stopping. */
+  pause(drain: boolean): void {
+    this.setState(drain ? FeederState.DRAINING : FeederState.PAUSED, 'feeder_paused');
+  }
+
+  /** Lends again. @throws GbError WRONG_STATE when stopping. */
+  resume(): void {
+    this.setState(FeederState.LENDING, 'feeder_resumed');
+  }
+
+  private setState(state: FeederState, event: string): void {
+    if (this.current === FeederState.STOPPING) throw notLending(this.current);
+    if (this.current === state) return;
+    this.current = state;
+    this.log.info(
+      { event, drain: state === FeederState.DRAINING },
+      'its owner changed what it lends',
+    );
+    this.hub.flush();
   }
 
   /** No new leases and allocations; waits until hosts gave theirs back, at most `graceMs`. */
@@ -268,9 +299,35 @@ export class Feeder {
   }
 
   private assertLending(): void {
-    if (this.current === FeederState.LENDING) return;
-    throw new GbError('WRONG_STATE', 'the feeder is stopping; it lends nothing new');
+    if (this.current !== FeederState.LENDING) throw notLending(this.current);
   }
+
+  /** `except`: the lease whose limits are replaced. @throws GbError CAPACITY_EXHAUSTED. */
+  private checkHostBytes(caller: Caller, limits: DeviceBytes, except: LeaseId | undefined): void {
+    const { hostBytesMax } = this.settings;
+    if (hostBytesMax === undefined) return;
+    let promised = 0;
+    for (const { id, hostId } of this.table.all()) {
+      if (hostId !== caller.hostId || id === except) continue;
+      for (const { limitBytes } of this.pool.holding(id).values()) promised += limitBytes;
+    }
+    const wanted = [...limits.values()].reduce((sum, bytes) => sum + bytes, 0);
+    if (promised + wanted <= hostBytesMax) return;
+    throw new GbError(
+      'CAPACITY_EXHAUSTED',
+      `this feeder lends a host at most ${formatBytes(hostBytesMax)}, ${formatBytes(promised)} are promised already`,
+      { details: { hostBytesMax, promisedBytes: promised, wantedBytes: wanted } },
+    );
+  }
+}
+
+function notLending(state: FeederState): GbError {
+  return new GbError(
+    'WRONG_STATE',
+    state === FeederState.STOPPING
+      ? 'the feeder is stopping; it lends nothing new'
+      : 'the feeder was paused by its owner; it lends nothing new until "greenboost feed resume"',
+  );
 }
 
 function checkArena({ arenaBase, arenaBytes }: LeaseRequest): void {

@@ -250,6 +250,14 @@ class Daemon implements RunningFeeder {
           })),
         lockNote: this.facts.lockNote,
       }),
+      pauseFeed: async ({ drain }) => {
+        this.feeder.pause(drain);
+        return {};
+      },
+      resumeFeed: async () => {
+        this.feeder.resume();
+        return {};
+      },
       stopFeed: async ({ graceMs }) => {
         void this.stop(graceMs);
         return {};
@@ -261,7 +269,7 @@ class Daemon implements RunningFeeder {
 /** What `feed start` was told, checked by the CLI. */
 export interface FeedSettings extends Pick<
   FeederOptions,
-  'ramBytes' | 'vramBytes' | 'port' | 'bind' | 'allowWan' | 'name' | 'gpu'
+  'ramBytes' | 'vramBytes' | 'port' | 'bind' | 'allowWan' | 'name' | 'gpu' | 'hostBytesMax'
 > {}
 
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */

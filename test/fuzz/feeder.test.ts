@@ -169,6 +169,7 @@ describe('calls', () => {
           gpus: [],
           gpu: 'none',
           leaseTtlMs: 600_000,
+          hostBytesMax: undefined,
         },
         systemClock,
         createLogger({ name: 'feeder', level: 'silent' }),

@@ -36,7 +36,7 @@ function addFeed(program: Command): void {
   const feed = program
     .command('feed')
     .helpGroup(GROUPS.lend)
-    .description('lend RAM and VRAM of this machine: start, stop, status');
+    .description('lend RAM and VRAM of this machine: start, pause, resume, stop, status');
   const start = feed
     .command('start')
     .description('start lending (in the background, unless --foreground)')
@@ -51,6 +51,7 @@ function addFeed(program: Command): void {
     .option('--allow-wan', 'also listen on public addresses')
     .option('--name <name>', 'what hosts call this feeder (default: the host name)')
     .addOption(new Option('--gpu <driver>', 'whose VRAM').choices(['none', 'cuda', 'sim']))
+    .option('--host-bytes-max <size>', 'lend one host at most this much (default: all)')
     .option('--foreground', 'stay here and log to stderr (systemd)')
     .action(async (options) => (await import('./commands/feed.js')).feedStart(options));
   example(
@@ -58,6 +59,16 @@ function addFeed(program: Command): void {
     'greenboost feed start --ram 16GiB',
     'greenboost feed start --ram 8GiB --vram 0=12GiB --port 9750',
   );
+  const pause = feed
+    .command('pause')
+    .description('lend nothing new; what is lent goes on')
+    .option('--drain', 'also ask hosts to move what they hold to other feeders')
+    .action(async (options) => (await import('./commands/feed.js')).feedPause(options));
+  example(pause, 'greenboost feed pause --drain');
+  feed
+    .command('resume')
+    .description('lend again after pause')
+    .action(async () => (await import('./commands/feed.js')).feedResume());
   const stop = feed
     .command('stop')
     .description('stop lending: says goodbye to hosts, scrubs and frees everything')

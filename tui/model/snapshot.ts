@@ -49,6 +49,7 @@ const FEEDER_STATES: Readonly<Record<FeederState, string>> = {
   [FeederState.LENDING]: 'lending',
   [FeederState.PAUSED]: 'paused',
   [FeederState.STOPPING]: 'stopping',
+  [FeederState.DRAINING]: 'draining',
 };
 
 const SEVERITIES = ['info', 'warning', 'error'] as const;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `greenboost feed start|stop|status`: lending this machine's memory.
+// `greenboost feed start|stop|pause|resume|status`: lending this machine's memory.
 import { GbError } from '../../../proto/base/errors.js';
 import { DEFAULT_PORT } from '../../../proto/base/limits.js';
 import { formatAge, formatBytes, parseBytes } from '../../../proto/base/units.js';
@@ -19,6 +19,7 @@ export interface FeedStartOptions {
   readonly allowWan?: boolean;
   readonly name?: string;
   readonly gpu?: 'none' | 'cuda' | 'sim';
+  readonly hostBytesMax?: string;
   readonly foreground?: boolean;
 }
 
@@ -31,6 +32,7 @@ export interface FeedSettings {
   readonly allowWan: boolean;
   readonly name?: string;
   readonly gpu?: 'none' | 'cuda' | 'sim';
+  readonly hostBytesMax?: number;
 }
 
 const CALL_TIMEOUT_MS = 5_000;
@@ -72,6 +74,9 @@ export function feedSettings(options: FeedStartOptions): FeedSettings {
     allowWan: options.allowWan === true,
     ...(options.name === undefined ? {} : { name: options.name }),
     ...(options.gpu === undefined ? {} : { gpu: options.gpu }),
+    ...(options.hostBytesMax === undefined
+      ? {}
+      : { hostBytesMax: parseBytes(options.hostBytesMax) }),
   };
 }
 
@@ -86,6 +91,7 @@ function daemonArgs(options: FeedStartOptions): string[] {
     ...(options.allowWan ? ['--allow-wan'] : []),
     ...one('--name', options.name),
     ...one('--gpu', options.gpu),
+    ...one('--host-bytes-max', options.hostBytesMax),
   ];
 }
 
@@ -164,6 +170,26 @@ export async function feedStop(options: { grace: string }): Promise<void> {
     });
   }
   writeLine('feeder stopped; everything lent is scrubbed and free');
+}
+
+/** No new leases until feedResume. @throws GbError FEEDER_UNREACHABLE when none runs, WRONG_STATE when it stops. */
+export async function feedPause(options: { drain?: boolean }): Promise<void> {
+  const drain = options.drain === true;
+  await withFeed((client) => client.pauseFeed({ drain }, { timeoutMs: CALL_TIMEOUT_MS }));
+  const { leaseCount } = await readStatus();
+  writeLine('paused: nothing new is lent until "greenboost feed resume"');
+  if (leaseCount === 0) return;
+  writeLine(
+    drain
+      ? `${leaseCount} leases: their hosts are asked to move away; watch "greenboost feed status"`
+      : `${leaseCount} leases go on; --drain asks their hosts to move away`,
+  );
+}
+
+/** Lends again. @throws as feedPause. */
+export async function feedResume(): Promise<void> {
+  await withFeed((client) => client.resumeFeed({}, { timeoutMs: CALL_TIMEOUT_MS }));
+  writeLine('lending again');
 }
 
 /** What is lent to whom. @throws GbError FEEDER_UNREACHABLE (exit 3) when none runs. */

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkiqgMKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkigAkKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQiaQoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDwoHdW5peF9tcxgCIAEoAxIQCghzZXZlcml0eRgDIAEoDRIMCgRuYW1lGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDAoEdGV4dBgGIAEoCSKTAwoIU25hcHNob3QSEAoIc29mdHdhcmUYASABKAkSEQoJYWdlbnRfcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIPCgd1bml4X21zGAQgASgDEg0KBWVwb2NoGAUgASgEEg8KB2hvc3RfaWQYBiABKAkSEQoJaG9zdF9uYW1lGAcgASgJEiIKBXRpZXJzGAggAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyEiIKBWxpbmtzGAkgAygLMhMuZ3JlZW5ib29zdC52MS5MaW5rEi4KC2F0dGFjaG1lbnRzGAogAygLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EisKDXJlY2VudF9ldmVudHMYCyADKAsyFC5ncmVlbmJvb3N0LnYxLkV2ZW50Eh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYDCABKAQSHAoUbWVtb3J5X3Jlc2VydmVfYnl0ZXMYDSABKAQSIgoabWVtb3J5X3ByZXNzdXJlX3NvbWVfYXZnMTAYDiABKAEiEgoQR2V0U3RhdHVzUmVxdWVzdCIUChJHZXRQcm9ncmFtc1JlcXVlc3QiPwoTR2V0UHJvZ3JhbXNSZXNwb25zZRIoCghwcm9ncmFtcxgBIAMoCzIWLmdyZWVuYm9vc3QudjEuUHJvZ3JhbSLGAQoHUHJvZ3JhbRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhUKDWVuZGVkX3VuaXhfbXMYAiABKAMSDgoGcnVuX2lkGAMgASgJEjUKCHBoYXNlX21zGAQgAygLMiMuZ3JlZW5ib29zdC52MS5Qcm9ncmFtLlBoYXNlTXNFbnRyeRouCgxQaGFzZU1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IocCCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkinQEKCUZlZWRMZWFzZRIQCghsZWFzZV9pZBgBIAEoCRIRCglob3N0X25hbWUYAiABKAkSFQoNYXR0YWNobWVudF9pZBgDIAEoCRIVCg1ncmFudGVkX2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgGIAEoBBIPCgdhZG9wdGVkGAcgASgIIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMtUECgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJLCghTaHV0ZG93bhIeLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlc3BvbnNlMqsBCgtGZWVkU2VydmljZRJPCg1HZXRGZWVkU3RhdHVzEiMuZ3JlZW5ib29zdC52MS5HZXRGZWVkU3RhdHVzUmVxdWVzdBoZLmdyZWVuYm9vc3QudjEuRmVlZFN0YXR1cxJLCghTdG9wRmVlZBIeLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlc3BvbnNlYgZwcm90bzM", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkiqgMKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkigAkKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQiaQoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDwoHdW5peF9tcxgCIAEoAxIQCghzZXZlcml0eRgDIAEoDRIMCgRuYW1lGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDAoEdGV4dBgGIAEoCSKTAwoIU25hcHNob3QSEAoIc29mdHdhcmUYASABKAkSEQoJYWdlbnRfcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIPCgd1bml4X21zGAQgASgDEg0KBWVwb2NoGAUgASgEEg8KB2hvc3RfaWQYBiABKAkSEQoJaG9zdF9uYW1lGAcgASgJEiIKBXRpZXJzGAggAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyEiIKBWxpbmtzGAkgAygLMhMuZ3JlZW5ib29zdC52MS5MaW5rEi4KC2F0dGFjaG1lbnRzGAogAygLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EisKDXJlY2VudF9ldmVudHMYCyADKAsyFC5ncmVlbmJvb3N0LnYxLkV2ZW50Eh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYDCABKAQSHAoUbWVtb3J5X3Jlc2VydmVfYnl0ZXMYDSABKAQSIgoabWVtb3J5X3ByZXNzdXJlX3NvbWVfYXZnMTAYDiABKAEiEgoQR2V0U3RhdHVzUmVxdWVzdCIUChJHZXRQcm9ncmFtc1JlcXVlc3QiPwoTR2V0UHJvZ3JhbXNSZXNwb25zZRIoCghwcm9ncmFtcxgBIAMoCzIWLmdyZWVuYm9vc3QudjEuUHJvZ3JhbSLGAQoHUHJvZ3JhbRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhUKDWVuZGVkX3VuaXhfbXMYAiABKAMSDgoGcnVuX2lkGAMgASgJEjUKCHBoYXNlX21zGAQgAygLMiMuZ3JlZW5ib29zdC52MS5Qcm9ncmFtLlBoYXNlTXNFbnRyeRouCgxQaGFzZU1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMtUECgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJLCghTaHV0ZG93bhIeLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlc3BvbnNlMs4CCgtGZWVkU2VydmljZRJPCg1HZXRGZWVkU3RhdHVzEiMuZ3JlZW5ib29zdC52MS5HZXRGZWVkU3RhdHVzUmVxdWVzdBoZLmdyZWVuYm9vc3QudjEuRmVlZFN0YXR1cxJOCglQYXVzZUZlZWQSHy5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlc3BvbnNlElEKClJlc3VtZUZlZWQSIC5ncmVlbmJvb3N0LnYxLlJlc3VtZUZlZWRSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVzcG9uc2USSwoIU3RvcEZlZWQSHi5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXNwb25zZWIGcHJvdG8z", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -944,6 +944,32 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
    * @generated from field: string lock_note = 10;
    */
   lockNote: string;
+
+  /**
+   * TCP, at each of the addresses
+   *
+   * @generated from field: uint32 lane_port = 11;
+   */
+  lanePort: number;
+
+  /**
+   * that were granted and have not ended
+   *
+   * @generated from field: repeated greenboost.v1.FeedLane lanes = 12;
+   */
+  lanes: FeedLane[];
+
+  /**
+   * empty: no block cache
+   *
+   * @generated from field: string cache_dir = 13;
+   */
+  cacheDir: string;
+
+  /**
+   * @generated from field: uint64 cache_budget_bytes = 14;
+   */
+  cacheBudgetBytes: bigint;
 };
 
 /**
@@ -993,6 +1019,20 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
    * @generated from field: bool adopted = 7;
    */
   adopted: boolean;
+
+  /**
+   * served to its host
+   *
+   * @generated from field: uint64 read_bytes = 8;
+   */
+  readBytes: bigint;
+
+  /**
+   * taken from it
+   *
+   * @generated from field: uint64 write_bytes = 9;
+   */
+  writeBytes: bigint;
 };
 
 /**
@@ -1001,6 +1041,171 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_control, 20);
+
+/**
+ * @generated from message greenboost.v1.FeedLane
+ */
+export type FeedLane = Message<"greenboost.v1.FeedLane"> & {
+  /**
+   * 32 hex digits, public
+   *
+   * @generated from field: string ticket_id = 1;
+   */
+  ticketId: string;
+
+  /**
+   * empty: a probe of the link
+   *
+   * @generated from field: string lease_id = 2;
+   */
+  leaseId: string;
+
+  /**
+   * @generated from field: string host_name = 3;
+   */
+  hostName: string;
+
+  /**
+   * address:port of who opened it; empty: not opened yet
+   *
+   * @generated from field: string peer = 4;
+   */
+  peer: string;
+
+  /**
+   * "AES-256-GCM"
+   *
+   * @generated from field: string cipher = 5;
+   */
+  cipher: string;
+
+  /**
+   * the library that computes it
+   *
+   * @generated from field: string provider = 6;
+   */
+  provider: string;
+
+  /**
+   * @generated from field: uint64 key_age_ms = 7;
+   */
+  keyAgeMs: bigint;
+
+  /**
+   * @generated from field: uint32 connections = 8;
+   */
+  connections: number;
+
+  /**
+   * sent to the peer
+   *
+   * @generated from field: uint64 read_bytes = 9;
+   */
+  readBytes: bigint;
+
+  /**
+   * that came from it
+   *
+   * @generated from field: uint64 write_bytes = 10;
+   */
+  writeBytes: bigint;
+
+  /**
+   * of the last second
+   *
+   * @generated from field: double read_bytes_per_second = 11;
+   */
+  readBytesPerSecond: number;
+
+  /**
+   * @generated from field: double write_bytes_per_second = 12;
+   */
+  writeBytesPerSecond: number;
+
+  /**
+   * of the written ones: filled from the block cache
+   *
+   * @generated from field: uint64 cached_bytes = 13;
+   */
+  cachedBytes: bigint;
+
+  /**
+   * 0: not measured
+   *
+   * @generated from field: double round_trip_micros = 14;
+   */
+  roundTripMicros: number;
+
+  /**
+   * of the pairing key it was made under
+   *
+   * @generated from field: string key_fingerprint = 15;
+   */
+  keyFingerprint: string;
+};
+
+/**
+ * Describes the message greenboost.v1.FeedLane.
+ * Use `create(FeedLaneSchema)` to create a new message.
+ */
+export const FeedLaneSchema: GenMessage<FeedLane> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 21);
+
+/**
+ * @generated from message greenboost.v1.PauseFeedRequest
+ */
+export type PauseFeedRequest = Message<"greenboost.v1.PauseFeedRequest"> & {
+  /**
+   * @generated from field: bool drain = 1;
+   */
+  drain: boolean;
+};
+
+/**
+ * Describes the message greenboost.v1.PauseFeedRequest.
+ * Use `create(PauseFeedRequestSchema)` to create a new message.
+ */
+export const PauseFeedRequestSchema: GenMessage<PauseFeedRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 22);
+
+/**
+ * @generated from message greenboost.v1.PauseFeedResponse
+ */
+export type PauseFeedResponse = Message<"greenboost.v1.PauseFeedResponse"> & {
+};
+
+/**
+ * Describes the message greenboost.v1.PauseFeedResponse.
+ * Use `create(PauseFeedResponseSchema)` to create a new message.
+ */
+export const PauseFeedResponseSchema: GenMessage<PauseFeedResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 23);
+
+/**
+ * @generated from message greenboost.v1.ResumeFeedRequest
+ */
+export type ResumeFeedRequest = Message<"greenboost.v1.ResumeFeedRequest"> & {
+};
+
+/**
+ * Describes the message greenboost.v1.ResumeFeedRequest.
+ * Use `create(ResumeFeedRequestSchema)` to create a new message.
+ */
+export const ResumeFeedRequestSchema: GenMessage<ResumeFeedRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 24);
+
+/**
+ * @generated from message greenboost.v1.ResumeFeedResponse
+ */
+export type ResumeFeedResponse = Message<"greenboost.v1.ResumeFeedResponse"> & {
+};
+
+/**
+ * Describes the message greenboost.v1.ResumeFeedResponse.
+ * Use `create(ResumeFeedResponseSchema)` to create a new message.
+ */
+export const ResumeFeedResponseSchema: GenMessage<ResumeFeedResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 25);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -1017,7 +1222,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 21);
+  messageDesc(file_greenboost_v1_control, 26);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -1030,7 +1235,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 22);
+  messageDesc(file_greenboost_v1_control, 27);
 
 /**
  * @generated from enum greenboost.v1.TierKind
@@ -1217,7 +1422,8 @@ export const AgentService: GenService<{
   serviceDesc(file_greenboost_v1_control, 0);
 
 /**
- * What a feeder daemon serves to `greenboost feed status|stop` on its own machine, over a Unix socket (0600).
+ * What a feeder daemon serves to `greenboost feed status|pause|resume|stop` on its own machine, over a Unix socket
+ * (0600).
  *
  * @generated from service greenboost.v1.FeedService
  */
@@ -1229,6 +1435,24 @@ export const FeedService: GenService<{
     methodKind: "unary";
     input: typeof GetFeedStatusRequestSchema;
     output: typeof FeedStatusSchema;
+  },
+  /**
+   * No new leases and no larger ones until ResumeFeed; those there are go on. WRONG_STATE while it stops.
+   *
+   * @generated from rpc greenboost.v1.FeedService.PauseFeed
+   */
+  pauseFeed: {
+    methodKind: "unary";
+    input: typeof PauseFeedRequestSchema;
+    output: typeof PauseFeedResponseSchema;
+  },
+  /**
+   * @generated from rpc greenboost.v1.FeedService.ResumeFeed
+   */
+  resumeFeed: {
+    methodKind: "unary";
+    input: typeof ResumeFeedRequestSchema;
+    output: typeof ResumeFeedResponseSchema;
   },
   /**
    * @generated from rpc greenboost.v1.FeedService.StopFeed
