@@ -36,6 +36,7 @@ export interface FeederOptions {
   /** RAM kept for this machine's user. Default: GREENBOOST_RAM_RESERVE, else the larger of 1 GiB
    *  and a tenth. */
   readonly ramReserveBytes?: number;
+  /** Default: GREENBOOST_LEASE_TTL in seconds, else 30 s. */
   readonly leaseTtlMs?: number;
   /** Bytes that all leases of one host may promise together. Default: as much as there is. */
   readonly hostBytesMax?: number;
@@ -71,6 +72,10 @@ const DEFAULT_RAM_SHARE = 0.5;
 /** VRAM that a GPU keeps: contexts of executors, and a desktop. */
 const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
 
+/** Hosts renew every 5 s, and look for a new connection after 6 s of silence. */
+const LEASE_TTL_SECONDS_MIN = 8;
+const LEASE_TTL_SECONDS_MAX = 3_600;
+
 const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);
 
 /** @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED when more is asked for than can be spared,
@@ -96,7 +101,7 @@ export async function resolveConfig(
     }),
     allowWan: options.allowWan ?? false,
     name: cleanName(options.name ?? hostname()),
-    leaseTtlMs: options.leaseTtlMs ?? LEASE_TTL_MS,
+    leaseTtlMs: options.leaseTtlMs ?? ttlFromEnv(env),
     hostBytesMax: options.hostBytesMax,
     configDir: options.configDir ?? configDir(env),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
@@ -110,6 +115,19 @@ export async function resolveConfig(
 function reserveFromEnv(env: Env): number | undefined {
   const text = env['GREENBOOST_RAM_RESERVE'];
   return text === undefined || text === '' ? undefined : parseBytes(text);
+}
+
+/** @throws GbError INVALID_ARGUMENT outside its bounds. */
+function ttlFromEnv(env: Env): number {
+  const text = env['GREENBOOST_LEASE_TTL'];
+  if (text === undefined || text === '') return LEASE_TTL_MS;
+  const seconds = Number(text);
+  if (!/^\d{1,4}$/.test(text) || seconds < LEASE_TTL_SECONDS_MIN || seconds > LEASE_TTL_SECONDS_MAX)
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `GREENBOOST_LEASE_TTL=${text}: give ${LEASE_TTL_SECONDS_MIN} to ${LEASE_TTL_SECONDS_MAX} seconds`,
+    );
+  return seconds * 1_000;
 }
 
 /** Whole chunks of RAM. */
