@@ -15,6 +15,7 @@ import {
   TRANSFERS_PER_SESSION_MAX,
   WATCH_INTERVAL_MS_MIN,
 } from '../proto/base/limits.js';
+import { agree, type Terms } from '../proto/base/negotiation.js';
 import { bytesFromWire } from '../proto/base/units.js';
 import { softwareVersion } from '../proto/base/version.js';
 import type { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
@@ -56,8 +57,14 @@ export interface ServerOptions {
 
 type Handlers = ServiceHandlers<typeof FeederService>;
 
-/** Optional features of the protocol this feeder knows; none yet. */
-const FEATURES = 0n;
+/** What this feeder agrees to in Hello; no optional features yet. */
+const TERMS: Terms = {
+  contract: 'protocol',
+  peer: 'the host',
+  self: 'this feeder',
+  version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
+  features: 0n,
+};
 const WATCH_INTERVAL_MS_MAX = 60_000;
 const DEVICES_PER_LEASE_MAX = 64;
 
@@ -104,15 +111,22 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
   const { feeder, sessions } = options;
   return {
     async hello(request, { peer }) {
-      checkVersion(request.version, request.featuresRequired);
+      const features = agree(
+        {
+          version: request.version,
+          offered: request.featuresOffered,
+          required: request.featuresRequired,
+        },
+        TERMS,
+      );
       const host = {
         hostId: parseId('host', request.hostId),
         hostName: cleanName(request.hostName),
       };
       const { sessionId } = sessions.hello(peer, host);
       return {
-        version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
-        features: request.featuresOffered & FEATURES,
+        version: TERMS.version,
+        features,
         feederId: options.feederId,
         feederName: options.feederName,
         software: softwareVersion(),
@@ -277,27 +291,6 @@ function memoryHandlers({
       }
     },
   };
-}
-
-function checkVersion(
-  version: { major: number; minor: number } | undefined,
-  required: bigint,
-): void {
-  const ours = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
-  if (version?.major !== PROTOCOL_MAJOR) {
-    const theirs = version ? `${version.major}.${version.minor}` : 'none';
-    throw new GbError(
-      'UNSUPPORTED',
-      `the host speaks protocol ${theirs}, this feeder ${ours}; update the older one`,
-    );
-  }
-  const unknown = required & ~FEATURES;
-  if (unknown !== 0n) {
-    throw new GbError(
-      'UNSUPPORTED',
-      `the host requires features this feeder does not have (0x${unknown.toString(16)})`,
-    );
-  }
 }
 
 function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {

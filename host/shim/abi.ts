@@ -86,7 +86,11 @@ export const gbHello = struct('gb_hello', {
   device_name: { text: 64 },
   device_uuid: { bytes: 16 },
   command: { text: 128 },
+  features_required: 'u64',
 });
+
+/** What every major version begins HELLO with. */
+export const gbHelloHead = struct('gb_hello', { magic: 'u32', abi_major: 'u16', abi_minor: 'u16' });
 
 export const gbHelloAck = struct('gb_hello_ack', {
   status: 'u32',

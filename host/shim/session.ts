@@ -6,6 +6,7 @@ import { formatUuid } from '../../driver/cuda/uuid.js';
 import { peerCredentials } from '../../driver/os/unix.js';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
+import { agree, type Terms } from '../../proto/base/negotiation.js';
 import {
   SHIM_BACKLOG_BYTES_MAX,
   SHIM_EVENTS_PER_SECOND_MAX,
@@ -44,6 +45,15 @@ export interface SessionDeps {
 
 type Phase =
   { t: 'new' } | { t: 'greeting' } | { t: 'attached'; attachment: Attachment } | { t: 'closed' };
+
+/** What this agent agrees to in HELLO. */
+const TERMS: Terms = {
+  contract: 'ABI',
+  peer: 'the shim',
+  self: 'this agent',
+  version: { major: abi.ABI_MAJOR, minor: abi.ABI_MINOR },
+  features: abi.FEATURE_GATED,
+};
 
 const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
 
@@ -153,14 +163,8 @@ export class ShimSession implements ShimPeer {
   }
 
   private async greet(frame: abi.Frame): Promise<void> {
-    const hello = abi.gbHello.decode(frame.payload);
-    if (hello.magic !== abi.ABI_MAGIC)
-      throw new GbError('PROTOCOL_VIOLATION', 'not a greenboost shim');
-    if (hello.abi_major !== abi.ABI_MAJOR) {
-      const text = `the shim speaks ABI ${hello.abi_major}, this agent ${abi.ABI_MAJOR}; update the older one`;
-      throw new GbError('UNSUPPORTED', text);
-    }
-    const facts = await this.factsFrom(hello);
+    const { hello, features } = helloFrom(frame.payload);
+    const facts = await this.factsFrom(hello, features);
     const staging = await Staging.open(
       hello.pid,
       hello.staging_fd,
@@ -185,11 +189,11 @@ export class ShimSession implements ShimPeer {
     this.deps.arbiter.update();
     const limits = wireLimits(this.deps.desk.limits(attachment));
     this.lastLimits = limits;
-    this.replyHello(frame.requestId, abi.Status.OK, facts.gated ? abi.FEATURE_GATED : 0n, limits);
+    this.replyHello(frame.requestId, abi.Status.OK, features, limits);
   }
 
   /** Who is really behind the socket, and what it says of itself within bounds. */
-  private async factsFrom(hello: abi.Hello): Promise<AttachmentFacts> {
+  private async factsFrom(hello: abi.Hello, features: bigint): Promise<AttachmentFacts> {
     const peer = peerCredentials(
       (this.socket as unknown as { _handle: { fd: number } })._handle.fd,
     );
@@ -204,7 +208,7 @@ export class ShimSession implements ShimPeer {
     const identity = await identifyProcess(peer.pid);
     if (!identity) throw new GbError('PERMISSION_DENIED', 'the program is gone');
     const { arena_base: arenaBase, arena_bytes: arenaBytes } = hello;
-    const gated = (hello.features & abi.FEATURE_GATED) !== 0n;
+    const gated = (features & abi.FEATURE_GATED) !== 0n;
     checkArena(arenaBase, arenaBytes, gated);
     return {
       attachmentId: Buffer.from(hello.attachment_id).toString('hex'),
@@ -424,4 +428,17 @@ const LIMIT_STEP_FRACTION = 64n;
 function isNews(before: bigint, now: bigint): boolean {
   const difference = now > before ? now - before : before - now;
   return difference > LIMIT_STEP_BYTES && difference > before / LIMIT_STEP_FRACTION;
+}
+
+/** What the shim says, and the features in force. The version is looked at before the rest: another major version may
+ *  have another HELLO. @throws GbError PROTOCOL_VIOLATION, UNSUPPORTED. */
+function helloFrom(payload: Buffer): { hello: abi.Hello; features: bigint } {
+  const head = abi.gbHelloHead.decode(payload);
+  if (head.magic !== abi.ABI_MAGIC)
+    throw new GbError('PROTOCOL_VIOLATION', 'not a greenboost shim');
+  const version = { major: head.abi_major, minor: head.abi_minor };
+  if (version.major !== abi.ABI_MAJOR) agree({ version, offered: 0n, required: 0n }, TERMS);
+  const hello = abi.gbHello.decode(payload);
+  const { features: offered, features_required: required } = hello;
+  return { hello, features: agree({ version, offered, required }, TERMS) };
 }

@@ -10,8 +10,9 @@
  * agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
  *
  * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent
- * before. A different abi_major is refused with status GB_STATUS_VERSION; a peer with a larger
- * abi_minor may send longer payloads of known types (the excess is ignored) and unknown types with
+ * before. A different abi_major and an unknown required feature are refused with status
+ * GB_STATUS_VERSION and the agent's version; a peer with a larger abi_minor may
+ * send longer payloads of known types (the excess is ignored) and unknown types with
  * GB_FRAME_OPTIONAL set (ignored). Unknown types without it are a protocol error and close the
  * connection.
  *
@@ -80,7 +81,7 @@ enum gb_msg_type {
 enum gb_status {
   GB_STATUS_OK = 0,
   GB_STATUS_INVALID = 1,     /* malformed request: a bug of the shim */
-  GB_STATUS_VERSION = 2,     /* abi_major differs */
+  GB_STATUS_VERSION = 2,     /* abi_major differs, or a required feature is unknown */
   GB_STATUS_CAPACITY = 3,    /* no room: CUDA_ERROR_OUT_OF_MEMORY */
   GB_STATUS_NOT_FOUND = 4,   /* range was never placed */
   GB_STATUS_UNREACHABLE = 5, /* feeder away for the moment, bytes may come back: retry until a deadline */
@@ -116,7 +117,7 @@ struct gb_hello {
   uint32_t magic;
   uint16_t abi_major;
   uint16_t abi_minor;
-  uint64_t features;          /* enum gb_feature the shim asks for */
+  uint64_t features;          /* enum gb_feature the shim asks for; bits the agent does not know are ignored */
   uint8_t attachment_id[16];  /* random; the same after a reconnect, so that the agent can re-adopt its leases */
   uint32_t pid;
   int32_t staging_fd;         /* descriptor number inside the process */
@@ -130,6 +131,7 @@ struct gb_hello {
   char device_name[64];       /* NUL-terminated UTF-8 */
   uint8_t device_uuid[16];
   char command[128];          /* NUL-terminated; from /proc/self/cmdline, NULs as spaces */
+  uint64_t features_required; /* without one of these the agent refuses with GB_STATUS_VERSION */
 };
 
 struct gb_hello_ack {
@@ -320,7 +322,7 @@ struct gb_limits {
 };
 
 _Static_assert(sizeof(struct gb_frame) == 16, "gb_frame");
-_Static_assert(sizeof(struct gb_hello) == 336, "gb_hello");
+_Static_assert(sizeof(struct gb_hello) == 344, "gb_hello");
 _Static_assert(offsetof(struct gb_hello, held_bytes) == 80, "gb_hello.held_bytes");
 _Static_assert(offsetof(struct gb_hello, device_name) == 128, "gb_hello.device_name");
 _Static_assert(offsetof(struct gb_hello, command) == 208, "gb_hello.command");

@@ -53,6 +53,9 @@ static bool on_hello_ack(const struct gb_frame *frame, const void *payload) {
   if (!gb_wire_read(frame, payload, &ack, sizeof ack) || frame->request_id != gb_link.hello_id)
     return false;
   refused_status = ack.status;
+  if (ack.status == GB_STATUS_VERSION && !said_absent)
+    gb_log(GB_LOG_ERROR, "this library speaks ABI %u.%u, the agent %u.%u: update the older one",
+           GB_ABI_MAJOR, GB_ABI_MINOR, ack.abi_major, ack.abi_minor);
   if (ack.status != GB_STATUS_OK) return false;
   store_limits(ack.limit_bytes);
   pthread_mutex_lock(&gb_link.lock);

@@ -282,9 +282,13 @@ describe('Hello', () => {
   test('a required feature nobody knows is refused, an offered one is ignored', async () => {
     const client = feeder.connectSilently();
     const hostId = createId('host');
-    expect(await codeOf(client.hello({ ...hello(hostId), featuresRequired: 1n << 40n }))).toBe(
-      'UNSUPPORTED',
-    );
+    const version = { major: 1, minor: 9 };
+    const call = client.hello({ ...hello(hostId), version, featuresRequired: 1n << 40n });
+    await expect(call).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      rawMessage: expect.stringMatching(/protocol 1\.9.*0x10000000000.*protocol 1\.0/) as unknown,
+    });
+    expect(await codeOf(client.ping({}))).toBe('WRONG_STATE');
     expect((await client.hello({ ...hello(hostId), featuresOffered: 1n << 40n })).features).toBe(
       0n,
     );

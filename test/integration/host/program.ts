@@ -50,6 +50,7 @@ export async function startProgram(
     device_name: 'a GPU',
     device_uuid: new Uint8Array(16),
     command: 'a program',
+    features_required: 0n,
   });
   const messages = [[abi.Msg.HELLO, hello] as const, ...requests].map(([type, payload], index) =>
     abi.encodeFrame(type, 0, BigInt(index + 1), payload).toString('hex'),

@@ -101,6 +101,7 @@ export class ShimPeer {
       device_name: 'scripted GPU',
       device_uuid: new Uint8Array(16),
       command: 'scripted shim',
+      features_required: 0n,
       ...overrides,
     });
     return abi.gbHelloAck.decode(await this.request(abi.Msg.HELLO, payload));

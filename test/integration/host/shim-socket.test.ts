@@ -78,6 +78,37 @@ describe('HELLO', () => {
     });
   });
 
+  test.each([
+    ['another major version', { abi_major: 2, abi_minor: 5 }, /ABI 2\.5.*agent 1\.\d/],
+    [
+      'a required feature nobody knows',
+      { abi_minor: 9, features_required: 1n << 40n },
+      /ABI 1\.9.*0x10000000000.*ABI 1\.\d/,
+    ],
+  ])('%s is refused with both versions in the message', async (_what, hello, words) => {
+    const peer = await open();
+    expect(await peer.hello(hello)).toMatchObject({
+      status: VERSION,
+      abi_major: abi.ABI_MAJOR,
+      abi_minor: abi.ABI_MINOR,
+    });
+    const { recentEvents } = await host.status();
+    expect(recentEvents.find(({ name }) => name === 'attachment_refused')?.text).toMatch(words);
+  });
+
+  test('HELLO of another major version may have another shape', async () => {
+    const peer = await open();
+    const head = abi.gbHelloHead.encode({ magic: abi.ABI_MAGIC, abi_major: 3, abi_minor: 0 });
+    const ack = abi.gbHelloAck.decode(await peer.request(abi.Msg.HELLO, head));
+    expect(ack).toMatchObject({ status: VERSION, abi_major: abi.ABI_MAJOR });
+  });
+
+  test('features nobody knows are ignored when they are offered', async () => {
+    const peer = await open();
+    const ack = await peer.hello({ features: abi.FEATURE_GATED | (1n << 40n), abi_minor: 9 });
+    expect(ack).toMatchObject({ status: OK, features: abi.FEATURE_GATED });
+  });
+
   test('text of a program cannot drive a terminal', async () => {
     await attach({ hello: { command: 'ls\u001b[2J\u0007\u009b31m' } });
     expect((await host.status()).attachments[0]?.command).toMatch(/^[\x20-\x7e]*$/);
@@ -85,6 +116,7 @@ describe('HELLO', () => {
 
   test.each([
     ['another major version', { abi_major: 2 }, VERSION],
+    ['a required feature nobody knows', { features_required: 1n << 40n }, VERSION],
     ['another pid', { pid: 1 }, REFUSED],
     ['an arena outside the window', { arena_base: 0x7f0000000000n }, REFUSED],
     ['an arena that wraps', { arena_bytes: abi.UINT64_MAX }, REFUSED],
