@@ -148,9 +148,9 @@ export const gbPlaceReply = struct('gb_place_reply', {
   extents: { bytes: EXTENTS_MAX * 24 },
 });
 
-export const gbLaneRequest = struct('gb_lane_request', { lane: 'u32', attempt: 'u32' });
+export const gbTicketRequest = struct('gb_ticket_request', { lane: 'u32', attempt: 'u32' });
 
-export const gbLaneReply = struct('gb_lane_reply', {
+export const gbTicketReply = struct('gb_ticket_reply', {
   status: 'u32',
   lane: 'u32',
   port: 'u32',
@@ -251,8 +251,8 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_limits: gbLimits,
   gb_extent: gbExtent,
   gb_place_reply: gbPlaceReply,
-  gb_lane_request: gbLaneRequest,
-  gb_lane_reply: gbLaneReply,
+  gb_ticket_request: gbTicketRequest,
+  gb_ticket_reply: gbTicketReply,
   gb_lane_report: gbLaneReport,
   gb_move: gbMove,
   gb_move_reply: gbMoveReply,

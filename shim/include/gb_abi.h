@@ -69,7 +69,7 @@ enum gb_msg_type {
   GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
   GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
   GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
-  GB_MSG_LANE = 12,    /* shim: gb_lane_request; reply gb_lane_reply. A ticket to (re)open the lane of extents. */
+  GB_MSG_LANE = 12,    /* shim: gb_ticket_request; reply gb_ticket_reply. A ticket to (re)open the lane of extents. */
   GB_MSG_LANES = 13,   /* shim: gb_lane_report; notice, one for each lane, with REPORT */
   GB_MSG_MOVE = 14,    /* agent: gb_move; notice: a copy moves to another lane (docs/adr/0012) */
   GB_MSG_MOVED = 15,   /* shim: gb_move_reply; reply gb_status_reply. The answer to MOVE begin and commit. */
@@ -191,13 +191,13 @@ struct gb_place_reply {
   struct gb_extent extents[GB_ABI_EXTENTS_MAX]; /* in order, side by side, covering the range */
 };
 
-struct gb_lane_request {
+struct gb_ticket_request {
   uint32_t lane;
   uint32_t attempt; /* how often this lane was opened before; for the log */
 };
 
 /* What opens a lane to region 0, which is the whole arena of the attachment (offset 0: the arena's base). */
-struct gb_lane_reply {
+struct gb_ticket_reply {
   uint32_t status; /* OK, UNREACHABLE (ask again later), DATA_LOSS, NOT_FOUND */
   uint32_t lane;
   uint32_t port;
@@ -334,8 +334,8 @@ _Static_assert(sizeof(struct gb_transfer) == 24, "gb_transfer");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
 _Static_assert(sizeof(struct gb_extent) == 24, "gb_extent");
 _Static_assert(sizeof(struct gb_place_reply) == 1616, "gb_place_reply");
-_Static_assert(sizeof(struct gb_lane_request) == 8, "gb_lane_request");
-_Static_assert(sizeof(struct gb_lane_reply) == 200, "gb_lane_reply");
+_Static_assert(sizeof(struct gb_ticket_request) == 8, "gb_ticket_request");
+_Static_assert(sizeof(struct gb_ticket_reply) == 200, "gb_ticket_reply");
 _Static_assert(sizeof(struct gb_lane_report) == 120, "gb_lane_report");
 _Static_assert(sizeof(struct gb_move) == 40, "gb_move");
 _Static_assert(sizeof(struct gb_move_reply) == 16, "gb_move_reply");
