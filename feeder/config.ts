@@ -2,6 +2,7 @@
 // What a feeder is told, checked against what the machine has. The only file of the feeder that
 // reads its environment.
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { GbError } from '../proto/base/errors.js';
 import {
   DEFAULT_PORT,
@@ -9,11 +10,12 @@ import {
   LEASE_TTL_MS,
   RANGE_ALIGN_BYTES,
 } from '../proto/base/limits.js';
-import { configDir, feedSocketPath } from '../proto/base/paths.js';
+import { cacheDir, configDir, feedSocketPath } from '../proto/base/paths.js';
 import { formatBytes, parseBytes } from '../proto/base/units.js';
 import { listGpus, type Gpu } from '../driver/cuda/memory.js';
 import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
 import { chooseBinds, type Bind } from '../security/bind.js';
+import { defaultCacheBytes } from './block-cache.js';
 import { defaultReserveBytes, readMemory, type MemoryFacts } from './memory-guard.js';
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -26,6 +28,9 @@ export interface FeederOptions {
   readonly vramBytes?: ReadonlyMap<number, number>;
   /** TCP port; 0: any free one. Default: 9740. */
   readonly port?: number;
+  /** TCP port of all lanes, at the same addresses; 0: any free one. Default: GREENBOOST_LANE_PORT, else `port` + 1, and
+   *  any free one for port 0. */
+  readonly lanePort?: number;
   /** Addresses or interface names. Default: every LAN address. */
   readonly bind?: readonly string[];
   readonly allowWan?: boolean;
@@ -40,6 +45,12 @@ export interface FeederOptions {
   readonly leaseTtlMs?: number;
   /** Bytes that all leases of one host may promise together. Default: as much as there is. */
   readonly hostBytesMax?: number;
+  /** Bytes per second, each way, of all lanes of one host together. Default: no limit. */
+  readonly hostRate?: number;
+  /** Where blocks are kept that hosts sent before. Default: `blocks` in the user's cache folder. */
+  readonly cacheDir?: string;
+  /** How many bytes of them; 0: none. Default: a tenth of the free disk, 64 GiB at most. */
+  readonly cacheBytes?: number;
   /** Folder of the pairing keys. Default: the user's configuration folder. */
   readonly configDir?: string;
   /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
@@ -59,10 +70,15 @@ export interface FeederConfig {
   readonly gpus: readonly LentGpu[];
   readonly gpu: GpuDriver;
   readonly binds: readonly Bind[];
+  readonly lanePort: number;
   readonly allowWan: boolean;
   readonly name: string;
   readonly leaseTtlMs: number;
   readonly hostBytesMax: number | undefined;
+  readonly hostRate: number | undefined;
+  readonly cacheDir: string;
+  /** 0: no cache. */
+  readonly cacheBytes: number;
   readonly configDir: string;
   readonly controlSocket: string | false;
 }
@@ -71,6 +87,7 @@ export interface FeederConfig {
 const DEFAULT_RAM_SHARE = 0.5;
 /** VRAM that a GPU keeps: contexts of executors, and a desktop. */
 const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
+const PORT_MAX = 65_535;
 
 /** Hosts renew every 5 s, and look for a new connection after 6 s of silence. */
 const LEASE_TTL_SECONDS_MIN = 8;
@@ -89,6 +106,8 @@ export async function resolveConfig(
   const memory = readMemory();
   const ramReserveBytes =
     options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
+  const port = options.port ?? DEFAULT_PORT;
+  const blocks = options.cacheDir ?? join(cacheDir(env), 'blocks');
   const config: FeederConfig = {
     ramBytes: chooseRam(options.ramBytes, memory, ramReserveBytes),
     ramReserveBytes,
@@ -97,12 +116,16 @@ export async function resolveConfig(
     binds: chooseBinds({
       ...(options.bind?.length ? { bind: options.bind } : {}),
       allowWan: options.allowWan ?? false,
-      port: options.port ?? DEFAULT_PORT,
+      port,
     }),
+    lanePort: chooseLanePort(options.lanePort ?? lanePortFromEnv(env), port),
     allowWan: options.allowWan ?? false,
     name: cleanName(options.name ?? hostname()),
     leaseTtlMs: options.leaseTtlMs ?? ttlFromEnv(env),
     hostBytesMax: options.hostBytesMax,
+    hostRate: options.hostRate,
+    cacheDir: blocks,
+    cacheBytes: options.cacheBytes ?? defaultCacheBytes(blocks),
     configDir: options.configDir ?? configDir(env),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
   };
@@ -128,6 +151,26 @@ function ttlFromEnv(env: Env): number {
       `GREENBOOST_LEASE_TTL=${text}: give ${LEASE_TTL_SECONDS_MIN} to ${LEASE_TTL_SECONDS_MAX} seconds`,
     );
   return seconds * 1_000;
+}
+
+function lanePortFromEnv(env: Env): number | undefined {
+  const text = env['GREENBOOST_LANE_PORT'];
+  if (text === undefined || text === '') return undefined;
+  if (/^\d{1,5}$/.test(text) && Number(text) <= PORT_MAX) return Number(text);
+  throw new GbError('INVALID_ARGUMENT', `GREENBOOST_LANE_PORT=${text.slice(0, 40)} is not a port`);
+}
+
+/** The port after gRPC's, so that a firewall needs one rule for both. */
+export function chooseLanePort(wanted: number | undefined, port: number): number {
+  const lanePort = wanted ?? (port === 0 ? 0 : port + 1);
+  if (lanePort > PORT_MAX)
+    throw new GbError(
+      'INVALID_ARGUMENT',
+      `there is no port after ${port}; name one with --lane-port`,
+    );
+  if (lanePort === port && port !== 0)
+    throw new GbError('INVALID_ARGUMENT', `--lane-port ${port} is the port of the feeder itself`);
+  return lanePort;
 }
 
 /** Whole chunks of RAM. */

@@ -141,6 +141,33 @@ export const KEEPALIVE_TIMEOUT_MS = 5_000;
 /** How long a feeder that stops waits for its goodbye to reach the hosts. */
 export const GOODBYE_MS = 300;
 export const HOST_NAME_CHARACTERS_MAX = 64;
+
+// Lanes of a feeder (driver/lane/lane.h has the limits of the lanes themselves).
+/** In which a ticket must be used; and how long after that it is still remembered. */
+export const LANE_TICKET_MS = 30_000;
+export const LANE_TICKET_MARGIN_MS = 1_000;
+export const LANE_CONNECTIONS_MAX = 8;
+/** Tickets that were granted and have not ended. */
+export const LANES_PER_LEASE_MAX = 16;
+export const LANES_PER_SESSION_MAX = 512;
+/** Scratch memory behind a probe's lane, and how many there may be, of one session and of all. */
+export const LANE_PROBE_BYTES = 64 * MIB;
+export const LANE_PROBES_PER_SESSION_MAX = 2;
+export const LANE_PROBES_MAX = 8;
+/** How often open lanes are counted. */
+export const LANE_SAMPLE_INTERVAL_MS = 1_000;
+/** The last count of a lane may delay the end of its lease by this much. */
+export const LANE_LAST_COUNT_MS = 250;
+/** Pull calls under way, of one session and of all. */
+export const PULLS_PER_SESSION_MAX = 8;
+export const PULLS_MAX = 32;
+export const PULL_PROGRESS_INTERVAL_MS = 500;
+
+// Block cache of a feeder.
+export const CACHE_DISK_FRACTION = 0.1;
+export const CACHE_BYTES_MAX_DEFAULT = 64 * GIB;
+/** Smaller budgets are not worth their files. */
+export const CACHE_BYTES_MIN = 64 * MIB;
 export const ARENA_WINDOW_BASE = 0x500000000000n;
 export const ARENA_WINDOW_END = 0x555500000000n;
 export const ARENA_BYTES_MAX = 4n << 40n;

@@ -18,6 +18,11 @@ export function stateDir(env: Env = process.env): string {
   return join(env['XDG_STATE_HOME'] || join(homedir(), '.local', 'state'), 'greenboost');
 }
 
+/** What may be lost at any time. */
+export function cacheDir(env: Env = process.env): string {
+  return join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'greenboost');
+}
+
 /** Sockets and short-lived files. Without XDG_RUNTIME_DIR: a folder of the user's own below the
  *  system's tmp. */
 export function runtimeDir(env: Env = process.env): string {
