@@ -302,7 +302,9 @@ enum gb_lane_refusal {
   GB_LANE_REFUSED_EXPIRED = 7,
   GB_LANE_REFUSED_CIPHER = 8, /* nothing in common */
   GB_LANE_REFUSED_LIMIT = 9,
-  GB_LANE_REFUSALS = 10,
+  GB_LANE_REFUSED_ADDRESS = 10, /* of a door: not on the LAN */
+  GB_LANE_REFUSED_GONE = 11,    /* of a door: the process behind it is full or has ended */
+  GB_LANE_REFUSALS = 12,
 };
 
 struct gb_lane_event {
@@ -396,7 +398,7 @@ GB_LANE_ASSERT(struct gb_lane_backing, 24);
 GB_LANE_ASSERT(struct gb_lane_region, 48);
 GB_LANE_ASSERT(struct gb_lane_grant, 72);
 GB_LANE_ASSERT(struct gb_lane_event, 104);
-GB_LANE_ASSERT(struct gb_lane_server_counters, 128);
+GB_LANE_ASSERT(struct gb_lane_server_counters, 144);
 GB_LANE_ASSERT(struct gb_lane_cipher_info, 64);
 #endif
 

@@ -123,6 +123,9 @@ void lane_sock_congestion(int fd, char *name);
 /* Numeric address to socket address. returns: its length, 0: not an address. */
 uint32_t lane_sock_address(const char *address, uint16_t port, void *storage);
 void lane_sock_name(const void *storage, char *text);
+/* Loopback, RFC 1918, link-local, unique local; IPv4 inside IPv6 counts as IPv4. */
+struct sockaddr_storage;
+bool lane_sock_is_lan(const struct sockaddr_storage *address);
 /* A TCP socket that is bound and does not block. `address` is numeric, NULL: every address of both families. returns:
  * -1: not an address, or not ours. */
 int lane_sock_bind(const char *address, uint16_t port);

@@ -35,7 +35,8 @@ const char *gb_lane_status_name(int status) {
 
 const char *gb_lane_refusal_name(int reason) {
   static const char *const names[GB_LANE_REFUSALS] = {
-      "NONE", "SHORT", "FORMAT", "VERSION", "UNKNOWN", "MAC", "USED", "EXPIRED", "CIPHER", "LIMIT",
+      "NONE", "SHORT",   "FORMAT", "VERSION", "UNKNOWN", "MAC",
+      "USED", "EXPIRED", "CIPHER", "LIMIT",   "ADDRESS", "GONE",
   };
   return reason >= 0 && reason < GB_LANE_REFUSALS ? names[reason] : "UNKNOWN_REFUSAL";
 }

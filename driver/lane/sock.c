@@ -75,6 +75,22 @@ void lane_sock_name(const void *storage, char *text) {
   snprintf(text, 64, any->sa_family == AF_INET ? "%.50s:%u" : "[%.50s]:%u", host, port);
 }
 
+static bool is_lan4(uint32_t address) {
+  return address >> 24 == 127 || address >> 24 == 10 || address >> 20 == 0xac1 || address >> 16 == 0xc0a8 ||
+         address >> 16 == 0xa9fe;
+}
+
+bool lane_sock_is_lan(const struct sockaddr_storage *address) {
+  if (address->ss_family == AF_INET)
+    return is_lan4(ntohl(((const struct sockaddr_in *)address)->sin_addr.s_addr));
+  if (address->ss_family != AF_INET6) return false;
+  const struct in6_addr *six = &((const struct sockaddr_in6 *)address)->sin6_addr;
+  const uint8_t *at = six->s6_addr;
+  if (IN6_IS_ADDR_V4MAPPED(six))
+    return is_lan4((uint32_t)at[12] << 24 | (uint32_t)at[13] << 16 | (uint32_t)at[14] << 8 | at[15]);
+  return IN6_IS_ADDR_LOOPBACK(six) || IN6_IS_ADDR_LINKLOCAL(six) || (at[0] & 0xfe) == 0xfc;
+}
+
 int lane_sock_bind(const char *address, uint16_t port) {
   struct sockaddr_storage storage = {0};
   int one = 1, zero = 0;

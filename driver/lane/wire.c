@@ -57,8 +57,12 @@ bool lane_opening_write(uint8_t *frame, const struct lane_opening *opening, cons
   return lane_open_mac(secret, true, opening->ticket, frame, MAC_AT, frame + MAC_AT);
 }
 
+bool lane_opening_is_one(const uint8_t *frame) {
+  return memcmp(frame, CLIENT_MAGIC, sizeof CLIENT_MAGIC) == 0;
+}
+
 int lane_opening_read(const uint8_t *frame, struct lane_opening *opening) {
-  if (memcmp(frame, CLIENT_MAGIC, sizeof CLIENT_MAGIC) != 0) return GB_LANE_REFUSED_FORMAT;
+  if (!lane_opening_is_one(frame)) return GB_LANE_REFUSED_FORMAT;
   opening->major = get16(frame + 8);
   opening->minor = get16(frame + 10);
   opening->index = frame[12];

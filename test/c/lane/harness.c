@@ -221,12 +221,14 @@ static void serve_call(gb_lane_server *server, const struct host *host, const st
 }
 
 /* Lives until its control socket closes. Its exit status says whether anything was left behind. */
-static void serve(struct host *host, int control, const char *address, const struct gb_lane_tuning *tuning) {
-  struct gb_lane_server_options options = {.size = sizeof options, .fd = -1, .address = address};
+static void serve(struct host *host, int control, const char *address, int adopt_fd,
+                  const struct gb_lane_tuning *tuning) {
+  struct gb_lane_server_options options = {
+      .size = sizeof options, .fd = -1, .address = address, .adopt_fd = adopt_fd};
   struct call call;
   gb_lane_server *server;
   if (tuning != NULL) options.tuning = *tuning;
-  int descriptors = open_descriptors();
+  int descriptors = open_descriptors() - (adopt_fd > 0);
   if (gb_lane_server_open(&options, &server) != GB_LANE_OK) _exit(4);
   uint16_t port = (uint16_t)gb_lane_server_port(server);
   send_whole(control, &port, sizeof port);
@@ -241,7 +243,15 @@ static void serve(struct host *host, int control, const char *address, const str
   exit(0); /* the leak checker looks */
 }
 
-struct host host_start(const char *address, size_t bytes, const struct gb_lane_tuning *tuning) {
+/* What a server inherits of this process would keep other servers' sockets open. */
+static void close_all_but(int first, int second) {
+  int low = first < second ? first : second, high = first < second ? second : first;
+  if (low > 3) close_range(3, (unsigned)low - 1, 0);
+  if (high > low + 1) close_range((unsigned)(low < 3 ? 3 : low + 1), (unsigned)high - 1, 0);
+  close_range((unsigned)high + 1, ~0u, 0);
+}
+
+static struct host start(const char *address, int adopt_fd, size_t bytes, const struct gb_lane_tuning *tuning) {
   int pair[2];
   struct host host = {.bytes = bytes};
   if (!lane_crypt_ready()) fatal("libcrypto.so.3"); /* before anybody counts descriptors */
@@ -252,14 +262,23 @@ struct host host_start(const char *address, size_t bytes, const struct gb_lane_t
   if (host.pid < 0) fatal("fork");
   if (host.pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    close(pair[0]);
-    serve(&host, pair[1], address, tuning);
+    close_all_but(pair[1], adopt_fd);
+    serve(&host, pair[1], address, adopt_fd, tuning);
   }
   close(pair[1]);
+  if (adopt_fd > 0) close(adopt_fd);
   host.control = pair[0];
   if (recv(host.control, &host.port, sizeof host.port, MSG_WAITALL) != (ssize_t)sizeof host.port)
     fatal("server");
   return host;
+}
+
+struct host host_start(const char *address, size_t bytes, const struct gb_lane_tuning *tuning) {
+  return start(address, 0, bytes, tuning);
+}
+
+struct host host_start_behind(int adopt_fd, size_t bytes, const struct gb_lane_tuning *tuning) {
+  return start(NULL, adopt_fd, bytes, tuning);
 }
 
 int host_end(struct host *host) {

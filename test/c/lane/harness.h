@@ -28,6 +28,8 @@ struct host {
 
 /* A server on `address` that exports `bytes` of memory; `tuning` may be NULL. Ends the program if that fails. */
 struct host host_start(const char *address, size_t bytes, const struct gb_lane_tuning *tuning);
+/* One behind a door: its connections come from `adopt_fd`, which it takes over; `port` is for the caller to fill in. */
+struct host host_start_behind(int adopt_fd, size_t bytes, const struct gb_lane_tuning *tuning);
 /* Closes it in order. returns: its exit status, 0: no memory, thread or descriptor was left. */
 int host_end(struct host *host);
 #define host_stop(host) CHECK_EQUAL(host_end(host), 0)
