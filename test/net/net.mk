@@ -16,3 +16,9 @@ $(NET_OUT)/link_test: test/net/link_test.c test/net/pair.c test/net/pair.h test/
 .PHONY: test-c-net
 test-c-net: $(NET_OUT)/link_test $(NET_LINK)
 	@$^
+
+NET_TROUBLE := $(NET_OUT)/libtrouble.so
+NATIVES += $(NET_TROUBLE)
+$(NET_TROUBLE): test/net/trouble.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE -shared $< -o $@ -ldl
