@@ -10,7 +10,7 @@ import {
   LEASE_TTL_MS,
   RANGE_ALIGN_BYTES,
 } from '../proto/base/limits.js';
-import { cacheDir, configDir, feedSocketPath } from '../proto/base/paths.js';
+import { cacheDir, configDir, feedSocketPath, stateDir } from '../proto/base/paths.js';
 import { formatBytes, parseBytes } from '../proto/base/units.js';
 import { listGpus, type Gpu } from '../driver/cuda/memory.js';
 import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
@@ -53,6 +53,8 @@ export interface FeederOptions {
   readonly cacheBytes?: number;
   /** Folder of the pairing keys. Default: the user's configuration folder. */
   readonly configDir?: string;
+  /** Folder of the audit log. Default: the user's state folder. */
+  readonly stateDir?: string;
   /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
    *  folder. */
   readonly controlSocket?: string | false;
@@ -80,6 +82,7 @@ export interface FeederConfig {
   /** 0: no cache. */
   readonly cacheBytes: number;
   readonly configDir: string;
+  readonly stateDir: string;
   readonly controlSocket: string | false;
 }
 
@@ -127,6 +130,7 @@ export async function resolveConfig(
     cacheDir: blocks,
     cacheBytes: options.cacheBytes ?? defaultCacheBytes(blocks),
     configDir: options.configDir ?? configDir(env),
+    stateDir: options.stateDir ?? stateDir(env),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
   };
   if (config.ramBytes === 0 && config.gpus.length === 0) {

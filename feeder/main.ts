@@ -18,6 +18,7 @@ import { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { FeedService } from '../proto/gen/greenboost/v1/control_pb.js';
 import { addService, type ServiceHandlers } from '../proto/grpc.js';
 import { formatEndpoint } from './address.js';
+import { FeederAudit } from './audit.js';
 import { createWideServer } from './wide-server.js';
 import { resolveConfig, type FeederConfig, type FeederOptions } from './config.js';
 import { openControl, type ControlServer } from './control.js';
@@ -25,6 +26,7 @@ import { Feeder } from './feeder.js';
 import { lockNote } from './lock-note.js';
 import { feederHandlers, statsNow, type ServerOptions } from './server.js';
 import { Sessions } from './sessions.js';
+import { openAudit } from '../security/audit.js';
 import { openFeederKeys, type FeederKeyStore } from '../security/key-file.js';
 import { listenPsk, type PskListener } from '../security/listener.js';
 import { keyFingerprint } from '../security/pairing.js';
@@ -88,7 +90,8 @@ class Daemon implements RunningFeeder {
   readonly stopped: Promise<void>;
   private readonly keys: FeederKeyStore;
   private readonly feeder: Feeder;
-  private readonly sessions = new Sessions();
+  private readonly audit: FeederAudit;
+  private readonly sessions: Sessions;
   private readonly server: grpc.Server;
   private readonly goodbye = new AbortController();
   private readonly startedUnixMs: number;
@@ -105,6 +108,9 @@ class Daemon implements RunningFeeder {
     private readonly log: Logger,
   ) {
     this.startedUnixMs = clock.unixMs();
+    const audit = openAudit({ stateDir: config.stateDir, by: 'feeder', clock, log });
+    this.audit = new FeederAudit(audit, clock);
+    this.sessions = new Sessions((session, host) => this.audit.sessionNamed(session, host));
     this.keys = openFeederKeys(config.configDir, log, clock);
     this.feederId = this.keys.current().feederId;
     this.feeder = new Feeder(config, clock, log);
@@ -140,19 +146,23 @@ class Daemon implements RunningFeeder {
       clock: this.clock,
       onSession: (session) => {
         this.sessions.add(session);
+        this.audit.sessionOpened(session);
         this.feeder.hub.changed();
       },
-      onSessionEnd: (session) => {
+      onSessionEnd: (session, why) => {
         this.sessions.remove(session);
+        this.audit.sessionClosed(session, why);
         this.feeder.onSessionEnd(session.sessionId);
       },
-      onFailure: () => {
+      onFailure: (failure) => {
+        this.audit.failed(failure);
         this.authFailureCount += 1;
         this.feeder.hub.changed();
       },
     });
     this.addresses = this.listener.addresses.map(formatEndpoint);
     const { feederId, addresses } = this;
+    this.audit.started(feederId, addresses, () => this.keys.current().keys);
     log.info(
       { event: 'feeder_started', feeder: feederId, addresses, lends: this.facts.lends },
       'lending memory',
@@ -203,6 +213,7 @@ class Daemon implements RunningFeeder {
     await this.listener?.stop();
     this.server.forceShutdown();
     await this.control?.stop();
+    this.audit.stopped(this.feederId);
     log.info(
       { event: 'feeder_stopped', feeder: this.feederId },
       'everything lent is scrubbed and free',
@@ -222,6 +233,7 @@ class Daemon implements RunningFeeder {
       feederName: this.config.name,
       incarnation: this.incarnation,
       authFailureCount: () => this.authFailureCount,
+      audit: this.audit,
       goodbye: this.goodbye.signal,
     };
   }

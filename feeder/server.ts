@@ -24,10 +24,13 @@ import {
   ErrorCodeOrOk,
   type DeviceBytes as WireDeviceBytes,
   type DeviceId,
+  type HelloRequest,
   type LeaseRef,
   type Range,
 } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { ServerCallInfo, ServiceHandlers } from '../proto/grpc.js';
+import type { AuthenticatedSession } from '../security/listener.js';
+import type { FeederAudit } from './audit.js';
 import { cleanName } from './config.js';
 import type { Feeder } from './feeder.js';
 import type { Lease } from './lease.js';
@@ -51,6 +54,7 @@ export interface ServerOptions {
   /** Random per start: leases of another incarnation are gone. */
   readonly incarnation: string;
   readonly authFailureCount: () => number;
+  readonly audit: FeederAudit;
   /** Aborts when the feeder says goodbye: open streams end in order. */
   readonly goodbye: AbortSignal;
 }
@@ -111,19 +115,8 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
   const { feeder, sessions } = options;
   return {
     async hello(request, { peer }) {
-      const features = agree(
-        {
-          version: request.version,
-          offered: request.featuresOffered,
-          required: request.featuresRequired,
-        },
-        TERMS,
-      );
-      const host = {
-        hostId: parseId('host', request.hostId),
-        hostName: cleanName(request.hostName),
-      };
-      const { sessionId } = sessions.hello(peer, host);
+      const auth = sessions.authenticated(peer);
+      const { features, sessionId } = greet(options, auth, request);
       return {
         version: TERMS.version,
         features,
@@ -291,6 +284,23 @@ function memoryHandlers({
       }
     },
   };
+}
+
+function greet(
+  { sessions, audit }: ServerOptions,
+  auth: AuthenticatedSession,
+  request: HelloRequest,
+): { features: bigint; sessionId: string } {
+  const { version, featuresOffered: offered, featuresRequired: required } = request;
+  try {
+    const features = agree({ version, offered, required }, TERMS);
+    const hostId = parseId('host', request.hostId);
+    sessions.hello(auth.peer, { hostId, hostName: cleanName(request.hostName) });
+    return { features, sessionId: auth.sessionId };
+  } catch (reason) {
+    audit.helloRefused(auth, reason);
+    throw reason;
+  }
 }
 
 function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {

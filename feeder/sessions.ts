@@ -30,6 +30,11 @@ export interface Session extends Caller, HostIdentity {
 export class Sessions {
   private readonly byPeer = new Map<string, Entry>();
 
+  /** `onHello`: a session has said for the first time which host it is. */
+  constructor(
+    private readonly onHello?: (auth: AuthenticatedSession, host: HostIdentity) => void,
+  ) {}
+
   get size(): number {
     return this.byPeer.size;
   }
@@ -55,8 +60,14 @@ export class Sessions {
         'this session belongs to another host id; open a new connection',
       );
     }
+    if (!entry.host) this.onHello?.(entry.auth, host);
     entry.host = host;
     return entry.auth;
+  }
+
+  /** The session behind a peer, whether it has said Hello or not. @throws GbError UNAUTHENTICATED. */
+  authenticated(peer: string): AuthenticatedSession {
+    return this.entry(peer).auth;
   }
 
   /** @throws GbError UNAUTHENTICATED for a connection nobody authenticated, WRONG_STATE before

@@ -54,7 +54,16 @@ export interface AuthenticatedSession {
 export interface AuthFailure {
   readonly address: string;
   readonly reason: AuthFailureReason;
+  /** Of the key that its identity named, where it named one. Proven only for `sessions_full`. */
+  readonly keyFingerprint?: string;
 }
+
+/** Why a session ended. */
+export type SessionEnd =
+  | 'ended' // by the peer, or the connection broke
+  | 'revoked' // its key was removed
+  | 'closed' // by its owner on this side
+  | 'stopped'; // the listener stops
 
 export interface ListenPskOptions {
   readonly server: grpc.Server;
@@ -66,7 +75,7 @@ export interface ListenPskOptions {
   /** Before the first call of the session can arrive. */
   readonly onSession?: (session: AuthenticatedSession) => void;
   /** After the last. */
-  readonly onSessionEnd?: (session: AuthenticatedSession) => void;
+  readonly onSessionEnd?: (session: AuthenticatedSession, why: SessionEnd) => void;
   readonly onFailure?: (failure: AuthFailure) => void;
   readonly limits?: Partial<AuthLimits>;
   /** Accept peers from beyond the LAN. Default: false. */
@@ -106,6 +115,7 @@ interface Pending {
 interface Secured {
   readonly session: AuthenticatedSession;
   readonly socket: TLSSocket;
+  end: SessionEnd;
 }
 
 /** Listens on every bind. @throws GbError when one of the addresses cannot be used; then none stays
@@ -201,8 +211,10 @@ class Listener implements PskListener {
   }
 
   revoke(fingerprint: string): number {
-    const closed = this.sessions().filter((session) => session.keyFingerprint === fingerprint);
-    for (const session of closed) session.close();
+    const closed = [...this.#secured.values()].filter(
+      ({ session }) => session.keyFingerprint === fingerprint,
+    );
+    for (const secured of closed) this.#close(secured, 'revoked');
     return closed.length;
   }
 
@@ -217,9 +229,9 @@ class Listener implements PskListener {
       (server) => new Promise<void>((resolve) => server.close(() => resolve())),
     );
     for (const pending of this.#pending.values()) pending.socket.destroy();
-    for (const { session, socket } of this.#secured.values()) {
-      closed.push(new Promise((resolve) => socket.once('close', () => resolve()))); // After onSessionEnd.
-      session.close();
+    for (const secured of this.#secured.values()) {
+      closed.push(new Promise((resolve) => secured.socket.once('close', () => resolve()))); // After onSessionEnd.
+      this.#close(secured, 'stopped');
     }
     await Promise.all(closed); // A TCP server is closed when its last connection is.
     this.#injector.destroy();
@@ -350,13 +362,14 @@ class Listener implements PskListener {
       peer: `${remoteAddress}:${socket.remotePort}`,
       remoteAddress,
       exporter,
-      close: () => socket.destroy(),
+      close: () => this.#close(secured, 'closed'),
     };
+    const secured: Secured = { session, socket, end: 'ended' };
     this.#authenticatedCount += 1;
-    this.#secured.set(session.sessionId, { session, socket });
+    this.#secured.set(session.sessionId, secured);
     socket.once('close', () => {
       this.#secured.delete(session.sessionId);
-      this.options.onSessionEnd?.(session);
+      this.options.onSessionEnd?.(session, secured.end);
     });
     this.options.log.info(
       {
@@ -376,14 +389,14 @@ class Listener implements PskListener {
     const keys = this.#keys();
     if (!keys) return;
     const valid = new Set(keys.map((key) => this.#derive(key).fingerprint));
-    for (const { session } of this.#secured.values()) {
-      if (valid.has(session.keyFingerprint)) continue;
-      const { sessionId, peer } = session;
+    for (const secured of this.#secured.values()) {
+      const { sessionId, peer, keyFingerprint } = secured.session;
+      if (valid.has(keyFingerprint)) continue;
       this.options.log.info(
         { event: 'session_revoked', session: sessionId, peer },
         'its pairing key was removed',
       );
-      session.close();
+      this.#close(secured, 'revoked');
     }
   }
 
@@ -406,12 +419,19 @@ class Listener implements PskListener {
     this.#pending.delete(name);
     pending.timer.cancel();
     pending.socket.destroy();
-    if (!this.#stopped) this.#fail(pending.address, reason);
+    if (!this.#stopped) this.#fail(pending.address, reason, pending.match);
   }
 
-  #fail(address: string, reason: AuthFailureReason): void {
+  #fail(address: string, reason: AuthFailureReason, key?: PairingKey): void {
     this.#failures.record(address, reason);
-    this.options.onFailure?.({ address, reason });
+    const keyFingerprint = key && this.#derive(key).fingerprint;
+    this.options.onFailure?.({ address, reason, ...(keyFingerprint ? { keyFingerprint } : {}) });
+  }
+
+  /** The first reason is the true one. */
+  #close(secured: Secured, why: SessionEnd): void {
+    if (secured.end === 'ended') secured.end = why;
+    secured.socket.destroy();
   }
 
   #derive(key: PairingKey): TlsPsk & { readonly fingerprint: string } {

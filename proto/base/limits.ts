@@ -27,6 +27,15 @@ export const PRIVATE_FILE_LOCK_STALE_MS = 10_000;
 export const FEEDER_KEYS_MAX = 16;
 export const KEYRING_ENTRIES_MAX = 256;
 
+// Audit log (security/audit.ts): so many files of this size, lines no longer than one atomic write.
+export const AUDIT_FILE_BYTES_MAX = 1 * MIB;
+export const AUDIT_FILES_MAX = 4;
+export const AUDIT_LINE_BYTES_MAX = 4 * KIB;
+/** The same refusal of the same address is written once in this time, then counted. */
+export const AUDIT_REFUSAL_INTERVAL_MS = 60_000;
+/** Different ones in that time; the rest is one line. */
+export const AUDIT_REFUSALS_MAX = 256;
+
 // gRPC.
 export const MESSAGE_BYTES_MAX = 4 * MIB;
 export const FRAME_BYTES_MAX = 1 * MIB;
@@ -120,6 +129,8 @@ export const EXECUTOR_SLOT_COUNT = 16;
 export const EXECUTOR_START_TIMEOUT_MS = 20_000;
 /** One request to an executor; beyond it nobody knows what its memory holds, and it is ended. */
 export const EXECUTOR_REQUEST_TIMEOUT_MS = 60_000;
+/** How often a pull between feeders is asked how far it is. */
+export const EXECUTOR_PULL_POLL_MS = 500;
 /** How long an executor may take to scrub and go before it is killed. */
 export const EXECUTOR_STOP_MS = 3_000;
 /** `gb-executor --probe`: twice over what it needs. */

@@ -11,6 +11,7 @@ import { createLogger } from '../../proto/base/log.js';
 import type { FeederService } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { ServiceHandlers } from '../../proto/grpc.js';
 import type { AuthenticatedSession } from '../../security/listener.js';
+import { FeederAudit } from '../../feeder/audit.js';
 import { Feeder } from '../../feeder/feeder.js';
 import { feederHandlers } from '../../feeder/server.js';
 import { Sessions } from '../../feeder/sessions.js';
@@ -186,6 +187,7 @@ describe('calls', () => {
         feederName: 'f',
         incarnation: 'i',
         authFailureCount: () => 0,
+        audit: new FeederAudit({ record() {}, refused() {}, close() {} }, systemClock),
         goodbye: new AbortController().signal,
       };
       const handlers = feederHandlers(options) as ServiceHandlers<typeof FeederService>;

@@ -63,6 +63,7 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       name: 'test',
       ramReserveBytes: 64 * MIB,
       configDir: join(folder, 'config'),
+      stateDir: join(folder, 'state'),
       controlSocket: socketPath,
       ...options,
     },

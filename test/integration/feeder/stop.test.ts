@@ -98,7 +98,7 @@ test('a grace that nobody uses ends, and a second stop ends it at once', async (
 test('a restart keeps the identity and is a new incarnation, to which old leases are unknown', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-restart-'));
   const hostId = createId('host');
-  const options = { configDir: join(folder, 'config') };
+  const options = { configDir: join(folder, 'config'), stateDir: join(folder, 'state') };
   const first = await start(options);
   const before = await first.connectSilently().hello(hello(hostId));
   const lease = await (await first.connect(hostId)).lease({ ram: 2 * MIB });
@@ -121,6 +121,7 @@ test('kill -9 of the daemon: its executors go with it, and the next feeder start
     port: 0,
     bind: ['127.0.0.1'],
     configDir: join(folder, 'config'),
+    stateDir: join(folder, 'state'),
   };
   const script = `
     import { startFeeder } from ${JSON.stringify(join(ROOT, 'build/js/feeder/main.js'))};
@@ -171,6 +172,7 @@ test('the control socket is private, and a second feeder of the same user is ref
       port: 0,
       bind: ['127.0.0.1'],
       configDir: join(feeder.folder, 'other'),
+      stateDir: join(feeder.folder, 'state'),
       controlSocket: feeder.socketPath,
     },
     { log },
@@ -204,6 +206,7 @@ test('a port that is taken is told, and the failed start leaves nothing behind',
     ramBytes: 2 * MIB,
     bind: ['127.0.0.1'],
     configDir: join(folder, 'config'),
+    stateDir: join(folder, 'state'),
     controlSocket: socket,
   };
   expect(await codeOf(startFeeder({ ...options, port }, { log }))).toBe('ALREADY_EXISTS');

@@ -46,6 +46,7 @@ export async function startTestFeeder(
       gpu: 'none',
       ramReserveBytes: 0,
       configDir,
+      stateDir: join(host.folder, name, 'state'),
       controlSocket: false,
     },
     { log },
