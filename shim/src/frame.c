@@ -194,6 +194,7 @@ void gb_home_drop(struct gb_span *span, struct gb_chunk *chunk) {
   chunk->alias = 0;
   gb_frame_slot_give(span->device, chunk->slot);
   chunk->slot = 0;
+  chunk->hashed = false; /* the next home, and what the next slot holds, are not of this content */
   if (chunk->home_alias == 0) return;
   gb_alias_unmap(chunk->home_alias, chunk->bytes);
   chunk->home_alias = 0;

@@ -101,8 +101,16 @@ static void case_preallocation(void) {
 
 /* ---- content and context ---- */
 
-/* As vLLM sleeps: unmapped, mapped again at the same address; and elsewhere. What was in a handle is
- * in it still, also when it was moved and another took its place. */
+static void map_again(const struct tensor *tensor, CUmemGenericAllocationHandle handle) {
+  const uint64_t bytes = tensor->words * 8;
+  OK(cuMemUnmap(tensor->at, bytes));
+  OK(cuMemMap(tensor->at, bytes, 0, handle, 0));
+  grant(tensor->at, bytes, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+}
+
+/* As vLLM sleeps: all are unmapped and mapped again elsewhere, and single ones at their address. What
+ * was in a handle is in it still, also when it was moved and another took its place. The first ten are
+ * weights: nobody writes to them after they were filled. */
 static void case_sleep(void) {
   static struct tensor tensors[16];
   CUmemGenericAllocationHandle handles[16];
@@ -114,9 +122,10 @@ static void case_sleep(void) {
     fill(&tensors[i], base + i * bytes, bytes, (unsigned char)(i * 3));
   }
   for (unsigned round = 0; round < 24; round++) {
-    for (unsigned i = 0; i < 16; i++) mix(&tensors[(i + round) % 16], &tensors[i], round);
-    if (round % 6 != 5) continue;
+    for (unsigned i = 0; i < 16; i++) mix(&tensors[10 + (i + round) % 6], &tensors[i], round);
     OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
+    map_again(&tensors[round % 10], handles[round % 10]);
+    if (round % 6 != 5) continue;
     OK(cuMemUnmap(base + (round % 12 == 5 ? 0 : 16) * bytes, 16 * bytes));
     for (unsigned i = 0; i < 16; i++) { /* backwards, in the other half */
       tensors[i].at = base + (round % 12 == 5 ? 31 - i : i) * bytes;
