@@ -2,13 +2,16 @@
 // One executor process as the daemon sees it: started, asked, ended. Bulk bytes go through slots of
 // its staging memory.
 //   starting -> ready -> ended          any request of an ended executor fails with DATA_LOSS: its bytes are gone
+// Lanes end in that process; their connections are handed to it through `doorFd` (docs/adr/0012).
 // Must not know leases or accounts.
 import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
 import {
+  EXECUTOR_PULL_POLL_MS,
   EXECUTOR_REQUEST_TIMEOUT_MS,
   EXECUTOR_SLOT_COUNT,
   EXECUTOR_START_TIMEOUT_MS,
@@ -19,10 +22,13 @@ import type { Logger } from '../../proto/base/log.js';
 import { nativePath } from '../../proto/base/paths.js';
 import { cuErrorName } from '../cuda/errors.js';
 import { driverEnv, type GpuDriver } from '../library.js';
+import { seqpacketPair } from '../os/unix.js';
 import {
   encodeRequest,
   gbxInit,
   gbxInitReply,
+  gbxLaneStat,
+  gbxPullRef,
   gbxRange,
   gbxStat,
   gbxStatus,
@@ -35,6 +41,19 @@ import {
   ReplyReader,
   type GbxMsgType,
 } from './abi.js';
+import {
+  decodeLaneEvent,
+  encodeCache,
+  encodeGrant,
+  encodePull,
+  encodeTicket,
+  laneStatFrom,
+  type BlockCache,
+  type LaneEvent,
+  type LaneGrant,
+  type LaneStat,
+  type Pull,
+} from './lanes.js';
 
 export interface ExecutorOptions {
   readonly arenaBase: bigint;
@@ -44,6 +63,14 @@ export interface ExecutorOptions {
   readonly gpu: GpuDriver;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Called for what happens to lanes; must not throw. */
+  readonly onLaneEvent?: (event: LaneEvent) => void;
+}
+
+export interface PullOptions {
+  readonly signal?: AbortSignal;
+  /** Bytes in place so far; about twice a second. */
+  readonly onProgress?: (bytes: number) => void;
 }
 
 /** Part of the arena on one device. `gpuOrdinal` undefined: RAM. */
@@ -76,6 +103,8 @@ interface Waiting {
   reject(error: GbError): void;
 }
 
+/** A pull ends when it ends; its progress is asked for meanwhile, so a dead executor is noticed. */
+const NO_TIMEOUT = Infinity;
 const STDERR_BYTES_MAX = 2_048;
 
 export class Executor {
@@ -96,6 +125,9 @@ export class Executor {
   private constructor(
     private readonly child: ChildProcess,
     private readonly options: ExecutorOptions,
+    /** Where the daemon's door passes the connections of this executor's lanes, one descriptor with each message of
+     *  one byte. Ownership: closed here, once every handler of `ended` that was there has run. */
+    readonly doorFd: number,
   ) {
     this.socket = child.stdio[3] as Socket;
     for (let slot = 0; slot < EXECUTOR_SLOT_COUNT; slot++) this.freeSlots.push(slot);
@@ -105,6 +137,7 @@ export class Executor {
         this.onEnd(signal ? `was ended by ${signal}` : `ended with code ${code}`, resolve);
       });
     });
+    void this.ended.then(() => setImmediate(() => closeSync(doorFd)));
     this.socket.on('error', () => undefined); // 'exit' follows and says why.
     this.socket.on('data', (chunk: Buffer) => this.onData(chunk));
     child.stderr?.on('data', (chunk: Buffer) => {
@@ -115,12 +148,14 @@ export class Executor {
   /** Starts a process and has it reserve the arena. @throws GbError CAPACITY_EXHAUSTED, DRIVER_ERROR with the reason;
    *  then nothing is left running. */
   static async start(options: ExecutorOptions): Promise<Executor> {
+    const [doorFd, theirs] = seqpacketPair();
     const child = spawn(nativePath('bin', 'gb-executor'), [], {
       cwd: '/',
       env: driverEnv(options.gpu, process.env),
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe', theirs],
     });
-    const executor = new Executor(child, options);
+    closeSync(theirs);
+    const executor = new Executor(child, options, doorFd);
     try {
       await executor.init();
       return executor;
@@ -177,6 +212,58 @@ export class Executor {
       }
       return data;
     });
+  }
+
+  /** Makes a ticket valid: one lane to a part of the arena, to be opened within its time. What is not allocated there
+   *  answers IO. @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED, DRIVER_ERROR when there can be no lanes. */
+  async grant(grant: LaneGrant): Promise<void> {
+    await this.simple(GbxMsg.GRANT, encodeGrant(grant), 'grant');
+  }
+
+  /** Takes a ticket back. When it resolves its lane touches nothing. @throws GbError NOT_FOUND: it was forgotten, as
+   *  tickets are a minute after their lane has ended. */
+  async revoke(ticketId: Uint8Array): Promise<void> {
+    await this.simple(GbxMsg.REVOKE, encodeTicket(ticketId), 'revoke');
+  }
+
+  /** @throws GbError NOT_FOUND. */
+  async lane(ticketId: Uint8Array): Promise<LaneStat> {
+    const stat = gbxLaneStat.decode(await this.request(GbxMsg.LANE, encodeTicket(ticketId)));
+    if (stat.status !== GbxStatus.OK) throw this.failure(stat.status, stat.detail, 'lane');
+    return laneStatFrom(stat);
+  }
+
+  /** Fetches bytes from another feeder. While it runs, and when it failed, the destination's contents are undefined.
+   *  @throws GbError CANCELED by the signal; NOT_FOUND when the destination is not allocated or is freed; DRIVER_ERROR
+   *  with details.laneStatus (enum gb_lane_status) when the lane failed. */
+  async pull(pull: Pull, { signal, onProgress }: PullOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    const ended = this.request(GbxMsg.PULL, encodePull(pull), NO_TIMEOUT);
+    const ref = gbxPullRef.encode({ request_id: this.nextId - 1n });
+    const cancel = (): void => {
+      this.request(GbxMsg.PULL_CANCEL, ref).catch(() => undefined); // It has ended then.
+    };
+    const ask = async (): Promise<void> => {
+      const { status, bytes } = gbxStatus.decode(await this.request(GbxMsg.PULL_STAT, ref));
+      if (status === GbxStatus.OK) onProgress?.(Number(bytes));
+    };
+    const poll = this.options.clock.every(EXECUTOR_PULL_POLL_MS, () => {
+      ask().catch(() => undefined); // The pull itself says why.
+    });
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      const { status, detail, bytes } = gbxStatus.decode(await ended);
+      if (status !== GbxStatus.OK) throw this.failure(status, detail, 'pull');
+      onProgress?.(Number(bytes));
+    } finally {
+      poll.cancel();
+      signal?.removeEventListener('abort', cancel);
+    }
+  }
+
+  /** Says where blocks are kept; at most once, before the first grant. */
+  async cache(cache: BlockCache): Promise<void> {
+    await this.simple(GbxMsg.CACHE, encodeCache(cache), 'cache');
   }
 
   async stat(): Promise<ExecutorStat> {
@@ -256,14 +343,17 @@ export class Executor {
     const id = this.nextId++;
     return new Promise((resolve, reject) => {
       // An executor that does not answer is as good as dead: nobody knows what its memory holds.
-      const timer = this.options.clock.after(timeoutMs, () => {
-        this.lastWords += `no answer within ${timeoutMs} ms`;
-        this.child.kill('SIGKILL');
-      });
+      const timer =
+        timeoutMs === NO_TIMEOUT
+          ? undefined
+          : this.options.clock.after(timeoutMs, () => {
+              this.lastWords += `no answer within ${timeoutMs} ms`;
+              this.child.kill('SIGKILL');
+            });
       const settle =
         <T>(done: (value: T) => void) =>
         (value: T): void => {
-          timer.cancel();
+          timer?.cancel();
           this.waiting.delete(id);
           done(value);
         };
@@ -275,6 +365,10 @@ export class Executor {
   private onData(chunk: Buffer): void {
     try {
       for (const { type, requestId, payload } of this.reader.push(chunk)) {
+        if (requestId === 0n) {
+          this.onNotice(type, payload);
+          continue;
+        }
         const waiting = this.waiting.get(requestId);
         if (waiting?.type !== type)
           throw new GbError('PROTOCOL_VIOLATION', 'the executor answered what nobody asked');
@@ -284,6 +378,11 @@ export class Executor {
       this.lastWords += GbError.from(reason).rawMessage;
       this.child.kill('SIGKILL');
     }
+  }
+
+  private onNotice(type: number, payload: Buffer): void {
+    const event = type === GbxMsg.LANE_EVENT ? decodeLaneEvent(payload) : undefined;
+    if (event) this.options.onLaneEvent?.(event);
   }
 
   private onEnd(what: string, resolve: (exit: ExecutorExit) => void): void {
@@ -319,7 +418,7 @@ export class Executor {
       status === GbxStatus.DRIVER ? `: ${cuErrorName(detail)}` : detail ? ` (${detail})` : '';
     const words = verb === 'init' ? this.lastWords.trim().split('\n').at(-1) : '';
     return new GbError(code, `${verb}: the executor ${text}${why}${words ? `; ${words}` : ''}`, {
-      details: { detail },
+      details: status === GbxStatus.LANE ? { laneStatus: detail } : { detail },
     });
   }
 }
@@ -335,4 +434,6 @@ const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = 
   [GbxStatus.ARENA_UNAVAILABLE]: ['DRIVER_ERROR', 'could not reserve the arena at its address'],
   [GbxStatus.DRIVER]: ['DRIVER_ERROR', 'was refused by the CUDA driver'],
   [GbxStatus.SYSTEM]: ['DRIVER_ERROR', 'was refused by the system'],
+  [GbxStatus.LANE]: ['DRIVER_ERROR', 'could not use the lane: status of driver/lane/lane.h'],
+  [GbxStatus.CANCELED]: ['CANCELED', 'was told to stop'],
 };

@@ -16,6 +16,11 @@ long gbx_payload_bytes(uint16_t type) {
     return sizeof(struct gbx_transfer);
   case GBX_MSG_STAT:
     return 0;
+  case GBX_MSG_GRANT:
+    return sizeof(struct gbx_grant);
+  case GBX_MSG_REVOKE:
+  case GBX_MSG_LANE:
+    return sizeof(struct gbx_ticket);
   default:
     return -1;
   }

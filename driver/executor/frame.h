@@ -16,6 +16,8 @@ struct gbx_request {
     struct gbx_init init;
     struct gbx_range range;
     struct gbx_transfer transfer;
+    struct gbx_grant grant;
+    struct gbx_ticket ticket;
   } payload;
 };
 

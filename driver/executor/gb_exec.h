@@ -31,7 +31,7 @@ enum gbx_msg_type {
   GBX_MSG_INIT = 1,     /* gbx_init -> gbx_init_reply */
   GBX_MSG_ALLOCATE = 2, /* gbx_range -> gbx_status: maps zeroed memory at the range's address */
   GBX_MSG_FREE = 3,     /* gbx_range -> gbx_status: exact range of an earlier ALLOCATE; scrubbed */
-  GBX_MSG_WRITE = 4,    /* gbx_transfer -> gbx_status: staging -> range; may be inside or across ranges of one device */
+  GBX_MSG_WRITE = 4,    /* gbx_transfer -> gbx_status: staging -> range; may be inside or across ranges */
   GBX_MSG_READ = 5,     /* gbx_transfer -> gbx_status: range -> staging */
   GBX_MSG_STAT = 6,     /* no payload -> gbx_stat */
   GBX_MSG_GRANT = 7,    /* gbx_grant -> gbx_status: a ticket for one lane to a part of the arena */

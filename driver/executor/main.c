@@ -2,7 +2,8 @@
 /*
  * main.c: gb-executor, the process that holds lent memory.
  *
- *   gb-executor                      serves the daemon on descriptor 3 (gb_exec.h) until that is closed
+ *   gb-executor                      serves the daemon on descriptor 3 (gb_exec.h) until that is closed; connections
+ *                                    of lanes arrive over descriptor 4
  *   gb-executor --probe [--gpu N]    measures this machine's memory and prints one JSON object (probe.h)
  */
 #define _GNU_SOURCE
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@
 #include "service.h"
 
 #define DAEMON_SOCKET 3
+#define DOOR_SOCKET 4
 /* Time to scrub device memory once the daemon has died. */
 #define LAST_SECONDS 3
 /* Lent memory goes before anything of the workstation's own when the machine runs out. */
@@ -68,6 +71,13 @@ static int parse_gpu(const char *text) {
   return errno == 0 && end != text && *end == '\0' && value >= 0 && value < 1024 ? (int)value : -1;
 }
 
+/* The descriptor if it is what doors pass connections over, else -1. */
+static int door_of(int fd) {
+  int type = 0;
+  socklen_t length = sizeof(type);
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET ? fd : -1;
+}
+
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "--probe") == 0)
     return gbx_probe(-1);
@@ -77,7 +87,7 @@ int main(int argc, char **argv) {
   if (argc != 1 || fstat(DAEMON_SOCKET, &stat) != 0 || !S_ISSOCK(stat.st_mode))
     return usage();
   prepare_process();
-  int result = gbx_serve(DAEMON_SOCKET);
+  int result = gbx_serve(DAEMON_SOCKET, door_of(DOOR_SOCKET));
   /* No destructors: the driver's can block on a context that has failed. */
   _exit(result);
 }

@@ -35,13 +35,17 @@ static struct gbx_result from_errno(int error) {
   return failed(error == ENOMEM || error == EAGAIN ? GBX_CAPACITY : GBX_SYSTEM, error);
 }
 
-bool gbx_result_is_fatal(struct gbx_result result) {
+void gbx_end_if_fatal(struct gbx_result result) {
   if (result.status != GBX_DRIVER)
-    return false;
+    return;
   /* A context that met one of these answers it for ever: faults of kernels and of the hardware. */
-  return result.detail == CUDA_ERROR_DEINITIALIZED || result.detail == CUDA_ERROR_ECC_UNCORRECTABLE ||
-         result.detail == CUDA_ERROR_ILLEGAL_ADDRESS || result.detail == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
-         (result.detail >= CUDA_ERROR_ASSERT && result.detail <= CUDA_ERROR_LAUNCH_FAILED);
+  bool fatal = result.detail == CUDA_ERROR_DEINITIALIZED || result.detail == CUDA_ERROR_ECC_UNCORRECTABLE ||
+               result.detail == CUDA_ERROR_ILLEGAL_ADDRESS || result.detail == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
+               (result.detail >= CUDA_ERROR_ASSERT && result.detail <= CUDA_ERROR_LAUNCH_FAILED);
+  if (!fatal)
+    return;
+  fprintf(stderr, "gb-executor: the GPU context has failed with CUresult %d; ending\n", result.detail);
+  _exit(3);
 }
 
 static bool is_sane(const struct gbx_init *init) {
@@ -154,17 +158,6 @@ struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_in
   return ok;
 }
 
-struct gbx_result gbx_lane_open(struct gbx_memory *memory, struct gbx_lane *lane) {
-  for (uint32_t index = 0; index < memory->gpu_count; index++) {
-    CUresult result = memory->driver.cuCtxSetCurrent(memory->contexts[index]);
-    if (result == CUDA_SUCCESS)
-      result = memory->driver.cuStreamCreate(&lane->streams[index], CU_STREAM_NON_BLOCKING);
-    if (result != CUDA_SUCCESS)
-      return from_cuda(result);
-  }
-  return ok;
-}
-
 /* ---- anonymous RAM ---- */
 
 /* Locks as much of the entry as the limit permits, from its start. Answers the bytes that are locked. */
@@ -240,6 +233,14 @@ static CUresult make_current(struct gbx_memory *memory, uint32_t gpu) {
   return memory->driver.cuCtxSetCurrent(memory->contexts[gpu]);
 }
 
+/* Makes the GPU's context current and its stream exist. */
+static CUresult use_stream(struct gbx_memory *memory, struct gbx_streams *streams, uint32_t gpu) {
+  CUresult result = make_current(memory, gpu);
+  if (result == CUDA_SUCCESS && !streams->of[gpu])
+    result = memory->driver.cuStreamCreate(&streams->of[gpu], CU_STREAM_NON_BLOCKING);
+  return result;
+}
+
 static CUresult set_access(struct gbx_memory *memory, const struct gbx_entry *entry) {
   CUmemAccessDesc access[GBX_GPUS_MAX + 1];
   memset(access, 0, sizeof(access));
@@ -260,16 +261,18 @@ static CUresult set_access(struct gbx_memory *memory, const struct gbx_entry *en
   return memory->driver.cuMemSetAccess(address, entry->range.length, access, count);
 }
 
-static struct gbx_result zero_chunk(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry) {
+static struct gbx_result zero_chunk(struct gbx_memory *memory, struct gbx_streams *streams, const struct gbx_entry *entry) {
   if (entry->cpu) {
     memset(entry->cpu, 0, entry->range.length);
     return ok;
   }
-  CUstream stream = lane->streams[entry->range.device_index];
+  uint32_t gpu = (uint32_t)entry->range.device_index;
   CUdeviceptr address = memory->arena_base + entry->range.offset;
-  CUresult result = memory->driver.cuMemsetD8Async(address, 0, entry->range.length, stream);
+  CUresult result = use_stream(memory, streams, gpu);
   if (result == CUDA_SUCCESS)
-    result = memory->driver.cuStreamSynchronize(stream);
+    result = memory->driver.cuMemsetD8Async(address, 0, entry->range.length, streams->of[gpu]);
+  if (result == CUDA_SUCCESS)
+    result = memory->driver.cuStreamSynchronize(streams->of[gpu]);
   return from_cuda(result);
 }
 
@@ -282,7 +285,7 @@ static void drop_chunk(struct gbx_memory *memory, struct gbx_entry *entry, bool 
   entry->locked_bytes = 0;
 }
 
-static struct gbx_result map_chunk(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+static struct gbx_result map_chunk(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry) {
   bool ram = entry->range.device_kind == GBX_DEVICE_RAM;
   CUmemAllocationProp prop;
   memset(&prop, 0, sizeof(prop));
@@ -306,7 +309,7 @@ static struct gbx_result map_chunk(struct gbx_memory *memory, struct gbx_lane *l
   }
   struct gbx_result zeroed = from_cuda(result);
   if (result == CUDA_SUCCESS)
-    zeroed = zero_chunk(memory, lane, entry);
+    zeroed = zero_chunk(memory, streams, entry);
   if (zeroed.status != GBX_OK)
     drop_chunk(memory, entry, mapped);
   return zeroed;
@@ -320,14 +323,14 @@ static uint32_t gpu_of(const struct gbx_entry *entry) {
   return entry->range.device_kind == GBX_DEVICE_GPU ? (uint32_t)entry->range.device_index : 0;
 }
 
-struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry) {
   if (!is_chunk(memory, entry))
     return map_anonymous(memory, entry);
   CUresult current = make_current(memory, gpu_of(entry));
-  return current == CUDA_SUCCESS ? map_chunk(memory, lane, entry) : from_cuda(current);
+  return current == CUDA_SUCCESS ? map_chunk(memory, streams, entry) : from_cuda(current);
 }
 
-struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry) {
+struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry) {
   if (!is_chunk(memory, entry)) {
     memset(entry->cpu, 0, entry->range.length);
     give_back_anonymous(memory, entry);
@@ -336,27 +339,54 @@ struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_lane *l
   CUresult current = make_current(memory, gpu_of(entry));
   if (current != CUDA_SUCCESS)
     return from_cuda(current);
-  struct gbx_result scrubbed = zero_chunk(memory, lane, entry);
+  struct gbx_result scrubbed = zero_chunk(memory, streams, entry);
   drop_chunk(memory, entry, true);
   return scrubbed;
 }
 
-struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry,
-                                  uint64_t entry_offset, uint64_t staging_offset, uint64_t length, bool to_staging) {
-  uint8_t *staging = memory->staging + staging_offset;
+struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_streams *streams, const struct gbx_entry *entry,
+                                  uint64_t entry_offset, void *host, uint64_t length, bool to_host) {
   if (entry->cpu) {
     uint8_t *bytes = (uint8_t *)entry->cpu + entry_offset;
-    memcpy(to_staging ? staging : bytes, to_staging ? bytes : staging, length);
+    memcpy(to_host ? host : bytes, to_host ? bytes : host, length);
     return ok;
   }
   uint32_t gpu = gpu_of(entry);
-  CUstream stream = lane->streams[gpu];
   CUdeviceptr address = memory->arena_base + entry->range.offset + entry_offset;
-  CUresult result = make_current(memory, gpu);
-  if (result == CUDA_SUCCESS)
-    result = to_staging ? memory->driver.cuMemcpyDtoHAsync_v2(staging, address, length, stream)
-                        : memory->driver.cuMemcpyHtoDAsync_v2(address, staging, length, stream);
-  if (result == CUDA_SUCCESS)
-    result = memory->driver.cuStreamSynchronize(stream);
+  CUresult result = use_stream(memory, streams, gpu);
+  if (result != CUDA_SUCCESS)
+    return from_cuda(result);
+  result = to_host ? memory->driver.cuMemcpyDtoHAsync_v2(host, address, length, streams->of[gpu])
+                   : memory->driver.cuMemcpyHtoDAsync_v2(address, host, length, streams->of[gpu]);
+  streams->busy |= 1u << gpu;
   return from_cuda(result);
+}
+
+struct gbx_result gbx_memory_wait(struct gbx_memory *memory, struct gbx_streams *streams) {
+  struct gbx_result worst = ok;
+  while (streams->busy != 0) {
+    uint32_t gpu = (uint32_t)__builtin_ctz(streams->busy);
+    streams->busy &= streams->busy - 1;
+    CUresult result = make_current(memory, gpu);
+    if (result == CUDA_SUCCESS)
+      result = memory->driver.cuStreamSynchronize(streams->of[gpu]);
+    if (result != CUDA_SUCCESS)
+      worst = from_cuda(result);
+  }
+  return worst;
+}
+
+void *gbx_memory_pinned(struct gbx_memory *memory, uint64_t bytes) {
+  void *made = NULL;
+  if (memory->gpu_count > 0) {
+    if (make_current(memory, 0) != CUDA_SUCCESS ||
+        memory->driver.cuMemHostAlloc(&made, bytes, CU_MEMHOSTALLOC_PORTABLE) != CUDA_SUCCESS)
+      return NULL;
+    return made;
+  }
+  made = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (made == MAP_FAILED)
+    return NULL;
+  madvise(made, bytes, MADV_DONTDUMP);
+  return made;
 }

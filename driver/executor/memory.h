@@ -32,9 +32,10 @@ struct gbx_memory {
   uint64_t mlocked_bytes;
 };
 
-/* What one thread needs for copies: a stream on each GPU. */
-struct gbx_lane {
-  CUstream streams[GBX_GPUS_MAX];
+/* What copies of one thread, or of one buffer, run on: a stream on each GPU, made when first needed. */
+struct gbx_streams {
+  CUstream of[GBX_GPUS_MAX];
+  uint32_t busy; /* bit i: something was started on of[i] and not waited for */
 };
 
 struct gbx_result {
@@ -46,20 +47,23 @@ struct gbx_result {
  * post: on failure the process keeps nothing but a loaded driver. */
 struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_init *init);
 
-/* Makes a thread's streams. */
-struct gbx_result gbx_lane_open(struct gbx_memory *memory, struct gbx_lane *lane);
-
 /* Backs a claimed entry with zeroed memory. post: on failure nothing of it is left. */
-struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry);
+struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry);
 
 /* Scrubs and gives back what backs the entry. */
-struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_lane *lane, struct gbx_entry *entry);
+struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry);
 
-/* Copies between staging memory and an entry. pre: both spans are inside. */
-struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_lane *lane, const struct gbx_entry *entry,
-                                  uint64_t entry_offset, uint64_t staging_offset, uint64_t length, bool to_staging);
+/* Starts a copy between `host` and an entry. pre: the span is inside; both stay valid until gbx_memory_wait. */
+struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_streams *streams, const struct gbx_entry *entry,
+                                  uint64_t entry_offset, void *host, uint64_t length, bool to_host);
 
-/* True when after this result no call on the GPU can succeed any more: the process has to end. */
-bool gbx_result_is_fatal(struct gbx_result result);
+/* Waits for every copy that was started on `streams`. returns: how the worst of them ended. */
+struct gbx_result gbx_memory_wait(struct gbx_memory *memory, struct gbx_streams *streams);
+
+/* Memory that copies from and to VRAM are fast with, or plain memory where there is no GPU. NULL: there is none. */
+void *gbx_memory_pinned(struct gbx_memory *memory, uint64_t bytes);
+
+/* Ends the process, and with it this attachment alone, when after this result no call on the GPU can succeed. */
+void gbx_end_if_fatal(struct gbx_result result);
 
 #endif

@@ -95,9 +95,7 @@ enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t 
     if (index == ranges->count)
       return GBX_NOT_FOUND;
     const struct gbx_entry *entry = ranges->entries[index];
-    const struct gbx_range *head = &ranges->entries[start]->range;
-    if (entry->range.offset > reached || entry->state != GBX_RANGE_READY ||
-        entry->range.device_kind != head->device_kind || entry->range.device_index != head->device_index)
+    if (entry->range.offset > reached || entry->state != GBX_RANGE_READY)
       return GBX_NOT_FOUND;
     reached = end_of(entry);
     index++;

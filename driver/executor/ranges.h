@@ -49,7 +49,7 @@ struct gbx_entry *gbx_ranges_find(const struct gbx_ranges *ranges, const struct 
 /* Removes and frees an entry. pre: entry->pins == 0. */
 void gbx_ranges_remove(struct gbx_ranges *ranges, struct gbx_entry *entry);
 
-/* Checks that [offset, offset + length) lies in ready entries of one device without a gap. returns: GBX_OK with
+/* Checks that [offset, offset + length) lies in ready entries without a gap, on whatever devices. returns: GBX_OK with
  * *first the index of the first entry and *count how many there are; GBX_INVALID for an empty or overflowing span;
  * GBX_NOT_FOUND. */
 enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length, size_t *first,

@@ -11,38 +11,40 @@
 #include <unistd.h>
 
 #include "frame.h"
-#include "memory.h"
+#include "lanes.h"
 
 #define WORKER_COUNT 4
 /* Requests waiting for a worker; beyond this the socket is not read, and the daemon waits. */
 #define QUEUE_MAX 64
 #define INPUT_BYTES (4 * (sizeof(struct gbx_frame) + GBX_PAYLOAD_BYTES_MAX))
+/* The largest payload that is sent. */
+#define REPLY_BYTES_MAX sizeof(struct gbx_lane_stat)
+_Static_assert(sizeof(struct gbx_stat) <= REPLY_BYTES_MAX && sizeof(struct gbx_lane_event) <= REPLY_BYTES_MAX, "replies");
 
 struct service {
   int socket;
+  int door;
   bool open; /* INIT succeeded; set before the workers start */
-  struct gbx_memory memory;
+  struct gbx_store store;
+  struct gbx_lanes lanes;
   pthread_t workers[WORKER_COUNT];
 
-  pthread_mutex_t lock; /* protects everything below, and the entries of `ranges` except their bytes */
+  pthread_mutex_t lock; /* protects everything below */
   pthread_cond_t wake_worker;
   pthread_cond_t wake_reader; /* room in the queue */
-  pthread_cond_t unpinned;
   struct gbx_request queue[QUEUE_MAX];
   unsigned queue_head;
   unsigned queue_count;
   bool ending;
-  struct gbx_ranges ranges;
-  struct gbx_stat stat;
 
   pthread_mutex_t send_lock; /* one frame at a time */
 };
 
 /* ---- replies ---- */
 
-static void send_reply(struct service *service, const struct gbx_request *request, const void *payload, size_t bytes) {
-  uint8_t message[sizeof(struct gbx_frame) + sizeof(struct gbx_stat)];
-  struct gbx_frame frame = {(uint32_t)bytes, request->type, GBX_FRAME_REPLY, request->id};
+static void send_frame(struct service *service, uint16_t type, uint64_t request_id, const void *payload, size_t bytes) {
+  uint8_t message[sizeof(struct gbx_frame) + REPLY_BYTES_MAX];
+  struct gbx_frame frame = {(uint32_t)bytes, type, GBX_FRAME_REPLY, request_id};
   memcpy(message, &frame, sizeof(frame));
   memcpy(message + sizeof(frame), payload, bytes);
   size_t length = sizeof(frame) + bytes;
@@ -58,6 +60,14 @@ static void send_reply(struct service *service, const struct gbx_request *reques
   pthread_mutex_unlock(&service->send_lock);
 }
 
+static void send_reply(struct service *service, const struct gbx_request *request, const void *payload, size_t bytes) {
+  send_frame(service, request->type, request->id, payload, bytes);
+}
+
+static void send_lane_event(void *context, const struct gbx_lane_event *event) {
+  send_frame(context, GBX_MSG_LANE_EVENT, 0, event, sizeof(*event));
+}
+
 static void send_status(struct service *service, const struct gbx_request *request, struct gbx_result result,
                         uint64_t bytes) {
   struct gbx_status status = {result.status, result.detail, bytes};
@@ -71,88 +81,27 @@ static void refuse(struct service *service, const struct gbx_request *request, e
   } else if (request->type == GBX_MSG_STAT) {
     struct gbx_stat stat = {.status = code};
     send_reply(service, request, &stat, sizeof(stat));
+  } else if (request->type == GBX_MSG_LANE) {
+    struct gbx_lane_stat stat = {.status = code};
+    send_reply(service, request, &stat, sizeof(stat));
   } else {
     send_status(service, request, (struct gbx_result){code, 0}, 0);
   }
 }
 
-/* A fault of the context ends this process, and with it this attachment alone. */
-static void end_if_fatal(struct gbx_result result) {
-  if (!gbx_result_is_fatal(result))
-    return;
-  fprintf(stderr, "gb-executor: the GPU context has failed with CUresult %d; ending\n", result.detail);
-  _exit(3);
-}
-
 /* ---- work ---- */
 
-static void account(struct service *service, const struct gbx_entry *entry, int sign) {
-  uint64_t length = entry->range.length;
-  uint64_t *used = entry->range.device_kind == GBX_DEVICE_RAM ? &service->stat.ram_bytes
-                                                              : &service->stat.vram_bytes[entry->range.device_index];
-  *used += (uint64_t)sign * length;
-  service->stat.ram_locked_bytes += (uint64_t)sign * entry->locked_bytes;
+static void do_allocate(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
+  uint64_t locked = 0;
+  struct gbx_result result = gbx_store_allocate(&service->store, streams, &request->payload.range, &locked);
+  send_status(service, request, result, locked);
+  gbx_end_if_fatal(result);
 }
 
-static void do_allocate(struct service *service, struct gbx_lane *lane, const struct gbx_request *request) {
-  struct gbx_entry *entry = NULL;
-  pthread_mutex_lock(&service->lock);
-  enum gbx_status_code claimed = gbx_ranges_claim(&service->ranges, &request->payload.range, &entry);
-  pthread_mutex_unlock(&service->lock);
-  if (claimed != GBX_OK)
-    return refuse(service, request, claimed);
-
-  struct gbx_result result = gbx_memory_map(&service->memory, lane, entry);
-  uint64_t locked = entry->locked_bytes;
-  pthread_mutex_lock(&service->lock);
-  if (result.status == GBX_OK) {
-    entry->state = GBX_RANGE_READY;
-    account(service, entry, 1);
-  } else {
-    gbx_ranges_remove(&service->ranges, entry);
-  }
-  pthread_mutex_unlock(&service->lock);
-  send_status(service, request, result, result.status == GBX_OK ? locked : 0);
-  end_if_fatal(result);
-}
-
-static void do_free(struct service *service, struct gbx_lane *lane, const struct gbx_request *request) {
-  pthread_mutex_lock(&service->lock);
-  struct gbx_entry *entry = gbx_ranges_find(&service->ranges, &request->payload.range);
-  if (!entry) {
-    pthread_mutex_unlock(&service->lock);
-    return refuse(service, request, GBX_NOT_FOUND);
-  }
-  entry->state = GBX_RANGE_LEAVING;
-  while (entry->pins > 0)
-    pthread_cond_wait(&service->unpinned, &service->lock);
-  account(service, entry, -1);
-  pthread_mutex_unlock(&service->lock);
-
-  struct gbx_result result = gbx_memory_unmap(&service->memory, lane, entry);
-  pthread_mutex_lock(&service->lock);
-  gbx_ranges_remove(&service->ranges, entry);
-  pthread_mutex_unlock(&service->lock);
+static void do_free(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
+  struct gbx_result result = gbx_store_free(&service->store, streams, &request->payload.range);
   send_status(service, request, result, 0);
-  end_if_fatal(result);
-}
-
-/* Copies every piece of the span. pre: the entries are pinned. */
-static struct gbx_result copy_span(struct service *service, struct gbx_lane *lane, struct gbx_entry **entries,
-                                   size_t count, const struct gbx_transfer *transfer, bool to_staging) {
-  uint64_t done = 0;
-  for (size_t index = 0; index < count; index++) {
-    uint64_t inner = transfer->offset + done - entries[index]->range.offset;
-    uint64_t piece = entries[index]->range.length - inner;
-    if (piece > transfer->length - done)
-      piece = transfer->length - done;
-    struct gbx_result result = gbx_memory_copy(&service->memory, lane, entries[index], inner,
-                                               transfer->staging_offset + done, piece, to_staging);
-    if (result.status != GBX_OK)
-      return result;
-    done += piece;
-  }
-  return (struct gbx_result){GBX_OK, 0};
+  gbx_end_if_fatal(result);
 }
 
 static bool staging_holds(const struct gbx_memory *memory, const struct gbx_transfer *transfer) {
@@ -160,66 +109,55 @@ static bool staging_holds(const struct gbx_memory *memory, const struct gbx_tran
          transfer->staging_offset <= memory->staging_bytes - transfer->length;
 }
 
-/* Pins what the span touches. owns: on GBX_OK the caller frees *entries after unpinning. */
-static enum gbx_status_code pin_span(struct service *service, const struct gbx_transfer *transfer,
-                                     struct gbx_entry ***entries, size_t *count) {
-  size_t first = 0;
-  enum gbx_status_code code = gbx_ranges_cover(&service->ranges, transfer->offset, transfer->length, &first, count);
-  if (code != GBX_OK)
-    return code;
-  *entries = malloc(*count * sizeof(**entries));
-  if (!*entries)
-    return GBX_CAPACITY;
-  memcpy(*entries, &service->ranges.entries[first], *count * sizeof(**entries));
-  for (size_t index = 0; index < *count; index++)
-    (*entries)[index]->pins++;
-  return GBX_OK;
+/* One piece of a transfer. */
+static struct gbx_result move_piece(struct service *service, struct gbx_streams *streams, uint64_t offset,
+                                    uint64_t length, uint8_t *staging, bool to_staging) {
+  struct gbx_span span;
+  enum gbx_status_code pinned = gbx_store_pin(&service->store, offset, length, &span);
+  if (pinned != GBX_OK)
+    return (struct gbx_result){pinned, 0};
+  struct gbx_result started = gbx_span_copy(&service->store, &span, streams, staging, to_staging);
+  struct gbx_result ended = gbx_memory_wait(&service->store.memory, streams);
+  bool ok = started.status == GBX_OK && ended.status == GBX_OK;
+  gbx_store_unpin(&service->store, &span, ok && to_staging ? length : 0, ok && !to_staging ? length : 0);
+  return started.status != GBX_OK ? started : ended;
 }
 
-static void do_transfer(struct service *service, struct gbx_lane *lane, const struct gbx_request *request) {
+static void do_transfer(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
   const struct gbx_transfer *transfer = &request->payload.transfer;
   bool to_staging = request->type == GBX_MSG_READ;
-  if (!staging_holds(&service->memory, transfer))
+  struct gbx_result result = {GBX_OK, 0};
+  if (transfer->length == 0 || !staging_holds(&service->store.memory, transfer))
     return refuse(service, request, GBX_INVALID);
-  struct gbx_entry **entries = NULL;
-  size_t count = 0;
-  pthread_mutex_lock(&service->lock);
-  enum gbx_status_code pinned = pin_span(service, transfer, &entries, &count);
-  pthread_mutex_unlock(&service->lock);
-  if (pinned != GBX_OK)
-    return refuse(service, request, pinned);
-
-  struct gbx_result result = copy_span(service, lane, entries, count, transfer, to_staging);
-  pthread_mutex_lock(&service->lock);
-  for (size_t index = 0; index < count; index++)
-    entries[index]->pins--;
-  if (result.status == GBX_OK && to_staging)
-    service->stat.read_bytes += transfer->length;
-  if (result.status == GBX_OK && !to_staging)
-    service->stat.write_bytes += transfer->length;
-  pthread_cond_broadcast(&service->unpinned);
-  pthread_mutex_unlock(&service->lock);
-  free(entries);
+  uint8_t *staging = service->store.memory.staging + transfer->staging_offset;
+  for (uint64_t done = 0; done < transfer->length && result.status == GBX_OK;) {
+    uint64_t left = transfer->length - done;
+    uint64_t piece = left < GBX_SPAN_BYTES_MAX ? left : GBX_SPAN_BYTES_MAX;
+    result = move_piece(service, streams, transfer->offset + done, piece, staging + done, to_staging);
+    done += piece;
+  }
   send_status(service, request, result, result.status == GBX_OK ? transfer->length : 0);
-  end_if_fatal(result);
+  gbx_end_if_fatal(result);
 }
 
-static void do_request(struct service *service, struct gbx_lane *lane, const struct gbx_request *request) {
+static void do_request(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
   switch (request->type) {
   case GBX_MSG_ALLOCATE:
-    return do_allocate(service, lane, request);
+    return do_allocate(service, streams, request);
   case GBX_MSG_FREE:
-    return do_free(service, lane, request);
+    return do_free(service, streams, request);
+  case GBX_MSG_GRANT:
+    return send_status(service, request, gbx_lanes_grant(&service->lanes, &request->payload.grant), 0);
+  case GBX_MSG_REVOKE:
+    return send_status(service, request, gbx_lanes_revoke(&service->lanes, request->payload.ticket.ticket_id), 0);
   default:
-    return do_transfer(service, lane, request);
+    return do_transfer(service, streams, request);
   }
 }
 
 static void *worker_main(void *argument) {
   struct service *service = argument;
-  struct gbx_lane lane;
-  memset(&lane, 0, sizeof(lane));
-  struct gbx_result opened = gbx_lane_open(&service->memory, &lane);
+  struct gbx_streams streams = {0};
   for (;;) {
     pthread_mutex_lock(&service->lock);
     while (service->queue_count == 0 && !service->ending)
@@ -229,18 +167,22 @@ static void *worker_main(void *argument) {
       return NULL;
     }
     struct gbx_request request = service->queue[service->queue_head];
+    explicit_bzero(&service->queue[service->queue_head], sizeof(request));
     service->queue_head = (service->queue_head + 1) % QUEUE_MAX;
     service->queue_count--;
     pthread_cond_signal(&service->wake_reader);
     pthread_mutex_unlock(&service->lock);
-    if (opened.status == GBX_OK)
-      do_request(service, &lane, &request);
-    else
-      send_status(service, &request, opened, 0);
+    do_request(service, &streams, &request);
+    explicit_bzero(&request, sizeof(request)); /* it may have held a secret */
   }
 }
 
 /* ---- the reader ---- */
+
+static void let_go(void *context, const struct gbx_range *range, bool by_force) {
+  struct service *service = context;
+  gbx_lanes_let_go(&service->lanes, range, by_force);
+}
 
 static void do_init(struct service *service, const struct gbx_request *request) {
   const struct gbx_init *init = &request->payload.init;
@@ -248,30 +190,33 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     return refuse(service, request, GBX_INVALID);
   if (init->version != GBX_VERSION)
     return refuse(service, request, GBX_VERSION_MISMATCH);
-  struct gbx_result result = gbx_memory_open(&service->memory, init);
+  struct gbx_result result = gbx_store_open(&service->store, init);
   struct gbx_init_reply reply = {.status = result.status, .detail = result.detail, .staging_fd = -1};
   if (result.status == GBX_OK) {
     service->open = true;
-    service->ranges.arena_bytes = init->arena_bytes;
-    service->ranges.gpu_count = init->gpu_count;
+    service->store.let_go = let_go;
+    service->store.let_go_context = service;
+    gbx_lanes_open(&service->lanes, &service->store, service->door, send_lane_event, service);
     for (unsigned index = 0; index < WORKER_COUNT; index++) {
       if (pthread_create(&service->workers[index], NULL, worker_main, service) != 0) {
         fprintf(stderr, "gb-executor: cannot start a thread\n");
         _exit(1);
       }
     }
-    reply.staging_fd = service->memory.staging_fd;
-    reply.ram_is_host_numa = init->gpu_count > 0 && service->memory.host_numa;
-    reply.arena_base = service->memory.arena_base;
+    reply.staging_fd = service->store.memory.staging_fd;
+    reply.ram_is_host_numa = init->gpu_count > 0 && service->store.memory.host_numa;
+    reply.arena_base = service->store.memory.arena_base;
   }
   send_reply(service, request, &reply, sizeof(reply));
 }
 
 static void do_stat(struct service *service, const struct gbx_request *request) {
-  pthread_mutex_lock(&service->lock);
-  struct gbx_stat stat = service->stat;
-  stat.range_count = service->ranges.count;
-  pthread_mutex_unlock(&service->lock);
+  struct gbx_stat stat = gbx_store_stat(&service->store);
+  send_reply(service, request, &stat, sizeof(stat));
+}
+
+static void do_lane(struct service *service, const struct gbx_request *request) {
+  struct gbx_lane_stat stat = gbx_lanes_stat(&service->lanes, request->payload.ticket.ticket_id);
   send_reply(service, request, &stat, sizeof(stat));
 }
 
@@ -294,6 +239,8 @@ static void dispatch(struct service *service, const struct gbx_request *request)
     return refuse(service, request, GBX_INVALID);
   if (request->type == GBX_MSG_STAT)
     return do_stat(service, request);
+  if (request->type == GBX_MSG_LANE)
+    return do_lane(service, request);
   enqueue(service, request);
 }
 
@@ -311,6 +258,7 @@ static ssize_t consume(struct service *service, const uint8_t *input, size_t len
     case GBX_PARSE_REQUEST:
       used += bytes;
       dispatch(service, &request);
+      explicit_bzero(&request, sizeof(request));
     }
   }
 }
@@ -330,32 +278,20 @@ static int read_requests(struct service *service) {
       fprintf(stderr, "gb-executor: the daemon sent a broken frame; ending\n");
       return 1;
     }
+    memmove(input, input + used, filled - (size_t)used);
+    explicit_bzero(input + filled - (size_t)used, (size_t)used); /* nothing secret stays behind */
     filled -= (size_t)used;
-    memmove(input, input + used, filled);
   }
 }
 
-/* Zeroes device memory before the process gives it up: unlike RAM, nobody promises that the next owner finds zeroes. */
-static void scrub_vram(struct service *service) {
-  struct gbx_lane lane;
-  memset(&lane, 0, sizeof(lane));
-  if (service->memory.gpu_count == 0 || gbx_lane_open(&service->memory, &lane).status != GBX_OK)
-    return;
-  for (size_t index = 0; index < service->ranges.count; index++) {
-    struct gbx_entry *entry = service->ranges.entries[index];
-    if (entry->state == GBX_RANGE_READY && entry->range.device_kind == GBX_DEVICE_GPU)
-      gbx_memory_unmap(&service->memory, &lane, entry);
-  }
-}
-
-int gbx_serve(int socket_fd) {
+int gbx_serve(int socket_fd, int door_fd) {
   static struct service service;
   service.socket = socket_fd;
+  service.door = door_fd;
   pthread_mutex_init(&service.lock, NULL);
   pthread_mutex_init(&service.send_lock, NULL);
   pthread_cond_init(&service.wake_worker, NULL);
   pthread_cond_init(&service.wake_reader, NULL);
-  pthread_cond_init(&service.unpinned, NULL);
   int result = read_requests(&service);
   if (service.open) {
     pthread_mutex_lock(&service.lock);
@@ -364,7 +300,8 @@ int gbx_serve(int socket_fd) {
     pthread_mutex_unlock(&service.lock);
     for (unsigned index = 0; index < WORKER_COUNT; index++)
       pthread_join(service.workers[index], NULL);
-    scrub_vram(&service);
+    gbx_lanes_close(&service.lanes);
+    gbx_store_close(&service.store);
   }
   return result;
 }

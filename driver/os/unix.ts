@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The few system calls that Node does not offer: who is behind a Unix socket, whole-file locks,
-// seals of a memfd.
+// seals of a memfd, pairs of sockets that keep messages apart.
 import { closeSync, openSync } from 'node:fs';
 import koffi from 'koffi';
 import { GbError } from '../../proto/base/errors.js';
@@ -12,6 +12,9 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 const F_GET_SEALS = 1034;
 const EWOULDBLOCK = 11;
+const AF_UNIX = 1;
+const SOCK_SEQPACKET = 5;
+const SOCK_CLOEXEC = 0o2000000;
 
 /** Seal bits of fcntl(F_GET_SEALS). */
 export const SEAL_SHRINK = 0x2;
@@ -22,6 +25,7 @@ interface LibC {
   readonly getsockopt: Call;
   readonly flock: Call;
   readonly fcntl: Call;
+  readonly socketpair: Call;
 }
 
 let loaded: LibC | undefined;
@@ -35,6 +39,9 @@ function libc(): LibC {
     ) as Call,
     flock: library.func('int flock(int fd, int operation)') as Call,
     fcntl: library.func('int fcntl(int fd, int command, int argument)') as Call,
+    socketpair: library.func(
+      'int socketpair(int domain, int type, int protocol, void *fds)',
+    ) as Call,
   };
   return loaded;
 }
@@ -60,6 +67,16 @@ export function peerCredentials(fd: number): PeerCredentials {
 /** The seals of a memfd (bit set, F_SEAL_*), or -1 when `fd` is no file that can be sealed. */
 export function fileSeals(fd: number): number {
   return libc().fcntl(fd, F_GET_SEALS, 0);
+}
+
+/** Two connected Unix sockets of SOCK_SEQPACKET, closed in programs that are started. Ownership: the
+ *  caller closes both. @throws GbError DRIVER_ERROR when there are no descriptors left. */
+export function seqpacketPair(): readonly [number, number] {
+  const fds = Buffer.alloc(8);
+  if (libc().socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) !== 0) {
+    throw new GbError('DRIVER_ERROR', 'socketpair failed', { details: { errno: koffi.errno() } });
+  }
+  return [fds.readInt32LE(0), fds.readInt32LE(4)];
 }
 
 export interface FileLock {

@@ -70,6 +70,8 @@ export const LINK_PROBE_BYTES = 64 * MIB;
 export const LINK_PROBE_MS = 1_000;
 export const LINK_PROBE_PINGS = 200;
 export const LINK_PROBE_PINGS_MS = 250;
+/** How long calls of a connection may last after another has taken its place. */
+export const RETIRE_MS = 60_000;
 export const LINKS_MAX = 64;
 
 // Agent.
@@ -158,6 +160,8 @@ export const HOST_NAME_CHARACTERS_MAX = 64;
 export const LANE_TICKET_MS = 30_000;
 export const LANE_TICKET_MARGIN_MS = 1_000;
 export const LANE_CONNECTIONS_MAX = 8;
+/** Addresses at which lanes are waited for. */
+export const DOOR_LISTENERS_MAX = 16;
 /** Tickets that were granted and have not ended. */
 export const LANES_PER_LEASE_MAX = 16;
 export const LANES_PER_SESSION_MAX = 512;

@@ -27,12 +27,12 @@ static struct gbx_range range_of(uint32_t start, uint32_t length, uint32_t kind)
   return (struct gbx_range){kind, 0, (uint64_t)start * GBX_RANGE_ALIGN, (uint64_t)length * GBX_RANGE_ALIGN};
 }
 
-/* True when [start, start + length) is wholly owned, by ranges of one kind. */
+/* True when [start, start + length) is wholly owned. */
 static bool model_covers(const struct slot *slots, uint32_t start, uint32_t length) {
   if (length == 0 || start + length > SLOTS)
     return false;
   for (uint32_t at = start; at < start + length; at++) {
-    if (slots[at].owner == 0 || slots[at].kind != slots[start].kind)
+    if (slots[at].owner == 0)
       return false;
   }
   return true;

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * backing.c: the bytes behind a lane. Called by the lane library's threads, one for each connection. RAM is handed out
+ * where it lies and stays pinned meanwhile; everything else goes through a pinned buffer, and is pinned only while the
+ * GPU copies.
+ */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <time.h>
+
+#include "lanes.h"
+
+enum way { WAY_OUT = 0, WAY_IN = 1 };
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
+}
+
+/* Waits for the ticket's turn under its rate limit. returns: false when the ticket is being revoked. */
+static bool pace(struct gbx_granted *granted, enum way way, uint64_t bytes) {
+  struct gbx_lanes *lanes = granted->lanes;
+  if (granted->is.bytes_per_second == 0)
+    return true;
+  pthread_mutex_lock(&lanes->lock);
+  uint64_t now = now_ns(), burst = GBX_PACE_BURST_MS * 1000000ull, most = GBX_PACE_MS_MAX * 1000000ull;
+  uint64_t *turn = &granted->turn_ns[way];
+  if (*turn + burst < now)
+    *turn = now - burst;
+  if (*turn > now + most)
+    *turn = now + most;
+  struct timespec until = {(time_t)(*turn / 1000000000ull), (long)(*turn % 1000000000ull)};
+  uint64_t start = *turn;
+  *turn += (uint64_t)((double)bytes * 1e9 / (double)granted->is.bytes_per_second);
+  while (!granted->ending && now_ns() < start)
+    pthread_cond_timedwait(&lanes->changed, &lanes->lock, &until);
+  bool ending = granted->ending;
+  pthread_mutex_unlock(&lanes->lock);
+  return !ending;
+}
+
+static void prepare(void *context, uint64_t offset, uint64_t bytes) {
+  struct gbx_granted *granted = context;
+  gbx_ahead_announce(&granted->lanes->aheads, granted->is.offset + offset, bytes);
+}
+
+static void link_piece(struct gbx_lanes *lanes, struct gbx_piece *piece) {
+  pthread_mutex_lock(&lanes->lock);
+  piece->next = lanes->pieces;
+  if (piece->next)
+    piece->next->previous = piece;
+  lanes->pieces = piece;
+  pthread_mutex_unlock(&lanes->lock);
+}
+
+static void unlink_piece(struct gbx_lanes *lanes, struct gbx_piece *piece) {
+  pthread_mutex_lock(&lanes->lock);
+  if (piece->previous)
+    piece->previous->next = piece->next;
+  else
+    lanes->pieces = piece->next;
+  if (piece->next)
+    piece->next->previous = piece->previous;
+  pthread_mutex_unlock(&lanes->lock);
+}
+
+/* The memory of a piece. pre: piece->span says where. */
+static void *find_memory(struct gbx_lanes *lanes, struct gbx_piece *piece) {
+  uint64_t at = piece->span.offset, bytes = piece->span.length;
+  if (gbx_store_pin(lanes->store, at, bytes, &piece->span) != GBX_OK)
+    return NULL;
+  void *direct = gbx_span_direct(&piece->span);
+  if (direct) {
+    link_piece(lanes, piece);
+    return direct;
+  }
+  gbx_store_unpin(lanes->store, &piece->span, 0, 0);
+  piece->buffer = piece->for_write ? gbx_buffers_take(&lanes->buffers, 0, GBX_BUFFER_WAIT_MS)
+                                   : gbx_ahead_fetch(&lanes->aheads, at, bytes);
+  return piece->buffer ? piece->buffer->memory : NULL;
+}
+
+static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_write, uint64_t *token) {
+  struct gbx_granted *granted = context;
+  struct gbx_piece *piece = bytes <= granted->lanes->buffers.bytes ? calloc(1, sizeof(*piece)) : NULL;
+  if (!piece)
+    return NULL;
+  piece->granted = granted;
+  piece->for_write = for_write;
+  piece->span = (struct gbx_span){.offset = granted->is.offset + offset, .length = bytes};
+  void *memory = pace(granted, for_write ? WAY_IN : WAY_OUT, bytes) ? find_memory(granted->lanes, piece) : NULL;
+  if (memory)
+    *token = (uint64_t)piece;
+  else
+    free(piece);
+  return memory;
+}
+
+/* Brings what arrived in a buffer to its place. returns: 0, or -1 when it is not allocated (any more) or failed. */
+static int commit_buffer(struct gbx_lanes *lanes, struct gbx_piece *piece) {
+  struct gbx_span *span = &piece->span;
+  if (gbx_store_pin(lanes->store, span->offset, span->length, span) != GBX_OK)
+    return -1;
+  struct gbx_streams *streams = &piece->buffer->streams;
+  struct gbx_result started = gbx_span_copy(lanes->store, span, streams, piece->buffer->memory, false);
+  struct gbx_result ended = gbx_memory_wait(&lanes->store->memory, streams);
+  bool ok = started.status == GBX_OK && ended.status == GBX_OK;
+  gbx_store_unpin(lanes->store, span, 0, ok ? span->length : 0);
+  gbx_end_if_fatal(started);
+  gbx_end_if_fatal(ended);
+  return ok ? 0 : -1;
+}
+
+static int release(void *context, uint64_t token, void *memory, uint64_t offset, uint64_t bytes, int commit) {
+  struct gbx_lanes *lanes = ((struct gbx_granted *)context)->lanes;
+  struct gbx_piece *piece = (struct gbx_piece *)token;
+  int result = 0;
+  (void)memory;
+  (void)offset;
+  if (piece->buffer && piece->for_write && commit)
+    result = commit_buffer(lanes, piece);
+  if (piece->buffer)
+    gbx_buffers_return(&lanes->buffers, piece->buffer);
+  else
+    unlink_piece(lanes, piece);
+  bool wrote_in_place = piece->for_write && commit && !piece->buffer;
+  gbx_store_unpin(lanes->store, &piece->span, piece->for_write ? 0 : bytes, wrote_in_place ? bytes : 0);
+  free(piece);
+  return result;
+}
+
+const struct gb_lane_backing gbx_backing = {.prepare = prepare, .acquire = acquire, .release = release};
