@@ -227,12 +227,18 @@ int gb_lane_open(const char *address, uint16_t port, const struct gb_lane_ticket
   return status;
 }
 
-int gb_lane_close(gb_lane *lane, uint32_t timeout_ms) {
+int gb_lane_end(gb_lane *lane) {
   if (lane == NULL) return GB_LANE_INVALID;
   if (lane->owner != getpid()) return GB_LANE_FORKED;
-  uint64_t until = lane_now_ns() + timeout_ms * 1000000ull;
   lane_transfers_fail(lane, GB_LANE_CLOSED);
   for (uint32_t i = 0; i < lane->conn_count; i++) lane_link_goodbye(&lane->conns[i].link, GB_LANE_CLOSED);
+  return GB_LANE_OK;
+}
+
+int gb_lane_close(gb_lane *lane, uint32_t timeout_ms) {
+  uint64_t until = lane_now_ns() + timeout_ms * 1000000ull;
+  int status = gb_lane_end(lane);
+  if (status != GB_LANE_OK) return status;
   pthread_mutex_lock(&lane->lock);
   while (lane->waiters > 0) pthread_cond_wait(&lane->idle, &lane->lock); /* all have been told */
   pthread_mutex_unlock(&lane->lock);

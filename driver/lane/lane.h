@@ -201,6 +201,10 @@ GB_LANE_API int gb_lane_open(const char *address, uint16_t port, const struct gb
  * GB_LANE_TIMEOUT if the peer did not answer; the handle is gone in both cases. */
 GB_LANE_API int gb_lane_close(gb_lane *lane, uint32_t timeout_ms);
 
+/* Ends a lane, the handle stays: all that is outstanding, and all that is asked from now on, ends with GB_LANE_CLOSED.
+ * For a caller whose other threads use the lane, before he waits for them and closes it. */
+GB_LANE_API int gb_lane_end(gb_lane *lane);
+
 /* Starts a request. The segments' memory belongs to the lane until the request has ended: a read lands there directly,
  * and until then, or if it fails, its contents are undefined. returns: GB_LANE_OK and *id, or why nothing started. */
 GB_LANE_API int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_t *id);
@@ -367,6 +371,11 @@ GB_LANE_API int gb_lane_server_poll_fd(gb_lane_server *server);
 GB_LANE_API uint32_t gb_lane_server_events(gb_lane_server *server, struct gb_lane_event *events, uint32_t count);
 
 /* ---- both ---- */
+
+/* Anonymous memory for a region of its own, in huge pages where there are some, filled with bytes that no link can make
+ * fewer. owns: released by gb_lane_memory_free with the same size. returns: NULL: there is not enough. */
+GB_LANE_API void *gb_lane_memory(uint64_t bytes);
+GB_LANE_API void gb_lane_memory_free(void *memory, uint64_t bytes);
 
 /* "DISCONNECTED"; never NULL. */
 GB_LANE_API const char *gb_lane_status_name(int status);

@@ -7,6 +7,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LAYOUTS as EXECUTOR_LAYOUTS } from '../../driver/executor/abi.js';
+import { DOOR_LAYOUTS, LANE_LAYOUTS } from '../../driver/lane/abi.js';
 import { LAYOUTS as SHIM_LAYOUTS } from '../../host/shim/abi.js';
 import { ROOT } from './files.js';
 
@@ -19,6 +20,8 @@ type Layouts = Readonly<Record<string, Layout>>;
 const HEADERS: readonly (readonly [string, Layouts])[] = [
   ['shim/include/gb_abi.h', SHIM_LAYOUTS],
   ['driver/executor/gb_exec.h', EXECUTOR_LAYOUTS],
+  ['driver/lane/lane.h', LANE_LAYOUTS],
+  ['driver/lane/door.h', DOOR_LAYOUTS],
 ];
 
 /** Prints one JSON object of the shape of `layouts`, with the compiler's numbers. */

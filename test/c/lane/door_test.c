@@ -40,12 +40,11 @@ static struct gb_lane_door_counters count(gb_lane_door *door) {
   return counters;
 }
 
-/* A server behind the door, and the door's end of the pair. */
-static struct host start_behind(gb_lane_door *door, int *way) {
+/* A server that will be behind a door, and the door's end of the pair. Before the door: a fork knows no threads. */
+static struct host start_behind(int *way) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) abort();
   struct host host = host_start_behind(pair[1], 4 * MIB, NULL);
-  host.port = port_of(door);
   *way = pair[0];
   return host;
 }
@@ -75,14 +74,15 @@ static void wait_refused(gb_lane_door *door, int reason, uint64_t count_wanted) 
 
 static void lanes_of_many_processes_come_through_one_port(void) {
   enum { HOSTS = 3 };
-  gb_lane_door *door = open_door(0, 0);
   struct host hosts[HOSTS];
   struct gb_lane_ticket tickets[HOSTS];
   gb_lane *lanes[HOSTS];
   int ways[HOSTS];
   static uint8_t local[3 * MIB];
+  for (int i = 0; i < HOSTS; i++) hosts[i] = start_behind(&ways[i]);
+  gb_lane_door *door = open_door(0, 0);
   for (int i = 0; i < HOSTS; i++) {
-    hosts[i] = start_behind(door, &ways[i]);
+    hosts[i].port = port_of(door);
     fill_pattern(hosts[i].memory, (uint64_t)i + 1, 0, hosts[i].bytes);
     tickets[i] = host_grant(&hosts[i], 2, 0, 0, both);
     CHECK_EQUAL(gb_lane_door_route(door, tickets[i].id, ways[i]), GB_LANE_OK);
@@ -109,9 +109,10 @@ static void lanes_of_many_processes_come_through_one_port(void) {
 }
 
 static void an_opening_in_pieces_goes_through(void) {
-  gb_lane_door *door = open_door(0, 4000);
   int way;
-  struct host host = start_behind(door, &way);
+  struct host host = start_behind(&way);
+  gb_lane_door *door = open_door(0, 4000);
+  host.port = port_of(door);
   struct gb_lane_ticket ticket = host_grant(&host, 1, 0, 0, both);
   CHECK_EQUAL(gb_lane_door_route(door, ticket.id, way), GB_LANE_OK);
   close(way);
@@ -135,9 +136,10 @@ static void an_opening_in_pieces_goes_through(void) {
 /* ---- who does not ---- */
 
 static void strangers_hear_nothing(void) {
-  gb_lane_door *door = open_door(0, 150);
   int way, fd;
-  struct host host = start_behind(door, &way);
+  struct host host = start_behind(&way);
+  gb_lane_door *door = open_door(0, 150);
+  host.port = port_of(door);
   struct gb_lane_ticket ticket = host_grant(&host, 1, 0, 0, both), wrong = ticket;
   uint8_t frame[LANE_OPENING_BYTES];
   CHECK_EQUAL(gb_lane_door_route(door, ticket.id, way), GB_LANE_OK);
@@ -185,9 +187,10 @@ static void strangers_hear_nothing(void) {
 }
 
 static void the_oldest_stranger_makes_room(void) {
-  gb_lane_door *door = open_door(4, 3000);
   int idle[12], way;
-  struct host host = start_behind(door, &way);
+  struct host host = start_behind(&way);
+  gb_lane_door *door = open_door(4, 3000);
+  host.port = port_of(door);
   struct gb_lane_ticket ticket = host_grant(&host, 1, 0, 0, both);
   CHECK_EQUAL(gb_lane_door_route(door, ticket.id, way), GB_LANE_OK);
   close(way);
@@ -256,9 +259,10 @@ static void addresses_beyond_the_lan_are_refused(void) {
 /* ---- what is behind ---- */
 
 static void a_dead_or_full_process_does_not_hold_up_the_others(void) {
-  gb_lane_door *door = open_door(0, 0);
   int dead_way, way, full[2], fds[64], few = 1;
-  struct host dead = start_behind(door, &dead_way), host = start_behind(door, &way);
+  struct host dead = start_behind(&dead_way), host = start_behind(&way);
+  gb_lane_door *door = open_door(0, 0);
+  dead.port = host.port = port_of(door);
   struct gb_lane_ticket lost = host_grant(&dead, 1, 0, 0, both), ticket = host_grant(&host, 1, 0, 0, both);
   REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, full) == 0);
   setsockopt(full[0], SOL_SOCKET, SO_SNDBUF, &few, sizeof few);
@@ -314,9 +318,10 @@ static void send_odd(int way, const int *fds, size_t number) {
 }
 
 static void what_a_wrong_door_passes_is_closed(void) {
-  gb_lane_door *door = open_door(0, 0);
   int way, pair[2];
-  struct host host = start_behind(door, &way);
+  struct host host = start_behind(&way);
+  gb_lane_door *door = open_door(0, 0);
+  host.port = port_of(door);
   struct gb_lane_ticket ticket = host_grant(&host, 1, 0, 0, both);
   CHECK_EQUAL(gb_lane_door_route(door, ticket.id, way), GB_LANE_OK);
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
