@@ -139,7 +139,7 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
     lastSeenUnixMs: BigInt(Math.floor(link.lastSeenUnixMs)),
     devices: link.devices,
     leaseCount: registry.leasesOn(link.feederId).length,
-    keyFingerprint: keyFingerprint(link.options.key),
+    keyFingerprint: keyFingerprint(link.key),
   };
 }
 

@@ -13,6 +13,7 @@ import {
   MESSAGE_BYTES_MAX,
   PROTOCOL_MAJOR,
   PROTOCOL_MINOR,
+  RETIRE_MS,
   TRANSFER_TIMEOUT_MS,
   TRANSFERS_PER_LINK_MAX,
 } from '../../proto/base/limits.js';
@@ -42,6 +43,8 @@ export interface FeederConnection {
   /** Ended when the connection is given up or broke. */
   readonly signal: AbortSignal;
   measure(): Promise<LinkMeasurement>;
+  /** Another connection takes its place: calls under way may end, within RETIRE_MS, then it closes. Idempotent. */
+  retire(): void;
   /** Idempotent; calls under way end with CANCELED. */
   close(): void;
 }
@@ -111,17 +114,59 @@ async function openConnection(
     watch(raw, signal, request, close);
     const settle = () => raw.ping({}, { timeoutMs: TRANSFER_TIMEOUT_MS, signal });
     const bulk = new BulkGate(TRANSFERS_PER_LINK_MAX, settle);
+    const underWay = new CallCounter();
     return {
       hello,
       cipher,
-      client: new FeederClient(raw, signal, request.traffic, bulk),
+      client: underWay.counting(new FeederClient(raw, signal, request.traffic, bulk)),
       signal,
+      retire() {
+        underWay.whenIdle(close);
+        clock.after(RETIRE_MS, close);
+      },
       measure: () => measureLink(raw, { clock, signal, traffic: request.traffic, bulk }),
       close,
     };
   } catch (reason) {
     close();
     throw inPlainWords(GbError.from(reason, 'FEEDER_UNREACHABLE'));
+  }
+}
+
+/** Counts the calls of a client, to know when the last one has ended. */
+class CallCounter {
+  private count = 0;
+  private onIdle: (() => void) | undefined;
+
+  /** `client`, with its calls counted. */
+  counting(client: FeederCalls): FeederCalls {
+    return new Proxy(client, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name, target);
+        if (typeof member !== 'function') return member;
+        return (...args: readonly unknown[]): unknown =>
+          this.counted(Reflect.apply(member, target, args));
+      },
+    });
+  }
+
+  /** Calls back once when none is under way; at once if so. */
+  whenIdle(callback: () => void): void {
+    this.onIdle = callback;
+    this.left(0);
+  }
+
+  private counted(result: unknown): unknown {
+    if (!(result instanceof Promise)) return result;
+    this.count += 1;
+    return result.finally(() => this.left(1));
+  }
+
+  private left(calls: number): void {
+    this.count -= calls;
+    if (this.count > 0 || !this.onIdle) return;
+    this.onIdle();
+    this.onIdle = undefined;
   }
 }
 

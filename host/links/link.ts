@@ -24,7 +24,7 @@ import {
   type WatchStatsResponse,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { plainText } from '../control/events.js';
-import type { PairingKey } from '../../security/pairing.js';
+import { samePairingKey, type PairingKey } from '../../security/pairing.js';
 import type { Connector, FeederConnection } from './connection.js';
 import type { FeederCalls, Traffic } from './feeder-client.js';
 import type { LinkMeasurement } from './measure.js';
@@ -76,6 +76,8 @@ export interface LinkHooks {
 export interface LinkOptions {
   readonly address: string;
   readonly key: PairingKey;
+  /** The key to use from now on, looked up before each attempt; undefined: none is known, go on with the last. */
+  readonly freshKey?: (() => PairingKey | undefined) | undefined;
   /** Known from an earlier run; the feeder's leases are only good for this incarnation. */
   readonly incarnation?: string | undefined;
   readonly name?: string | undefined;
@@ -92,6 +94,8 @@ export class Link {
   readonly traffic: Traffic = { sentBytes: 0, receivedBytes: 0 };
   feederId: string;
   name: string;
+  /** Of the present connection, or of the next. */
+  key: PairingKey;
   incarnation: string | undefined;
   /** Last failure in words; empty while all is well. */
   detail = '';
@@ -110,8 +114,11 @@ export class Link {
   measurement: LinkMeasurement | undefined;
   private current: Entered<LinkState>;
   private attempts: { cancel(): void } | undefined;
+  /** Its calls may still be under way; see useKey. */
+  private retired: FeederConnection | undefined;
 
   constructor(readonly options: LinkOptions) {
+    this.key = options.key;
     this.feederId = options.feederId ?? options.key.feederId;
     this.name = options.name ?? options.address;
     this.incarnation = options.incarnation;
@@ -161,10 +168,43 @@ export class Link {
     if (this.current.t === 'draining') this.enter(this.holding('ready', this.current.connection));
   }
 
+  /** Goes on with another key of the same feeder. A connection with it takes over the leases before the old one is
+   *  retired, so that nothing is lost and nobody waits. Without a connection it is used for the next.
+   *  @throws as Connector, WRONG_STATE when the feeder is another by now; the link then stays as it was. */
+  async useKey(key: PairingKey): Promise<void> {
+    const { current } = this;
+    if (samePairingKey(key, this.key)) return;
+    if (current.t !== 'ready' && current.t !== 'draining') {
+      this.key = key;
+      return;
+    }
+    const { connection: old } = current;
+    const { connection, endedEarly } = await this.open(key, old.signal, () => undefined);
+    try {
+      const { feederId, incarnation } = connection.hello;
+      if (feederId !== this.feederId || incarnation !== this.incarnation)
+        throw new GbError('WRONG_STATE', `feeder ${this.name} is another by now`);
+      await this.options.hooks.adopt(this, connection, false);
+      old.signal.throwIfAborted();
+      const ended = endedEarly();
+      if (ended) throw ended;
+    } catch (reason) {
+      connection.close();
+      throw GbError.from(reason, 'FEEDER_UNREACHABLE');
+    }
+    this.key = key;
+    this.acceptHello(connection);
+    const t = this.current.t === 'draining' ? 'draining' : 'ready';
+    this.retired = old;
+    old.retire();
+    this.enter(this.holding(t, connection));
+  }
+
   /** Ends the link for good. Idempotent. */
   close(detail: string): void {
     if (this.current.t === 'closed' && !this.attempts) return;
     this.detail = detail;
+    this.retired?.close();
     this.enter({ t: 'closed', onExit: () => undefined });
   }
 
@@ -217,9 +257,9 @@ export class Link {
     return {
       t,
       connection,
-      onExit(next) {
+      onExit: (next) => {
         timer.cancel();
-        if (!('connection' in next) || next.connection !== connection) connection.close();
+        this.leave(connection, next);
       },
     };
   }
@@ -235,12 +275,17 @@ export class Link {
     return {
       t: 'stale',
       connection,
-      onExit(next) {
+      onExit: (next) => {
         timers.forEach((timer) => timer.cancel());
-        if (connection && (!('connection' in next) || next.connection !== connection))
-          connection.close();
+        if (connection) this.leave(connection, next);
       },
     };
+  }
+
+  /** Closes a connection that the next state does not hold; one that was replaced closes by itself. */
+  private leave(connection: FeederConnection, next: LinkState): void {
+    const held = 'connection' in next && next.connection === connection;
+    if (!held && connection !== this.retired) connection.close();
   }
 
   private lost(why: string): Entered<Lost> {
@@ -294,22 +339,23 @@ export class Link {
     }
   }
 
-  private async attempt(signal: AbortSignal): Promise<void> {
-    const { options } = this;
+  /** Opens a connection; `signal` ends the opening, not what was opened. */
+  private async open(
+    key: PairingKey,
+    signal: AbortSignal,
+    onSecured: () => void,
+  ): Promise<{ connection: FeederConnection; endedEarly: () => GbError | undefined }> {
     let opened: FeederConnection | undefined;
     let endedEarly: GbError | undefined;
-    // Ends the opening, not what was opened: a success ends the attempts too.
     const opening = new AbortController();
     const giveUp = (): void => opening.abort(signal.reason);
     signal.addEventListener('abort', giveUp, { once: true });
-    const opens = options.connector({
-      address: options.address,
-      key: options.key,
+    const opens = this.options.connector({
+      address: this.options.address,
+      key,
       traffic: this.traffic,
       signal: opening.signal,
-      onSecured: () => {
-        if (!signal.aborted && this.current.t === 'connecting') this.enter(this.handshaking());
-      },
+      onSecured,
       onStats: (stats) => this.onStats(opened, stats),
       onEnd: (reason) => {
         endedEarly = reason;
@@ -318,6 +364,15 @@ export class Link {
     });
     const connection = await opens.finally(() => signal.removeEventListener('abort', giveUp));
     opened = connection;
+    return { connection, endedEarly: () => endedEarly };
+  }
+
+  private async attempt(signal: AbortSignal): Promise<void> {
+    const { options } = this;
+    this.key = options.freshKey?.() ?? this.key;
+    const { connection, endedEarly } = await this.open(this.key, signal, () => {
+      if (!signal.aborted && this.current.t === 'connecting') this.enter(this.handshaking());
+    });
     try {
       signal.throwIfAborted();
       const { hello } = connection;
@@ -327,7 +382,8 @@ export class Link {
       this.acceptHello(connection);
       await options.hooks.adopt(this, connection, restarted);
       signal.throwIfAborted();
-      if (endedEarly) throw endedEarly;
+      const ended = endedEarly();
+      if (ended) throw ended;
     } catch (reason) {
       connection.close();
       throw reason;
@@ -355,6 +411,7 @@ export class Link {
   }
 
   private onStats(connection: FeederConnection | undefined, stats: WatchStatsResponse): void {
+    if (connection && connection === this.retired) return;
     this.seen();
     this.devices = stats.devices;
     this.lending = stats.state === FeederState.LENDING;

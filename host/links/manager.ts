@@ -8,7 +8,7 @@ import {
   LINKS_MAX,
   PENDING_RELEASES_MAX,
 } from '../../proto/base/limits.js';
-import type { PairingKey } from '../../security/pairing.js';
+import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
 import type { FeederDirectory, FeederView } from '../attachments/feeder-budget.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { EventLog } from '../control/events.js';
@@ -118,6 +118,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
       );
     }
     if (existing?.link.state === 'closed') this.remove(existing);
+    else await existing?.link.useKey(key);
     const kept = existing && existing.link.state !== 'closed' ? existing : undefined;
     if (!kept && this.managed.length >= LINKS_MAX)
       throw new GbError('CAPACITY_EXHAUSTED', `${LINKS_MAX} feeders are connected`);
@@ -282,7 +283,9 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   stateChanged(link: Link, from: LinkStateName): void {
     const { events } = this.deps;
     const entry = this.managed.find((other) => other.link === link);
-    if (link.state === 'ready') {
+    if (link.state === from && (from === 'ready' || from === 'draining')) {
+      events.add('info', 'feeder_key_changed', link.name, `now ${keyFingerprint(link.key)}`);
+    } else if (link.state === 'ready') {
       if (from !== 'draining')
         events.add('info', 'feeder_ready', link.name, `at ${link.options.address}`);
       if (entry && !link.measurement) void this.measure(entry);
@@ -343,11 +346,21 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }): ManagedLink {
     const { connector, clock, random } = this.deps;
     const { keyId, ...rest } = options;
-    const link = new Link({ ...rest, connector, hooks: this, clock, random });
+    const freshKey = (): PairingKey | undefined => this.keyOf(keyId);
+    const link = new Link({ ...rest, connector, hooks: this, clock, random, freshKey });
     const entry: ManagedLink = { link, keyId, measuring: undefined };
     this.managed.push(entry);
     link.start();
     return entry;
+  }
+
+  /** Undefined when the keyring lacks it or cannot be read. */
+  private keyOf(keyId: string): PairingKey | undefined {
+    try {
+      return this.deps.findKey(keyId);
+    } catch {
+      return undefined;
+    }
   }
 
   private drop(entry: ManagedLink, why: string): void {

@@ -26,13 +26,13 @@ class ScriptedFeeder {
   attempts = 0;
   incarnation = 'first';
   failure: GbError | undefined;
-  open: { request: OpenRequest; closed: boolean }[] = [];
+  open: { request: OpenRequest; closed: boolean; retired: boolean }[] = [];
 
   readonly connector: Connector = async (request) => {
     this.attempts++;
     if (this.failure) throw this.failure;
     request.onSecured();
-    const entry = { request, closed: false };
+    const entry = { request, closed: false, retired: false };
     this.open.push(entry);
     const hello = create(HelloResponseSchema, {
       feederId: KEY.feederId,
@@ -48,6 +48,7 @@ class ScriptedFeeder {
       signal: new AbortController().signal,
       measure: () =>
         Promise.resolve({ rttMicros: 1, uploadBytesPerSecond: 2, downloadBytesPerSecond: 3 }),
+      retire: () => (entry.retired = true),
       close: () => (entry.closed = true),
     };
     return connection;
@@ -273,5 +274,88 @@ describe('Link', () => {
     await settle();
     expect(link.state).toBe('connecting');
     expect(feeder.live).toBe(0);
+  });
+
+  describe('another key', () => {
+    const NEXT = createPairingKey(KEY.feederId);
+
+    test('is used by a connection that takes the leases over before the old one is retired', async () => {
+      await ready();
+      const order: string[] = [];
+      const [first] = feeder.open;
+      const hooks = link.options.hooks as { adopt: LinkHooks['adopt'] };
+      hooks.adopt = async () =>
+        void order.push(`adopted, old ${first?.retired ? 'retired' : 'open'}`);
+      await link.useKey(NEXT);
+      expect(order).toEqual(['adopted, old open']);
+      expect(feeder.open.map(({ request }) => request.key)).toEqual([KEY, NEXT]);
+      expect(feeder.open).toMatchObject([{ retired: true, closed: false }, { closed: false }]);
+      expect(states).toEqual(['connecting', 'handshaking', 'ready', 'ready']);
+      expect(link.key).toBe(NEXT);
+      expect(lost).toEqual([]);
+      await alive(5_000);
+      expect(link.state).toBe('ready');
+      // The end of the old one is nobody's business any more, and its heartbeat says nothing of the new one.
+      first?.request.onEnd(new GbError('FEEDER_UNREACHABLE', 'Connection dropped'));
+      expect(link.state).toBe('ready');
+      for (let passed = 0; passed < SILENCE_MAX_MS + 1_000; passed += 500) {
+        first?.request.onStats(create(WatchStatsResponseSchema, { state: FeederState.LENDING }));
+        await clock.advance(500);
+      }
+      expect(link.state).toBe('stale');
+      link.close('done');
+      expect(feeder.live).toBe(0);
+    });
+
+    test('that the feeder refuses changes nothing', async () => {
+      await ready();
+      feeder.failure = new GbError('UNAUTHENTICATED', 'refused the pairing key');
+      await expect(link.useKey(NEXT)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+      feeder.failure = undefined;
+      expect(link.key).toBe(KEY);
+      await alive(5_000);
+      expect(states).toEqual(['connecting', 'handshaking', 'ready']);
+      expect(feeder.live).toBe(1);
+    });
+
+    test('leads to the same start of the same feeder, or is not used', async () => {
+      await ready();
+      feeder.incarnation = 'second';
+      await expect(link.useKey(NEXT)).rejects.toMatchObject({ code: 'WRONG_STATE' });
+      expect(feeder.open).toMatchObject([{ closed: false, retired: false }, { closed: true }]);
+      expect(link.state).toBe('ready');
+      expect(adopted).toEqual([false]);
+    });
+
+    test('is the one of the next connection when there is none now', async () => {
+      await ready();
+      feeder.breakOff();
+      expect(link.state).toBe('stale');
+      await link.useKey(NEXT);
+      await untilOpened(2);
+      expect(feeder.open.at(-1)?.request.key).toBe(NEXT);
+    });
+
+    test('is looked up before each attempt', async () => {
+      const { connector } = feeder;
+      const { hooks } = link.options;
+      const keys = [KEY, NEXT, undefined];
+      const freshKey = (): typeof KEY | undefined => keys.shift();
+      link = new Link({
+        address: 'box:9740',
+        key: KEY,
+        connector,
+        hooks,
+        clock,
+        random: () => 0.5,
+        freshKey,
+      });
+      await ready();
+      for (const count of [2, 3]) {
+        feeder.breakOff();
+        await untilOpened(count);
+      }
+      expect(feeder.open.map(({ request }) => request.key)).toEqual([KEY, NEXT, NEXT]);
+    });
   });
 });
