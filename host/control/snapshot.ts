@@ -140,6 +140,7 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
     devices: link.devices,
     leaseCount: registry.leasesOn(link.feederId).length,
     keyFingerprint: keyFingerprint(link.key),
+    keyAddedUnixMs: BigInt(link.key.createdUnixMs),
   };
 }
 

@@ -98,6 +98,8 @@ export interface LinkJson {
   lastSeenUnixMs: number | null;
   leaseCount: number;
   keyFingerprint: string;
+  /** When the present key came into the keyring. */
+  keyAddedUnixMs: number | null;
   devices: DeviceJson[];
 }
 
@@ -263,6 +265,7 @@ export function linkJson(link: Link): LinkJson {
     lastSeenUnixMs: link.lastSeenUnixMs === 0n ? null : Number(link.lastSeenUnixMs),
     leaseCount: link.leaseCount,
     keyFingerprint: link.keyFingerprint,
+    keyAddedUnixMs: link.keyAddedUnixMs === 0n ? null : Number(link.keyAddedUnixMs),
     devices: link.devices.map(deviceJson),
   };
 }

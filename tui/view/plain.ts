@@ -106,6 +106,9 @@ export function linkTable(snapshot: SnapshotJson): Table {
       optional(right('RECEIVED')),
       optional(right('ERRORS')),
       right('SEEN'),
+      optional(left('CIPHER')),
+      optional(left('KEY')),
+      optional(right('KEY AGE')),
     ],
     rows: snapshot.links.map((link) => [
       link.feederName || link.feederId,
@@ -122,6 +125,9 @@ export function linkTable(snapshot: SnapshotJson): Table {
       link.lastSeenUnixMs === null
         ? '-'
         : `${formatAge(snapshot.unixMs - link.lastSeenUnixMs)} ago`,
+      link.cipher || '-',
+      link.keyFingerprint,
+      link.keyAddedUnixMs === null ? '-' : formatAge(snapshot.unixMs - link.keyAddedUnixMs),
     ]),
   };
 }

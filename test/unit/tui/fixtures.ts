@@ -45,6 +45,7 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
     lastSeenUnixMs: START_UNIX_MS,
     leaseCount: 1,
     keyFingerprint: 'abcd',
+    keyAddedUnixMs: null,
     devices: [
       {
         kind: 'ram',
