@@ -24,6 +24,7 @@ export const GbxMsg = {
   PULL_CANCEL: 12,
   CACHE: 13,
   LANE_EVENT: 14,
+  LIMIT: 15,
 } as const;
 export type GbxMsgType = (typeof GbxMsg)[keyof typeof GbxMsg];
 
@@ -131,6 +132,11 @@ export const gbxGrant = struct(
   { exact: true },
 );
 export const gbxTicket = struct('gbx_ticket', { ticket_id: { bytes: 16 } }, { exact: true });
+export const gbxLimit = struct(
+  'gbx_limit',
+  { ticket_id: { bytes: 16 }, bytes_per_second: 'u64' },
+  { exact: true },
+);
 export const gbxLaneStat = struct(
   'gbx_lane_stat',
   {
@@ -195,6 +201,7 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_stat: gbxStat,
   gbx_grant: gbxGrant,
   gbx_ticket: gbxTicket,
+  gbx_limit: gbxLimit,
   gbx_lane_stat: gbxLaneStat,
   gbx_pull: gbxPull,
   gbx_pull_ref: gbxPullRef,

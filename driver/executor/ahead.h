@@ -18,8 +18,9 @@
 #define GBX_AHEAD_ITEMS_MAX 64u
 /* An announcement that so many later ones have passed was cancelled. */
 #define GBX_AHEAD_PASSED_MAX 64u
-/* Buffers that are not taken in advance. */
-#define GBX_AHEAD_RESERVE (GBX_BUFFERS_MAX / 2)
+/* Buffers of all lanes together, and how many of them are not taken in advance. */
+#define GBX_LANE_BUFFERS_MAX 32u
+#define GBX_AHEAD_RESERVE (GBX_LANE_BUFFERS_MAX / 2)
 
 struct gbx_ahead;
 

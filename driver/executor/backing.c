@@ -21,9 +21,12 @@ static uint64_t now_ns(void) {
 /* Waits for the ticket's turn under its rate limit. returns: false when the ticket is being revoked. */
 static bool pace(struct gbx_granted *granted, enum way way, uint64_t bytes) {
   struct gbx_lanes *lanes = granted->lanes;
-  if (granted->is.bytes_per_second == 0)
-    return true;
   pthread_mutex_lock(&lanes->lock);
+  uint64_t rate = granted->is.bytes_per_second;
+  if (rate == 0) {
+    pthread_mutex_unlock(&lanes->lock);
+    return true;
+  }
   uint64_t now = now_ns(), burst = GBX_PACE_BURST_MS * 1000000ull, most = GBX_PACE_MS_MAX * 1000000ull;
   uint64_t *turn = &granted->turn_ns[way];
   if (*turn + burst < now)
@@ -32,7 +35,7 @@ static bool pace(struct gbx_granted *granted, enum way way, uint64_t bytes) {
     *turn = now + most;
   struct timespec until = {(time_t)(*turn / 1000000000ull), (long)(*turn % 1000000000ull)};
   uint64_t start = *turn;
-  *turn += (uint64_t)((double)bytes * 1e9 / (double)granted->is.bytes_per_second);
+  *turn += (uint64_t)((double)bytes * 1e9 / (double)rate);
   while (!granted->ending && now_ns() < start)
     pthread_cond_timedwait(&lanes->changed, &lanes->lock, &until);
   bool ending = granted->ending;

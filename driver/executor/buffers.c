@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-void gbx_buffers_open(struct gbx_buffers *buffers, struct gbx_memory *memory, uint64_t bytes) {
-  *buffers = (struct gbx_buffers){.memory = memory, .bytes = bytes};
+void gbx_buffers_open(struct gbx_buffers *buffers, struct gbx_memory *memory, uint64_t bytes, unsigned most) {
+  *buffers = (struct gbx_buffers){.memory = memory, .bytes = bytes, .most = most};
   pthread_condattr_t monotonic;
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -40,9 +40,9 @@ struct gbx_buffer *gbx_buffers_take(struct gbx_buffers *buffers, unsigned keep, 
   }
   pthread_mutex_lock(&buffers->lock);
   int waited = wait_ms == 0 ? ETIMEDOUT : 0;
-  while (buffers->idle_count + (GBX_BUFFERS_MAX - buffers->made) <= keep && waited != ETIMEDOUT)
+  while (buffers->idle_count + (buffers->most - buffers->made) <= keep && waited != ETIMEDOUT)
     waited = pthread_cond_timedwait(&buffers->returned, &buffers->lock, &until);
-  bool may = buffers->idle_count + (GBX_BUFFERS_MAX - buffers->made) > keep;
+  bool may = buffers->idle_count + (buffers->most - buffers->made) > keep;
   struct gbx_buffer *buffer = may ? buffers->idle : NULL;
   bool make_one = may && !buffer;
   if (buffer) {

@@ -8,7 +8,6 @@
 
 #include "store.h"
 
-#define GBX_BUFFERS_MAX 32u
 /* A writer waits this long for one; then its request fails rather than holding up its connection's heartbeat. */
 #define GBX_BUFFER_WAIT_MS 1000u
 
@@ -21,6 +20,7 @@ struct gbx_buffer {
 struct gbx_buffers {
   struct gbx_memory *memory;
   uint64_t bytes; /* of each */
+  unsigned most;
   pthread_mutex_t lock;
   pthread_cond_t returned;
   struct gbx_buffer *idle;
@@ -28,8 +28,8 @@ struct gbx_buffers {
   unsigned made;
 };
 
-/* Makes the pool; its memory is taken when it is needed, and kept. */
-void gbx_buffers_open(struct gbx_buffers *buffers, struct gbx_memory *memory, uint64_t bytes);
+/* Makes a pool of up to `most`; their memory is taken when it is needed, and kept. */
+void gbx_buffers_open(struct gbx_buffers *buffers, struct gbx_memory *memory, uint64_t bytes, unsigned most);
 
 /* Takes a buffer if `keep` others stay available, and waits for that up to wait_ms. NULL: no. */
 struct gbx_buffer *gbx_buffers_take(struct gbx_buffers *buffers, unsigned keep, unsigned wait_ms);

@@ -45,6 +45,7 @@ import {
   decodeLaneEvent,
   encodeCache,
   encodeGrant,
+  encodeLimit,
   encodePull,
   encodeTicket,
   laneStatFrom,
@@ -218,6 +219,11 @@ export class Executor {
    *  answers IO. @throws GbError INVALID_ARGUMENT, CAPACITY_EXHAUSTED, DRIVER_ERROR when there can be no lanes. */
   async grant(grant: LaneGrant): Promise<void> {
     await this.simple(GbxMsg.GRANT, encodeGrant(grant), 'grant');
+  }
+
+  /** Another rate for a ticket's lane, each way, from now on; 0: no limit. @throws GbError NOT_FOUND. */
+  async limit(ticketId: Uint8Array, bytesPerSecond: number): Promise<void> {
+    await this.simple(GbxMsg.LIMIT, encodeLimit(ticketId, bytesPerSecond), 'limit');
   }
 
   /** Takes a ticket back. When it resolves its lane touches nothing. @throws GbError NOT_FOUND: it was forgotten, as

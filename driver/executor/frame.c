@@ -21,6 +21,13 @@ long gbx_payload_bytes(uint16_t type) {
   case GBX_MSG_REVOKE:
   case GBX_MSG_LANE:
     return sizeof(struct gbx_ticket);
+  case GBX_MSG_LIMIT:
+    return sizeof(struct gbx_limit);
+  case GBX_MSG_PULL:
+    return sizeof(struct gbx_pull);
+  case GBX_MSG_PULL_STAT:
+  case GBX_MSG_PULL_CANCEL:
+    return sizeof(struct gbx_pull_ref);
   default:
     return -1;
   }

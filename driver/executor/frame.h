@@ -18,6 +18,9 @@ struct gbx_request {
     struct gbx_transfer transfer;
     struct gbx_grant grant;
     struct gbx_ticket ticket;
+    struct gbx_limit limit;
+    struct gbx_pull pull;
+    struct gbx_pull_ref pull_ref;
   } payload;
 };
 

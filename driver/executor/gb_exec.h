@@ -42,6 +42,7 @@ enum gbx_msg_type {
   GBX_MSG_PULL_CANCEL = 12, /* gbx_pull_ref -> gbx_status: PULL is then answered with GBX_CANCELED, soon */
   GBX_MSG_CACHE = 13,       /* gbx_cache -> gbx_status: where blocks are kept; at most once, before the first GRANT */
   GBX_MSG_LANE_EVENT = 14,  /* executor: gbx_lane_event; notice (GBX_FRAME_REPLY with request_id 0) */
+  GBX_MSG_LIMIT = 15,       /* gbx_limit -> gbx_status: another rate for a ticket's lane, from now on */
 };
 
 enum gbx_device_kind { GBX_DEVICE_RAM = 0, GBX_DEVICE_GPU = 1 };
@@ -132,6 +133,11 @@ struct gbx_ticket {
   uint8_t ticket_id[16];
 };
 
+struct gbx_limit {
+  uint8_t ticket_id[16];
+  uint64_t bytes_per_second; /* each way; 0: no limit */
+};
+
 struct gbx_lane_stat {
   uint32_t status;
   int32_t detail;
@@ -181,6 +187,7 @@ struct gbx_lane_event {
 
 _Static_assert(sizeof(struct gbx_grant) == 96, "gbx_grant");
 _Static_assert(sizeof(struct gbx_ticket) == 16, "gbx_ticket");
+_Static_assert(sizeof(struct gbx_limit) == 24, "gbx_limit");
 _Static_assert(sizeof(struct gbx_lane_stat) == 120, "gbx_lane_stat");
 _Static_assert(sizeof(struct gbx_pull) == 144, "gbx_pull");
 _Static_assert(sizeof(struct gbx_pull_ref) == 8, "gbx_pull_ref");

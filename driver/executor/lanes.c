@@ -116,6 +116,17 @@ struct gbx_result gbx_lanes_grant(struct gbx_lanes *lanes, const struct gbx_gran
   return from_lane(status);
 }
 
+struct gbx_result gbx_lanes_limit(struct gbx_lanes *lanes, const struct gbx_limit *limit) {
+  pthread_mutex_lock(&lanes->lock);
+  struct gbx_granted *granted = find(lanes, limit->ticket_id);
+  if (granted) {
+    granted->is.bytes_per_second = limit->bytes_per_second;
+    granted->turn_ns[0] = granted->turn_ns[1] = 0; /* debts at the old rate are forgiven */
+  }
+  pthread_mutex_unlock(&lanes->lock);
+  return (struct gbx_result){granted ? GBX_OK : GBX_NOT_FOUND, 0};
+}
+
 /* Takes back a ticket that the caller has marked as ending. */
 static void end(struct gbx_lanes *lanes, struct gbx_granted *granted) {
   gb_lane_grant_revoke(lanes->server, granted->is.ticket_id); /* after this its backing is not called */
@@ -263,7 +274,7 @@ void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, int door_f
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
   pthread_cond_init(&lanes->changed, &monotonic);
   pthread_condattr_destroy(&monotonic);
-  gbx_buffers_open(&lanes->buffers, &store->memory, GB_LANE_RECORD_BYTES);
+  gbx_buffers_open(&lanes->buffers, &store->memory, GB_LANE_RECORD_BYTES, GBX_LANE_BUFFERS_MAX);
   lanes->status = GB_LANE_UNREACHABLE;
   if (door_fd < 0)
     return;

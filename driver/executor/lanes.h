@@ -69,6 +69,9 @@ void gbx_lanes_close(struct gbx_lanes *lanes);
 
 struct gbx_result gbx_lanes_grant(struct gbx_lanes *lanes, const struct gbx_grant *grant);
 
+/* Another rate for a ticket, from now on. */
+struct gbx_result gbx_lanes_limit(struct gbx_lanes *lanes, const struct gbx_limit *limit);
+
 /* After the return that lane touches nothing. */
 struct gbx_result gbx_lanes_revoke(struct gbx_lanes *lanes, const uint8_t *ticket_id);
 

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a daemon says to an executor about lanes, and what it hears: the messages of abi.ts as plain values.
-import { gbxCache, gbxGrant, gbxLaneEvent, gbxLaneStat, gbxPull, gbxTicket } from './abi.js';
+import {
+  gbxCache,
+  gbxGrant,
+  gbxLaneEvent,
+  gbxLaneStat,
+  gbxLimit,
+  gbxPull,
+  gbxTicket,
+} from './abi.js';
 
 /** A ticket for one lane to a part of the arena. */
 export interface LaneGrant {
@@ -106,6 +114,12 @@ export function encodeGrant(grant: LaneGrant): Buffer {
 
 export function encodeTicket(ticketId: Uint8Array): Buffer {
   return gbxTicket.encode({ ticket_id: ticketId });
+}
+
+/** The payload of LIMIT; `bytesPerSecond` 0: no limit. */
+export function encodeLimit(ticketId: Uint8Array, bytesPerSecond: number): Buffer {
+  const rate = BigInt(Math.ceil(bytesPerSecond));
+  return gbxLimit.encode({ ticket_id: ticketId, bytes_per_second: rate });
 }
 
 /** The payload of PULL. Ownership: as of encodeGrant. */

@@ -12,6 +12,7 @@
 
 #include "frame.h"
 #include "lanes.h"
+#include "pull.h"
 
 #define WORKER_COUNT 4
 /* Requests waiting for a worker; beyond this the socket is not read, and the daemon waits. */
@@ -27,6 +28,7 @@ struct service {
   bool open; /* INIT succeeded; set before the workers start */
   struct gbx_store store;
   struct gbx_lanes lanes;
+  struct gbx_pulls pulls;
   pthread_t workers[WORKER_COUNT];
 
   pthread_mutex_t lock; /* protects everything below */
@@ -72,6 +74,11 @@ static void send_status(struct service *service, const struct gbx_request *reque
                         uint64_t bytes) {
   struct gbx_status status = {result.status, result.detail, bytes};
   send_reply(service, request, &status, sizeof(status));
+}
+
+static void send_pulled(void *context, uint64_t request_id, struct gbx_result result, uint64_t bytes) {
+  struct gbx_status status = {result.status, result.detail, bytes};
+  send_frame(context, GBX_MSG_PULL, request_id, &status, sizeof(status));
 }
 
 static void refuse(struct service *service, const struct gbx_request *request, enum gbx_status_code code) {
@@ -181,6 +188,7 @@ static void *worker_main(void *argument) {
 
 static void let_go(void *context, const struct gbx_range *range, bool by_force) {
   struct service *service = context;
+  gbx_pulls_let_go(&service->pulls, range);
   gbx_lanes_let_go(&service->lanes, range, by_force);
 }
 
@@ -196,6 +204,7 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     service->open = true;
     service->store.let_go = let_go;
     service->store.let_go_context = service;
+    gbx_pulls_open(&service->pulls, &service->store, send_pulled, service);
     gbx_lanes_open(&service->lanes, &service->store, service->door, send_lane_event, service);
     for (unsigned index = 0; index < WORKER_COUNT; index++) {
       if (pthread_create(&service->workers[index], NULL, worker_main, service) != 0) {
@@ -213,6 +222,24 @@ static void do_init(struct service *service, const struct gbx_request *request) 
 static void do_stat(struct service *service, const struct gbx_request *request) {
   struct gbx_stat stat = gbx_store_stat(&service->store);
   send_reply(service, request, &stat, sizeof(stat));
+}
+
+static void do_limit(struct service *service, const struct gbx_request *request) {
+  send_status(service, request, gbx_lanes_limit(&service->lanes, &request->payload.limit), 0);
+}
+
+static void do_pull(struct service *service, const struct gbx_request *request) {
+  const struct gbx_pull_ref *ref = &request->payload.pull_ref;
+  struct gbx_result result;
+  uint64_t bytes = 0;
+  if (request->type == GBX_MSG_PULL)
+    result = gbx_pulls_begin(&service->pulls, request->id, &request->payload.pull);
+  else if (request->type == GBX_MSG_PULL_STAT)
+    result = gbx_pulls_progress(&service->pulls, ref->request_id, &bytes);
+  else
+    result = gbx_pulls_cancel(&service->pulls, ref->request_id);
+  if (request->type != GBX_MSG_PULL || result.status != GBX_OK)
+    send_status(service, request, result, bytes);
 }
 
 static void do_lane(struct service *service, const struct gbx_request *request) {
@@ -237,11 +264,20 @@ static void dispatch(struct service *service, const struct gbx_request *request)
     return do_init(service, request);
   if (!service->open)
     return refuse(service, request, GBX_INVALID);
-  if (request->type == GBX_MSG_STAT)
+  switch (request->type) { /* what waits for nothing */
+  case GBX_MSG_STAT:
     return do_stat(service, request);
-  if (request->type == GBX_MSG_LANE)
+  case GBX_MSG_LANE:
     return do_lane(service, request);
-  enqueue(service, request);
+  case GBX_MSG_LIMIT:
+    return do_limit(service, request);
+  case GBX_MSG_PULL:
+  case GBX_MSG_PULL_STAT:
+  case GBX_MSG_PULL_CANCEL:
+    return do_pull(service, request);
+  default:
+    return enqueue(service, request);
+  }
 }
 
 /* Takes whole requests out of `input`. returns: bytes used, or -1 when the stream is broken. */
@@ -300,6 +336,7 @@ int gbx_serve(int socket_fd, int door_fd) {
     pthread_mutex_unlock(&service.lock);
     for (unsigned index = 0; index < WORKER_COUNT; index++)
       pthread_join(service.workers[index], NULL);
+    gbx_pulls_close(&service.pulls);
     gbx_lanes_close(&service.lanes);
     gbx_store_close(&service.store);
   }
