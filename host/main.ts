@@ -10,6 +10,7 @@ import type { FeederId } from '../proto/base/ids.js';
 import { createLogger, type Logger } from '../proto/base/log.js';
 import { ensurePrivateDir } from '../proto/base/paths.js';
 import { softwareVersion } from '../proto/base/version.js';
+import { openAudit, type AuditLog } from '../security/audit.js';
 import { findKey, listKeyring } from '../security/keyring.js';
 import { VramArbiter } from './attachments/arbiter.js';
 import { GrantDesk } from './attachments/grants.js';
@@ -83,6 +84,7 @@ class Agent implements RunningAgent {
   private readonly startedUnixMs = systemClock.unixMs();
   private readonly changes = new ChangeBus();
   private readonly events: EventLog;
+  private readonly audit: AuditLog;
   private readonly ledger: Ledger;
   private readonly saved: AgentState;
   private readonly writer: StateWriter;
@@ -115,9 +117,11 @@ class Agent implements RunningAgent {
     this.saved = this.load();
     this.writer = new StateWriter(config.statePath, () => this.collect());
     const { events, ledger } = this;
+    this.audit = openAudit({ stateDir: config.stateDir, by: 'agent', clock, log });
     this.links = new LinkManager({
       clock,
       events,
+      audit: this.audit,
       connector: createConnector({ hostId: this.saved.hostId, hostName: config.hostName }, clock),
       random: Math.random,
       findKey: (keyId) => this.findKey(keyId),
@@ -226,6 +230,7 @@ class Agent implements RunningAgent {
     await this.registry.stop();
     await closed;
     await this.links.stop();
+    this.audit.close();
     await this.local.stop();
     await this.control.close();
     rmSync(this.config.shimSocketPath, { force: true });

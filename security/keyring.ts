@@ -52,7 +52,7 @@ export function findKey(configDir: string, feederId: FeederId): PairingKey | und
 export function importKey(
   configDir: string,
   key: PairingKey,
-  clock: Clock = systemClock,
+  clock: Pick<Clock, 'unixMs'> = systemClock,
 ): ImportOutcome {
   return withPrivateFileLock(keyringPath(configDir), () => {
     const keys = listKeyring(configDir);

@@ -8,6 +8,7 @@ import {
   LINKS_MAX,
   PENDING_RELEASES_MAX,
 } from '../../proto/base/limits.js';
+import type { AuditLog } from '../../security/audit.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
 import type { FeederDirectory, FeederView } from '../attachments/feeder-budget.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
@@ -17,11 +18,13 @@ import type { AgentState, SavedLink } from '../state.js';
 import { normalizeAddress, sameAddress } from './address.js';
 import type { Connector, FeederConnection } from './connection.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
+import { auditLink } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
 
 export interface LinkManagerDeps {
   readonly clock: Clock;
   readonly events: EventLog;
+  readonly audit: AuditLog;
   readonly connector: Connector;
   readonly random: () => number;
   /** The key of that id in the keyring. @throws GbError NOT_FOUND. */
@@ -281,7 +284,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }
 
   stateChanged(link: Link, from: LinkStateName): void {
-    const { events } = this.deps;
+    const { events, audit } = this.deps;
+    auditLink(audit, link, from);
     const entry = this.managed.find((other) => other.link === link);
     if (link.state === from && (from === 'ready' || from === 'draining')) {
       events.add('info', 'feeder_key_changed', link.name, `now ${keyFingerprint(link.key)}`);

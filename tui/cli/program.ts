@@ -283,6 +283,17 @@ function addKeys(program: Command): void {
     .action(async (id) => (await load()).keyRemove(id));
 }
 
+function addAudit(program: Command): void {
+  const audit = program
+    .command('audit')
+    .helpGroup(GROUPS.keys)
+    .description('who was let in and who was not: sessions, refusals, keys, tickets')
+    .option('-f, --follow', 'go on as things happen')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/audit.js')).showAudit(options));
+  example(audit, 'greenboost audit --json | grep session_refused', 'greenboost audit --follow');
+}
+
 function addServices(program: Command): void {
   const agent = program
     .command('agent')
@@ -365,6 +376,7 @@ export function createProgram(): Command {
   addLook(program);
   addReport(program);
   addKeys(program);
+  addAudit(program);
   addServices(program);
   addOther(program);
   for (const command of allCommands(program)) {

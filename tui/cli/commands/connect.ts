@@ -21,7 +21,8 @@ import { totalsOf } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { ensureAgent } from '../daemon.js';
 import { note, painters, writeJson, writeLine } from '../output.js';
-import { readKey } from './key.js';
+import { noteKeyAdded, noteKeyRemoved } from '../key-audit.js';
+import { addToKeyring, readKey } from './key.js';
 
 export interface ConnectOptions {
   readonly keyFile?: string;
@@ -60,12 +61,16 @@ interface ChosenKey {
 
 function keep(key: PairingKey): ChosenKey {
   const before = findKey(configDir(), key.feederId);
-  const outcome = importKey(configDir(), key);
+  const outcome = addToKeyring(key, 'connect');
   return {
     feederId: key.feederId,
     undo() {
+      if (outcome === 'unchanged') return;
       if (outcome === 'added') removeKey(configDir(), key.feederId);
-      if (outcome === 'replaced' && before) importKey(configDir(), before);
+      // It has the age it had.
+      else if (before) importKey(configDir(), before, { unixMs: () => before.createdUnixMs });
+      noteKeyRemoved('keyring', key, 'connect refused');
+      if (before) noteKeyAdded('keyring', before, 'connect refused');
     },
   };
 }

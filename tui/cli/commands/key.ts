@@ -11,14 +11,22 @@ import {
   rotateFeederKey,
 } from '../../../security/key-file.js';
 import { resolveKeyInput } from '../../../security/key-input.js';
-import { importKey, listKeyring, removeKey } from '../../../security/keyring.js';
+import {
+  findKey,
+  importKey,
+  listKeyring,
+  removeKey,
+  type ImportOutcome,
+} from '../../../security/keyring.js';
 import {
   formatPairingKey,
   keyFingerprint,
   parsePairingKey,
+  samePairingKey,
   type PairingKey,
 } from '../../../security/pairing.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
+import { noteKeyAdded, noteKeyRemoved } from '../key-audit.js';
 import { note, tableLines, writeJson, writeLine } from '../output.js';
 import { canPrompt, promptSecret, readSecretFromStdin } from '../prompt.js';
 
@@ -76,11 +84,22 @@ export async function readKey(options: {
   return resolveKeyInput({ keyFile: options.keyFile, env, prompt });
 }
 
+/** Puts a key into the keyring and names in the audit log what came and what it replaced. */
+export function addToKeyring(key: PairingKey, how: string): ImportOutcome {
+  const before = findKey(configDir(), key.feederId);
+  const outcome = importKey(configDir(), key);
+  if (outcome === 'unchanged') return outcome;
+  if (before && !samePairingKey(before, key)) noteKeyRemoved('keyring', before, how);
+  noteKeyAdded('keyring', key, how);
+  return outcome;
+}
+
 /** Makes this feeder's key unless there is one; prints the fingerprint, not the key. */
 export async function keyGenerate(): Promise<void> {
   const existed = loadFeederKeys(configDir()) !== undefined;
   const { feederId, keys } = loadOrCreateFeederKeys(configDir());
   const [newest] = keys;
+  if (newest && !existed) noteKeyAdded('own', newest, 'generate');
   if (!newest) {
     throw new GbError('NOT_FOUND', 'every key of this feeder was revoked', {
       details: { hint: 'make a new one: greenboost key rotate' },
@@ -121,11 +140,12 @@ export async function keyImport(options: { keyFile?: string; asOwn?: boolean }):
   const key = await readKey({ ...options, question: 'Pairing key: ', stdin: true });
   if (options.asOwn) {
     importFeederKey(configDir(), key);
+    noteKeyAdded('own', key, 'import --as-own');
     writeLine(`this feeder now uses the shared key ${keyFingerprint(key)}`);
     note('whoever holds a shared key can pass for any feeder that uses it (docs/security.md)');
     return;
   }
-  const outcome = importKey(configDir(), key);
+  const outcome = addToKeyring(key, 'import');
   writeLine(`${outcome}: ${key.feederId} ${keyFingerprint(key)}`);
 }
 
@@ -133,6 +153,7 @@ export async function keyImport(options: { keyFile?: string; asOwn?: boolean }):
 export async function keyRotate(): Promise<void> {
   const { keys } = rotateFeederKey(configDir());
   const [newest, ...older] = keys;
+  if (newest) noteKeyAdded('own', newest, 'rotate');
   if (newest) writeLine(`new key: ${newest.feederId} ${keyFingerprint(newest)}`);
   note('give hosts the new key: greenboost key show');
   for (const key of older)
@@ -143,7 +164,10 @@ export async function keyRotate(): Promise<void> {
 
 /** Takes one of this feeder's keys out of use; a running feeder closes its sessions within seconds. */
 export async function keyRevoke(fingerprint: string): Promise<void> {
+  const before = loadFeederKeys(configDir())?.keys ?? [];
   const { keys } = revokeFeederKey(configDir(), fingerprint);
+  const gone = before.filter((key) => !keys.some((left) => samePairingKey(left, key)));
+  for (const key of gone) noteKeyRemoved('own', key, 'revoke');
   writeLine(`revoked ${fingerprint}; ${keys.length} left`);
   if (keys.length === 0)
     note('this feeder accepts nobody now; make a new key: greenboost key rotate');
@@ -170,11 +194,13 @@ export async function keyList(options: { json?: boolean }): Promise<void> {
 /** Forgets the key of a feeder. @throws GbError NOT_FOUND when the keyring does not hold it. */
 export async function keyRemove(feeder: string): Promise<void> {
   const feederId = parseId('feeder', feeder);
-  if (!removeKey(configDir(), feederId)) {
+  const key = findKey(configDir(), feederId);
+  if (!key || !removeKey(configDir(), feederId)) {
     throw new GbError('NOT_FOUND', `the keyring holds no key of ${feederId}`, {
       details: { hint: 'see which it holds: greenboost key list' },
     });
   }
+  noteKeyRemoved('keyring', key, 'remove');
   writeLine(
     `removed the key of ${feederId}; an open link ends with: greenboost disconnect ${feederId}`,
   );
