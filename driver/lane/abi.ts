@@ -113,6 +113,7 @@ export const laneGrant = struct('gb_lane_grant', {
   window: 'u32',
   ticket: { bytes: laneTicket.size },
   tag: 'u64',
+  bytes_per_second: 'u64',
 });
 export const laneEvent = struct('gb_lane_event', {
   kind: 'u32',

@@ -176,6 +176,7 @@ int gb_lane_grant_add(gb_lane_server *server, const struct gb_lane_grant *wanted
   grant->state = GB_LANE_PENDING;
   pthread_mutex_init(&grant->lock, NULL);
   pthread_cond_init(&grant->unpinned, NULL);
+  lane_rate_set(grant, is.bytes_per_second);
   pthread_mutex_lock(&server->lock);
   lane_grant_sweep(server);
   int status = lane_grant_find(server, is.ticket.id) != NULL ? GB_LANE_INVALID
@@ -266,6 +267,19 @@ int gb_lane_grant_window(gb_lane_server *server, const uint8_t *ticket_id, uint3
   struct lane_grant *grant = use(server, ticket_id);
   if (grant == NULL) return GB_LANE_NOT_FOUND;
   grant->window = window < grant->is.window ? window : grant->is.window;
+  pthread_mutex_lock(&server->lock);
+  lane_grant_wake(grant);
+  lane_grant_unuse(server, grant);
+  pthread_mutex_unlock(&server->lock);
+  return GB_LANE_OK;
+}
+
+int gb_lane_grant_rate(gb_lane_server *server, const uint8_t *ticket_id, uint64_t bytes_per_second) {
+  if (!is_ours(server, ticket_id)) return GB_LANE_INVALID;
+  if (server->owner != getpid()) return GB_LANE_FORKED;
+  struct lane_grant *grant = use(server, ticket_id);
+  if (grant == NULL) return GB_LANE_NOT_FOUND;
+  lane_rate_set(grant, bytes_per_second);
   pthread_mutex_lock(&server->lock);
   lane_grant_wake(grant);
   lane_grant_unuse(server, grant);

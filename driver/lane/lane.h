@@ -40,6 +40,7 @@ enum {
   GB_LANE_RECORD_BYTES_MIN = 65536,
   GB_LANE_RECORD_BYTES_MAX = 4194304,
   GB_LANE_EXPRESS_BYTES_MAX = 262144, /* larger demand requests go over the bulk connections, first in line */
+  GB_LANE_RATE_MIN = 65536,           /* bytes per second; a lower limit is taken as this */
 };
 
 /* Every default. Times are milliseconds. */
@@ -287,7 +288,8 @@ struct gb_lane_grant {
   uint32_t ttl_ms;      /* in which the lane must be opened, on a clock that runs during suspend */
   uint32_t window;      /* requests each connection may have outstanding; default GB_LANE_WINDOW_MAX */
   struct gb_lane_ticket ticket;
-  uint64_t tag; /* the caller's, comes back in events */
+  uint64_t tag;              /* the caller's, comes back in events */
+  uint64_t bytes_per_second; /* of payload, each way, all connections together; 0: no limit */
 };
 
 enum gb_lane_event_kind {
@@ -358,6 +360,10 @@ GB_LANE_API int gb_lane_unexport(gb_lane_server *server, const uint8_t *ticket_i
 /* Changes how many requests each connection of a lane may have outstanding: 1 to slow it down, at most the grant's. */
 GB_LANE_API int gb_lane_grant_window(gb_lane_server *server, const uint8_t *ticket_id, uint32_t window);
 
+/* Changes the limit of a lane, from now on; 0: none. Answers are delayed, nothing is kept for later; a demand request of
+ * GB_LANE_EXPRESS_BYTES_MAX may go before bulk that has to wait, at the bulk's cost. */
+GB_LANE_API int gb_lane_grant_rate(gb_lane_server *server, const uint8_t *ticket_id, uint64_t bytes_per_second);
+
 /* Counters of one ticket's lane; `state` is GB_LANE_PENDING until it is opened. */
 GB_LANE_API int gb_lane_grant_counters(gb_lane_server *server, const uint8_t *ticket_id,
                                        struct gb_lane_counters *counters);
@@ -405,7 +411,7 @@ GB_LANE_ASSERT(struct gb_lane_counters, 208);
 GB_LANE_ASSERT(struct gb_lane_server_options, 80);
 GB_LANE_ASSERT(struct gb_lane_backing, 24);
 GB_LANE_ASSERT(struct gb_lane_region, 48);
-GB_LANE_ASSERT(struct gb_lane_grant, 72);
+GB_LANE_ASSERT(struct gb_lane_grant, 80);
 GB_LANE_ASSERT(struct gb_lane_event, 104);
 GB_LANE_ASSERT(struct gb_lane_server_counters, 144);
 GB_LANE_ASSERT(struct gb_lane_cipher_info, 64);

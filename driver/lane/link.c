@@ -239,8 +239,8 @@ int lane_link_run(struct lane_link *link) {
     int status = receive(link, &more);
     uint64_t now = lane_now_ns();
     uint64_t until = keep_alive(link, now);
-    until = least(until, link->ops->turn(link->owner, now));
     if (status == GB_LANE_OK && link->end == GB_LANE_OK) status = lane_link_send(link, &blocked);
+    until = least(until, link->ops->turn(link->owner, now));
     if (status != GB_LANE_OK) lane_link_end(link, status);
     if (link->end == GB_LANE_OK && !more) rest(link, blocked, until);
   }

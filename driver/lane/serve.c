@@ -10,37 +10,69 @@
 
 /* ---- answers ---- */
 
-static void answer(struct lane_served *served, uint64_t request, int status) {
-  uint32_t at = (served->answers_first + served->answers_count++) % GB_LANE_WINDOW_MAX;
-  served->answers[at] = (struct lane_head){.type = status == GB_LANE_OK ? LANE_ACK : LANE_ERROR,
-                                           .request = request,
-                                           .status = (uint16_t)status};
+static void answer(struct lane_served *served, uint64_t request, int status, uint64_t ready_ns) {
+  uint32_t slot = (uint32_t)__builtin_ctzll(~served->answers_used);
+  served->answers_used |= 1ull << slot;
+  served->answers[slot] = (struct lane_owed){
+      .head = {.type = status == GB_LANE_OK ? LANE_ACK : LANE_ERROR, .request = request, .status = (uint16_t)status},
+      .order = served->order++,
+      .ready_ns = ready_ns};
   if (status == GB_LANE_CANCELED) served->grant->requests_canceled++;
   else if (status != GB_LANE_OK) served->grant->requests_failed++;
 }
 
-/* What the client has asked and not been answered. The ring of answers cannot overflow: each is one of these. */
+/* What the client has asked and not been answered; at most GB_LANE_WINDOW_MAX, so that there is always a slot. */
 static uint32_t outstanding(const struct lane_served *served) {
-  return (uint32_t)__builtin_popcountll(served->reads_used) + served->answers_count;
+  return (uint32_t)(__builtin_popcountll(served->reads_used) + __builtin_popcountll(served->answers_used));
 }
 
 static bool is_asked(const struct lane_served *served, uint64_t request) {
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     if (served->reads[__builtin_ctzll(left)].head.request == request) return true;
   }
-  for (uint32_t i = 0; i < served->answers_count; i++) {
-    if (served->answers[(served->answers_first + i) % GB_LANE_WINDOW_MAX].request == request) return true;
+  for (uint64_t left = served->answers_used; left != 0; left &= left - 1) {
+    if (served->answers[__builtin_ctzll(left)].head.request == request) return true;
   }
   return false;
 }
 
+/* Whether what is due at `when` may go now; if not, the thread wakes for it. */
+static bool is_due(struct lane_served *served, uint64_t when, uint64_t now) {
+  if (when <= now) return true;
+  if (when < served->limited_until_ns) served->limited_until_ns = when;
+  return false;
+}
+
+/* The oldest answer that may go. */
+static bool next_answer(struct lane_served *served, uint64_t now, struct lane_head *head) {
+  struct lane_owed *first = NULL;
+  for (uint64_t left = served->answers_used; left != 0; left &= left - 1) {
+    struct lane_owed *owed = &served->answers[__builtin_ctzll(left)];
+    if (is_due(served, owed->ready_ns, now) && (first == NULL || owed->order < first->order)) first = owed;
+  }
+  if (first == NULL) return false;
+  served->answers_used &= ~(1ull << (first - served->answers));
+  *head = first->head;
+  return true;
+}
+
+/* Times reckoned by a limit that has changed mean nothing. */
+static void heed_rate(struct lane_served *served) {
+  uint32_t changes = served->grant->rate_changes;
+  served->limited_until_ns = UINT64_MAX;
+  if (served->rate_seen == changes) return;
+  served->rate_seen = changes;
+  for (uint32_t i = 0; i < GB_LANE_WINDOW_MAX; i++) served->answers[i].ready_ns = 0;
+}
+
 /* ---- reading ---- */
 
-/* The read to serve next: by priority, then by arrival. */
-static struct lane_asked *choose(struct lane_served *served) {
+/* The read to serve next: by priority, then by arrival, of those the rate allows. */
+static struct lane_asked *choose(struct lane_served *served, uint64_t now) {
   struct lane_asked *best = NULL;
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     struct lane_asked *asked = &served->reads[__builtin_ctzll(left)];
+    if (!is_due(served, lane_rate_when(served->grant, LANE_OUT, &asked->head), now)) continue;
     if (best == NULL || asked->head.priority < best->head.priority ||
         (asked->head.priority == best->head.priority && asked->order < best->order))
       best = asked;
@@ -66,30 +98,29 @@ static int fetch(struct lane_served *served, const struct lane_asked *asked) {
 
 static bool served_next(void *owner, struct lane_head *head, const void **body, bool small) {
   struct lane_served *served = owner;
-  struct lane_asked *asked = NULL;
   uint32_t window = served->grant->window;
+  uint64_t now = lane_now_ns();
   (void)small;
+  heed_rate(served);
   if (served->window_told != window) {
     served->window_told = window;
     *head = (struct lane_head){.type = LANE_CREDIT, .value = window};
     return true;
   }
-  if (served->answers_count == 0 && (asked = choose(served)) != NULL) {
-    served->reads_used &= ~(1ull << (asked - served->reads));
-    int status = fetch(served, asked);
-    if (status == GB_LANE_OK) {
-      *head = (struct lane_head){
-          .type = LANE_DATA, .request = asked->head.request, .body_bytes = asked->head.length};
-      served->sending_head = asked->head;
-      *body = served->sending_memory;
-      return true;
-    }
-    answer(served, asked->head.request, status);
+  if (next_answer(served, now, head)) return true;
+  struct lane_asked *asked = choose(served, now);
+  if (asked == NULL) return false;
+  served->reads_used &= ~(1ull << (asked - served->reads));
+  int status = fetch(served, asked);
+  if (status != GB_LANE_OK) {
+    answer(served, asked->head.request, status, 0);
+    return next_answer(served, now, head);
   }
-  if (served->answers_count == 0) return false;
-  *head = served->answers[served->answers_first];
-  served->answers_first = (served->answers_first + 1) % GB_LANE_WINDOW_MAX;
-  served->answers_count--;
+  lane_rate_charge(served->grant, LANE_OUT, &asked->head);
+  *head =
+      (struct lane_head){.type = LANE_DATA, .request = asked->head.request, .body_bytes = asked->head.length};
+  served->sending_head = asked->head;
+  *body = served->sending_memory;
   return true;
 }
 
@@ -125,7 +156,7 @@ static void on_cancel(struct lane_served *served, uint64_t request) {
     uint32_t slot = (uint32_t)__builtin_ctzll(left);
     if (served->reads[slot].head.request != request) continue;
     served->reads_used &= ~(1ull << slot);
-    answer(served, request, GB_LANE_CANCELED);
+    answer(served, request, GB_LANE_CANCELED, 0);
     return;
   }
 }
@@ -185,7 +216,7 @@ static int served_body(void *owner) {
   struct lane_served *served = owner;
   int status = served->writing_status;
   if (status == GB_LANE_OK) status = let_arriving_go(served, true);
-  answer(served, served->writing.request, status);
+  answer(served, served->writing.request, status, lane_rate_charge(served->grant, LANE_IN, &served->writing));
   return GB_LANE_OK;
 }
 
@@ -209,7 +240,7 @@ static int served_head(void *owner, const struct lane_head *head) {
 static uint64_t served_turn(void *owner, uint64_t now_ns) {
   struct lane_served *served = owner;
   (void)now_ns;
-  if (served->arriving == NULL) return UINT64_MAX;
+  if (served->arriving == NULL) return served->limited_until_ns;
   pthread_mutex_lock(&served->grant->lock);
   bool removed = served->arriving->removed;
   pthread_mutex_unlock(&served->grant->lock);
@@ -217,7 +248,7 @@ static uint64_t served_turn(void *owner, uint64_t now_ns) {
     let_arriving_go(served, false);
     served->writing_status = GB_LANE_REVOKED;
   }
-  return UINT64_MAX;
+  return served->limited_until_ns;
 }
 
 static const struct lane_link_ops ops = {.next = served_next,
@@ -339,6 +370,7 @@ int lane_serve(struct gb_lane_server *server, struct lane_grant *grant, const st
   served->server = server;
   served->grant = grant;
   served->index = opening->index;
+  served->limited_until_ns = UINT64_MAX;
   served->express = (opening->flags & LANE_FLAG_EXPRESS) != 0;
   memcpy(served->address, stranger->address, sizeof served->address);
   int refusal = introduce(served, stranger, opening);

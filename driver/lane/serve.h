@@ -23,6 +23,8 @@ struct lane_region {
   bool removed;
 };
 
+enum lane_way { LANE_OUT = 0, LANE_IN = 1 };
+
 struct lane_grant {
   struct lane_grant *next;
   struct gb_lane_grant is;
@@ -43,6 +45,9 @@ struct lane_grant {
   pthread_cond_t unpinned;
   struct lane_region **regions; /* sorted by id */
   uint32_t region_count, region_room;
+  uint64_t due_ns[2]; /* by enum lane_way: when all that went is paid for */
+  _Atomic uint64_t rate; /* bytes per second, 0: no limit */
+  _Atomic uint32_t rate_changes;
   _Atomic uint32_t window;
 };
 
@@ -51,6 +56,13 @@ struct lane_asked {
   struct lane_head head;
   uint64_t order;       /* of arrival */
   uint64_t deadline_ns; /* UINT64_MAX: none */
+};
+
+/* An ACK or ERROR that is to be sent. */
+struct lane_owed {
+  struct lane_head head;
+  uint64_t order;
+  uint64_t ready_ns; /* from when on the rate allows it */
 };
 
 /* A connection that showed a ticket. All but what is atomic belongs to its thread. */
@@ -65,9 +77,11 @@ struct lane_served {
   char address[64];
   struct lane_asked reads[GB_LANE_WINDOW_MAX];
   uint64_t reads_used;
-  struct lane_head answers[GB_LANE_WINDOW_MAX]; /* ACK and ERROR, a ring */
-  uint32_t answers_first, answers_count;
+  struct lane_owed answers[GB_LANE_WINDOW_MAX];
+  uint64_t answers_used;
   uint64_t order;
+  uint64_t limited_until_ns; /* something waits for the rate until then; UINT64_MAX: nothing */
+  uint32_t rate_seen;        /* changes */
   uint32_t window_told;
   /* What is being sent, and what is arriving. */
   struct lane_region *sending; /* pinned */
@@ -123,6 +137,14 @@ void lane_region_unpin(struct lane_grant *grant, struct lane_region *region);
 void lane_grant_wake(struct lane_grant *grant);
 /* Takes out of use what its time has passed by. locks: the server's lock is held. */
 void lane_grant_sweep(struct gb_lane_server *server);
+
+/* ---- rate.c; locks: takes the grant's lock ---- */
+
+/* When a request that is not charged yet may be answered; 0: at once. */
+uint64_t lane_rate_when(struct lane_grant *grant, enum lane_way way, const struct lane_head *head);
+/* Charges its bytes. returns: lane_rate_when for what has been moved by then. */
+uint64_t lane_rate_charge(struct lane_grant *grant, enum lane_way way, const struct lane_head *head);
+void lane_rate_set(struct lane_grant *grant, uint64_t bytes_per_second);
 
 /* ---- serve.c ---- */
 

@@ -42,6 +42,8 @@ export interface LaneGrant {
   readonly connections?: number;
   /** In which the lane must be opened; default 30,000. */
   readonly ttlMs?: number;
+  /** Of payload, each way; 0, the default: no limit. */
+  readonly bytesPerSecond?: number;
   /** Comes back in events. */
   readonly tag?: bigint;
 }
@@ -114,6 +116,7 @@ export class LaneServer {
       window: 0,
       ticket,
       tag: grant.tag ?? 0n,
+      bytes_per_second: BigInt(grant.bytesPerSecond ?? 0),
     });
     const id = ticketIdBytes(grant.ticket.id);
     const status = call('gb_lane_grant_add', server, raw);

@@ -127,7 +127,7 @@ int dial(uint16_t port) {
 
 /* ---- the server's process ---- */
 
-enum order { GRANT, EXPORT, EXPORT_BACKED, UNEXPORT, REVOKE, WINDOW, COUNTERS, SERVER_COUNTERS, EVENT, BACKING };
+enum order { GRANT, EXPORT, EXPORT_BACKED, UNEXPORT, REVOKE, WINDOW, RATE, COUNTERS, SERVER_COUNTERS, EVENT, BACKING };
 
 struct call {
   enum order order;
@@ -210,6 +210,7 @@ static void serve_call(gb_lane_server *server, const struct host *host, const st
     case UNEXPORT: reply->status = gb_lane_unexport(server, call->ticket, call->region); break;
     case REVOKE: reply->status = gb_lane_grant_revoke(server, call->ticket); break;
     case WINDOW: reply->status = gb_lane_grant_window(server, call->ticket, call->window); break;
+    case RATE: reply->status = gb_lane_grant_rate(server, call->ticket, call->bytes); break;
     case COUNTERS: reply->status = gb_lane_grant_counters(server, call->ticket, &reply->is.counters); break;
     case SERVER_COUNTERS: reply->status = gb_lane_server_counters(server, &reply->is.server); break;
     case EVENT: reply->status = (int)gb_lane_server_events(server, &reply->is.event, 1); break;
@@ -349,6 +350,11 @@ int host_revoke(struct host *host, const struct gb_lane_ticket *ticket) {
 
 int host_window(struct host *host, const struct gb_lane_ticket *ticket, uint32_t window) {
   struct call call = {.order = WINDOW, .window = window};
+  return ask(host, &call, ticket).status;
+}
+
+int host_rate(struct host *host, const struct gb_lane_ticket *ticket, uint64_t bytes_per_second) {
+  struct call call = {.order = RATE, .bytes = bytes_per_second};
   return ask(host, &call, ticket).status;
 }
 

@@ -47,6 +47,7 @@ int host_export_backed(struct host *host, const struct gb_lane_ticket *ticket, u
 int host_unexport(struct host *host, const struct gb_lane_ticket *ticket, uint32_t region);
 int host_revoke(struct host *host, const struct gb_lane_ticket *ticket);
 int host_window(struct host *host, const struct gb_lane_ticket *ticket, uint32_t window);
+int host_rate(struct host *host, const struct gb_lane_ticket *ticket, uint64_t bytes_per_second);
 struct gb_lane_counters host_counters(struct host *host, const struct gb_lane_ticket *ticket);
 struct gb_lane_server_counters host_server_counters(struct host *host);
 /* How the lane of a ticket ended, from the server's events; waits up to two seconds. -1: no such event. */

@@ -114,6 +114,14 @@ describe('a lane through a door', () => {
     expect(turns).toBeGreaterThan(5);
   });
 
+  test('a limit is kept', async () => {
+    const { grant, open } = await place();
+    const lane = await open(grant({ bytesPerSecond: 20 * MIB, connections: 1 }), 1);
+    const start = performance.now();
+    await lane.read(0, 0, Buffer.alloc(8 * MIB));
+    expect(performance.now() - start).toBeGreaterThan(330); // 400, less what one record and a late start may gain
+  });
+
   test('rights, ranges and used or revoked tickets are told by their codes', async () => {
     const { door, server, port, grant, open } = await place();
     const ticket = grant({ rights: LaneRights.READ });
