@@ -2,15 +2,15 @@
 # gb-executor driven over its socket and over lanes, with RAM alone and on the simulated driver; plain and sanitized.
 EXECUTOR_TEST := $(BUILD)/test/executor
 EXECUTOR_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
-EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test ranges_test gb-executor-asan gb-executor-tsan)
+EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ranges_test gb-executor-asan gb-executor-tsan)
 TEST_BINARIES += $(EXECUTOR_TESTS)
 
 .PHONY: test-c-executor
 test-c-executor: $(EXECUTOR_TESTS) $(BUILD)/bin/gb-executor $(BUILD)/lib/sim/libcuda.so.1
 	@sh test/c/executor/run.sh $(BUILD)
 
-$(EXECUTOR_TEST)/%_test: test/c/executor/%_test.c test/c/executor/harness.h driver/executor/gb_exec.h test/c/check.h \
-    $(BUILD)/obj/lane.o
+$(EXECUTOR_TEST)/%_test: test/c/executor/%_test.c $(wildcard test/c/executor/*.h) driver/executor/gb_exec.h \
+    test/c/check.h $(BUILD)/obj/lane.o
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE -Idriver/executor -Idriver/lane $< $(BUILD)/obj/lane.o -o $@ $(LDFLAGS) \
 	  -pthread -ldl

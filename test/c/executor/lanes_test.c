@@ -3,82 +3,7 @@
  * lanes_test.c: lanes that end in a real gb-executor: a real door passes their connections, a real client reads and
  * writes. Arguments: path of gb-executor; `ram`, `ram-sanitized`, `sim` or `sim-sanitized`.
  */
-#include <pthread.h>
-#include <time.h>
-
-#include "harness.h"
-
-#include "door.h"
-#include "lane.h"
-
-#define KIB 1024ull
-
-static gb_lane_door *door;
-
-static uint64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* A grant of its own number, with everything allowed. */
-static struct gbx_grant grant_of(uint8_t number, uint64_t offset, uint64_t length) {
-  struct gbx_grant grant = {.offset = offset,
-                            .length = length,
-                            .tag = number,
-                            .rights = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE,
-                            .connections = 4,
-                            .ttl_ms = 10000};
-  memset(grant.ticket_id, number, sizeof(grant.ticket_id));
-  memset(grant.secret, number ^ 0x5a, sizeof(grant.secret));
-  return grant;
-}
-
-static uint32_t give(struct executor *executor, const struct gbx_grant *grant) {
-  uint32_t status = ask_status(executor, GBX_MSG_GRANT, grant, sizeof(*grant)).status;
-  if (status == GBX_OK)
-    CHECK_EQUAL(gb_lane_door_route(door, grant->ticket_id, executor->door), GB_LANE_OK);
-  return status;
-}
-
-static uint32_t take_back(struct executor *executor, const struct gbx_grant *grant) {
-  gb_lane_door_forget(door, grant->ticket_id);
-  return ask_status(executor, GBX_MSG_REVOKE, grant->ticket_id, sizeof(grant->ticket_id)).status;
-}
-
-static struct gbx_lane_stat lane_of(struct executor *executor, const struct gbx_grant *grant) {
-  struct gbx_lane_stat stat = {.status = 999};
-  CHECK(ask(executor, GBX_MSG_LANE, grant->ticket_id, sizeof(grant->ticket_id), &stat, sizeof(stat)));
-  return stat;
-}
-
-static int open_lane(const struct gbx_grant *grant, uint32_t connections, gb_lane **lane) {
-  struct gb_lane_ticket ticket;
-  struct gb_lane_options options = {.size = sizeof(options), .connections = connections};
-  memcpy(ticket.id, grant->ticket_id, sizeof(ticket.id));
-  memcpy(ticket.secret, grant->secret, sizeof(ticket.secret));
-  return gb_lane_open("127.0.0.1", (uint16_t)gb_lane_door_port(door), &ticket, &options, lane);
-}
-
-static int put(gb_lane *lane, uint64_t offset, const void *memory, uint64_t bytes) {
-  return gb_lane_write(lane, 0, offset, memory, bytes, GB_LANE_NORMAL, 0);
-}
-
-static int get(gb_lane *lane, uint64_t offset, void *memory, uint64_t bytes) {
-  return gb_lane_read(lane, 0, offset, memory, bytes, GB_LANE_NORMAL, 0);
-}
-
-/* Waits for a notice of a kind. */
-static const struct gbx_lane_event *event_of(struct executor *executor, uint32_t kind, uint64_t tag) {
-  for (uint64_t until = now_ms() + 5000; now_ms() < until; usleep(5000)) {
-    stat_of(executor); /* takes the notices before its answer */
-    for (unsigned index = 0; index < executor->event_count; index++) {
-      if (executor->events[index].kind == kind && executor->events[index].tag == tag)
-        return &executor->events[index];
-    }
-  }
-  return NULL;
-}
+#include "lane_peer.h"
 
 /* ---- what works ---- */
 
@@ -306,10 +231,39 @@ static void memory_is_freed_under_load(void) {
   CHECK_EQUAL(close_executor(&executor), 0);
 }
 
+/* ---- rates ---- */
+
+static void rates_are_held_and_can_change(void) {
+  struct executor executor;
+  const uint64_t length = 8 * MIB;
+  REQUIRE(open_executor(&executor));
+  CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, length), GBX_OK);
+  struct gbx_grant grant = grant_of(11, 0, length);
+  grant.bytes_per_second = 8 * MIB;
+  gb_lane *lane;
+  REQUIRE(give(&executor, &grant) == GBX_OK && open_lane(&grant, 2, &lane) == GB_LANE_OK);
+  uint8_t *bytes = calloc(1, length);
+  uint64_t start = now_ms();
+  CHECK_EQUAL(put(lane, 0, bytes, length), GB_LANE_OK); /* the last record goes when the others are paid for */
+  CHECK(now_ms() - start > 700 && now_ms() - start < 2500);
+  start = now_ms();
+  CHECK_EQUAL(get(lane, 0, bytes, length), GB_LANE_OK);
+  CHECK(now_ms() - start > 700 && now_ms() - start < 2500);
+  struct gbx_limit limit = {.bytes_per_second = 0};
+  memcpy(limit.ticket_id, grant.ticket_id, sizeof(limit.ticket_id));
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_LIMIT, &limit, sizeof(limit)).status, GBX_OK);
+  start = now_ms();
+  CHECK_EQUAL(put(lane, 0, bytes, length), GB_LANE_OK);
+  CHECK(now_ms() - start < 600);
+  limit.ticket_id[0] ^= 1;
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_LIMIT, &limit, sizeof(limit)).status, GBX_NOT_FOUND);
+  gb_lane_close(lane, 1000);
+  free(bytes);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
 int main(int argc, char **argv) {
-  if (!harness_begin(argc, argv))
-    return 2;
-  if (gb_lane_door_open(NULL, &door) != GB_LANE_OK || gb_lane_door_listen(door, "127.0.0.1", 0) != GB_LANE_OK)
+  if (!lane_peer_begin(argc, argv))
     return 2;
   RUN(bytes_land_where_they_belong);
   if (with_gpu)
@@ -318,6 +272,7 @@ int main(int argc, char **argv) {
   RUN(bad_grants_are_refused);
   RUN(holes_are_errors_and_the_lane_lives);
   RUN(memory_is_freed_under_load);
-  gb_lane_door_close(door);
+  RUN(rates_are_held_and_can_change);
+  gb_lane_door_close(lane_door);
   return check_done();
 }
