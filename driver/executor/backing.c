@@ -6,42 +6,8 @@
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
-#include <time.h>
 
 #include "lanes.h"
-
-enum way { WAY_OUT = 0, WAY_IN = 1 };
-
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
-
-/* Waits for the ticket's turn under its rate limit. returns: false when the ticket is being revoked. */
-static bool pace(struct gbx_granted *granted, enum way way, uint64_t bytes) {
-  struct gbx_lanes *lanes = granted->lanes;
-  pthread_mutex_lock(&lanes->lock);
-  uint64_t rate = granted->is.bytes_per_second;
-  if (rate == 0) {
-    pthread_mutex_unlock(&lanes->lock);
-    return true;
-  }
-  uint64_t now = now_ns(), burst = GBX_PACE_BURST_MS * 1000000ull, most = GBX_PACE_MS_MAX * 1000000ull;
-  uint64_t *turn = &granted->turn_ns[way];
-  if (*turn + burst < now)
-    *turn = now - burst;
-  if (*turn > now + most)
-    *turn = now + most;
-  struct timespec until = {(time_t)(*turn / 1000000000ull), (long)(*turn % 1000000000ull)};
-  uint64_t start = *turn;
-  *turn += (uint64_t)((double)bytes * 1e9 / (double)rate);
-  while (!granted->ending && now_ns() < start)
-    pthread_cond_timedwait(&lanes->changed, &lanes->lock, &until);
-  bool ending = granted->ending;
-  pthread_mutex_unlock(&lanes->lock);
-  return !ending;
-}
 
 static void prepare(void *context, uint64_t offset, uint64_t bytes) {
   struct gbx_granted *granted = context;
@@ -92,7 +58,7 @@ static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_wri
   piece->granted = granted;
   piece->for_write = for_write;
   piece->span = (struct gbx_span){.offset = granted->is.offset + offset, .length = bytes};
-  void *memory = pace(granted, for_write ? WAY_IN : WAY_OUT, bytes) ? find_memory(granted->lanes, piece) : NULL;
+  void *memory = find_memory(granted->lanes, piece);
   if (memory)
     *token = (uint64_t)piece;
   else

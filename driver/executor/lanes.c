@@ -62,7 +62,8 @@ static int offer(struct gbx_lanes *lanes, const struct gbx_grant *grant, struct 
                                   .connections = grant->connections,
                                   .ttl_ms = grant->ttl_ms,
                                   .window = grant->window,
-                                  .tag = grant->tag};
+                                  .tag = grant->tag,
+                                  .bytes_per_second = grant->bytes_per_second};
   memcpy(offered.ticket.id, grant->ticket_id, sizeof(offered.ticket.id));
   memcpy(offered.ticket.secret, grant->secret, sizeof(offered.ticket.secret));
   int status = gb_lane_grant_add(lanes->server, &offered);
@@ -117,14 +118,8 @@ struct gbx_result gbx_lanes_grant(struct gbx_lanes *lanes, const struct gbx_gran
 }
 
 struct gbx_result gbx_lanes_limit(struct gbx_lanes *lanes, const struct gbx_limit *limit) {
-  pthread_mutex_lock(&lanes->lock);
-  struct gbx_granted *granted = find(lanes, limit->ticket_id);
-  if (granted) {
-    granted->is.bytes_per_second = limit->bytes_per_second;
-    granted->turn_ns[0] = granted->turn_ns[1] = 0; /* debts at the old rate are forgiven */
-  }
-  pthread_mutex_unlock(&lanes->lock);
-  return (struct gbx_result){granted ? GBX_OK : GBX_NOT_FOUND, 0};
+  return from_lane(lanes->server ? gb_lane_grant_rate(lanes->server, limit->ticket_id, limit->bytes_per_second)
+                                 : lanes->status);
 }
 
 /* Takes back a ticket that the caller has marked as ending. */
@@ -269,11 +264,7 @@ void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, int door_f
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context) {
   *lanes = (struct gbx_lanes){.store = store, .notice = notice, .notice_context = notice_context, .stop = -1};
   pthread_mutex_init(&lanes->lock, NULL);
-  pthread_condattr_t monotonic;
-  pthread_condattr_init(&monotonic);
-  pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-  pthread_cond_init(&lanes->changed, &monotonic);
-  pthread_condattr_destroy(&monotonic);
+  pthread_cond_init(&lanes->changed, NULL);
   gbx_buffers_open(&lanes->buffers, &store->memory, GB_LANE_RECORD_BYTES, GBX_LANE_BUFFERS_MAX);
   lanes->status = GB_LANE_UNREACHABLE;
   if (door_fd < 0)

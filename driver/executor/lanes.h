@@ -16,10 +16,6 @@
 
 /* A ticket whose lane has ended, or that nobody opened in time, can be asked about for so long. */
 #define GBX_TICKET_KEPT_MS 60000u
-/* What a rate limit makes one record wait at most: a connection that waits does not answer its peer. */
-#define GBX_PACE_MS_MAX 750u
-/* What may go out at once after a while of quiet. */
-#define GBX_PACE_BURST_MS 50u
 
 struct gbx_lanes;
 
@@ -31,7 +27,6 @@ struct gbx_granted {
   bool ending;         /* somebody revokes it */
   uint64_t forget_ms;  /* monotonic; 0: it lives */
   uint64_t unopened_until_ms;
-  uint64_t turn_ns[2]; /* by way, see pace(): when the next record may go */
 };
 
 /* RAM that a connection works on in place, or the buffer it works on instead. */
