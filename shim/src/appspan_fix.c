@@ -21,10 +21,6 @@
 #include "stage.h"
 #include "tier.h"
 
-/* Bit of gb_slow_path. */
-#define SLOW_FIXING 8u
-/* A call that found the fast way open has reached the driver by then. */
-#define GRACE_NS (50 * GB_MS)
 #define COPY_LIMIT_NS (60ull * 1000000000)
 
 static _Atomic bool fixing; /* chunks of a mapped span are about to be replaced */
@@ -156,29 +152,15 @@ static CUresult try_mapped(struct gb_span *span, const struct gb_chunk *made, CU
   return result;
 }
 
-/* Every call passes the gate from here on. pre: gb_lock; given up meanwhile. */
-static void close_fast_way(void) {
-  uint32_t before = atomic_fetch_or(&gb_slow_path, SLOW_FIXING);
-  fixing = true;
-  if (gb_gated_on() || (before & GB_SLOW_STAGING) != 0) return;
-  pthread_mutex_unlock(&gb_lock);
-  gb_sleep_ns(GRACE_NS);
-  pthread_mutex_lock(&gb_lock);
-}
-
-static void open_fast_way(void) {
-  fixing = false;
-  atomic_fetch_and(&gb_slow_path, ~SLOW_FIXING);
-}
-
 /* pre: gb_lock; given up between tries. */
 static CUresult replace_mapped(struct gb_span *span, const struct gb_chunk *made,
                                CUcontext context) {
   uint64_t until = gb_now_ns() + GB_DRAIN_TOTAL_NS;
   uint64_t patience = GB_DRAIN_DEADLINE_NS;
   bool again = true;
-  close_fast_way();
   CUresult result = CUDA_ERROR_NOT_READY;
+  fixing = true;
+  gb_slow_raise(GB_SLOW_FIXING);
   while (again && gb_now_ns() < until) {
     result = gb_live_captures != 0 ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
                                    : try_mapped(span, made, context, patience, &again);
@@ -188,7 +170,8 @@ static CUresult replace_mapped(struct gb_span *span, const struct gb_chunk *made
     pthread_mutex_lock(&gb_lock);
     if (patience < GB_DRAIN_DEADLINE_NS_MAX) patience *= 2;
   }
-  open_fast_way();
+  gb_slow_lower(GB_SLOW_FIXING);
+  fixing = false;
   return result;
 }
 

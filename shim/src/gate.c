@@ -13,6 +13,8 @@
 #include "report.h"
 
 #define SHARDS 32 /* power of two */
+/* What a processor has stored is seen by all others long before. */
+#define NO_BARRIER_NS (50 * GB_MS)
 
 static struct {
   _Alignas(64) _Atomic uint32_t readers;
@@ -60,14 +62,14 @@ bool gb_slow_start(void) {
 
 /* Every thread has either stored `inside` before the barrier, where we find it, or loads the flag
  * after it, and finds that. */
-void gb_slow_raise(uint32_t bits) {
-  if (atomic_fetch_or(&gb_slow_path, bits) != 0) return;
+void gb_slow_raise(enum gb_slow bit) {
+  if (atomic_fetch_or(&gb_slow_path, (uint32_t)bit) != 0) return;
   fast_calls = true;
-  barrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  if (!barrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) gb_sleep_ns(NO_BARRIER_NS);
 }
 
-void gb_slow_lower(uint32_t bits) {
-  atomic_fetch_and(&gb_slow_path, ~bits);
+void gb_slow_lower(enum gb_slow bit) {
+  atomic_fetch_and(&gb_slow_path, ~(uint32_t)bit);
 }
 
 static bool fast_calls_ended(void) {

@@ -10,12 +10,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Turns bits of gb_slow_path on or off. Calls that found it off are readers too: until they have ended,
- * the gate does not close. */
-void gb_slow_raise(uint32_t bits);
-void gb_slow_lower(uint32_t bits);
-/* Once, at the start. returns: false when the kernel has no membarrier: the slow path must then be on
- * before the first call, or never. */
+/* Bits of gb_slow_path: why calls pass the gate. */
+enum gb_slow {
+  GB_SLOW_GATED = 1,
+  GB_SLOW_STICKY = 2,  /* every call is refused */
+  GB_SLOW_STAGING = 4, /* something overflows */
+  GB_SLOW_EXPORT = 8,  /* an allocation is about to be moved once (ipc_export.c) */
+  GB_SLOW_FIXING = 16, /* so is the program's own memory (appspan_fix.c) */
+};
+
+/* Turns a bit of gb_slow_path on or off. Calls that found it off are readers too: until they have
+ * ended, the gate does not close. pre of raising: gb_lock, or before the first call. */
+void gb_slow_raise(enum gb_slow bit);
+void gb_slow_lower(enum gb_slow bit);
+/* Once, at the start. returns: false when the kernel has no membarrier: raising then takes 50 ms. */
 bool gb_slow_start(void);
 
 /* Waits while the gate is closed, then counts this thread in. */

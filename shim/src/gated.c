@@ -24,9 +24,6 @@
 #include "store.h"
 #include "victim.h"
 
-#define SLOW_GATED 1u
-#define SLOW_STICKY 2u
-
 static _Atomic bool mode_on;
 static _Atomic bool hidden_outside; /* memory we do not scan holds arena addresses: no launch is
                                        accounted any more */
@@ -49,7 +46,7 @@ void gb_gated_start(void) {
     return;
   }
   mode_on = true;
-  gb_slow_raise(SLOW_GATED);
+  gb_slow_raise(GB_SLOW_GATED);
 }
 
 bool gb_gated_on(void) {
@@ -73,7 +70,7 @@ static CUresult set_lost(const struct gb_span *span) {
   uint32_t none = CUDA_SUCCESS;
   if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE,
                                               memory_order_acq_rel, memory_order_acquire)) {
-    gb_slow_raise(SLOW_STICKY);
+    gb_slow_raise(GB_SLOW_STICKY);
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
     bool nvme = gb_on_nvme(span);
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",

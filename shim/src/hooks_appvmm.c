@@ -9,6 +9,7 @@
 #include "area.h"
 #include "appvmm.h"
 #include "hooks_counted.h"
+#include "ipc.h"
 
 /* ---- creation ---- */
 
@@ -270,10 +271,12 @@ GB_WRAP(cuMemGetAllocationPropertiesFromHandle, CUmemAllocationProp *properties,
   return gb_appvmm_is_virtual(handle) ? CUDA_ERROR_INVALID_VALUE : real(properties, handle);
 }
 
-/* Memory of cuMemAlloc has no handle; NCCL chooses its path by this answer. */
+/* Memory of cuMemAlloc, a peer's too, has no handle; NCCL chooses its path by this answer. */
 GB_WRAP(cuMemRetainAllocationHandle, CUmemGenericAllocationHandle *handle, void *address) {
   CUdeviceptr pointer = (CUdeviceptr)(uintptr_t)address;
+  struct gb_ipc_range peers;
   if (handle == NULL) return real(handle, address);
+  if (gb_ipc_find(pointer, &peers)) return CUDA_ERROR_INVALID_VALUE;
   gb_appvmm_lock();
   CUresult result = CUDA_SUCCESS;
   if (!gb_appvmm_retain_virtual(pointer, handle)) {

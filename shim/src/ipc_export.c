@@ -28,9 +28,6 @@
 #include "tier.h"
 #include "victim.h"
 
-/* A call that found the fast way open has reached the driver by then. */
-#define GRACE_NS (50 * GB_MS)
-#define LINGER_NS (2000 * GB_MS)
 #define COPY_LIMIT_NS (20ull * 1000000000)
 /* Chunks that leave VRAM go by switches; one whose GPU was busy gains nothing. */
 #define VACATE_TRIES 8
@@ -292,34 +289,16 @@ static enum outcome try_once(const struct gb_ipc_subject *subject, uint64_t pati
 
 /* ---- until it is made ---- */
 
-static pthread_mutex_t slow_lock = PTHREAD_MUTEX_INITIALIZER; /* for moments */
-static uint64_t fast_at; /* under slow_lock; ns: calls may go the fast way again; 0: they do */
-
-uint64_t gb_ipc_calm_down(void) {
-  pthread_mutex_lock(&slow_lock);
-  if (fast_at != 0 && gb_now_ns() >= fast_at) {
-    atomic_fetch_and_explicit(&gb_slow_path, ~GB_SLOW_EXPORT, memory_order_acq_rel);
-    fast_at = 0;
-  }
-  uint64_t next = fast_at == 0 ? UINT64_MAX : fast_at;
-  pthread_mutex_unlock(&slow_lock);
-  return next;
-}
-
-/* Every call passes the gate from here on; or again the fast way, after a while: programs share one
- * allocation after the other. */
+/* Every call passes the gate, and staging may be asked to make room, until it is off again. */
 static void set_exporting(bool now) {
-  pthread_mutex_lock(&slow_lock);
-  bool slow = GB_SLOW();
-  fast_at = now ? UINT64_MAX : gb_now_ns() + LINGER_NS;
-  if (now) atomic_fetch_or_explicit(&gb_slow_path, GB_SLOW_EXPORT, memory_order_acq_rel);
-  pthread_mutex_unlock(&slow_lock);
-  exporting = now;
   pthread_mutex_lock(&gb_lock);
+  exporting = now;
+  if (now)
+    gb_slow_raise(GB_SLOW_EXPORT);
+  else
+    gb_slow_lower(GB_SLOW_EXPORT);
   gb_stage_update();
   pthread_mutex_unlock(&gb_lock);
-  if (now && !slow) gb_sleep_ns(GRACE_NS);
-  if (!now) gb_ipc_wake();
 }
 
 static CUresult answer(enum outcome outcome, CUresult error, uint64_t bytes) {

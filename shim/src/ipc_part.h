@@ -55,8 +55,6 @@ bool gb_ipc_uuid(CUdevice device, CUuuid *uuid);
 bool gb_ipc_serve(void);
 /* This process's name; 0: nothing was ever exported. */
 uint64_t gb_ipc_process(void);
-/* Has the thread ask gb_ipc_calm_down. */
-void gb_ipc_wake(void);
 bool gb_ipc_has_place(void);
 /* Enters an export. owns: the descriptor, from here on. returns: its random id.
  * pre: gb_ipc_has_place, one caller at a time. */
@@ -77,8 +75,5 @@ struct gb_ipc_subject {
   CUdevice device;
 };
 bool gb_ipc_subject(uint64_t pointer, struct gb_ipc_subject *subject);
-/* Takes calls off the gate when the last export is a while ago. For the server's thread. returns:
- * when to ask again (ns); UINT64_MAX: after gb_ipc_wake. */
-uint64_t gb_ipc_calm_down(void);
 
 #endif

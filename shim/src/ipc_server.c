@@ -248,7 +248,7 @@ static void welcome(void) {
 
 /* Milliseconds until the next thing is due; connections over their time close. */
 static int until_next(void) {
-  uint64_t first = gb_ipc_calm_down();
+  uint64_t first = UINT64_MAX;
   uint64_t now = gb_now_ns();
   for (size_t i = 0; i < GB_IPC_CONNECTIONS_MAX; i++) {
     struct connection *it = &connections[i];
@@ -328,7 +328,7 @@ static bool start(void) {
   return true;
 }
 
-void gb_ipc_wake(void) {
+static void wake_thread(void) {
   uint64_t one = 1;
   ssize_t written = write(wake, &one, sizeof one);
   (void)written;
@@ -347,7 +347,7 @@ void gb_ipc_stop(void) {
   bool running = started;
   started = false;
   stopped = true;
-  if (running) gb_ipc_wake();
+  if (running) wake_thread();
   pthread_mutex_unlock(&life_lock);
   if (!running) return;
   struct timespec until;

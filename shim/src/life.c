@@ -11,6 +11,7 @@
 #include "client.h"
 #include "config.h"
 #include "core.h"
+#include "gate.h"
 #include "gated.h"
 #include "ipc.h"
 #include "lock.h"
@@ -70,6 +71,7 @@ static void at_exit(void) {
 static void start(void) {
   if (gb_config()->disabled) return;
   gb_report_start();
+  gb_slow_start();
   pthread_mutex_lock(&gb_lock);
   gb_arena_reserve();
   gb_tier_start();

@@ -41,8 +41,7 @@ static uint32_t abandoned_in_a_row;
 void gb_stage_start(void) {
   bool supported = gb_arena_size_bytes != 0 && gb_config()->staging != GB_STAGING_NEVER &&
                    gb_real.cuCtxRecordEvent != NULL && gb_real.cuStreamWaitValue32_v2 != NULL &&
-                   gb_real.cuStreamWriteValue32_v2 != NULL && gb_stage_order() != NULL &&
-                   gb_slow_start();
+                   gb_real.cuStreamWriteValue32_v2 != NULL && gb_stage_order() != NULL;
   if (!supported || !gb_stage_worker_start()) gb_stage_set_unsupported();
 }
 
@@ -153,9 +152,7 @@ static void enter_books(struct gb_switch *work) {
 }
 
 /* What turned out to be changed will be again. */
-static void note_written(const struct gb_remap *remap, struct gb_chunk *chunk) {
-  uint64_t written = remap->copied ? remap->bytes : gb_stage_written(remap->frame.slot);
-  if (!remap->done) return;
+static void note_left(const struct gb_remap *remap, struct gb_chunk *chunk, uint64_t written) {
   if (remap->copied)
     chunk->dirty = (uint8_t)(chunk->dirty - (chunk->dirty > 0));
   else
@@ -165,14 +162,18 @@ static void note_written(const struct gb_remap *remap, struct gb_chunk *chunk) {
 
 static void settle_one(CUdevice device, struct gb_remap *remap) {
   struct gb_chunk *chunk = &remap->span->chunks[remap->chunk];
-  if (!remap->arrives) note_written(remap, chunk);
+  uint64_t written = 0; /* to the home, whatever became of the switch */
+  if (!remap->arrives)
+    written = remap->copied ? remap->bytes : gb_stage_written(remap->frame.slot);
   if (remap->done) {
     gb_report_add(GB_COUNT_REMAPS, 1);
-    if (!remap->arrives) gb_frame_give(device, &remap->frame);
+    if (remap->arrives) return;
+    note_left(remap, chunk, written);
+    gb_frame_give(device, &remap->frame);
     return;
   }
-  /* What an abandoned switch copied to the home is not what the hash was taken of. */
-  remap->hashed &= !remap->copied;
+  /* The home is not what the hash was taken of any more. */
+  remap->hashed &= written == 0;
   move_accounts(device, remap, -1);
   pthread_mutex_lock(&gb_stage_lock);
   struct gb_stage_frame frame = remap->frame;

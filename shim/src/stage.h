@@ -18,9 +18,6 @@
 #include "frame.h"
 #include "scan.h"
 
-/* Bits of gb_slow_path: staging is on; an allocation is about to be moved once (ipc_export.c). */
-#define GB_SLOW_STAGING 4u
-#define GB_SLOW_EXPORT 8u
 /* Chunks that one switch brings, or takes. */
 #define GB_STAGE_CHUNKS_MAX 256u
 /* VRAM for frames when GREENBOOST_FRAMES does not say: an eighth of T1 within these. */

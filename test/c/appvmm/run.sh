@@ -101,8 +101,11 @@ run outside "$moved && $none_left" fixed outside
 run preallocation "$none_left" program preallocation
 for name in sleep contexts; do run "$name" "$moved" program $name; done
 for name in export captures; do run "$name" "$moved" fixed $name; done
+run "both ways of sharing at once" "$none_left" fixed both
 run readonly true program readonly
 GREENBOOST_STAGING=off run "export, nothing is staged" true fixed export
+# Here nothing but the two moves keeps calls at the gate.
+GREENBOOST_STAGING=off run "both ways of sharing, nothing is staged" "$none_left" fixed both
 
 export GREENBOOST_OVERCOMMIT=gated GREENBOOST_NVME_DIR=$nvme GREENBOOST_NVME_BUDGET=640MiB
 export GREENBOOST_NVME_WRITES_PER_DAY=1TiB
