@@ -15,7 +15,7 @@ import type {
 import { ROOT } from '../arch/files.js';
 import type { Namespace } from './namespaces.js';
 
-const CLI = join(ROOT, 'build', 'js', 'tui', 'cli', 'main.js');
+export const CLI = join(ROOT, 'build', 'js', 'tui', 'cli', 'main.js');
 export const PROGRAMS = join(ROOT, 'build', 'bin');
 export const MIB = 1 << 20;
 
@@ -127,9 +127,12 @@ export class Machine {
     return trimmed.split('\n').map((line) => JSON.parse(line) as EventJson);
   }
 
-  async startFeeder(options: readonly string[]): Promise<Running> {
+  async startFeeder(
+    options: readonly string[],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<Running> {
     const args = ['feed', 'start', '--foreground', '--name', this.name, ...options];
-    const feeder = this.greenboost(args);
+    const feeder = this.greenboost(args, env);
     await waitFor(
       `${this.name} lends`,
       async () => {

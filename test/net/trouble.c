@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * trouble.c: preloaded into a daemon of a test, makes its clocks jump and its disk slow while it runs. The file named by
- * GBTROUBLE_FILE holds three int64 (little-endian, nanoseconds), read anew at each call:
+ * GBTROUBLE_FILE holds int64 (little-endian, nanoseconds), read anew at each call:
  *
  *   0   added to the wall clock (CLOCK_REALTIME, time, gettimeofday)
  *   8   added to CLOCK_BOOTTIME alone: the time a machine was suspended
  *   16  every open for writing, write, sync and rename of a file below GBTROUBLE_FOLDER takes so much longer
+ *   24  how many calls took longer (written)
  *
  * A wall clock cannot be set in a namespace, and a time namespace only shifts what starts in it; a jump of a running
  * process needs its own libc calls.
@@ -28,10 +29,10 @@
 #define SECOND 1000000000ll
 #define NEXT(name) ((__typeof__(&name))next(#name))
 
-enum { WALL, SUSPENDED, DISK, WORDS };
+enum { WALL, SUSPENDED, DISK, SLOWED, WORDS };
 
-static const volatile int64_t none[WORDS];
-static const volatile int64_t *words = none;
+static int64_t none[WORDS];
+static volatile int64_t *words = none;
 static char folder[4096];
 static size_t folder_length;
 
@@ -45,9 +46,9 @@ __attribute__((constructor)) static void trouble_open(void) {
   const char *path = getenv("GBTROUBLE_FILE"), *below = getenv("GBTROUBLE_FOLDER");
   if (below != NULL) folder_length = (size_t)snprintf(folder, sizeof folder, "%s/", below);
   if (path == NULL || folder_length >= sizeof folder) return;
-  const int fd = NEXT(open)(path, O_RDONLY | O_CLOEXEC);
+  const int fd = NEXT(open)(path, O_RDWR | O_CLOEXEC);
   if (fd < 0) return;
-  void *mapped = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+  void *mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (mapped != MAP_FAILED) words = mapped;
   close(fd);
 }
@@ -97,6 +98,7 @@ static void wait_if_below(const char *path) {
   if (wait <= 0 || folder_length == 0 || path == NULL || strncmp(path, folder, folder_length) != 0) return;
   const int kept = errno;
   const struct timespec pause = {.tv_sec = wait / SECOND, .tv_nsec = wait % SECOND};
+  __atomic_fetch_add(&words[SLOWED], 1, __ATOMIC_RELAXED);
   nanosleep(&pause, NULL);
   errno = kept;
 }

@@ -38,8 +38,8 @@ static struct {
   uint64_t bytes, buffer_bytes, seed;
   unsigned rounds, device;
   bool random_order, json;
-  double pause_seconds, hold_seconds;
-  const char *phase_file;
+  double pause_seconds, hold_seconds, round_seconds;
+  const char *phase_file, *until_file;
 } options = {.bytes = 256ull << 20, .buffer_bytes = 16ull << 20, .seed = 1, .rounds = 3};
 
 static CUdeviceptr *buffers;
@@ -206,6 +206,10 @@ static void round_run(size_t *order) {
   CU(cuCtxSynchronize());
 }
 
+static bool told_to_end(void) {
+  return options.until_file != NULL && access(options.until_file, F_OK) == 0;
+}
+
 /* returns: the device's checksum of buffer b; launched by the `extra` form. */
 static uint64_t device_checksum(size_t b, CUdeviceptr result) {
   struct {
@@ -264,7 +268,9 @@ static void usage(void) {
   printf(
       "gb_workset [--bytes 256MiB] [--buffer-bytes 16MiB] [--rounds 3] [--order sequential|random] "
       "[--seed 1]\n"
-      "           [--device 0] [--json] [--pause-seconds 0] [--hold-seconds 0] [--phase-file PATH]\n");
+      "           [--device 0] [--json] [--pause-seconds 0] [--hold-seconds 0] [--phase-file PATH]\n"
+      "           [--round-seconds 0] [--until-file PATH]\n"
+      "A round takes at least its seconds; no other begins once the file is there.\n");
 }
 
 static void options_read(int argc, char **argv) {
@@ -286,6 +292,10 @@ static void options_read(int argc, char **argv) {
       options.hold_seconds = atof(option_value(argc, argv, &i));
     else if (strcmp(argv[i], "--phase-file") == 0)
       options.phase_file = option_value(argc, argv, &i);
+    else if (strcmp(argv[i], "--round-seconds") == 0)
+      options.round_seconds = atof(option_value(argc, argv, &i));
+    else if (strcmp(argv[i], "--until-file") == 0)
+      options.until_file = option_value(argc, argv, &i);
     else if (strcmp(argv[i], "--json") == 0) options.json = true;
     else {
       usage();
@@ -330,12 +340,15 @@ int main(int argc, char **argv) {
   fill_all();
   fprintf(progress, "filled\n");
   phase("filled");
-  for (unsigned r = 1; r <= options.rounds; r++) {
+  for (unsigned r = 1; r <= options.rounds && !told_to_end(); r++) {
+    const double from = now_ms();
     char name[32];
     snprintf(name, sizeof name, "round %u", r);
     phase(name);
     round_run(order);
     fprintf(progress, "round %u of %u\n", r, options.rounds);
+    const double left = options.round_seconds * 1e3 - (now_ms() - from);
+    if (left > 0) sleep_ms(left);
   }
   phase("pausing");
   if (options.pause_seconds > 0) sleep_ms(options.pause_seconds * 1e3);
