@@ -33,12 +33,14 @@ $(BUILD)/js/.stamp: node_modules/.package-lock.json tsconfig.json $(TS_SOURCES)
 clean:
 	rm -rf $(BUILD)
 
-# One suite: make test SUITES="unit arch".
+# Some suites: make test SUITES="unit arch". JOBS: how many cores to fill with suites.
+JOBS ?= $(shell nproc)
 .PHONY: test-tools
 test-tools:
 	@test/tools.sh
-test: test-tools all
-	@node test/run.mjs $(SUITES)
+test: test-tools
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@node test/run.mjs --jobs $(JOBS) $(SUITES)
 
 # At a release only: records what this version says on the wire, to be decoded for ever after (docs/protocol.md).
 .PHONY: protocol-baseline

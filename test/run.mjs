@@ -1,147 +1,242 @@
 // SPDX-License-Identifier: Apache-2.0
-// `make test`: runs every suite, shows each one's own output, and ends with one honest line `N
-// passed, N failed`.
-// A suite that crashes, or that says nothing about its tests, counts as a failure. Arguments: names
-// of suites to run.
+// `make test`: runs every suite, some side by side, shows each one's own output whole, and ends with
+// one honest line `N passed, N failed`. A suite that crashes, or that says nothing about its tests,
+// counts as a failure. Arguments: names of suites to run; `--jobs N`: cores to fill (all).
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 const scratch = mkdtempSync(join(tmpdir(), 'greenboost-test-'));
-const jestReport = join(scratch, 'jest.json');
+const soak = Number(process.env.SOAK_SECONDS ?? 60);
+const fuzz = Number(process.env.GB_FUZZ_SECONDS ?? 5);
 
-/** Kinds: `exit` is one test (its exit status); `jest` brings its counts in its report; `c` prints one line
- *  `[part: ]N passed, N failed` for each of its programs. */
+/** Name, what runs, how many seconds it takes alone, how many cores it keeps busy meanwhile: many wait more than they
+ *  compute. Suites that take long start first; side by side run those whose cores are there. A suite has six
+ *  times its seconds, and five minutes. Kinds: `exit` is one test (its exit status); `jest` brings its counts
+ *  in its report; `c` prints one line `[part: ]N passed, N failed` for each of its programs. */
 const SUITES = [
-  exit('types', 'node_modules/.bin/tsc', ['-p', 'test/tsconfig.json']),
-  exit('lint', 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
-  jest('arch', 'test/arch', 120),
-  jest('unit', 'test/unit', 300),
-  jest('integration', 'test/integration', 600),
-  jest('fuzz', 'test/fuzz', 900, { GB_FUZZ_SECONDS: process.env.GB_FUZZ_SECONDS ?? '5' }),
-  c('c-sim', 'test-c-sim', 300),
-  c('c-resolver', 'test-c-resolver', 300),
-  c('c-hooks', 'test-c-hooks', 300),
-  c('c-core', 'test-c-core', 600),
-  c('c-core-asan', 'test-c-core-asan', 900),
-  c('c-core-tsan', 'test-c-core-tsan', 1200),
-  c('c-order', 'test-c-order', 300),
-  c('c-store', 'test-c-store', 300),
-  c('c-store-asan', 'test-c-store-asan', 600),
-  c('c-graphs', 'test-c-graphs', 600),
-  c('c-ipc', 'test-c-ipc', 600),
-  c('c-appvmm', 'test-c-appvmm', 900),
-  c('c-appvmm-asan', 'test-c-appvmm-asan', 1200),
-  c('c-executor', 'test-c-executor', 300),
-  c('c-lane', 'test-c-lane', 300),
-  c('c-lane-asan', 'test-c-lane-asan', 600),
-  c('c-lane-tsan', 'test-c-lane-tsan', 900),
-  c('c-fuzz', 'test-c-fuzz', 900),
-  c('c-net', 'test-c-net', 300),
-  c('soak', 'test-soak', 300 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),
-  c('soak-tsan', 'test-soak-tsan', 600 + 2 * Number(process.env.SOAK_SECONDS ?? 60)),
-  jest('e2e', 'test/e2e', 1200),
+  exit('types', 12, 1, 'node_modules/.bin/tsc', ['-p', 'test/tsconfig.json']),
+  exit('lint', 18, 1, 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
+  jest('arch', 'test/arch', 3, 1),
+  jest('unit', 'test/unit', 25, 1),
+  jest('integration', 'test/integration', 170, 0.5),
+  jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
+  c('c-sim', 'test-c-sim', 5, 1),
+  c('c-resolver', 'test-c-resolver', 2, 1),
+  c('c-hooks', 'test-c-hooks', 7, 1),
+  c('c-core', 'test-c-core', 50, 1),
+  c('c-core-asan', 'test-c-core-asan', 70, 1),
+  c('c-core-tsan', 'test-c-core-tsan', 120, 1),
+  c('c-order', 'test-c-order', 3, 1),
+  c('c-store', 'test-c-store', 10, 0.7),
+  c('c-store-asan', 'test-c-store-asan', 15, 0.8),
+  c('c-graphs', 'test-c-graphs', 33, 1),
+  c('c-ipc', 'test-c-ipc', 54, 0.5),
+  c('c-appvmm', 'test-c-appvmm', 140, 1),
+  c('c-appvmm-asan', 'test-c-appvmm-asan', 60, 1),
+  c('c-executor', 'test-c-executor', 13, 0.3),
+  c('c-lane', 'test-c-lane', 33, 0.3),
+  c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
+  c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
+  c('c-fuzz', 'test-c-fuzz', 3 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
+  c('c-net', 'test-c-net', 30, 0.5),
+  c('soak', 'test-soak', soak, 0.7),
+  c('soak-tsan', 'test-soak-tsan', soak, 0.8),
+  jest('e2e', 'test/e2e', 370, 0.5),
 ];
 
-function exit(name, command, args) {
-  return { name, command, args, kind: 'exit', env: {}, timeoutSeconds: 300 };
+function exit(name, seconds, cores, command, args) {
+  return { name, seconds, cores, command, args, kind: 'exit', env: {} };
 }
 
-function jest(name, folder, timeoutSeconds, env = {}) {
-  const args = ['node_modules/.bin/jest', folder, '--json', `--outputFile=${jestReport}`];
-  if (name === 'e2e' || name === 'integration') args.push('--runInBand');
-  if (name === 'fuzz') args.push('--maxWorkers=2'); // Bound by time, not by cores.
-  return {
-    name,
-    command: process.execPath,
-    args: ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning', ...args],
-    kind: 'jest',
-    env,
-    timeoutSeconds,
-  };
+/** In band: the runner itself, not jest, says what runs side by side. */
+function jest(name, folder, seconds, cores, env = {}) {
+  const report = join(scratch, `${name}.json`);
+  const args = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
+  args.push('node_modules/.bin/jest', folder, '--runInBand', '--json', `--outputFile=${report}`);
+  return { name, seconds, cores, command: process.execPath, args, kind: 'jest', env, report };
 }
 
-function c(name, target, timeoutSeconds) {
-  return { name, command: 'make', args: ['-s', target], kind: 'c', env: {}, timeoutSeconds };
+function c(name, target, seconds, cores, env = {}) {
+  return { name, seconds, cores, command: 'make', args: ['-s', target], kind: 'c', env };
 }
 
-function run(suite) {
+/** Process groups that run now: an interrupted run takes them with it. */
+const groups = new Set();
+
+function killGroup(pid) {
+  groups.delete(pid);
+  try {
+    process.kill(-pid, 'SIGKILL');
+  } catch {
+    // The group is gone already.
+  }
+}
+
+function interrupted(signal) {
+  for (const pid of groups) killGroup(pid);
+  rmSync(scratch, { recursive: true, force: true });
+  process.exit(128 + signal);
+}
+process.on('SIGINT', () => interrupted(2));
+process.on('SIGTERM', () => interrupted(15));
+
+// Of a make around us, whose jobs are not ours.
+const { MAKEFLAGS: _flags, MAKELEVEL: _level, MFLAGS: _old, ...environment } = process.env;
+
+/** Runs `command` with its output in `file`. Resolves to its exit status; 124: it was over its time. */
+function run({ command, args, env }, file, limitSeconds) {
   return new Promise((resolve) => {
-    const child = spawn(suite.command, suite.args, {
-      env: { ...process.env, ...suite.env },
-      stdio: ['ignore', suite.kind === 'jest' ? 'ignore' : 'pipe', 'inherit'],
+    const output = openSync(file, 'a');
+    // What jest has to say is on stderr; its report has a file of its own.
+    const child = spawn(command, args, {
+      env: { ...environment, ...env },
+      stdio: ['ignore', args.includes('--json') ? 'ignore' : output, output],
       detached: true,
     });
-    let output = '';
-    child.stdout?.on('data', (chunk) => {
-      process.stdout.write(chunk);
-      output = (output + chunk).slice(-65536);
-    });
-    const killGroup = () => {
-      try {
-        process.kill(-child.pid, 'SIGKILL');
-      } catch {
-        // The group is gone already.
-      }
-    };
+    closeSync(output);
+    child.on('error', () => resolve(127));
+    if (child.pid === undefined) return;
+    groups.add(child.pid);
+    let late = false;
     const timer = setTimeout(() => {
-      console.error(`${suite.name}: over its limit of ${suite.timeoutSeconds} s`);
-      killGroup();
-    }, suite.timeoutSeconds * 1000);
-    child.on('error', () => resolve({ code: 127, output }));
+      late = true;
+      killGroup(child.pid);
+    }, limitSeconds * 1000);
     child.on('exit', (code) => {
       clearTimeout(timer);
-      killGroup();
-      resolve({ code: code ?? 1, output });
+      killGroup(child.pid);
+      resolve(late ? 124 : (code ?? 1));
     });
   });
 }
 
-function countsOf(suite, { code, output }) {
-  if (suite.kind === 'exit') return code === 0 ? [1, 0] : [0, 1];
-  if (suite.kind === 'jest') {
-    const report = JSON.parse(readFileSync(jestReport, 'utf8'));
-    rmSync(jestReport);
-    const suitesBroken = report.numRuntimeErrorTestSuites;
-    const pending = report.numPendingTests;
-    if (pending > 0) console.log(`${suite.name}: ${pending} left out, see above`);
-    const failed = report.numFailedTests + suitesBroken;
-    return [report.numPassedTests, code !== 0 && failed === 0 ? 1 : failed];
-  }
+/** Copies to our stdout what `file` has got since the last call. */
+function follower(file) {
+  let position = 0;
+  const buffer = Buffer.alloc(1 << 16);
+  return () => {
+    const input = openSync(file, 'a+');
+    for (let count; (count = readSync(input, buffer, 0, buffer.length, position)) > 0;) {
+      process.stdout.write(buffer.toString('utf8', 0, count));
+      position += count;
+    }
+    closeSync(input);
+  };
+}
+
+/** Of a suite that has ended: how many tests passed and failed, and the names of those that did. */
+function outcome(suite, code, output) {
+  if (suite.kind === 'exit') return code === 0 ? [1, 0, []] : [0, 1, []];
+  if (suite.kind === 'jest') return jestOutcome(suite, code);
   const lines = [...output.matchAll(/^(?:[\w.-]+: )?(\d+) passed, (\d+) failed$/gm)];
-  if (lines.length === 0) return [0, 1];
-  const [passed, failed] = [1, 2].map((group) =>
+  const [passed, counted] = [1, 2].map((group) =>
     lines.reduce((sum, line) => sum + Number(line[group]), 0),
   );
-  return [passed, code !== 0 && failed === 0 ? 1 : failed];
+  const failed = lines.length === 0 || (code !== 0 && counted === 0) ? counted + 1 : counted;
+  return [passed, failed, output.match(/^.*(?:FAIL|not ok).*$/gm) ?? []];
 }
 
-const wanted = process.argv.slice(2);
-const chosen = SUITES.filter((suite) => wanted.length === 0 || wanted.includes(suite.name));
-const rows = [];
-for (const suite of chosen) {
-  console.log(`\n== ${suite.name}`);
+function jestOutcome(suite, code) {
+  const report = JSON.parse(readFileSync(suite.report, 'utf8'));
+  if (report.numPendingTests > 0)
+    console.log(`${suite.name}: ${report.numPendingTests} left out, see above`);
+  const failed = report.numFailedTests + report.numRuntimeErrorTestSuites;
+  const names = report.testResults.flatMap((file) => [
+    ...(file.status === 'failed' && file.assertionResults.length === 0 ? [file.name] : []),
+    ...file.assertionResults.filter((one) => one.status === 'failed').map((one) => one.fullName),
+  ]);
+  return [report.numPassedTests, code !== 0 && failed === 0 ? 1 : failed, names];
+}
+
+/** Runs one suite to its end; its output comes while it runs when `live`, else whole afterwards. */
+async function suiteRow(suite, live) {
+  const file = join(scratch, `${suite.name}.out`);
+  const limit = 300 + 6 * suite.seconds;
+  const show = follower(file);
   const start = Date.now();
-  let counts = [0, 1];
+  console.log(live ? `== ${suite.name}` : `.. ${suite.name} starts`);
+  const following = live ? setInterval(show, 200) : undefined;
+  const code = await run(suite, file, limit);
+  clearInterval(following);
+  const seconds = Math.round((Date.now() - start) / 1000);
+  if (!live) console.log(`\n== ${suite.name}`);
+  show();
+  let [passed, failed, names] = [0, 1, []];
+  if (code === 124) names = [`over its limit of ${limit} s`];
   try {
-    counts = countsOf(suite, await run(suite));
+    if (code !== 124) [passed, failed, names] = outcome(suite, code, readFileSync(file, 'utf8'));
   } catch (error) {
-    console.error(`${suite.name}: no result (${error.message})`);
+    names = [`no result (${error.message})`];
   }
-  rows.push([suite.name, ...counts, Math.round((Date.now() - start) / 1000)]);
+  console.log(`== ${suite.name}: ${passed} passed, ${failed} failed, ${seconds} s\n`);
+  return { suite, passed, failed, names, seconds };
 }
-rmSync(scratch, { recursive: true, force: true });
 
-console.log('');
-for (const [name, passed, failed, seconds] of rows) {
-  const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
-  console.log(`${failed ? 'FAIL' : 'ok  '} ${name.padEnd(14)} ${counts} ${String(seconds).padStart(5)} s`);
+/** Starts the longest first, each as soon as its cores are free, and waits for all. */
+async function runSideBySide(suites, jobs) {
+  const waiting = suites.toSorted((one, other) => other.seconds - one.seconds);
+  const rows = new Map();
+  const running = new Map();
+  while (waiting.length > 0 || running.size > 0) {
+    const busy = [...running.keys()].reduce((sum, suite) => sum + suite.cores, 0);
+    const at = waiting.findIndex((suite) => busy === 0 || busy + suite.cores <= jobs + 0.05);
+    if (at >= 0) {
+      const [suite] = waiting.splice(at, 1);
+      running.set(suite, suiteRow(suite, suites.length === 1));
+      continue;
+    }
+    const row = await Promise.race(running.values());
+    running.delete(row.suite);
+    rows.set(row.suite, row);
+  }
+  return suites.map((suite) => rows.get(suite));
 }
-console.log(
-  'gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
-);
-const passedTotal = rows.reduce((sum, row) => sum + row[1], 0);
-const failedTotal = rows.reduce((sum, row) => sum + row[2], 0);
+
+/** Suites side by side must find everything built: two makes would write the same files. */
+async function build(jobs) {
+  const file = join(scratch, 'build.out');
+  console.log('.. builds what the suites run');
+  const start = Date.now();
+  const args = ['-s', '-k', `-j${jobs}`, 'test-binaries'];
+  const code = await run({ command: 'make', args, env: {} }, file, 3600);
+  if (code !== 0) follower(file)();
+  console.log(`== built, ${Math.round((Date.now() - start) / 1000)} s\n`);
+}
+
+function summary(rows) {
+  for (const { suite, passed, failed, seconds, names } of rows) {
+    const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
+    const mark = failed ? 'FAIL' : 'ok  ';
+    console.log(`${mark} ${suite.name.padEnd(14)} ${counts} ${String(seconds).padStart(5)} s`);
+    if (failed) for (const name of names.slice(0, 20)) console.log(`       ${name.slice(0, 160)}`);
+  }
+  console.log(
+    'gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
+  );
+}
+
+function parse(args) {
+  const at = args.indexOf('--jobs');
+  const jobs = at < 0 ? availableParallelism() : Number(args.splice(at, 2)[1]);
+  const names = SUITES.map((suite) => suite.name);
+  const unknown = args.filter((name) => !names.includes(name));
+  if (unknown.length > 0 || !Number.isInteger(jobs) || jobs < 1) {
+    console.error(`usage: node test/run.mjs [--jobs N] [SUITE...]; suites: ${names.join(' ')}`);
+    process.exit(2);
+  }
+  return { jobs, suites: SUITES.filter(({ name }) => args.length === 0 || args.includes(name)) };
+}
+
+const { jobs, suites } = parse(process.argv.slice(2));
+if (suites.filter((suite) => suite.kind === 'c').length > 1) await build(jobs);
+const start = Date.now();
+const rows = await runSideBySide(suites, jobs);
+rmSync(scratch, { recursive: true, force: true });
+summary(rows);
+console.log(`all suites: ${Math.round((Date.now() - start) / 1000)} s with ${jobs} jobs`);
+const passedTotal = rows.reduce((sum, row) => sum + row.passed, 0);
+const failedTotal = rows.reduce((sum, row) => sum + row.failed, 0);
 console.log(`${passedTotal} passed, ${failedTotal} failed`);
 process.exit(failedTotal === 0 && passedTotal > 0 ? 0 : 1);
