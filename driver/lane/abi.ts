@@ -95,7 +95,12 @@ export const laneServerOptions = struct('gb_lane_server_options', {
   reserved: 'u32',
   tuning: { bytes: laneTuning.size },
 });
-const laneBacking = struct('gb_lane_backing', { prepare: 'u64', acquire: 'u64', release: 'u64' });
+const laneBacking = struct('gb_lane_backing', {
+  prepare: 'u64',
+  acquire: 'u64',
+  release: 'u64',
+  offer: 'u64',
+});
 export const laneRegion = struct('gb_lane_region', {
   size: 'u32',
   id: 'u32',

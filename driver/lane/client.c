@@ -96,7 +96,9 @@ static int introduce(struct lane_conn *conn, const struct opener *opener, int fd
   if (conn->index == 0) {
     lane->aead = aead;
     lane->record_bytes = answer.record_bytes;
-  } else if (aead != lane->aead || answer.record_bytes != lane->record_bytes) {
+    lane->features = answer.features;
+  } else if (aead != lane->aead || answer.record_bytes != lane->record_bytes ||
+             answer.features != lane->features) {
     return GB_LANE_PROTOCOL;
   }
   conn->window = answer.window;

@@ -14,6 +14,8 @@
 
 #define LANE_LINKS_MAX (GB_LANE_CONNECTIONS_MAX + 1u)
 #define LANE_PRIORITIES 3u
+/* An operation beside those that callers submit. */
+#define LANE_OFFERS 3u
 
 struct lane_transfer {
   struct lane_transfer *next; /* in its queue, or among the free, or among the ended */
@@ -29,6 +31,8 @@ struct lane_transfer {
   uint32_t parts; /* on the wire */
   int failed;     /* why it ends early */
   int status;     /* how it ended; GB_LANE_PENDING until then */
+  uint64_t block_bytes; /* of an offer, and where its answer goes */
+  uint8_t *have;
   bool notify, queued, waited;
   pthread_cond_t ended;
 };
@@ -53,6 +57,7 @@ struct lane_conn {
   struct gb_lane *lane;
   uint32_t index;
   bool express, running;
+  bool offering; /* an OFFER is on the wire, one at a time */
   pthread_t thread;
   /* locks: the lane's lock */
   struct lane_part parts[GB_LANE_WINDOW_MAX];
@@ -75,7 +80,7 @@ struct gb_lane {
   uint32_t conn_count, bulk_count, own_window;
   struct lane_transfer transfers[GB_LANE_TRANSFERS_MAX];
   struct lane_transfer *free;
-  struct lane_queue queues[LANE_PRIORITIES], express, reapable;
+  struct lane_queue queues[LANE_PRIORITIES], express, offers, reapable;
   uint32_t outstanding, waiters;
   uint64_t generation; /* of transfers' ids */
   uint64_t deadline_next_ns; /* none passes before this; UINT64_MAX: none */
@@ -83,7 +88,7 @@ struct gb_lane {
   int notice;                /* eventfd of gb_lane_poll_fd */
   uint64_t requests, requests_failed, requests_canceled;
   const struct lane_aead *aead;
-  uint32_t record_bytes;
+  uint32_t record_bytes, features;
 };
 
 /* Of transfer.c. locks: the lane's lock is held. */

@@ -60,17 +60,19 @@ static bool answers_right(const struct lane_aead *aead) {
   return right;
 }
 
-/* RFC 5869, test case 1; and HMAC by HKDF's own first step. */
+/* RFC 5869, test case 1; HMAC by HKDF's own first step; and SHA-256 of "abc" (FIPS 180-4). */
 static bool derives_right(void) {
   static const uint8_t salt[13] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
   static const uint8_t info[10] = {0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9};
   static const uint8_t prk[8] = {0x07, 0x77, 0x09, 0x36, 0x2c, 0x2e, 0x32, 0xdf};
   static const uint8_t okm[8] = {0x3c, 0xb2, 0x5f, 0x25, 0xfa, 0xac, 0xd5, 0x7a};
-  uint8_t secret[22], out[42], mac[32];
+  static const uint8_t abc[8] = {0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea};
+  uint8_t secret[22], out[42], mac[32], digest[32];
   memset(secret, 0x0b, sizeof secret);
   return lane_hkdf(secret, sizeof secret, salt, sizeof salt, info, sizeof info, out, sizeof out) &&
          memcmp(out, okm, sizeof okm) == 0 && lane_hmac(salt, sizeof salt, secret, sizeof secret, mac) &&
-         memcmp(mac, prk, sizeof prk) == 0 && lane_equal(salt, salt, sizeof salt) &&
+         memcmp(mac, prk, sizeof prk) == 0 && lane_sha256("abc", 3, digest) &&
+         memcmp(digest, abc, sizeof abc) == 0 && lane_equal(salt, salt, sizeof salt) &&
          !lane_equal(salt, secret, sizeof salt);
 }
 

@@ -43,6 +43,7 @@ const struct lane_aead *lane_crypt_at(uint32_t index);
 bool lane_hkdf(const void *secret, size_t secret_bytes, const void *salt, size_t salt_bytes, const void *info,
                size_t info_bytes, void *out, size_t out_bytes);
 bool lane_hmac(const void *key, size_t key_bytes, const void *data, size_t data_bytes, uint8_t *out);
+bool lane_sha256(const void *data, size_t data_bytes, uint8_t *out);
 bool lane_equal(const void *a, const void *b, size_t bytes); /* in constant time */
 bool lane_random(void *out, size_t bytes);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF and HMAC by the system's libcrypto.so.3, loaded when the first
+ * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF, HMAC and SHA-256 by the system's libcrypto.so.3, loaded when the first
  * lane opens, in its own name space and library context (a program or Node may bring another OpenSSL).
  */
 #include <dlfcn.h>
@@ -21,6 +21,7 @@
 
 typedef struct evp_cipher evp_cipher;
 typedef struct evp_cipher_ctx evp_cipher_ctx;
+typedef struct evp_md evp_md;
 typedef struct evp_kdf evp_kdf;
 typedef struct evp_kdf_ctx evp_kdf_ctx;
 typedef struct ossl_lib_ctx ossl_lib_ctx;
@@ -45,6 +46,9 @@ struct ossl_param {
   F(EVP_CipherUpdate, int, (evp_cipher_ctx *, unsigned char *out, int *out_length, const unsigned char *in, \
                             int in_length))                                                                 \
   F(EVP_CipherFinal_ex, int, (evp_cipher_ctx *, unsigned char *out, int *out_length))                       \
+  F(EVP_MD_fetch, evp_md *, (ossl_lib_ctx *, const char *name, const char *properties))                     \
+  F(EVP_Digest, int, (const void *data, size_t count, unsigned char *out, unsigned int *length,             \
+                      const evp_md *, void *engine))                                                        \
   F(EVP_KDF_fetch, evp_kdf *, (ossl_lib_ctx *, const char *name, const char *properties))                   \
   F(EVP_KDF_CTX_new, evp_kdf_ctx *, (evp_kdf *))                                                            \
   F(EVP_KDF_CTX_free, void, (evp_kdf_ctx *))                                                                \
@@ -64,6 +68,7 @@ static struct {
   ossl_lib_ctx *library;
   evp_cipher *gcm;
   evp_cipher *chacha;
+  evp_md *sha256;
   evp_kdf *hkdf;
 } own;
 
@@ -95,8 +100,9 @@ bool lane_ssl_load(void) {
   if (own.library == NULL) return false;
   own.gcm = ssl.EVP_CIPHER_fetch(own.library, "AES-256-GCM", NULL);
   own.chacha = ssl.EVP_CIPHER_fetch(own.library, "ChaCha20-Poly1305", NULL);
+  own.sha256 = ssl.EVP_MD_fetch(own.library, "SHA256", NULL);
   own.hkdf = ssl.EVP_KDF_fetch(own.library, "HKDF", NULL);
-  return own.gcm != NULL && own.hkdf != NULL;
+  return own.gcm != NULL && own.sha256 != NULL && own.hkdf != NULL;
 }
 
 /* ---- AEAD ---- */
@@ -197,6 +203,11 @@ bool lane_hmac(const void *key, size_t key_bytes, const void *data, size_t data_
   return ssl.EVP_Q_mac(own.library, "HMAC", NULL, "SHA256", NULL, key, key_bytes, data, data_bytes, out, 32,
                        &length) != NULL &&
          length == 32;
+}
+
+bool lane_sha256(const void *data, size_t data_bytes, uint8_t *out) {
+  unsigned int length = 0;
+  return ssl.EVP_Digest(data, data_bytes, out, &length, own.sha256, NULL) == 1 && length == 32;
 }
 
 bool lane_equal(const void *a, const void *b, size_t bytes) {

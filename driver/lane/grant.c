@@ -63,14 +63,14 @@ static void wait_and_free(struct lane_grant *grant, struct lane_region *region) 
   free(region);
 }
 
-int lane_region_pin(struct lane_grant *grant, const struct lane_head *head, uint32_t right,
+int lane_region_pin(struct lane_grant *grant, uint32_t id, uint64_t offset, uint64_t bytes, uint32_t right,
                     struct lane_region **region) {
   int status = GB_LANE_OK;
   pthread_mutex_lock(&grant->lock);
-  struct lane_region *found = region_at(grant, place_of(grant, head->region), head->region);
+  struct lane_region *found = region_at(grant, place_of(grant, id), id);
   if (found == NULL) status = GB_LANE_NOT_FOUND;
   else if ((found->is.rights & right) == 0) status = GB_LANE_DENIED;
-  else if (head->offset > found->is.bytes || head->length > found->is.bytes - head->offset) status = GB_LANE_RANGE;
+  else if (offset > found->is.bytes || bytes > found->is.bytes - offset) status = GB_LANE_RANGE;
   if (status == GB_LANE_OK) found->pins++;
   *region = status == GB_LANE_OK ? found : NULL;
   pthread_mutex_unlock(&grant->lock);
@@ -220,8 +220,9 @@ int gb_lane_export(gb_lane_server *server, const uint8_t *ticket_id, const struc
   if (!is_ours(server, ticket_id) || region == NULL || region->size > sizeof is) return GB_LANE_INVALID;
   if (server->owner != getpid()) return GB_LANE_FORKED;
   memcpy(&is, region, region->size);
-  bool backed = is.backing != NULL && is.backing->acquire != NULL && is.backing->release != NULL;
-  if (is.bytes == 0 || (is.base == NULL) != backed || (is.backing != NULL && !backed)) return GB_LANE_INVALID;
+  bool acquires = is.backing != NULL && is.backing->acquire != NULL;
+  bool releases = is.backing != NULL && is.backing->release != NULL;
+  if (is.bytes == 0 || (is.base == NULL) != acquires || acquires != releases) return GB_LANE_INVALID;
   if (is.rights == 0 || (is.rights & ~(uint32_t)(GB_LANE_MAY_READ | GB_LANE_MAY_WRITE)) != 0)
     return GB_LANE_INVALID;
   if (is.base != NULL && is.bytes > UINTPTR_MAX - (uintptr_t)is.base) return GB_LANE_INVALID;

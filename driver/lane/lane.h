@@ -41,6 +41,11 @@ enum {
   GB_LANE_RECORD_BYTES_MAX = 4194304,
   GB_LANE_EXPRESS_BYTES_MAX = 262144, /* larger demand requests go over the bulk connections, first in line */
   GB_LANE_RATE_MIN = 65536,           /* bytes per second; a lower limit is taken as this */
+  GB_LANE_DIGEST_BYTES = 32,
+  GB_LANE_OFFER_BLOCKS_MAX = 2048,    /* of one gb_lane_offer */
+  GB_LANE_OFFER_BLOCKS_AT_ONCE = 16,  /* of one call of a backing's offer */
+  GB_LANE_BLOCK_BYTES_MIN = 4096,
+  GB_LANE_BLOCK_BYTES_MAX = 67108864,
 };
 
 /* Every default. Times are milliseconds. */
@@ -225,6 +230,13 @@ GB_LANE_API int gb_lane_read(gb_lane *lane, uint32_t region, uint64_t offset, vo
 GB_LANE_API int gb_lane_write(gb_lane *lane, uint32_t region, uint64_t offset, const void *memory, uint64_t bytes,
                               uint32_t priority, uint32_t deadline_ms);
 
+/* Asks which of `count` blocks of `block_bytes` each, the first at `offset`, need not be written: the server fills those
+ * whose content it knows by its SHA-256 (`digests`, 32 bytes each), and sets bit i % 8 of have[i / 8]. A server that
+ * cannot do that, or knows none, leaves all bits 0. Blocks: GB_LANE_BLOCK_BYTES_MIN to _MAX, up to
+ * GB_LANE_OFFER_BLOCKS_MAX, whole ones of the region, which must be writable. `have` holds (count + 7) / 8 bytes. */
+GB_LANE_API int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, uint64_t block_bytes,
+                              const uint8_t *digests, uint32_t count, uint8_t *have, uint32_t deadline_ms);
+
 /* A descriptor that is readable while there is something to reap, or the lane has ended. owns: the lane; poll only. */
 GB_LANE_API int gb_lane_poll_fd(gb_lane *lane);
 
@@ -269,6 +281,11 @@ struct gb_lane_backing {
   /* Gives it back. `commit` is 1 when a write arrived whole and authentic, and must then reach the device before the
    * return, which is 0 or an error that ends the request with GB_LANE_IO. */
   int (*release)(void *context, uint64_t token, void *memory, uint64_t offset, uint64_t bytes, int commit);
+  /* Fills those of up to GB_LANE_OFFER_BLOCKS_AT_ONCE blocks whose content is known here by its SHA-256 and sets bit
+   * i % 8 of have[i / 8], which is 0. On a thread of the connection's own: it may block, its lane goes on meanwhile.
+   * May be NULL; may be all there is with `base`. */
+  void (*offer)(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
+                uint8_t *have);
 };
 
 struct gb_lane_region {
@@ -277,7 +294,7 @@ struct gb_lane_region {
   uint32_t rights; /* enum gb_lane_rights */
   uint32_t reserved;
   uint64_t bytes;
-  void *base;                            /* stays valid until unexported or revoked; NULL with a backing */
+  void *base;                            /* stays valid until unexported or revoked; NULL with acquire */
   const struct gb_lane_backing *backing; /* likewise */
   void *context;
 };
@@ -383,6 +400,13 @@ GB_LANE_API uint32_t gb_lane_server_events(gb_lane_server *server, struct gb_lan
 GB_LANE_API void *gb_lane_memory(uint64_t bytes);
 GB_LANE_API void gb_lane_memory_free(void *memory, uint64_t bytes);
 
+/* SHA-256, computed in one way for both ends. returns: GB_LANE_OK or GB_LANE_NO_CRYPTO. */
+GB_LANE_API int gb_lane_digest(const void *memory, uint64_t bytes, uint8_t *digest);
+/* Of `count` blocks that lie behind each other, with up to `threads` threads (0: as many as there are cores, at most 4;
+ * the caller's is one of them). */
+GB_LANE_API int gb_lane_digests(const void *memory, uint64_t block_bytes, uint32_t count, uint8_t *digests,
+                                uint32_t threads);
+
 /* "DISCONNECTED"; never NULL. */
 GB_LANE_API const char *gb_lane_status_name(int status);
 
@@ -409,7 +433,7 @@ GB_LANE_ASSERT(struct gb_lane_request, 48);
 GB_LANE_ASSERT(struct gb_lane_completion, 32);
 GB_LANE_ASSERT(struct gb_lane_counters, 208);
 GB_LANE_ASSERT(struct gb_lane_server_options, 80);
-GB_LANE_ASSERT(struct gb_lane_backing, 24);
+GB_LANE_ASSERT(struct gb_lane_backing, 32);
 GB_LANE_ASSERT(struct gb_lane_region, 48);
 GB_LANE_ASSERT(struct gb_lane_grant, 80);
 GB_LANE_ASSERT(struct gb_lane_event, 104);

@@ -111,6 +111,8 @@ static void fill(struct gb_lane *lane, struct lane_transfer *transfer, const str
   transfer->operation = request->operation;
   transfer->priority = request->priority;
   bool fine = bytes > GB_LANE_EXPRESS_BYTES_MAX && bytes < FINE_BELOW_BYTES;
+  transfer->block_bytes = 0;
+  transfer->have = NULL;
   transfer->piece_bytes = fine && FINE_PIECE_BYTES < lane->record_bytes ? FINE_PIECE_BYTES : lane->record_bytes;
   transfer->parts = 0;
   transfer->failed = GB_LANE_OK;
@@ -132,16 +134,15 @@ static void push(struct gb_lane *lane, const struct lane_transfer *transfer, boo
   if (early) lane_link_wake(&lane->conns[0].link);
 }
 
-int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_t *id) {
-  uint64_t bytes;
-  if (lane == NULL || request == NULL || id == NULL || !measure(request, &bytes)) return GB_LANE_INVALID;
-  if (lane->owner != getpid()) return GB_LANE_FORKED;
-  struct gb_lane_segment *segments = NULL;
-  if (request->segment_count > 1) {
-    segments = malloc(request->segment_count * sizeof *segments);
-    if (segments == NULL) return GB_LANE_NO_MEMORY;
-    memcpy(segments, request->segments, request->segment_count * sizeof *segments);
-  }
+/* What gb_lane_offer asks beside an ordinary request. */
+struct offered {
+  uint64_t block_bytes;
+  uint8_t *have;
+};
+
+/* `segments`: a copy if there are several, NULL if there is one. owns: `segments`, also on failure. */
+static int begin(gb_lane *lane, const struct gb_lane_request *request, struct gb_lane_segment *segments,
+                 uint64_t bytes, const struct offered *offered, uint64_t *id) {
   pthread_mutex_lock(&lane->lock);
   struct lane_transfer *transfer = lane->free;
   int status = lane->state != GB_LANE_OK ? lane->state : transfer == NULL ? GB_LANE_BUSY : GB_LANE_OK;
@@ -153,6 +154,10 @@ int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_
   lane->free = transfer->next;
   lane->outstanding++;
   fill(lane, transfer, request, segments, bytes);
+  if (offered != NULL) {
+    transfer->block_bytes = offered->block_bytes;
+    transfer->have = offered->have;
+  }
   transfer->id = ++lane->generation << INDEX_BITS | (uint64_t)(transfer - lane->transfers);
   *id = transfer->id;
   const struct lane_transfer copy = {.operation = transfer->operation, .bytes = bytes};
@@ -167,6 +172,19 @@ int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_
   pthread_mutex_unlock(&lane->lock);
   if (bytes > 0) push(lane, &copy, express, early);
   return GB_LANE_OK;
+}
+
+int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_t *id) {
+  uint64_t bytes;
+  if (lane == NULL || request == NULL || id == NULL || !measure(request, &bytes)) return GB_LANE_INVALID;
+  if (lane->owner != getpid()) return GB_LANE_FORKED;
+  struct gb_lane_segment *segments = NULL;
+  if (request->segment_count > 1) {
+    segments = malloc(request->segment_count * sizeof *segments);
+    if (segments == NULL) return GB_LANE_NO_MEMORY;
+    memcpy(segments, request->segments, request->segment_count * sizeof *segments);
+  }
+  return begin(lane, request, segments, bytes, NULL, id);
 }
 
 int gb_lane_wait(gb_lane *lane, uint64_t id, uint32_t timeout_ms) {
@@ -229,6 +247,14 @@ uint32_t gb_lane_reap(gb_lane *lane, struct gb_lane_completion *completions, uin
   return taken;
 }
 
+/* Until it has ended: the deadline ends it. */
+static int wait_for_end(gb_lane *lane, uint64_t id) {
+  int status;
+  do status = gb_lane_wait(lane, id, GB_LANE_DEADLINE_MS);
+  while (status == GB_LANE_TIMEOUT);
+  return status;
+}
+
 static int from_start_to_end(gb_lane *lane, uint32_t operation, uint32_t region, uint64_t offset, void *memory,
                              uint64_t bytes, uint32_t priority, uint32_t deadline_ms) {
   const struct gb_lane_segment segment = {.offset = offset, .bytes = bytes, .memory = memory};
@@ -241,10 +267,7 @@ static int from_start_to_end(gb_lane *lane, uint32_t operation, uint32_t region,
                                           .segments = &segment};
   uint64_t id;
   int status = gb_lane_submit(lane, &request, &id);
-  if (status != GB_LANE_OK) return status;
-  do status = gb_lane_wait(lane, id, GB_LANE_DEADLINE_MS); /* the deadline ends it */
-  while (status == GB_LANE_TIMEOUT);
-  return status;
+  return status == GB_LANE_OK ? wait_for_end(lane, id) : status;
 }
 
 int gb_lane_read(gb_lane *lane, uint32_t region, uint64_t offset, void *memory, uint64_t bytes, uint32_t priority,
@@ -256,4 +279,30 @@ int gb_lane_write(gb_lane *lane, uint32_t region, uint64_t offset, const void *m
                   uint32_t priority, uint32_t deadline_ms) {
   return from_start_to_end(lane, GB_LANE_WRITE, region, offset, (void *)(uintptr_t)memory, bytes, priority,
                            deadline_ms);
+}
+
+int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, uint64_t block_bytes, const uint8_t *digests,
+                  uint32_t count, uint8_t *have, uint32_t deadline_ms) {
+  if (lane == NULL || digests == NULL || have == NULL || count == 0 || count > GB_LANE_OFFER_BLOCKS_MAX ||
+      block_bytes < GB_LANE_BLOCK_BYTES_MIN || block_bytes > GB_LANE_BLOCK_BYTES_MAX ||
+      count * block_bytes > UINT64_MAX - offset)
+    return GB_LANE_INVALID;
+  if (lane->owner != getpid()) return GB_LANE_FORKED;
+  memset(have, 0, (count + 7) / 8);
+  if ((lane->features & LANE_FEATURE_OFFERS) == 0) return gb_lane_state(lane);
+  const struct gb_lane_segment segment = {
+      .offset = offset, .bytes = (uint64_t)count * GB_LANE_DIGEST_BYTES, .memory = (void *)(uintptr_t)digests};
+  const struct gb_lane_request request = {.size = sizeof request,
+                                          .operation = LANE_OFFERS,
+                                          .region = region,
+                                          .priority = GB_LANE_NORMAL,
+                                          .deadline_ms = deadline_ms,
+                                          .segment_count = 1,
+                                          .segments = &segment};
+  const struct offered offered = {.block_bytes = block_bytes, .have = have};
+  uint64_t id;
+  int status = begin(lane, &request, NULL, segment.bytes, &offered, &id);
+  if (status == GB_LANE_OK) status = wait_for_end(lane, id);
+  if (status != GB_LANE_OK) memset(have, 0, (count + 7) / 8);
+  return status;
 }

@@ -23,10 +23,14 @@ static void answer(struct lane_served *served, uint64_t request, int status, uin
 
 /* What the client has asked and not been answered; at most GB_LANE_WINDOW_MAX, so that there is always a slot. */
 static uint32_t outstanding(const struct lane_served *served) {
-  return (uint32_t)(__builtin_popcountll(served->reads_used) + __builtin_popcountll(served->answers_used));
+  uint64_t offered;
+  return (uint32_t)(__builtin_popcountll(served->reads_used) + __builtin_popcountll(served->answers_used)) +
+         lane_offer_is_open(served, &offered);
 }
 
 static bool is_asked(const struct lane_served *served, uint64_t request) {
+  uint64_t offered;
+  if (lane_offer_is_open(served, &offered) && offered == request) return true;
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     if (served->reads[__builtin_ctzll(left)].head.request == request) return true;
   }
@@ -80,15 +84,20 @@ static struct lane_asked *choose(struct lane_served *served, uint64_t now) {
   return best;
 }
 
+static int pin(struct lane_served *served, const struct lane_head *head, uint32_t right,
+               struct lane_region **region) {
+  return lane_region_pin(served->grant, head->region, head->offset, head->length, right, region);
+}
+
 /* Pins what a READ asks for. returns: GB_LANE_OK, and the memory in served->sending_memory. */
 static int fetch(struct lane_served *served, const struct lane_asked *asked) {
   const struct lane_head *head = &asked->head;
   if (asked->deadline_ns != UINT64_MAX && lane_now_ns() >= asked->deadline_ns) return GB_LANE_DEADLINE;
-  int status = lane_region_pin(served->grant, head, GB_LANE_MAY_READ, &served->sending);
+  int status = pin(served, head, GB_LANE_MAY_READ, &served->sending);
   if (status != GB_LANE_OK) return status;
   const struct gb_lane_region *region = &served->sending->is;
   served->sending_memory =
-      region->backing == NULL
+      region->base != NULL
           ? (uint8_t *)region->base + head->offset
           : region->backing->acquire(region->context, head->offset, head->length, 0, &served->sending_token);
   if (served->sending_memory != NULL) return GB_LANE_OK;
@@ -107,7 +116,7 @@ static bool served_next(void *owner, struct lane_head *head, const void **body, 
     *head = (struct lane_head){.type = LANE_CREDIT, .value = window};
     return true;
   }
-  if (next_answer(served, now, head)) return true;
+  if (next_answer(served, now, head) || lane_offer_next(served, head, body)) return true;
   struct lane_asked *asked = choose(served, now);
   if (asked == NULL) return false;
   served->reads_used &= ~(1ull << (asked - served->reads));
@@ -126,9 +135,12 @@ static bool served_next(void *owner, struct lane_head *head, const void **body, 
 
 static void served_sealed(void *owner, const struct lane_head *head) {
   struct lane_served *served = owner;
+  if (head->type == LANE_HAVE) {
+    lane_offer_told(served);
+    return;
+  }
   const struct gb_lane_region *region = &served->sending->is;
-  (void)head;
-  if (region->backing != NULL)
+  if (region->base == NULL)
     region->backing->release(region->context, served->sending_token, served->sending_memory,
                              served->sending_head.offset, served->sending_head.length, 0);
   lane_region_unpin(served->grant, served->sending);
@@ -145,13 +157,14 @@ static void on_read(struct lane_served *served, const struct lane_head *head) {
   served->reads_used |= 1ull << slot;
   served->reads[slot] =
       (struct lane_asked){.head = *head, .order = served->order++, .deadline_ns = deadline_of(head)};
-  if (lane_region_pin(served->grant, head, GB_LANE_MAY_READ, &region) != GB_LANE_OK) return; /* fetch() says why */
+  if (pin(served, head, GB_LANE_MAY_READ, &region) != GB_LANE_OK) return; /* fetch() says why */
   if (region->is.backing != NULL && region->is.backing->prepare != NULL)
     region->is.backing->prepare(region->is.context, head->offset, head->length);
   lane_region_unpin(served->grant, region);
 }
 
 static void on_cancel(struct lane_served *served, uint64_t request) {
+  if (lane_offer_cancel(served, request)) return;
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     uint32_t slot = (uint32_t)__builtin_ctzll(left);
     if (served->reads[slot].head.request != request) continue;
@@ -179,11 +192,11 @@ static int let_arriving_go(struct lane_served *served, bool commit) {
 
 static void on_write(struct lane_served *served, const struct lane_head *head) {
   served->writing = *head;
-  served->writing_status = lane_region_pin(served->grant, head, GB_LANE_MAY_WRITE, &served->arriving);
+  served->writing_status = pin(served, head, GB_LANE_MAY_WRITE, &served->arriving);
   if (served->writing_status != GB_LANE_OK) return;
   const struct gb_lane_region *region = &served->arriving->is;
   served->arriving_base = region->base;
-  if (region->backing == NULL) {
+  if (region->base != NULL) {
     let_arriving_go(served, false); /* pinned again for each slice: the next may take two seconds to come */
     return;
   }
@@ -197,9 +210,10 @@ static void on_write(struct lane_served *served, const struct lane_head *head) {
 static void *served_place(void *owner, uint32_t at, uint32_t bytes) {
   struct lane_served *served = owner;
   (void)bytes;
+  if (served->link.rx_head.type == LANE_OFFER) return lane_offer_place(served, at);
   if (served->writing_status != GB_LANE_OK) return NULL;
   if (served->arriving_memory != NULL) return (uint8_t *)served->arriving_memory + at;
-  int status = lane_region_pin(served->grant, &served->writing, GB_LANE_MAY_WRITE, &served->arriving);
+  int status = pin(served, &served->writing, GB_LANE_MAY_WRITE, &served->arriving);
   if (status == GB_LANE_OK && served->arriving->is.base == served->arriving_base)
     return (uint8_t *)served->arriving->is.base + served->writing.offset + at;
   let_arriving_go(served, false);
@@ -214,6 +228,10 @@ static void served_placed(void *owner) {
 
 static int served_body(void *owner) {
   struct lane_served *served = owner;
+  if (served->link.rx_head.type == LANE_OFFER) {
+    lane_offer_arrived(served);
+    return GB_LANE_OK;
+  }
   int status = served->writing_status;
   if (status == GB_LANE_OK) status = let_arriving_go(served, true);
   answer(served, served->writing.request, status, lane_rate_charge(served->grant, LANE_IN, &served->writing));
@@ -231,6 +249,7 @@ static int served_head(void *owner, const struct lane_head *head) {
   if (outstanding(served) >= served->grant->is.window || is_asked(served, head->request))
     return GB_LANE_PROTOCOL;
   served->grant->requests++;
+  if (head->type == LANE_OFFER) return lane_offer_begin(served, head, deadline_of(head));
   if (head->type == LANE_READ) on_read(served, head);
   else on_write(served, head);
   return GB_LANE_OK;
@@ -295,6 +314,7 @@ static void *served_life(void *argument) {
   struct lane_served *served = argument;
   if (served->express) lane_thread_hurry();
   int status = lane_link_run(&served->link);
+  lane_offer_end(served);
   let_arriving_go(served, false);
   pthread_mutex_lock(&served->server->lock);
   if (served->grant->state == GB_LANE_OK) served->grant->state = status;
@@ -341,6 +361,7 @@ static int introduce(struct lane_served *served, const struct lane_stranger *str
       !lane_answer_write(frame, &reply, stranger->frame, grant->is.ticket.secret))
     return GB_LANE_REFUSED_LIMIT;
   served->window_told = reply.window;
+  served->features = reply.features;
   lane_sock_tune(stranger->fd, &server->tuning);
   const struct lane_link_start start = {.fd = stranger->fd,
                                         .is_client = false,

@@ -70,7 +70,7 @@ struct lane_served {
   struct lane_link link;
   struct gb_lane_server *server;
   struct lane_grant *grant;
-  uint32_t index;
+  uint32_t index, features;
   bool express;
   pthread_t thread;
   struct lane_served *next_ended;
@@ -82,6 +82,7 @@ struct lane_served {
   uint64_t order;
   uint64_t limited_until_ns; /* something waits for the rate until then; UINT64_MAX: nothing */
   uint32_t rate_seen;        /* changes */
+  struct lane_offer *offer;  /* NULL before its first OFFER */
   uint32_t window_told;
   /* What is being sent, and what is arriving. */
   struct lane_region *sending; /* pinned */
@@ -130,7 +131,7 @@ void lane_grant_unuse(struct gb_lane_server *server, struct lane_grant *grant);
 /* Removes all regions and waits until none is pinned. locks: neither. */
 void lane_grant_strip(struct lane_grant *grant);
 /* Finds a region and pins it. returns: GB_LANE_OK, NOT_FOUND, DENIED, RANGE. */
-int lane_region_pin(struct lane_grant *grant, const struct lane_head *head, uint32_t right,
+int lane_region_pin(struct lane_grant *grant, uint32_t id, uint64_t offset, uint64_t bytes, uint32_t right,
                     struct lane_region **region);
 void lane_region_unpin(struct lane_grant *grant, struct lane_region *region);
 /* Wakes every connection of a grant. locks: the server's lock is held. */
@@ -145,6 +146,23 @@ uint64_t lane_rate_when(struct lane_grant *grant, enum lane_way way, const struc
 /* Charges its bytes. returns: lane_rate_when for what has been moved by then. */
 uint64_t lane_rate_charge(struct lane_grant *grant, enum lane_way way, const struct lane_head *head);
 void lane_rate_set(struct lane_grant *grant, uint64_t bytes_per_second);
+
+/* ---- offer.c; the connection's thread calls all of it ---- */
+
+/* An OFFER's head has come. returns: GB_LANE_OK or why the lane ends: the feature is not in use, one is open already. */
+int lane_offer_begin(struct lane_served *served, const struct lane_head *head, uint64_t deadline_ns);
+void *lane_offer_place(struct lane_served *served, uint32_t at);
+/* Its body is whole: it will be answered. */
+void lane_offer_arrived(struct lane_served *served);
+/* Whether one is not answered yet, and which. */
+bool lane_offer_is_open(const struct lane_served *served, uint64_t *request);
+/* returns: whether it is this one. It is answered all the same. */
+bool lane_offer_cancel(struct lane_served *served, uint64_t request);
+/* HAVE or ERROR, if there is one to be sent; after HAVE is sealed, lane_offer_told. */
+bool lane_offer_next(struct lane_served *served, struct lane_head *head, const void **body);
+void lane_offer_told(struct lane_served *served);
+/* Waits for the backing, which is asked for a few blocks at a time. */
+void lane_offer_end(struct lane_served *served);
 
 /* ---- serve.c ---- */
 

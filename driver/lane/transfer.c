@@ -28,11 +28,12 @@ void lane_queue_remove(struct lane_queue *queue, struct lane_transfer *transfer)
 }
 
 bool lane_goes_express(const struct gb_lane *lane, const struct lane_transfer *transfer) {
-  return lane->conn_count > lane->bulk_count && transfer->priority == GB_LANE_DEMAND &&
+  return transfer->operation != LANE_OFFERS && lane->conn_count > lane->bulk_count && transfer->priority == GB_LANE_DEMAND &&
          transfer->bytes <= GB_LANE_EXPRESS_BYTES_MAX;
 }
 
 struct lane_queue *lane_queue_of(struct gb_lane *lane, const struct lane_transfer *transfer) {
+  if (transfer->operation == LANE_OFFERS) return &lane->offers;
   return lane_goes_express(lane, transfer) ? &lane->express : &lane->queues[transfer->priority];
 }
 
@@ -98,6 +99,7 @@ static void answered(struct gb_lane *lane, struct lane_conn *conn, struct lane_p
   struct lane_transfer *transfer = part->transfer;
   uint32_t bytes = part->bytes;
   if (part->cancel_due) conn->cancels_due--;
+  if (part->operation == LANE_OFFERS) conn->offering = false;
   conn->used &= ~(1ull << (part - conn->parts));
   conn->outstanding--;
   *part = (struct lane_part){0};
@@ -131,6 +133,29 @@ static uint32_t deadline_left_ms(const struct lane_transfer *transfer) {
   return left < 1 ? 1 : left > UINT32_MAX ? UINT32_MAX : (uint32_t)left;
 }
 
+/* What goes to the server with its head. */
+static bool has_body(uint32_t operation) {
+  return operation != GB_LANE_READ;
+}
+
+static uint8_t type_of(uint32_t operation) {
+  return operation == GB_LANE_READ ? LANE_READ : operation == GB_LANE_WRITE ? LANE_WRITE : LANE_OFFER;
+}
+
+/* A free part of the connection, taken. */
+static struct lane_part *take_part(struct lane_conn *conn, struct lane_transfer *transfer) {
+  uint32_t slot = (uint32_t)__builtin_ctzll(~conn->used);
+  struct lane_part *part = &conn->parts[slot];
+  *part = (struct lane_part){.request = ++conn->generation << 6 | slot,
+                             .transfer = transfer,
+                             .operation = transfer->operation,
+                             .busy = has_body(transfer->operation)};
+  conn->used |= 1ull << slot;
+  conn->outstanding++;
+  transfer->parts++;
+  return part;
+}
+
 /* Cuts the next piece off a transfer and makes it a part of this connection. */
 static void cut(struct gb_lane *lane, struct lane_conn *conn, struct lane_transfer *transfer,
                 struct lane_head *head, const void **body) {
@@ -141,30 +166,25 @@ static void cut(struct gb_lane *lane, struct lane_conn *conn, struct lane_transf
   const struct gb_lane_segment *segment = &transfer->segments[transfer->segment];
   uint64_t left = segment->bytes - transfer->segment_at;
   uint32_t bytes = left < transfer->piece_bytes ? (uint32_t)left : transfer->piece_bytes;
-  uint32_t slot = (uint32_t)__builtin_ctzll(~conn->used);
-  struct lane_part *part = &conn->parts[slot];
-  bool writes = transfer->operation == GB_LANE_WRITE;
-  *part = (struct lane_part){.request = ++conn->generation << 6 | slot,
-                             .transfer = transfer,
-                             .memory = (uint8_t *)segment->memory + transfer->segment_at,
-                             .bytes = bytes,
-                             .operation = transfer->operation,
-                             .busy = writes};
-  *head = (struct lane_head){.type = writes ? LANE_WRITE : LANE_READ,
+  struct lane_part *part = take_part(conn, transfer);
+  uint8_t *memory = (uint8_t *)segment->memory + transfer->segment_at;
+  bool offers = transfer->operation == LANE_OFFERS;
+  part->memory = offers ? transfer->have : memory;
+  part->bytes = offers ? (bytes / GB_LANE_DIGEST_BYTES + 7) / 8 : bytes;
+  conn->offering |= offers;
+  *head = (struct lane_head){.type = type_of(transfer->operation),
                              .priority = (uint8_t)transfer->priority,
-                             .body_bytes = writes ? bytes : 0,
+                             .body_bytes = part->busy ? bytes : 0,
                              .request = part->request,
                              .offset = segment->offset + transfer->segment_at,
                              .region = transfer->region,
                              .length = bytes,
-                             .deadline_ms = deadline_left_ms(transfer)};
-  if (writes) {
-    *body = part->memory;
+                             .deadline_ms = deadline_left_ms(transfer),
+                             .value = transfer->block_bytes};
+  if (part->busy) {
+    *body = memory;
     conn->sending = part;
   }
-  conn->used |= 1ull << slot;
-  conn->outstanding++;
-  transfer->parts++;
   transfer->segment_at += bytes;
   transfer->uncut -= bytes;
   lane->requests++;
@@ -174,6 +194,7 @@ static void cut(struct gb_lane *lane, struct lane_conn *conn, struct lane_transf
 /* The transfer this connection serves next, if it has room for it. */
 static struct lane_transfer *choose(struct gb_lane *lane, const struct lane_conn *conn) {
   if (conn->express) return conn->outstanding < conn->window ? lane->express.first : NULL;
+  if (lane->offers.first != NULL && !conn->offering && conn->outstanding < conn->window) return lane->offers.first;
   for (uint32_t i = 0; i < LANE_PRIORITIES; i++) {
     uint32_t room = i != GB_LANE_DEMAND && lane->own_window < conn->window ? lane->own_window : conn->window;
     if (lane->queues[i].first != NULL && conn->outstanding < room) return lane->queues[i].first;
@@ -211,7 +232,9 @@ static int on_answer(struct lane_conn *conn, const struct lane_head *head) {
   if (part->request != head->request) return GB_LANE_PROTOCOL;
   switch (head->type) {
     case LANE_DATA:
-      if (part->operation != GB_LANE_READ || head->body_bytes != part->bytes) return GB_LANE_PROTOCOL;
+    case LANE_HAVE:
+      if (part->operation != (head->type == LANE_DATA ? (uint32_t)GB_LANE_READ : LANE_OFFERS)) return GB_LANE_PROTOCOL;
+      if (head->body_bytes != part->bytes) return GB_LANE_PROTOCOL;
       conn->receiving = part;
       return GB_LANE_OK;
     case LANE_ACK:

@@ -171,7 +171,15 @@ static const struct {
     [LANE_PONG] = {CLIENT | SERVER, F_VALUE},
     [LANE_REKEY] = {CLIENT | SERVER, 0},
     [LANE_GOODBYE] = {CLIENT | SERVER, F_STATUS},
+    [LANE_OFFER] = {CLIENT, F_PRIORITY | F_BODY | F_REQUEST | F_PLACE | F_DEADLINE | F_VALUE},
+    [LANE_HAVE] = {SERVER, F_BODY | F_REQUEST},
 };
+
+static bool is_sound_offer(const struct lane_head *head) {
+  return head->length == head->body_bytes && head->length % GB_LANE_DIGEST_BYTES == 0 &&
+         head->length / GB_LANE_DIGEST_BYTES <= GB_LANE_OFFER_BLOCKS_MAX && head->value >= GB_LANE_BLOCK_BYTES_MIN &&
+         head->value <= GB_LANE_BLOCK_BYTES_MAX;
+}
 
 /* Each field is zero where it means nothing, and in its bounds where it means something. */
 static bool is_sound(const struct lane_head *head, uint32_t record_bytes, bool from_client) {
@@ -187,6 +195,8 @@ static bool is_sound(const struct lane_head *head, uint32_t record_bytes, bool f
   if ((fields & F_PLACE) == 0 && (head->offset != 0 || head->region != 0 || head->length != 0)) return false;
   if ((fields & F_PLACE) != 0 && (head->length == 0 || head->length > record_bytes)) return false;
   if (head->type == LANE_WRITE && head->length != head->body_bytes) return false;
+  if (head->type == LANE_OFFER && !is_sound_offer(head)) return false;
+  if (head->type == LANE_HAVE && head->body_bytes > GB_LANE_OFFER_BLOCKS_MAX / 8) return false;
   if ((fields & F_DEADLINE) == 0 && head->deadline_ms != 0) return false;
   if ((fields & F_VALUE) == 0 && head->value != 0) return false;
   return head->type != LANE_CREDIT || (head->value >= 1 && head->value <= GB_LANE_WINDOW_MAX);

@@ -14,7 +14,8 @@
 #define LANE_SEALED_HEAD_BYTES (LANE_HEAD_BYTES + LANE_TAG_BYTES)
 /* A receiver ends the lane after this much under one key: 2^33 blocks of AES. */
 #define LANE_KEY_BYTES_MAX (128ull << 30)
-#define LANE_FEATURES 0u /* none yet */
+#define LANE_FEATURE_OFFERS 1u
+#define LANE_FEATURES LANE_FEATURE_OFFERS /* all that we know */
 
 enum { LANE_FLAG_EXPRESS = 1, LANE_FLAG_AES_IS_SLOW = 2 };
 
@@ -97,6 +98,8 @@ enum lane_type {
   LANE_PONG = 9,
   LANE_REKEY = 10,
   LANE_GOODBYE = 11,
+  LANE_OFFER = 12,
+  LANE_HAVE = 13,
 };
 
 struct lane_head {

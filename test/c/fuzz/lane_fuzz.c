@@ -36,11 +36,18 @@ static void sealed(void *owner, const struct lane_head *head) {
 static int on_head(void *owner, const struct lane_head *head) {
   const bool *is_client = owner;
   bool from_server = head->type == LANE_DATA || head->type == LANE_ACK || head->type == LANE_ERROR ||
-                     head->type == LANE_CREDIT;
-  bool from_client = head->type == LANE_READ || head->type == LANE_WRITE || head->type == LANE_CANCEL;
+                     head->type == LANE_CREDIT || head->type == LANE_HAVE;
+  bool from_client = head->type == LANE_READ || head->type == LANE_WRITE || head->type == LANE_CANCEL ||
+                     head->type == LANE_OFFER;
+  bool has_body = head->type == LANE_DATA || head->type == LANE_WRITE || head->type == LANE_OFFER ||
+                  head->type == LANE_HAVE;
   require(*is_client ? from_server : from_client);
   require(head->body_bytes <= RECORD_BYTES && head->length <= RECORD_BYTES && head->priority <= GB_LANE_BACKGROUND);
-  require((head->body_bytes > 0) == (head->type == LANE_DATA || head->type == LANE_WRITE));
+  require((head->body_bytes > 0) == has_body);
+  if (head->type == LANE_OFFER)
+    require(head->length == head->body_bytes && head->length % GB_LANE_DIGEST_BYTES == 0 &&
+            head->length / GB_LANE_DIGEST_BYTES <= GB_LANE_OFFER_BLOCKS_MAX &&
+            head->value * (head->length / GB_LANE_DIGEST_BYTES) <= 1ull << 40);
   expected_at = 0;
   expected_bytes = head->body_bytes;
   return GB_LANE_OK;

@@ -127,14 +127,27 @@ int dial(uint16_t port) {
 
 /* ---- the server's process ---- */
 
-enum order { GRANT, EXPORT, EXPORT_BACKED, UNEXPORT, REVOKE, WINDOW, RATE, COUNTERS, SERVER_COUNTERS, EVENT, BACKING };
+enum order {
+  GRANT,
+  EXPORT,
+  EXPORT_BACKED,
+  EXPORT_OFFERING,
+  UNEXPORT,
+  REVOKE,
+  WINDOW,
+  RATE,
+  COUNTERS,
+  SERVER_COUNTERS,
+  EVENT,
+  BACKING,
+};
 
 struct call {
   enum order order;
   struct gb_lane_grant grant;
   uint8_t ticket[GB_LANE_TICKET_ID_BYTES];
   uint32_t region, rights, window, delay_us, fail_from;
-  uint64_t offset, bytes;
+  uint64_t offset, bytes, block_bytes;
 };
 
 struct reply {
@@ -183,7 +196,41 @@ static int backing_release(void *context, uint64_t token, void *memory, uint64_t
   return 0;
 }
 
-static const struct gb_lane_backing backing_calls = {backing_prepare, backing_acquire, backing_release};
+static const struct gb_lane_backing backing_calls = {backing_prepare, backing_acquire, backing_release, NULL};
+
+/* What a content cache would be: blocks that lie behind the region. */
+static struct {
+  uint8_t *region, *blocks;
+  uint32_t count, delay_us;
+  uint64_t block_bytes;
+  uint8_t digests[256][GB_LANE_DIGEST_BYTES];
+} known;
+
+static void known_offer(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
+                        uint8_t *have) {
+  (void)context;
+  if (count == 0 || count > GB_LANE_OFFER_BLOCKS_AT_ONCE) abort();
+  if (known.delay_us > 0) usleep(known.delay_us);
+  for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t k = 0; k < known.count && block_bytes == known.block_bytes; k++) {
+      if (memcmp(known.digests[k], digests + i * GB_LANE_DIGEST_BYTES, GB_LANE_DIGEST_BYTES) != 0) continue;
+      memcpy(known.region + offset + i * block_bytes, known.blocks + k * block_bytes, block_bytes);
+      have[i / 8] |= (uint8_t)(1 << i % 8);
+    }
+  }
+}
+
+static const struct gb_lane_backing known_calls = {.offer = known_offer};
+
+static void learn(const struct host *host, const struct call *call) {
+  known.region = host->memory;
+  known.blocks = host->memory + call->bytes;
+  known.block_bytes = call->block_bytes;
+  known.delay_us = call->delay_us;
+  known.count = (uint32_t)((host->bytes - call->bytes) / call->block_bytes);
+  if (known.count > 256) known.count = 256;
+  gb_lane_digests(known.blocks, known.block_bytes, known.count, known.digests[0], 1);
+}
 
 static int export(gb_lane_server *server, const struct host *host, const struct call *call) {
   struct gb_lane_region region = {.size = sizeof region,
@@ -198,6 +245,10 @@ static int export(gb_lane_server *server, const struct host *host, const struct 
     region.base = NULL;
     region.backing = &backing_calls;
   }
+  if (call->order == EXPORT_OFFERING) {
+    learn(host, call);
+    region.backing = &known_calls;
+  }
   return gb_lane_export(server, call->ticket, &region);
 }
 
@@ -206,6 +257,7 @@ static void serve_call(gb_lane_server *server, const struct host *host, const st
   switch (call->order) {
     case GRANT: reply->status = gb_lane_grant_add(server, &call->grant); break;
     case EXPORT:
+    case EXPORT_OFFERING:
     case EXPORT_BACKED: reply->status = export(server, host, call); break;
     case UNEXPORT: reply->status = gb_lane_unexport(server, call->ticket, call->region); break;
     case REVOKE: reply->status = gb_lane_grant_revoke(server, call->ticket); break;
@@ -335,6 +387,17 @@ int host_export_backed(struct host *host, const struct gb_lane_ticket *ticket, u
                       .rights = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE,
                       .delay_us = delay_us,
                       .fail_from = fail_from};
+  return ask(host, &call, ticket).status;
+}
+
+int host_export_offering(struct host *host, const struct gb_lane_ticket *ticket, uint32_t region, uint64_t bytes,
+                         uint64_t block_bytes, uint32_t delay_us) {
+  struct call call = {.order = EXPORT_OFFERING,
+                      .region = region,
+                      .bytes = bytes,
+                      .block_bytes = block_bytes,
+                      .rights = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE,
+                      .delay_us = delay_us};
   return ask(host, &call, ticket).status;
 }
 
@@ -496,7 +559,13 @@ void relay_stop(struct relay *relay) {
 /* ---- a peer by hand ---- */
 
 bool peer_open(struct peer *peer, uint16_t port, const struct gb_lane_ticket *ticket, uint8_t index) {
+  return peer_open_with(peer, port, ticket, index, 0);
+}
+
+bool peer_open_with(struct peer *peer, uint16_t port, const struct gb_lane_ticket *ticket, uint8_t index,
+                    uint32_t features) {
   struct lane_opening opening = {.major = GB_LANE_VERSION_MAJOR,
+                                 .features = features,
                                  .index = index,
                                  .ciphers = 1u << GB_LANE_CIPHER_AES_256_GCM,
                                  .record_bytes = GB_LANE_RECORD_BYTES,

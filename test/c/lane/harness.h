@@ -44,6 +44,10 @@ int host_export(struct host *host, const struct gb_lane_ticket *ticket, uint32_t
 /* A region whose backing takes `delay_us` per call and fails from the `fail_from`-th acquire on (0: never). */
 int host_export_backed(struct host *host, const struct gb_lane_ticket *ticket, uint32_t region,
                        uint32_t delay_us, uint32_t fail_from);
+/* A region of the first `bytes` whose content cache knows the blocks of `block_bytes` that lie behind them in the
+ * memory now; each call of it takes `delay_us`. */
+int host_export_offering(struct host *host, const struct gb_lane_ticket *ticket, uint32_t region, uint64_t bytes,
+                         uint64_t block_bytes, uint32_t delay_us);
 int host_unexport(struct host *host, const struct gb_lane_ticket *ticket, uint32_t region);
 int host_revoke(struct host *host, const struct gb_lane_ticket *ticket);
 int host_window(struct host *host, const struct gb_lane_ticket *ticket, uint32_t window);
@@ -86,6 +90,9 @@ struct peer {
 int dial(uint16_t port);
 /* Opens connection `index` as a client does. returns: false: refused. */
 bool peer_open(struct peer *peer, uint16_t port, const struct gb_lane_ticket *ticket, uint8_t index);
+/* The same, offering features. */
+bool peer_open_with(struct peer *peer, uint16_t port, const struct gb_lane_ticket *ticket, uint8_t index,
+                    uint32_t features);
 void peer_close(struct peer *peer);
 bool peer_say(struct peer *peer, const struct lane_head *head, const void *body);
 /* Waits for the next record that is neither PING nor CREDIT, for two seconds. returns: false: the connection ended. */
