@@ -4,13 +4,21 @@
 //   held -> ended (released, expired, stopped)        held -> failed (its executor died) -> ended
 // Must not know gRPC, sessions or TTLs.
 import { assert } from '../proto/base/assert.js';
-import type { Clock } from '../proto/base/clock.js';
+import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { LeaseId } from '../proto/base/ids.js';
-import { FRAME_BYTES_MAX, RANGE_ALIGN_BYTES, RANGES_PER_LEASE_MAX } from '../proto/base/limits.js';
+import {
+  FRAME_BYTES_MAX,
+  LANE_LAST_COUNT_MS,
+  LANE_SAMPLE_INTERVAL_MS,
+  RANGE_ALIGN_BYTES,
+  RANGES_PER_LEASE_MAX,
+} from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
 import { Executor, type ExecutorRange } from '../driver/executor/client.js';
+import type { LaneEvent } from '../driver/executor/lanes.js';
 import type { GpuDriver } from '../driver/library.js';
+import type { BlockCacheFolder } from './block-cache.js';
 import type { Lease } from './lease.js';
 import type { MemoryGuard } from './memory-guard.js';
 import { RAM_KEY, type DeviceKey, type Pool } from './pool.js';
@@ -20,8 +28,11 @@ export interface Attachment {
   readonly leaseId: LeaseId;
   readonly executor: Executor;
   readonly ranges: RangeSet;
+  /** Served to its host, and come from it, as the executor counted them last. */
   readBytes: number;
   writeBytes: number;
+  /** Bytes may have moved since. */
+  uncounted: boolean;
   /** RAM bytes locked against swapping. */
   lockedBytes: number;
   /** Why its bytes are gone, once they are. */
@@ -30,12 +41,23 @@ export interface Attachment {
   ending: Promise<number> | undefined;
 }
 
+/** Who knows the lanes of leases. */
+export interface LaneKeeper {
+  onEvent(leaseId: LeaseId, event: LaneEvent): void;
+  hasOpen(leaseId: LeaseId): boolean;
+  /** Takes their tickets back; never waits for long. */
+  endLease(leaseId: LeaseId): Promise<void>;
+  /** Their executor is gone. */
+  loseLease(leaseId: LeaseId): void;
+}
+
 export interface AttachmentsOptions {
   readonly pool: Pool;
   readonly gpu: GpuDriver;
   /** CUDA ordinals every executor opens. */
   readonly gpuOrdinals: readonly number[];
   readonly guard: MemoryGuard;
+  readonly lanes: LaneKeeper;
   readonly clock: Clock;
   readonly log: Logger;
   readonly onChange: () => void;
@@ -45,8 +67,11 @@ export class Attachments {
   private readonly held = new Map<LeaseId, Attachment>();
   private readTotal = 0;
   private writeTotal = 0;
+  private readonly sampler: Timer;
 
-  constructor(private readonly options: AttachmentsOptions) {}
+  constructor(private readonly options: AttachmentsOptions) {
+    this.sampler = options.clock.every(LANE_SAMPLE_INTERVAL_MS, () => void this.countAll());
+  }
 
   /** Bytes served to hosts since start, and taken from them. */
   get traffic(): { readonly readBytes: number; readonly writeBytes: number } {
@@ -62,16 +87,26 @@ export class Attachments {
 
   /** Starts the executor of a lease whose bytes are promised already. @throws GbError when it
    *  cannot start. */
-  async open(lease: Lease): Promise<void> {
+  async open(lease: Lease, cache?: BlockCacheFolder): Promise<void> {
     const { arenaBase, arenaBytes, id } = lease;
-    const { gpu, gpuOrdinals, log, clock } = this.options;
-    const executor = await Executor.start({ arenaBase, arenaBytes, gpu, gpuOrdinals, log, clock });
+    const { gpu, gpuOrdinals, log, clock, lanes } = this.options;
+    const executor = await Executor.start({
+      arenaBase,
+      arenaBytes,
+      gpu,
+      gpuOrdinals,
+      log,
+      clock,
+      onLaneEvent: (event) => lanes.onEvent(id, event),
+    });
+    if (cache) await this.useCache(executor, cache);
     const attachment: Attachment = {
       leaseId: id,
       executor,
       ranges: new RangeSet(),
       readBytes: 0,
       writeBytes: 0,
+      uncounted: false,
       lockedBytes: 0,
       failure: undefined,
       ending: undefined,
@@ -84,6 +119,43 @@ export class Attachments {
       { event: 'executor_started', lease: id, pid: executor.pid },
       'an executor holds this lease',
     );
+  }
+
+  /** Without its block cache a feeder is slower, not useless. */
+  private async useCache(executor: Executor, cache: BlockCacheFolder): Promise<void> {
+    try {
+      const { key, path, budgetBytes } = cache;
+      await executor.cache({ key, path, budgetBytes: BigInt(budgetBytes) });
+    } catch (err) {
+      this.options.log.warn(
+        { event: 'cache_unusable', err },
+        'an executor runs without block cache',
+      );
+    } finally {
+      cache.key.fill(0);
+    }
+  }
+
+  /** Asks an executor what it has served and taken. Never rejects. */
+  async count(attachment: Attachment): Promise<void> {
+    attachment.uncounted = false;
+    const stat = await attachment.executor.stat().catch(() => undefined);
+    if (!stat) return;
+    const { readBytes, writeBytes } = stat;
+    this.readTotal += Math.max(0, readBytes - attachment.readBytes);
+    this.writeTotal += Math.max(0, writeBytes - attachment.writeBytes);
+    attachment.readBytes = Math.max(attachment.readBytes, readBytes);
+    attachment.writeBytes = Math.max(attachment.writeBytes, writeBytes);
+  }
+
+  /** The same for every lease whose bytes may have moved. */
+  async countAll(): Promise<void> {
+    const { lanes } = this.options;
+    const moving = [...this.held.values()].filter(
+      ({ leaseId, uncounted, ending, failure }) =>
+        !ending && !failure && (uncounted || lanes.hasOpen(leaseId)),
+    );
+    await Promise.all(moving.map((attachment) => this.count(attachment)));
   }
 
   /** @throws GbError DATA_LOSS when its executor died; LEASE_EXPIRED when it is ending. */
@@ -174,8 +246,7 @@ export class Attachments {
     if (attachment.ending)
       throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
     await attachment.executor.write(BigInt(offset), data);
-    attachment.writeBytes += data.length;
-    this.writeTotal += data.length;
+    attachment.uncounted = true;
   }
 
   async readFrame(attachment: Attachment, offset: number, length: number): Promise<Buffer> {
@@ -183,8 +254,7 @@ export class Attachments {
     if (attachment.ending)
       throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
     const data = await attachment.executor.read(BigInt(offset), length);
-    attachment.readBytes += length;
-    this.readTotal += length;
+    attachment.uncounted = true;
     return data;
   }
 
@@ -199,11 +269,24 @@ export class Attachments {
   }
 
   private async endNow(attachment: Attachment): Promise<number> {
+    await this.options.lanes.endLease(attachment.leaseId);
+    await this.countLast(attachment);
     await attachment.executor.stop();
     const freed = attachment.failure ? 0 : this.options.pool.close(attachment.leaseId);
     this.held.delete(attachment.leaseId);
     this.options.onChange();
     return freed;
+  }
+
+  /** An executor that does not answer is not waited for. */
+  private countLast(attachment: Attachment): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = this.options.clock.after(LANE_LAST_COUNT_MS, resolve);
+      void this.count(attachment).then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
   }
 
   /** The bytes are gone at once; the lease stays known, so that its owner is told DATA_LOSS and not
@@ -213,6 +296,7 @@ export class Attachments {
     const text = `the executor of lease ${leaseId} ${reason}; what it held is gone`;
     attachment.failure = new GbError('DATA_LOSS', text, { details: { leaseId } });
     attachment.lockedBytes = 0;
+    this.options.lanes.loseLease(leaseId);
     this.options.pool.close(leaseId);
     this.options.log.error(
       { event: 'executor_died', lease: leaseId, pid: attachment.executor.pid, reason },
@@ -246,7 +330,13 @@ export class Attachments {
 
   /** Ends everything, all leases at once. */
   async stop(): Promise<void> {
+    this.sampler.cancel();
     await Promise.all([...this.held.keys()].map((leaseId) => this.end(leaseId)));
+  }
+
+  trafficOf(leaseId: LeaseId): { readonly readBytes: number; readonly writeBytes: number } {
+    const { readBytes, writeBytes } = this.held.get(leaseId) ?? { readBytes: 0, writeBytes: 0 };
+    return { readBytes, writeBytes };
   }
 
   /** For the account of one lease. */

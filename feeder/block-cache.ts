@@ -3,11 +3,13 @@
 // named and sealed with a secret of that key, so that those of a key that is gone are noise, and are removed.
 import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import {
   CACHE_BYTES_MAX_DEFAULT,
   CACHE_BYTES_MIN,
   CACHE_DISK_FRACTION,
+  KEY_SWEEP_INTERVAL_MS,
 } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
 import { ensurePrivateDir } from '../proto/base/paths.js';
@@ -48,6 +50,8 @@ function existing(path: string): string {
 }
 
 export class BlockCache {
+  private sweep: Timer | undefined;
+
   /** @throws GbError PERMISSION_DENIED when the folder is not this user's own; INVALID_ARGUMENT when its path is too long. */
   constructor(
     readonly path: string,
@@ -79,8 +83,23 @@ export class BlockCache {
     return { key: deriveBlockCacheKey(key), path, budgetBytes: this.budgetBytes };
   }
 
-  /** Removes what was kept under keys that are no more. */
-  keepOnly(keys: readonly PairingKey[]): void {
+  /** From now on, until close: what was kept under keys that are no more is removed. */
+  watch(keys: () => readonly PairingKey[], clock: Clock): void {
+    let known = '';
+    const look = (): void => {
+      const names = keys().map(keyFingerprint).join();
+      if (names !== known) this.keepOnly(keys());
+      known = names;
+    };
+    look();
+    this.sweep = clock.every(KEY_SWEEP_INTERVAL_MS, look);
+  }
+
+  close(): void {
+    this.sweep?.cancel();
+  }
+
+  private keepOnly(keys: readonly PairingKey[]): void {
     const names = new Set(keys.map(keyFingerprint));
     for (const name of readdirSync(this.path)) {
       if (!FOLDER_NAME.test(name) || names.has(name)) continue;

@@ -16,7 +16,8 @@ import type { Logger } from '../proto/base/log.js';
 import { formatBytes } from '../proto/base/units.js';
 import { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { GpuDriver } from '../driver/library.js';
-import { Attachments } from './attachments.js';
+import { Attachments, type LaneKeeper } from './attachments.js';
+import type { BlockCacheFolder } from './block-cache.js';
 import type { LentGpu } from './config.js';
 import {
   LeaseTable,
@@ -45,6 +46,9 @@ export interface LeaseFacts {
   readonly usedBytes: number;
   readonly ttlRemainingMs: number;
   readonly adopted: boolean;
+  /** As they were counted last. */
+  readonly readBytes: number;
+  readonly writeBytes: number;
 }
 
 export class Feeder {
@@ -52,6 +56,7 @@ export class Feeder {
   readonly hub: StatsHub;
   readonly attachments: Attachments;
   readonly gpus: readonly LentGpu[];
+  readonly guard: MemoryGuard;
   private readonly table: LeaseTable;
   private readonly opening = new Set<Promise<unknown>>();
   private readonly sweep: Timer;
@@ -62,6 +67,7 @@ export class Feeder {
     private readonly settings: FeederSettings,
     private readonly clock: Clock,
     private readonly log: Logger,
+    lanes: LaneKeeper,
   ) {
     const ram: [DeviceKey, number][] = settings.ramBytes > 0 ? [[RAM_KEY, settings.ramBytes]] : [];
     this.pool = new Pool(
@@ -72,12 +78,14 @@ export class Feeder {
     );
     this.hub = new StatsHub(clock);
     this.gpus = settings.gpus;
+    this.guard = new MemoryGuard(settings.ramReserveBytes);
     this.table = new LeaseTable(settings.leaseTtlMs);
     this.attachments = new Attachments({
       pool: this.pool,
       gpu: settings.gpu,
       gpuOrdinals: settings.gpus.map(({ gpu }) => gpu.index),
-      guard: new MemoryGuard(settings.ramReserveBytes),
+      guard: this.guard,
+      lanes,
       clock,
       log,
       onChange: () => this.changed(),
@@ -106,6 +114,7 @@ export class Feeder {
     request: LeaseRequest,
     limits: DeviceBytes,
     signal: AbortSignal,
+    cache?: BlockCacheFolder,
   ): Promise<Lease> {
     this.assertLending();
     checkArena(request);
@@ -123,7 +132,7 @@ export class Feeder {
       this.table.remove(lease.id);
       throw reason;
     }
-    const opened = this.attachments.open(lease);
+    const opened = this.attachments.open(lease, cache);
     this.opening.add(opened);
     try {
       await opened;
@@ -226,6 +235,7 @@ export class Feeder {
         usedBytes,
         ttlRemainingMs: Math.max(0, Math.round(lease.state.deadlineMs - nowMs)),
         adopted: lease.state.t === 'adopted',
+        ...this.attachments.trafficOf(lease.id),
       };
     });
   }

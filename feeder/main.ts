@@ -13,23 +13,26 @@ import {
 } from '../proto/base/limits.js';
 import { createLogger, type Logger } from '../proto/base/log.js';
 import { formatBytes } from '../proto/base/units.js';
-import { softwareVersion } from '../proto/base/version.js';
 import { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
-import type { FeedService } from '../proto/gen/greenboost/v1/control_pb.js';
-import { addService, type ServiceHandlers } from '../proto/grpc.js';
+import { addService } from '../proto/grpc.js';
 import { formatEndpoint } from './address.js';
 import { FeederAudit } from './audit.js';
+import { BlockCache } from './block-cache.js';
 import { createWideServer } from './wide-server.js';
 import { resolveConfig, type FeederConfig, type FeederOptions } from './config.js';
 import { openControl, type ControlServer } from './control.js';
+import { FeederDoor, type FeederDoorOptions } from './door.js';
 import { Feeder } from './feeder.js';
+import { Lanes } from './lanes.js';
 import { lockNote } from './lock-note.js';
-import { feederHandlers, statsNow, type ServerOptions } from './server.js';
+import { ProbeLanes } from './probe-lanes.js';
+import { feederHandlers, type ServerOptions } from './server.js';
 import { Sessions } from './sessions.js';
+import { feedHandlers, type StatusOptions } from './status.js';
 import { openAudit } from '../security/audit.js';
 import { openFeederKeys, type FeederKeyStore } from '../security/key-file.js';
 import { listenPsk, type PskListener } from '../security/listener.js';
-import { keyFingerprint } from '../security/pairing.js';
+import { keyFingerprint, type PairingKey } from '../security/pairing.js';
 
 export type { FeederOptions } from './config.js';
 
@@ -39,6 +42,8 @@ export interface FeedFacts {
   readonly name: string;
   /** `host:port`, IPv6 in brackets. */
   readonly addresses: readonly string[];
+  /** TCP, at each of the addresses. */
+  readonly lanePort: number;
   /** `4.00 GiB of RAM`, one per device. */
   readonly lends: readonly string[];
   /** Empty, or why RAM may be swapped out. */
@@ -90,6 +95,10 @@ class Daemon implements RunningFeeder {
   readonly stopped: Promise<void>;
   private readonly keys: FeederKeyStore;
   private readonly feeder: Feeder;
+  private readonly door: FeederDoor;
+  private readonly lanes: Lanes;
+  private readonly probes: ProbeLanes;
+  private readonly cache: BlockCache | undefined;
   private readonly audit: FeederAudit;
   private readonly sessions: Sessions;
   private readonly server: grpc.Server;
@@ -108,12 +117,21 @@ class Daemon implements RunningFeeder {
     private readonly log: Logger,
   ) {
     this.startedUnixMs = clock.unixMs();
-    const audit = openAudit({ stateDir: config.stateDir, by: 'feeder', clock, log });
-    this.audit = new FeederAudit(audit, clock);
+    const file = openAudit({ stateDir: config.stateDir, by: 'feeder', clock, log });
+    this.audit = new FeederAudit(file, clock);
     this.sessions = new Sessions((session, host) => this.audit.sessionNamed(session, host));
     this.keys = openFeederKeys(config.configDir, log, clock);
     this.feederId = this.keys.current().feederId;
-    this.feeder = new Feeder(config, clock, log);
+    const { allowWan, hostRate, cacheBytes } = config;
+    const onStranger: FeederDoorOptions['onStranger'] = (event) => this.lanes.onStranger(event);
+    this.door = new FeederDoor({ allowWan, clock, log, onStranger });
+    const fingerprints = (): ReadonlySet<string> => new Set(this.keyList().map(keyFingerprint));
+    const { door, audit } = this;
+    this.lanes = new Lanes({ door, keys: fingerprints, hostRate, clock, log, audit });
+    this.feeder = new Feeder(config, clock, log, this.lanes);
+    this.probes = new ProbeLanes({ lanes: this.lanes, guard: this.feeder.guard, clock, log });
+    if (cacheBytes > 0) this.cache = new BlockCache(config.cacheDir, cacheBytes, log);
+    this.cache?.watch(() => this.keyList(), clock);
     this.stopped = new Promise((resolve) => (this.resolveStopped = resolve));
     this.server = createWideServer({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
@@ -126,10 +144,9 @@ class Daemon implements RunningFeeder {
   async open(): Promise<void> {
     const { config, log } = this;
     if (config.controlSocket !== false) {
-      const handlers = this.controlHandlers();
       this.control = await openControl({
         socketPath: config.controlSocket,
-        handlers,
+        handlers: feedHandlers(this.statusOptions()),
         clock: this.clock,
         log,
       });
@@ -139,7 +156,7 @@ class Daemon implements RunningFeeder {
     });
     this.listener = await listenPsk({
       server: this.server,
-      keys: () => this.keys.current().keys,
+      keys: () => this.keyList(),
       binds: config.binds,
       allowWan: config.allowWan,
       log,
@@ -161,10 +178,17 @@ class Daemon implements RunningFeeder {
       },
     });
     this.addresses = this.listener.addresses.map(formatEndpoint);
+    await this.door.open(this.listener.addresses, config.lanePort);
     const { feederId, addresses } = this;
-    this.audit.started(feederId, addresses, () => this.keys.current().keys);
+    this.audit.started(feederId, addresses, () => this.keyList());
     log.info(
-      { event: 'feeder_started', feeder: feederId, addresses, lends: this.facts.lends },
+      {
+        event: 'feeder_started',
+        feeder: feederId,
+        addresses,
+        lanePort: this.door.port,
+        lends: this.facts.lends,
+      },
       'lending memory',
     );
     if (this.facts.lockNote) log.warn({ event: 'ram_not_locked' }, this.facts.lockNote);
@@ -177,11 +201,12 @@ class Daemon implements RunningFeeder {
       return `${formatBytes(bytes)} of VRAM of GPU ${gpu.index} (${gpu.name}${gpu.simulated ? ', simulated' : ''})`;
     });
     const outside = addresses.find((address) => !/^(127\.|\[::1\]|\[fe80:)/.test(address));
-    const key = this.keys.current().keys[0];
+    const [key] = this.keyList();
     return {
       feederId: this.feederId,
       name: config.name,
       addresses,
+      lanePort: this.door.port,
       lends: [...ram, ...gpus],
       lockNote: this.ramIsPinned ? '' : lockNote(config.ramBytes),
       keyFingerprint: key ? keyFingerprint(key) : '',
@@ -210,6 +235,10 @@ class Daemon implements RunningFeeder {
     this.goodbye.abort(); // Watch streams end after their last message, which says STOPPING.
     if (this.sessions.size > 0) await this.wait(GOODBYE_MS);
     await this.feeder.stop();
+    await this.lanes.stop();
+    await this.probes.stop();
+    await this.door.close();
+    this.cache?.close();
     await this.listener?.stop();
     this.server.forceShutdown();
     await this.control?.stop();
@@ -235,53 +264,43 @@ class Daemon implements RunningFeeder {
       authFailureCount: () => this.authFailureCount,
       audit: this.audit,
       goodbye: this.goodbye.signal,
+      lanes: this.lanes,
+      probes: this.probes,
+      allowWan: this.config.allowWan,
+      cache: this.cache,
+      keys: () => this.keyList(),
     };
   }
 
-  private controlHandlers(): ServiceHandlers<typeof FeedService> {
+  private statusOptions(): StatusOptions {
     return {
-      getFeedStatus: async () => ({
-        software: softwareVersion(),
-        pid: process.pid,
-        startedUnixMs: BigInt(this.startedUnixMs),
-        feederId: this.feederId,
-        feederName: this.config.name,
-        addresses: [...this.addresses],
-        keyFingerprint: this.facts.keyFingerprint,
-        stats: statsNow(this.serverOptions()),
-        leases: this.feeder
-          .leaseFacts()
-          .map(({ lease, limits, usedBytes, ttlRemainingMs, adopted }) => ({
-            leaseId: lease.id,
-            hostName: lease.hostName,
-            attachmentId: lease.attachmentId,
-            grantedBytes: BigInt([...limits.values()].reduce((sum, bytes) => sum + bytes, 0)),
-            usedBytes: BigInt(usedBytes),
-            ttlRemainingMs: BigInt(ttlRemainingMs),
-            adopted,
-          })),
-        lockNote: this.facts.lockNote,
-      }),
-      pauseFeed: async ({ drain }) => {
-        this.feeder.pause(drain);
-        return {};
-      },
-      resumeFeed: async () => {
-        this.feeder.resume();
-        return {};
-      },
-      stopFeed: async ({ graceMs }) => {
-        void this.stop(graceMs);
-        return {};
-      },
+      ...this.serverOptions(),
+      startedUnixMs: this.startedUnixMs,
+      facts: () => this.facts,
+      stop: (graceMs) => void this.stop(graceMs),
     };
+  }
+
+  private keyList(): readonly PairingKey[] {
+    return this.keys.current().keys;
   }
 }
 
 /** What `feed start` was told, checked by the CLI. */
 export interface FeedSettings extends Pick<
   FeederOptions,
-  'ramBytes' | 'vramBytes' | 'port' | 'bind' | 'allowWan' | 'name' | 'gpu' | 'hostBytesMax'
+  | 'ramBytes'
+  | 'vramBytes'
+  | 'port'
+  | 'lanePort'
+  | 'bind'
+  | 'allowWan'
+  | 'name'
+  | 'gpu'
+  | 'hostBytesMax'
+  | 'hostRate'
+  | 'cacheDir'
+  | 'cacheBytes'
 > {}
 
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */
@@ -310,7 +329,7 @@ export async function runFeeder(settings: FeedSettings = {}): Promise<void> {
 export function factLines(facts: FeedFacts): string[] {
   return [
     `lending ${facts.lends.join(' and ')} as "${facts.name}" (${facts.feederId})`,
-    `listening on ${facts.addresses.join(', ')}`,
+    `listening on ${facts.addresses.join(', ')}, lanes on port ${facts.lanePort}`,
     ...(facts.lockNote ? [`note: ${facts.lockNote}`] : []),
     `on the host, once: ${facts.connectLine}`,
     `it asks for the pairing key, which "greenboost key show" prints here (fingerprint ${facts.keyFingerprint})`,

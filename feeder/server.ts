@@ -20,48 +20,43 @@ import { bytesFromWire } from '../proto/base/units.js';
 import { softwareVersion } from '../proto/base/version.js';
 import type { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import {
-  DeviceKind,
   ErrorCodeOrOk,
-  type DeviceBytes as WireDeviceBytes,
-  type DeviceId,
+  FeatureBit,
   type HelloRequest,
   type LeaseRef,
-  type Range,
 } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import type { ServerCallInfo, ServiceHandlers } from '../proto/grpc.js';
 import type { AuthenticatedSession } from '../security/listener.js';
+import { keyFingerprint, type PairingKey } from '../security/pairing.js';
 import type { FeederAudit } from './audit.js';
+import type { BlockCache, BlockCacheFolder } from './block-cache.js';
 import { cleanName } from './config.js';
 import type { Feeder } from './feeder.js';
-import type { Lease } from './lease.js';
-import { gpuKey, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
-import type { Session, Sessions } from './sessions.js';
+import { laneHandlers, type LaneCallsOptions } from './lane-calls.js';
+import { authorized, limitsOf, rangeFrom, refFrom, refOf } from './messages.js';
+import type { Session } from './sessions.js';
 import { deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
-import {
-  callSignal,
-  checkTransferSpan,
-  receiveProbe,
-  receiveWrite,
-  sendProbe,
-  sendRead,
-} from './transfers.js';
+import { callSignal } from './streams.js';
+import { checkTransferSpan, receiveProbe, receiveWrite, sendProbe, sendRead } from './transfers.js';
 
-export interface ServerOptions {
-  readonly feeder: Feeder;
-  readonly sessions: Sessions;
+export interface ServerOptions extends LaneCallsOptions {
   readonly feederId: string;
   readonly feederName: string;
   /** Random per start: leases of another incarnation are gone. */
   readonly incarnation: string;
   readonly authFailureCount: () => number;
-  readonly audit: FeederAudit;
+  readonly audit: Pick<FeederAudit, 'helloRefused'>;
+  /** Undefined: none is kept. */
+  readonly cache: BlockCache | undefined;
+  /** The pairing keys that are valid now. */
+  readonly keys: () => readonly PairingKey[];
   /** Aborts when the feeder says goodbye: open streams end in order. */
   readonly goodbye: AbortSignal;
 }
 
 type Handlers = ServiceHandlers<typeof FeederService>;
 
-/** What this feeder agrees to in Hello; no optional features yet. */
+/** What a feeder agrees to in Hello. */
 const TERMS: Terms = {
   contract: 'protocol',
   peer: 'the host',
@@ -69,8 +64,9 @@ const TERMS: Terms = {
   version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
   features: 0n,
 };
+/** Bit 0 of the features: FEATURE_BIT_CONTENT_CACHE. */
+const CONTENT_CACHE = 1n << BigInt(FeatureBit.CONTENT_CACHE - 1);
 const WATCH_INTERVAL_MS_MAX = 60_000;
-const DEVICES_PER_LEASE_MAX = 64;
 
 export function lentNow({ feeder }: Pick<ServerOptions, 'feeder'>): LentDeviceFacts[] {
   return lentDevices(feeder.pool, feeder.gpus, feeder.attachments.lockedBytes);
@@ -97,16 +93,8 @@ export function feederHandlers(options: ServerOptions): Handlers {
     ...sessionHandlers(options),
     ...leaseHandlers(options),
     ...memoryHandlers(options),
-    ...laneHandlers(),
+    ...laneHandlers(options),
   };
-}
-
-/** This build opens no lanes yet; hosts see it in lane_port. */
-function laneHandlers(): Pick<Handlers, 'openLane' | 'closeLane' | 'pull'> {
-  const refuse = async (): Promise<never> => {
-    throw new GbError('UNSUPPORTED', 'this feeder opens no lanes');
-  };
-  return { openLane: refuse, closeLane: refuse, pull: refuse };
 }
 
 type SessionCalls = 'hello' | 'ping' | 'probeUpload' | 'probeDownload' | 'watchStats';
@@ -127,6 +115,7 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
         incarnation: options.incarnation,
         devices: lentNow(options),
         leaseTtlMs: feeder.leaseTtlMs,
+        lanePort: options.lanes.port,
       };
     },
     async ping({ payload }, { peer }) {
@@ -177,14 +166,17 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
 
 type LeaseCalls = 'acquireLease' | 'resizeLease' | 'renewLeases' | 'releaseLease' | 'statLease';
 
-function leaseHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, LeaseCalls> {
+function leaseHandlers(options: ServerOptions): Pick<Handlers, LeaseCalls> {
+  const { feeder, sessions } = options;
   return {
     async acquireLease(request, { peer, signal }) {
       const session = sessions.get(peer);
       const { arenaBase, arenaBytes } = request;
       const attachmentId = parseAttachmentId(request.attachmentId);
       const wanted = { hostName: session.hostName, attachmentId, arenaBase, arenaBytes };
-      const lease = await feeder.acquire(session, wanted, limitsOf(request.devices), signal);
+      const limits = limitsOf(request.devices);
+      const cache = cacheOf(options, session);
+      const lease = await feeder.acquire(session, wanted, limits, signal, cache);
       return { lease: refOf(lease), ttlMs: feeder.leaseTtlMs };
     },
     async resizeLease(request, { peer }) {
@@ -210,7 +202,9 @@ function leaseHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, Leas
     },
     async statLease(request, { peer }) {
       const lease = authorized(feeder, sessions.get(peer), request.lease);
-      const { readBytes, writeBytes } = feeder.attachments.get(lease.id);
+      const attachment = feeder.attachments.get(lease.id);
+      await feeder.attachments.count(attachment);
+      const { readBytes, writeBytes } = attachment;
       const facts = feeder.leaseFacts().find((candidate) => candidate.lease.id === lease.id);
       return {
         limits: [...(facts?.limits ?? [])].map(([key, bytes]) => ({
@@ -287,20 +281,31 @@ function memoryHandlers({
 }
 
 function greet(
-  { sessions, audit }: ServerOptions,
+  { sessions, audit, cache }: ServerOptions,
   auth: AuthenticatedSession,
   request: HelloRequest,
 ): { features: bigint; sessionId: string } {
   const { version, featuresOffered: offered, featuresRequired: required } = request;
   try {
-    const features = agree({ version, offered, required }, TERMS);
+    const terms = { ...TERMS, features: cache ? CONTENT_CACHE : 0n };
+    const features = agree({ version, offered, required }, terms);
     const hostId = parseId('host', request.hostId);
-    sessions.hello(auth.peer, { hostId, hostName: cleanName(request.hostName) });
+    sessions.hello(auth.peer, { hostId, hostName: cleanName(request.hostName) }, features);
     return { features, sessionId: auth.sessionId };
   } catch (reason) {
     audit.helloRefused(auth, reason);
     throw reason;
   }
+}
+
+/** Where blocks of this session's key are kept, if both sides want that. */
+function cacheOf(
+  { cache, keys }: ServerOptions,
+  { features, auth }: Session,
+): BlockCacheFolder | undefined {
+  if (!cache || (features & CONTENT_CACHE) === 0n) return undefined;
+  const key = keys().find((candidate) => keyFingerprint(candidate) === auth.keyFingerprint);
+  return key && cache.folderOf(key);
 }
 
 function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {
@@ -310,48 +315,6 @@ function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {
   }
   const status = outcome.t === 'fenced' ? ErrorCodeOrOk.FENCED : ErrorCodeOrOk.LEASE_EXPIRED;
   return { lease: { leaseId: ref.leaseId, fencingToken: ref.fencingToken }, status, ttlMs: 0 };
-}
-
-function authorized(feeder: Feeder, session: Session, ref: LeaseRef | undefined): Lease {
-  const { leaseId, fencingToken } = refFrom(ref);
-  return feeder.authorize(session, leaseId, fencingToken);
-}
-
-function refFrom(ref: LeaseRef | undefined): LeaseRef {
-  if (!ref) throw new GbError('INVALID_ARGUMENT', 'the call names no lease');
-  return ref;
-}
-
-function refOf({ id, fencingToken }: Lease): { leaseId: string; fencingToken: bigint } {
-  return { leaseId: id, fencingToken };
-}
-
-function keyFrom(device: DeviceId | undefined): DeviceKey {
-  if (device?.kind === DeviceKind.GPU) return gpuKey(device.index);
-  if (device?.kind === DeviceKind.RAM && device.index === 0) return RAM_KEY;
-  throw new GbError('INVALID_ARGUMENT', 'the call names no device of this feeder');
-}
-
-function limitsOf(devices: readonly WireDeviceBytes[]): DeviceBytes {
-  const limits = new Map<DeviceKey, number>();
-  if (devices.length > DEVICES_PER_LEASE_MAX)
-    throw new GbError('INVALID_ARGUMENT', 'too many devices');
-  for (const { device, bytes } of devices) {
-    const key = keyFrom(device);
-    if (limits.has(key)) throw new GbError('INVALID_ARGUMENT', `${key} is named twice`);
-    limits.set(key, bytesFromWire(bytes));
-  }
-  return limits;
-}
-
-function rangeFrom(range: Range | undefined): {
-  device: DeviceKey;
-  offset: number;
-  length: number;
-} {
-  if (!range) throw new GbError('INVALID_ARGUMENT', 'the call names no range');
-  const { device, offset, length } = range;
-  return { device: keyFrom(device), offset: bytesFromWire(offset), length: bytesFromWire(length) };
 }
 
 /** The typed adapter takes message initialisers; frames are the part both have. */

@@ -12,17 +12,20 @@ export interface HostIdentity {
 }
 
 /** Kinds of calls that are counted per session. */
-export type Counted = 'transfers' | 'probes' | 'watchers';
+export type Counted = 'transfers' | 'probes' | 'watchers' | 'pulls';
 
 interface Entry {
   readonly auth: AuthenticatedSession;
   host: HostIdentity | undefined;
+  features: bigint;
   readonly counts: Record<Counted, number>;
 }
 
 /** A session that has said Hello. */
 export interface Session extends Caller, HostIdentity {
   readonly auth: AuthenticatedSession;
+  /** Bits of the features that both sides agreed to. */
+  readonly features: bigint;
   /** Takes one of at most `max`; returns its release. @throws GbError CAPACITY_EXHAUSTED. */
   count(what: Counted, max: number): () => void;
 }
@@ -43,7 +46,8 @@ export class Sessions {
     this.byPeer.set(auth.peer, {
       auth,
       host: undefined,
-      counts: { transfers: 0, probes: 0, watchers: 0 },
+      counts: { transfers: 0, probes: 0, watchers: 0, pulls: 0 },
+      features: 0n,
     });
   }
 
@@ -52,7 +56,7 @@ export class Sessions {
   }
 
   /** Binds a host to its session. @throws GbError WRONG_STATE when it has said another name before. */
-  hello(peer: string, host: HostIdentity): AuthenticatedSession {
+  hello(peer: string, host: HostIdentity, features: bigint): AuthenticatedSession {
     const entry = this.entry(peer);
     if (entry.host && entry.host.hostId !== host.hostId) {
       throw new GbError(
@@ -62,6 +66,7 @@ export class Sessions {
     }
     if (!entry.host) this.onHello?.(entry.auth, host);
     entry.host = host;
+    entry.features = features;
     return entry.auth;
   }
 
@@ -73,11 +78,12 @@ export class Sessions {
   /** @throws GbError UNAUTHENTICATED for a connection nobody authenticated, WRONG_STATE before
    *  Hello. */
   get(peer: string): Session {
-    const { auth, host, counts } = this.entry(peer);
+    const { auth, host, counts, features } = this.entry(peer);
     if (!host) throw new GbError('WRONG_STATE', 'the first call of a session is Hello');
     return {
       ...host,
       auth,
+      features,
       sessionId: auth.sessionId,
       count(what, max) {
         if (counts[what] >= max)

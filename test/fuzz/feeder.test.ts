@@ -12,7 +12,10 @@ import type { FeederService } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { ServiceHandlers } from '../../proto/grpc.js';
 import type { AuthenticatedSession } from '../../security/listener.js';
 import { FeederAudit } from '../../feeder/audit.js';
+import { FeederDoor } from '../../feeder/door.js';
 import { Feeder } from '../../feeder/feeder.js';
+import { Lanes } from '../../feeder/lanes.js';
+import { ProbeLanes } from '../../feeder/probe-lanes.js';
 import { feederHandlers } from '../../feeder/server.js';
 import { Sessions } from '../../feeder/sessions.js';
 import { receiveWrite } from '../../feeder/transfers.js';
@@ -121,6 +124,13 @@ test(
   FUZZ_TIMEOUT_MS,
 );
 
+/** A server stream whose peer reads everything and never leaves. */
+function streamOf(request: unknown) {
+  const on = (): unknown => stream;
+  const stream = { request, getPeer: () => 'p', cancelled: false, on, once: on, write: () => true };
+  return stream as never;
+}
+
 describe('calls', () => {
   const slot = fc.oneof(
     { weight: 8, arbitrary: fc.nat(12).map((slots) => BigInt(slots * 2 * MIB)) },
@@ -158,11 +168,49 @@ describe('calls', () => {
       }),
     },
   );
+  const bytes = (length: number) =>
+    fc.oneof(
+      { weight: 6, arbitrary: fc.uint8Array({ minLength: length, maxLength: length }) },
+      { weight: 1, arbitrary: fc.uint8Array({ maxLength: 40 }) },
+    );
+  const openLane = fc.record({
+    call: fc.constant('openLane'),
+    offset: slot,
+    length: slot,
+    rights: fc.oneof({ weight: 8, arbitrary: fc.constantFrom(1, 2, 3) }, fc.nat(9)),
+    connections: fc.nat(9),
+    brokeredSecret: fc.oneof(fc.constant(new Uint8Array()), bytes(32)),
+    probe: fc.constantFrom(false, false, false, false, false, false, false, true),
+  });
+  const closeLane = fc.record({ call: fc.constant('closeLane'), ticketId: bytes(16) });
+  const pull = fc.record({
+    call: fc.constant('pull'),
+    offset: slot,
+    length: slot,
+    address: fc.constantFrom('127.0.0.1', '::1', '8.8.8.8', 'box', '', '127.0.0.1%'),
+    port: fc.constantFrom(1, 0, 65_536),
+    ticketId: bytes(16),
+    secret: bytes(32),
+    sourceOffset: slot,
+  });
+  const calls = fc.oneof(
+    { weight: 6, arbitrary: act },
+    { weight: 3, arbitrary: openLane },
+    { weight: 1, arbitrary: closeLane },
+    { weight: 1, arbitrary: pull },
+  );
   const ref = fc.record({ known: fc.boolean(), token: fc.constantFrom(1n, 1n, 1n, 0n, 9n) });
 
   test(
     'any history of calls throws nothing but named errors and keeps the account exact',
     async () => {
+      const log = createLogger({ name: 'feeder', level: 'silent' });
+      const clock = systemClock;
+      const audit = new FeederAudit({ record() {}, refused() {}, close() {} }, clock);
+      const door = new FeederDoor({ allowWan: false, clock, log, onStranger: () => undefined });
+      await door.open([{ host: '127.0.0.1', port: 0 }], 0);
+      const keys = () => undefined;
+      const lanes = new Lanes({ door, keys, hostRate: 50e6, clock, log, audit });
       const feeder = new Feeder(
         {
           ramBytes: 32 * MIB,
@@ -172,13 +220,17 @@ describe('calls', () => {
           leaseTtlMs: 600_000,
           hostBytesMax: undefined,
         },
-        systemClock,
-        createLogger({ name: 'feeder', level: 'silent' }),
+        clock,
+        log,
+        lanes,
       );
+      const probes = new ProbeLanes({ lanes, guard: feeder.guard, clock, log });
       const sessions = new Sessions();
       sessions.add({
         peer: 'p',
         sessionId: createId('session') as SessionId,
+        keyFingerprint: 'k',
+        exporter: (_label: string, length: number) => new Uint8Array(length),
       } as AuthenticatedSession);
       const options = {
         feeder,
@@ -187,7 +239,12 @@ describe('calls', () => {
         feederName: 'f',
         incarnation: 'i',
         authFailureCount: () => 0,
-        audit: new FeederAudit({ record() {}, refused() {}, close() {} }, systemClock),
+        audit,
+        lanes,
+        probes,
+        allowWan: false,
+        cache: undefined,
+        keys: () => [],
         goodbye: new AbortController().signal,
       };
       const handlers = feederHandlers(options) as ServiceHandlers<typeof FeederService>;
@@ -214,15 +271,17 @@ describe('calls', () => {
       };
       try {
         await fuzzAsync(
-          fc.asyncProperty(fc.array(fc.tuple(act, ref), { maxLength: 20 }), async (acts) => {
+          fc.asyncProperty(fc.array(fc.tuple(calls, ref), { maxLength: 20 }), async (acts) => {
             const leaseId = await acquire();
             for (const [{ call, ...fields }, { known, token }] of acts) {
               const lease = { leaseId: known ? leaseId : createId('lease'), fencingToken: token };
-              const handler = handlers[call as 'allocate'];
-              const error = await handler(
-                { ...fields, lease, leases: [lease] } as never,
-                info,
-              ).then(
+              const probe = 'probe' in fields && fields.probe === true;
+              const request = { ...fields, leases: [lease], ...(probe ? {} : { lease }) };
+              const asked =
+                call === 'pull'
+                  ? handlers.pull(streamOf(request))
+                  : handlers[call as 'allocate'](request as never, info);
+              const error = await asked.then(
                 () => undefined,
                 (reason: unknown) => reason,
               );
@@ -235,6 +294,7 @@ describe('calls', () => {
                 info,
               );
             }
+            expect(lanes.facts().filter(({ leaseId }) => leaseId !== undefined)).toEqual([]);
             expect(feeder.pool.account('ram:0')).toEqual({
               capacityBytes: 32 * MIB,
               leasedBytes: 0,
@@ -244,6 +304,9 @@ describe('calls', () => {
         );
       } finally {
         await feeder.stop();
+        await lanes.stop();
+        await probes.stop();
+        await door.close();
       }
     },
     FUZZ_TIMEOUT_MS,

@@ -43,6 +43,7 @@ function addFeed(program: Command): void {
     .option('--ram <size>', 'RAM to lend, e.g. 16GiB (default: half of what is available)')
     .option('--vram <gpu=size>', 'VRAM to lend of one GPU, e.g. 0=8GiB; repeatable', collect)
     .option('--port <port>', 'TCP port, 0 for any free one (default: 9740)')
+    .option('--lane-port <port>', 'TCP port of lanes, 0 for any free one (default: port + 1)')
     .option(
       '--bind <address>',
       'address to listen on; repeatable (default: the LAN addresses)',
@@ -52,6 +53,9 @@ function addFeed(program: Command): void {
     .option('--name <name>', 'what hosts call this feeder (default: the host name)')
     .addOption(new Option('--gpu <driver>', 'whose VRAM').choices(['none', 'cuda', 'sim']))
     .option('--host-bytes-max <size>', 'lend one host at most this much (default: all)')
+    .option('--host-rate <rate>', 'send and take at most this much per second and host, e.g. 100MB')
+    .option('--cache-dir <folder>', 'keep blocks that hosts sent before here, sealed')
+    .option('--cache-bytes <size>', 'how much of them, 0 for none (default: a tenth of the disk)')
     .option('--foreground', 'stay here and log to stderr (systemd)')
     .action(async (options) => (await import('./commands/feed.js')).feedStart(options));
   example(

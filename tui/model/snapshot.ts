@@ -18,6 +18,7 @@ import {
   FeederState,
   type LentDevice,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import { feedLaneJson, type FeedLaneJson } from './feed-lanes.js';
 
 export const SCHEMA_VERSION = 1;
 
@@ -188,6 +189,8 @@ export interface FeedLeaseJson {
   usedBytes: number;
   ttlRemainingMs: number;
   adopted: boolean;
+  readBytes: number;
+  writeBytes: number;
 }
 
 export interface FeedStatusJson {
@@ -198,6 +201,7 @@ export interface FeedStatusJson {
   feederId: string;
   feederName: string;
   addresses: string[];
+  lanePort: number;
   keyFingerprint: string;
   state: string;
   lockNote: string;
@@ -208,6 +212,10 @@ export interface FeedStatusJson {
   authFailureCount: number;
   devices: DeviceJson[];
   leases: FeedLeaseJson[];
+  lanes: FeedLaneJson[];
+  /** Null: no block cache. */
+  cacheDir: string | null;
+  cacheBudgetBytes: number;
 }
 
 function measured(value: number): number | null {
@@ -373,6 +381,7 @@ export function feedStatusJson(status: FeedStatus): FeedStatusJson {
     feederId: status.feederId,
     feederName: status.feederName,
     addresses: [...status.addresses],
+    lanePort: status.lanePort,
     keyFingerprint: status.keyFingerprint,
     state: FEEDER_STATES[stats?.state ?? FeederState.UNSPECIFIED] ?? 'unknown',
     lockNote: status.lockNote,
@@ -390,6 +399,11 @@ export function feedStatusJson(status: FeedStatus): FeedStatusJson {
       usedBytes: bytesFromWire(lease.usedBytes),
       ttlRemainingMs: bytesFromWire(lease.ttlRemainingMs),
       adopted: lease.adopted,
+      readBytes: bytesFromWire(lease.readBytes),
+      writeBytes: bytesFromWire(lease.writeBytes),
     })),
+    lanes: status.lanes.map(feedLaneJson),
+    cacheDir: status.cacheDir || null,
+    cacheBudgetBytes: bytesFromWire(status.cacheBudgetBytes),
   };
 }

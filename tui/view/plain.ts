@@ -254,13 +254,52 @@ export function feedDeviceTable(status: FeedStatusJson): Table {
 
 export function feedLeaseTable(status: FeedStatusJson): Table {
   return {
-    columns: [left('LEASE'), shrinking('HOST'), right('GRANTED'), right('USED'), left('STATE')],
+    columns: [
+      left('LEASE'),
+      shrinking('HOST'),
+      right('GRANTED'),
+      right('USED'),
+      optional(right('SERVED')),
+      optional(right('TAKEN')),
+      left('STATE'),
+    ],
     rows: status.leases.map((lease) => [
       lease.leaseId,
       lease.hostName,
       formatBytes(lease.grantedBytes),
       formatBytes(lease.usedBytes),
+      formatBytes(lease.readBytes),
+      formatBytes(lease.writeBytes),
       lease.adopted ? 'held' : `host away, ends in ${Math.ceil(lease.ttlRemainingMs / 1000)} s`,
+    ]),
+  };
+}
+
+export function feedLaneTable(status: FeedStatusJson): Table {
+  return {
+    columns: [
+      left('LANE OF'),
+      shrinking('HOST'),
+      left('PEER'),
+      right('READ'),
+      right('WRITE'),
+      optional(right('CONNS')),
+      optional(right('RTT')),
+      left('CIPHER'),
+      right('KEY AGE'),
+      optional(left('KEY')),
+    ],
+    rows: status.lanes.map((lane) => [
+      lane.leaseId ?? 'probe',
+      lane.hostName,
+      lane.peer ?? 'not opened yet',
+      formatRate(lane.readBytesPerSecond),
+      formatRate(lane.writeBytesPerSecond),
+      String(lane.connections),
+      formatMicros(lane.roundTripMicros ?? 0),
+      lane.cipher ?? '-',
+      lane.keyAgeMs === null ? '-' : formatAge(lane.keyAgeMs),
+      lane.keyFingerprint,
     ]),
   };
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A real feeder in this process (real TLS with a pairing key, real executors), and hosts that talk to it.
+import { expect } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,12 +11,15 @@ import { createLogger } from '../../../proto/base/log.js';
 import {
   DeviceKind,
   FeederService,
+  LaneRight,
   type LeaseRef,
 } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { FeedService } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { createClient, errorFromStatus, type ServiceClient } from '../../../proto/grpc.js';
 import * as grpc from '@grpc/grpc-js';
+import { LaneClient } from '../../../driver/lane/client.js';
 import { createPskChannelCredentials } from '../../../security/channel.js';
+import { deriveLaneSecret, type Exporter } from '../../../security/derive.js';
 import { loadOrCreateFeederKeys } from '../../../security/key-file.js';
 import { startFeeder, type FeederOptions, type RunningFeeder } from '../../../feeder/main.js';
 
@@ -27,13 +31,30 @@ export const ARENA_BYTES = 1n << 34n;
 
 export type Client = ServiceClient<typeof FeederService>;
 
+export type SilentClient = Client & { exporter(): Exporter };
+
+/** What a host asks of OpenLane, and what it does with the ticket. */
+export interface LaneWish {
+  readonly offset?: number;
+  readonly length?: number;
+  readonly rights?: LaneRight;
+  readonly connections?: number;
+}
+
+export interface Ticket {
+  readonly id: Uint8Array;
+  readonly secret: Uint8Array;
+  readonly address: string;
+  readonly port: number;
+}
+
 export interface TestFeeder {
   readonly feeder: RunningFeeder;
   readonly folder: string;
   readonly socketPath: string;
   connect(hostId?: HostId): Promise<TestHost>;
   /** A session that has not said Hello. */
-  connectSilently(): Client;
+  connectSilently(): SilentClient;
   control(): ServiceClient<typeof FeedService>;
   stop(): Promise<void>;
 }
@@ -48,6 +69,10 @@ export interface TestHost {
   read(lease: LeaseRef, offset: number, length: number): Promise<Buffer>;
   /** capacity, leased and used bytes of a device, now. */
   account(device?: typeof RAM): Promise<{ capacity: number; leased: number; used: number }>;
+  /** A ticket to a part of a lease's arena; without one to scratch memory. */
+  ticket(lease: LeaseRef | undefined, wish?: LaneWish): Promise<Ticket>;
+  /** The same, and its lane opened. Ownership: the caller closes it, or stop() of its feeder does. */
+  lane(lease: LeaseRef | undefined, wish?: LaneWish): Promise<LaneClient>;
   close(): void;
 }
 
@@ -64,18 +89,21 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       ramReserveBytes: 64 * MIB,
       configDir: join(folder, 'config'),
       stateDir: join(folder, 'state'),
+      cacheBytes: 0,
       controlSocket: socketPath,
       ...options,
     },
     { log: createLogger({ name: 'feeder', file: join(folder, 'feeder.log'), level: 'debug' }) },
   );
   const clients: { close(): void }[] = [];
-  const connectSilently = (): Client => {
+  const lanes: LaneClient[] = [];
+  const connectSilently = (): SilentClient => {
     const key = loadOrCreateFeederKeys(options.configDir ?? join(folder, 'config')).keys[0]!;
+    let exporter: Exporter | undefined;
     const client = createClient(
       FeederService,
       feeder.addresses[0] as string,
-      createPskChannelCredentials({ key }),
+      createPskChannelCredentials({ key, onSecure: (info) => (exporter = info.exporter) }),
       {
         'grpc.enable_http_proxy': 0,
         'grpc-node.flow_control_window': 8 * MIB,
@@ -84,14 +112,14 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       'FEEDER_UNREACHABLE',
     );
     clients.push(client);
-    return client;
+    return Object.assign(client, { exporter: () => exporter as Exporter });
   };
   return {
     feeder,
     folder,
     socketPath,
     connectSilently,
-    connect: (hostId = createId('host')) => sayHello(connectSilently(), hostId),
+    connect: (hostId = createId('host')) => sayHello(connectSilently(), hostId, lanes),
     control() {
       const credentials = grpc.credentials.createInsecure();
       const client = createClient(
@@ -105,6 +133,7 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       return client;
     },
     async stop() {
+      await Promise.all(lanes.map((lane) => lane.close()));
       for (const client of clients) client.close();
       await feeder.stop();
       rmSync(folder, { recursive: true, force: true });
@@ -119,10 +148,30 @@ export const hello = (hostId: string) => ({
   software: 'test',
 });
 
-async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
-  await client.hello(hello(hostId), { timeoutMs: 5_000 });
+async function sayHello(
+  client: SilentClient,
+  hostId: HostId,
+  lanes: LaneClient[],
+): Promise<TestHost> {
+  const told = await client.hello(hello(hostId), { timeoutMs: 5_000 });
   const big = BigInt;
+  const ticket: TestHost['ticket'] = async (lease, wish = {}) => {
+    const rights = wish.rights ?? LaneRight.READ_WRITE;
+    const { connections = 1, offset = 0 } = wish;
+    const length = wish.length ?? (lease ? Number(ARENA_BYTES) - offset : 0);
+    const span = { offset: big(offset), length: big(length), rights, connections };
+    const asked = await client.openLane(lease ? { lease, ...span } : { probe: true, ...span });
+    const secret = deriveLaneSecret(client.exporter(), asked.ticketId);
+    expect(asked.port).toBe(told.lanePort);
+    return { id: asked.ticketId, secret, address: '127.0.0.1', port: asked.port };
+  };
   return {
+    ticket,
+    async lane(lease, wish) {
+      const lane = await openTicket(await ticket(lease, wish), wish?.connections);
+      lanes.push(lane);
+      return lane;
+    },
     client,
     hostId,
     async lease({ ram = 0, gpu = 0 }) {
@@ -176,6 +225,12 @@ async function sayHello(client: Client, hostId: HostId): Promise<TestHost> {
     },
     close: () => client.close(),
   };
+}
+
+/** Opens the lane of a ticket. Ownership: the caller closes it. */
+export function openTicket(ticket: Ticket, connections = 1): Promise<LaneClient> {
+  const { address, port } = ticket;
+  return LaneClient.open({ address, port, ticket, connections });
 }
 
 export async function firstStats(client: Client) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost feed start|stop|pause|resume|status`: lending this machine's memory.
+import { resolve } from 'node:path';
 import { GbError } from '../../../proto/base/errors.js';
 import { DEFAULT_PORT } from '../../../proto/base/limits.js';
 import { formatAge, formatBytes, parseBytes } from '../../../proto/base/units.js';
 import { withFeed } from '../../control/client.js';
 import { feedStatusJson, type FeedStatusJson } from '../../model/snapshot.js';
-import { feedDeviceTable, feedLeaseTable } from '../../view/plain.js';
+import { feedDeviceTable, feedLaneTable, feedLeaseTable } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';
 import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
@@ -15,11 +16,15 @@ export interface FeedStartOptions {
   readonly ram?: string;
   readonly vram?: readonly string[];
   readonly port?: string;
+  readonly lanePort?: string;
   readonly bind?: readonly string[];
   readonly allowWan?: boolean;
   readonly name?: string;
   readonly gpu?: 'none' | 'cuda' | 'sim';
   readonly hostBytesMax?: string;
+  readonly hostRate?: string;
+  readonly cacheDir?: string;
+  readonly cacheBytes?: string;
   readonly foreground?: boolean;
 }
 
@@ -28,24 +33,37 @@ export interface FeedSettings {
   readonly ramBytes?: number;
   readonly vramBytes: ReadonlyMap<number, number>;
   readonly port: number;
+  readonly lanePort?: number;
   readonly bind: readonly string[];
   readonly allowWan: boolean;
   readonly name?: string;
   readonly gpu?: 'none' | 'cuda' | 'sim';
   readonly hostBytesMax?: number;
+  /** Bytes per second. */
+  readonly hostRate?: number;
+  readonly cacheDir?: string;
+  readonly cacheBytes?: number;
 }
 
 const CALL_TIMEOUT_MS = 5_000;
 const GRACE_SECONDS_MAX = 3_600;
 const STOP_MARGIN_MS = 10_000;
 const GPUS_MAX = 64;
+const RATE_MIN = 1_000_000;
 
-function parsePort(text: string | undefined): number {
-  if (text === undefined) return DEFAULT_PORT;
+function parsePort(option: string, text: string): number {
   const port = Number(text);
   if (!/^\d{1,5}$/.test(text) || port > 65_535)
-    throw new GbError('INVALID_ARGUMENT', `--port ${text} is not a port`);
+    throw new GbError('INVALID_ARGUMENT', `${option} ${text} is not a port`);
   return port;
+}
+
+/** `100MB`, `100MB/s`. */
+function parseRate(text: string): number {
+  const rate = parseBytes(text.replace(/\/s$/, ''));
+  if (rate < RATE_MIN)
+    throw new GbError('INVALID_ARGUMENT', `--host-rate ${text} is too little; at least 1MB/s`);
+  return rate;
 }
 
 function parseVram(values: readonly string[]): Map<number, number> {
@@ -66,17 +84,20 @@ function parseVram(values: readonly string[]): Map<number, number> {
 
 /** Checks what the user wrote before anything is started. @throws GbError INVALID_ARGUMENT. */
 export function feedSettings(options: FeedStartOptions): FeedSettings {
+  const { ram, name, gpu, lanePort, hostBytesMax, hostRate, cacheDir, cacheBytes } = options;
   return {
-    ...(options.ram === undefined ? {} : { ramBytes: parseBytes(options.ram) }),
+    ...(ram === undefined ? {} : { ramBytes: parseBytes(ram) }),
     vramBytes: parseVram(options.vram ?? []),
-    port: parsePort(options.port),
+    port: options.port === undefined ? DEFAULT_PORT : parsePort('--port', options.port),
+    ...(lanePort === undefined ? {} : { lanePort: parsePort('--lane-port', lanePort) }),
     bind: options.bind ?? [],
     allowWan: options.allowWan === true,
-    ...(options.name === undefined ? {} : { name: options.name }),
-    ...(options.gpu === undefined ? {} : { gpu: options.gpu }),
-    ...(options.hostBytesMax === undefined
-      ? {}
-      : { hostBytesMax: parseBytes(options.hostBytesMax) }),
+    ...(name === undefined ? {} : { name }),
+    ...(gpu === undefined ? {} : { gpu }),
+    ...(hostBytesMax === undefined ? {} : { hostBytesMax: parseBytes(hostBytesMax) }),
+    ...(hostRate === undefined ? {} : { hostRate: parseRate(hostRate) }),
+    ...(cacheDir === undefined ? {} : { cacheDir: resolve(cacheDir) }),
+    ...(cacheBytes === undefined ? {} : { cacheBytes: parseBytes(cacheBytes) }),
   };
 }
 
@@ -87,11 +108,16 @@ function daemonArgs(options: FeedStartOptions): string[] {
     ...one('--ram', options.ram),
     ...(options.vram ?? []).flatMap((value) => ['--vram', value]),
     ...one('--port', options.port),
+    ...one('--lane-port', options.lanePort),
     ...(options.bind ?? []).flatMap((value) => ['--bind', value]),
     ...(options.allowWan ? ['--allow-wan'] : []),
     ...one('--name', options.name),
     ...one('--gpu', options.gpu),
     ...one('--host-bytes-max', options.hostBytesMax),
+    ...one('--host-rate', options.hostRate),
+    // The daemon works in another folder.
+    ...one('--cache-dir', options.cacheDir === undefined ? undefined : resolve(options.cacheDir)),
+    ...one('--cache-bytes', options.cacheBytes),
   ];
 }
 
@@ -111,12 +137,24 @@ function bestAddress(addresses: readonly string[]): string {
   return outside ?? addresses[0] ?? `THIS-MACHINE:${DEFAULT_PORT}`;
 }
 
+/** `192.168.1.21:9740, lanes on port 9741`. */
+function listeningWords({ addresses, lanePort }: FeedStatusJson): string {
+  return `${addresses.join(', ')}, lanes on port ${lanePort}`;
+}
+
+/** `ports 9740 and 9741`: what a firewall has to let in. */
+function portsOf({ addresses, lanePort }: FeedStatusJson): string {
+  const ports = new Set(addresses.map((address) => Number(/:(\d+)$/.exec(address)?.[1])));
+  return `ports ${[...ports, lanePort].join(' and ')}`;
+}
+
 function writeStarted(status: FeedStatusJson): void {
   const paint = painters(process.stdout);
   writeLine(
     `${paint.green('lending')} ${lentWords(status)} as "${cleanText(status.feederName)}" (pid ${status.pid})`,
   );
-  writeLine(`listening on ${status.addresses.join(', ')}`);
+  writeLine(`listening on ${listeningWords(status)}`);
+  writeLine(`firewall: hosts need TCP ${portsOf(status)}`);
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
   writeLine();
   writeLine('On the host, once:');
@@ -204,7 +242,9 @@ export async function feedStatus(options: { json?: boolean }): Promise<void> {
   writeLine(
     `${paint.bold(cleanText(status.feederName))} ${status.feederId} ${status.state}, up ${uptime}, pid ${status.pid}`,
   );
-  writeLine(`listening on ${status.addresses.join(', ')}, key ${status.keyFingerprint}`);
+  writeLine(`listening on ${listeningWords(status)}, key ${status.keyFingerprint}`);
+  if (status.cacheDir !== null)
+    writeLine(`block cache: up to ${formatBytes(status.cacheBudgetBytes)} in ${status.cacheDir}`);
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
   writeLine(
     `served ${formatBytes(status.readBytes)} to hosts and took ${formatBytes(status.writeBytes)} from them; ` +
@@ -215,5 +255,9 @@ export async function feedStatus(options: { json?: boolean }): Promise<void> {
   if (status.leases.length > 0) {
     writeLine();
     tableLines(feedLeaseTable(status)).forEach((line) => writeLine(line));
+  }
+  if (status.lanes.length > 0) {
+    writeLine();
+    tableLines(feedLaneTable(status)).forEach((line) => writeLine(line));
   }
 }
