@@ -1,256 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fabric.c: lanes beside plain C over TCP, in interleaved rounds of one run on loopback. Both ends of both are
- * processes of their own, read a source of the full size, land in a destination of the full size, and use the same
- * congestion control. Prints one JSON object with medians, and the ratios of each round.
+ * fabric.c: lanes beside plain C over TCP, in interleaved rounds of one run, on loopback or over a delay link between
+ * two network namespaces. Both ends of both are processes of their own, read a source of the full size, land in a
+ * destination of the full size, and use the same congestion control. Each round is a ratio of neighbours in time; what
+ * counts is the median of the rounds, so that a machine that is busy with other things for a while does not decide.
+ * Prints one JSON object.
  *
- * usage: fabric [MiB [rounds]]
+ * usage: fabric [--link RATE DELAY_ONE_WAY] [MiB [rounds]]
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "lane.h"
+#include "../../test/net/pair.h"
+#include "ends.h"
 
-#define MIB ((size_t)1 << 20)
-#define FRAME MIB
-#define SMALL 65536u
-#define FETCHES 3000
-#define BUSY_FETCHES 1500
-#define ROUNDS_MAX 31
+#define ROUNDS_MAX 101
+/* Of each kind in a round. */
+#define FETCHES 500
+#define BUSY_BYTES (64 * MIB)
+#define LINK_PROGRAM "build/test/net/delaylink"
 
-static size_t bytes_total = 1024 * MIB;
-static char congestion[16] = "reno";
-
-static void fatal(const char *what) {
-  fprintf(stderr, "fabric: %s (%s)\n", what, strerror(errno));
-  exit(1);
-}
-
-static double now(void) {
-  struct timespec at;
-  clock_gettime(CLOCK_MONOTONIC, &at);
-  return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
-}
-
-static double cpu(void) {
-  struct rusage use;
-  getrusage(RUSAGE_SELF, &use);
-  return (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
-         (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) * 1e-6;
-}
-
-static uint8_t *memory(size_t bytes) {
-  void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (mapped == MAP_FAILED) fatal("memory");
-  for (size_t i = 0; i < bytes; i += 8) *(uint64_t *)((uint8_t *)mapped + i) = i * 0x9E3779B97F4A7C15ull;
-  return mapped;
-}
-
-/* ---- plain TCP ---- */
-
-static void tune(int fd) {
-  int one = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion));
-}
-
-static bool send_all(int fd, const void *from, size_t count) {
-  for (size_t at = 0; at < count;) {
-    ssize_t sent = send(fd, (const uint8_t *)from + at, count - at, MSG_NOSIGNAL);
-    if (sent <= 0) return false;
-    at += (size_t)sent;
-  }
-  return true;
-}
-
-static bool receive_all(int fd, void *to, size_t count) {
-  for (size_t at = 0; at < count;) {
-    ssize_t got = recv(fd, (uint8_t *)to + at, count - at, 0);
-    if (got <= 0) return false;
-    at += (size_t)got;
-  }
-  return true;
-}
-
-/* One order: send `count` bytes from `at`; with `echo`, receive as many first. */
-struct order {
-  uint64_t at, count, echo;
-};
-
-static const uint8_t *plain_source;
-
-static void *plain_serve(void *argument) {
-  int fd = (int)(intptr_t)argument;
-  struct order order;
-  uint8_t *echoed = memory(SMALL);
-  while (receive_all(fd, &order, sizeof order)) {
-    if (order.echo && !receive_all(fd, echoed, SMALL)) break;
-    for (uint64_t done = 0; done < order.count;) {
-      size_t piece = order.count - done < FRAME ? order.count - done : FRAME;
-      if (!send_all(fd, plain_source + order.at + done, piece)) break;
-      done += piece;
-    }
-  }
-  close(fd);
-  return NULL;
-}
-
-struct plain {
-  int fds[2];
-  uint8_t *to;
-};
-
-static int dial(uint16_t port) {
-  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
-  tune(fd);
-  if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) fatal("connect");
-  return fd;
-}
-
-struct share {
-  int fd;
-  uint8_t *to;
-  size_t at, count;
-};
-
-/* Frames of 1 MiB straight into the destination. */
-static void *plain_read(void *argument) {
-  struct share *share = argument;
-  struct order order = {share->at, share->count, 0};
-  if (!send_all(share->fd, &order, sizeof order)) fatal("plain order");
-  for (size_t done = 0; done < share->count;) {
-    size_t piece = share->count - done < FRAME ? share->count - done : FRAME;
-    if (!receive_all(share->fd, share->to + share->at + done, piece)) fatal("plain read");
-    done += piece;
-  }
-  return NULL;
-}
-
-static double plain_seconds(struct plain *plain, int connections) {
-  pthread_t thread[2];
-  struct share shares[2];
-  double start = now();
-  for (int i = 0; i < connections; i++) {
-    size_t count = bytes_total / (size_t)connections;
-    shares[i] = (struct share){plain->fds[i], plain->to, (size_t)i * count, count};
-    pthread_create(&thread[i], NULL, plain_read, &shares[i]);
-  }
-  for (int i = 0; i < connections; i++) pthread_join(thread[i], NULL);
-  return now() - start;
-}
-
-/* ---- the two servers, in one process each; they answer with their CPU seconds when asked ---- */
-
-struct server {
-  pid_t pid;
-  int control;
-  uint16_t port;
-};
-
-static double server_cpu(const struct server *server) {
-  double used = 0;
-  if (!send_all(server->control, "c", 1) || !receive_all(server->control, &used, sizeof used)) fatal("server");
-  return used;
-}
-
-static void answer_cpu(int control) {
-  char asked;
-  while (receive_all(control, &asked, 1)) {
-    double used = cpu();
-    send_all(control, &used, sizeof used);
-  }
-  _exit(0);
-}
-
-static void *plain_welcome(void *argument) {
-  int listener = (int)(intptr_t)argument;
-  for (;;) {
-    int fd = accept(listener, NULL, NULL);
-    pthread_t thread;
-    if (fd < 0) continue;
-    tune(fd);
-    pthread_create(&thread, NULL, plain_serve, (void *)(intptr_t)fd);
-  }
-  return NULL;
-}
-
-static void serve_plain(int control) {
-  struct sockaddr_in address = {.sin_family = AF_INET};
-  socklen_t length = sizeof address;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  int listener = socket(AF_INET, SOCK_STREAM, 0);
-  plain_source = memory(bytes_total);
-  if (bind(listener, (struct sockaddr *)&address, length) != 0 || listen(listener, 8) != 0 ||
-      getsockname(listener, (struct sockaddr *)&address, &length) != 0)
-    fatal("listen");
-  uint16_t port = ntohs(address.sin_port);
-  pthread_t thread;
-  pthread_create(&thread, NULL, plain_welcome, (void *)(intptr_t)listener);
-  send_all(control, &port, sizeof port);
-  answer_cpu(control);
-}
-
-static struct gb_lane_ticket ticket_of(uint8_t number) {
-  struct gb_lane_ticket ticket;
-  memset(&ticket, number, sizeof ticket);
-  return ticket;
-}
-
-static void serve_lanes(int control) {
-  struct gb_lane_server_options options = {.size = sizeof options, .fd = -1, .address = "127.0.0.1"};
-  gb_lane_server *server;
-  uint8_t *source = memory(bytes_total);
-  options.tuning.keep_congestion = strcmp(congestion, "reno") != 0;
-  if (gb_lane_server_open(&options, &server) != GB_LANE_OK) fatal("lane server");
-  for (uint8_t i = 1; i <= 2; i++) {
-    struct gb_lane_grant grant = {
-        .size = sizeof grant, .connections = i, .ttl_ms = 600000, .ticket = ticket_of(i)};
-    struct gb_lane_region region = {
-        .size = sizeof region, .id = 1, .rights = GB_LANE_MAY_READ, .bytes = bytes_total, .base = source};
-    if (gb_lane_grant_add(server, &grant) != GB_LANE_OK ||
-        gb_lane_export(server, grant.ticket.id, &region) != GB_LANE_OK)
-      fatal("grant");
-  }
-  uint16_t port = (uint16_t)gb_lane_server_port(server);
-  send_all(control, &port, sizeof port);
-  answer_cpu(control);
-}
-
-static struct server start(void (*serve)(int)) {
-  int pair[2];
-  struct server server;
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) fatal("socketpair");
-  fflush(NULL);
-  server.pid = fork();
-  if (server.pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    close(pair[0]);
-    serve(pair[1]);
-  }
-  close(pair[1]);
-  server.control = pair[0];
-  if (!receive_all(server.control, &server.port, sizeof server.port)) fatal("server");
-  return server;
-}
-
-/* ---- figures ---- */
+static struct {
+  struct server tcp, lanes;
+  int fds[2]; /* plain */
+  gb_lane *lane[2]; /* with one connection for bulk, with two */
+  uint8_t *to, *plain_to;
+} ends;
 
 static int ascending(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
@@ -258,10 +40,14 @@ static int ascending(const void *a, const void *b) {
 }
 
 static double quantile(const double *values, int count, double part) {
-  static double sorted[FETCHES];
+  static double sorted[FETCHES > ROUNDS_MAX ? FETCHES : ROUNDS_MAX];
   memcpy(sorted, values, (size_t)count * sizeof *values);
   qsort(sorted, (size_t)count, sizeof *sorted, ascending);
   return sorted[(int)(part * (count - 1) + 0.5)];
+}
+
+static double median(const double *values, int count) {
+  return quantile(values, count, 0.5);
 }
 
 static void print_list(const char *name, const double *values, int count, const char *format) {
@@ -273,128 +59,187 @@ static void print_list(const char *name, const double *values, int count, const 
   printf("],");
 }
 
-static gb_lane *open_lane(const struct server *server, uint8_t connections) {
-  struct gb_lane_options options = {.size = sizeof options, .connections = connections};
-  struct gb_lane_ticket ticket = ticket_of(connections);
-  gb_lane *lane;
-  options.tuning.keep_congestion = strcmp(congestion, "reno") != 0;
-  int status = gb_lane_open("127.0.0.1", server->port, &ticket, &options, &lane);
-  if (status != GB_LANE_OK) fatal(gb_lane_status_name(status));
-  return lane;
+/* Cores that others than this program's processes were busy on, from one call to the next. */
+static double others_busy(void) {
+  static double before, own_before, at_before;
+  double user, nice, system, idle, wait, irq, soft, steal;
+  FILE *file = fopen("/proc/stat", "r");
+  if (file == NULL || fscanf(file, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &user, &nice, &system, &idle, &wait, &irq,
+                             &soft, &steal) != 8)
+    fatal("/proc/stat");
+  fclose(file);
+  double busy = (user + nice + system + irq + soft + steal) / (double)sysconf(_SC_CLK_TCK), at = now();
+  double own = cpu() + server_cpu(&ends.tcp) + server_cpu(&ends.lanes);
+  double others = ((busy - before) - (own - own_before)) / (at - at_before);
+  before = busy;
+  own_before = own;
+  at_before = at;
+  return others > 0 ? others : 0;
 }
 
-static double lane_seconds(gb_lane *lane, uint8_t *to) {
+/* ---- bulk ---- */
+
+struct bulk_row {
+  double plain_rate, lane_rate, ratio;
+  double client, server, plain_client, plain_server; /* CPU seconds per GB */
+};
+
+static struct bulk_row measure(int connections) {
+  struct bulk_row row;
+  double gb = (double)setting.bytes / 1e9;
+  gb_lane *lane = ends.lane[connections - 1];
+  double mine = cpu(), theirs = server_cpu(&ends.tcp);
+  row.plain_rate = gb / plain_read_all(ends.fds, connections, ends.plain_to);
+  row.plain_client = (cpu() - mine) / gb;
+  row.plain_server = (server_cpu(&ends.tcp) - theirs) / gb;
+  mine = cpu(), theirs = server_cpu(&ends.lanes);
   double begun = now();
-  int status = gb_lane_read(lane, 1, 0, to, bytes_total, GB_LANE_NORMAL, 0);
+  int status = gb_lane_read(lane, 1, 0, ends.to, setting.bytes, GB_LANE_NORMAL, 600000);
   if (status != GB_LANE_OK) fatal(gb_lane_status_name(status));
-  return now() - begun;
+  row.lane_rate = gb / (now() - begun);
+  row.client = (cpu() - mine) / gb;
+  row.server = (server_cpu(&ends.lanes) - theirs) / gb;
+  row.ratio = row.lane_rate / row.plain_rate;
+  return row;
 }
 
-/* Reads in rounds: plain with one and two connections, lanes with one and two. */
-static void bench_bulk(const struct server *tcp, const struct server *lanes, struct plain *plain, gb_lane *one,
-                       gb_lane *two, int rounds) {
-  double plain_rate[2][ROUNDS_MAX], lane_rate[2][ROUNDS_MAX], ratio[2][ROUNDS_MAX];
-  double client_cpu[ROUNDS_MAX], feeder_cpu[ROUNDS_MAX], plain_client_cpu[ROUNDS_MAX], plain_cpu[ROUNDS_MAX];
-  double gb = (double)bytes_total / 1e9;
-  uint8_t *to = memory(bytes_total);
-  plain->to = memory(bytes_total);
-  for (int round = -1; round < rounds; round++) { /* the first one warms up */
-    int at = round < 0 ? 0 : round;
-    for (int k = 0; k < 2; k++) {
-      double mine = cpu(), theirs = server_cpu(tcp);
-      plain_rate[k][at] = gb / plain_seconds(plain, k + 1);
-      if (k == 0) plain_client_cpu[at] = (cpu() - mine) / gb;
-      if (k == 0) plain_cpu[at] = (server_cpu(tcp) - theirs) / gb;
-      mine = cpu(), theirs = server_cpu(lanes);
-      lane_rate[k][at] = gb / lane_seconds(k == 0 ? one : two, to);
-      if (k == 0) client_cpu[at] = (cpu() - mine) / gb;
-      if (k == 0) feeder_cpu[at] = (server_cpu(lanes) - theirs) / gb;
-      ratio[k][at] = lane_rate[k][at] / plain_rate[k][at];
-    }
+static void print_bulk(const char *name, const struct bulk_row *rows, int rounds, double wanted) {
+  double column[7][ROUNDS_MAX];
+  for (int i = 0; i < rounds; i++) {
+    const double values[7] = {rows[i].plain_rate, rows[i].lane_rate,    rows[i].ratio,       rows[i].client,
+                              rows[i].server,     rows[i].plain_client, rows[i].plain_server};
+    for (int k = 0; k < 7; k++) column[k][i] = values[k];
   }
-  if (memcmp(to, plain->to, bytes_total) != 0) fatal("the bytes are wrong");
-  for (int k = 0; k < 2; k++) {
-    printf("\"%s\":{", k == 0 ? "oneConnection" : "twoConnections");
-    print_list("plainGBps", plain_rate[k], rounds, "%.2f");
-    print_list("laneGBps", lane_rate[k], rounds, "%.2f");
-    print_list("ratios", ratio[k], rounds, "%.3f");
-    printf("\"ratioMedian\":%.3f,\"wanted\":%.2f},", quantile(ratio[k], rounds, 0.5), k == 0 ? 0.95 : 0.60);
-  }
+  printf("\"%s\":{", name);
+  print_list("plainGBps", column[0], rounds, "%.3f");
+  print_list("laneGBps", column[1], rounds, "%.3f");
+  print_list("ratios", column[2], rounds, "%.3f");
   printf("\"cpuSecondsPerGB\":{\"client\":%.3f,\"server\":%.3f,\"plainClient\":%.3f,\"plainServer\":%.3f,"
          "\"wanted\":0.22},",
-         quantile(client_cpu, rounds, 0.5), quantile(feeder_cpu, rounds, 0.5),
-         quantile(plain_client_cpu, rounds, 0.5), quantile(plain_cpu, rounds, 0.5));
-  munmap(to, bytes_total);
-  munmap(plain->to, bytes_total);
+         median(column[3], rounds), median(column[4], rounds), median(column[5], rounds), median(column[6], rounds));
+  printf("\"ratioMedian\":%.3f,\"wanted\":%.2f},", median(column[2], rounds), wanted);
 }
 
-static double fetch(gb_lane *lane, uint8_t *page, int number) {
-  uint64_t at = (uint64_t)number * 7919 * SMALL % (bytes_total - SMALL);
+static void bench_bulk(int rounds, double wanted_one, double wanted_two) {
+  static struct bulk_row rows[2][ROUNDS_MAX];
+  ends.to = memory(setting.bytes);
+  ends.plain_to = memory(setting.bytes);
+  for (int k = 0; k < 2; k++) measure(k + 1); /* warms up */
+  for (int round = 0; round < rounds; round++) {
+    for (int k = 0; k < 2; k++) rows[k][round] = measure(k + 1);
+  }
+  if (memcmp(ends.to, ends.plain_to, setting.bytes) != 0) fatal("the bytes are wrong");
+  print_bulk("oneConnection", rows[0], rounds, wanted_one);
+  print_bulk("twoConnections", rows[1], rounds, wanted_two);
+  munmap(ends.to, setting.bytes);
+  munmap(ends.plain_to, setting.bytes);
+}
+
+/* ---- fetches ---- */
+
+static uint64_t place_of(int number) {
+  return (uint64_t)number * 7919 * SMALL % (setting.bytes - SMALL);
+}
+
+static double fetch(uint8_t *page, int number) {
   double begun = now();
-  if (gb_lane_read(lane, 1, at, page, SMALL, GB_LANE_DEMAND, 0) != GB_LANE_OK) fatal("fetch");
+  if (gb_lane_read(ends.lane[0], 1, place_of(number), page, SMALL, GB_LANE_DEMAND, 0) != GB_LANE_OK) fatal("fetch");
   return (now() - begun) * 1e6;
 }
 
-struct bulk {
-  gb_lane *lane;
+/* With `echo` the page goes there and back, without it only comes. */
+static double plain_fetch(uint8_t *page, int number, bool echo) {
+  struct order order = {place_of(number), SMALL, echo};
+  double begun = now();
+  if (!send_all(ends.fds[0], &order, sizeof order) || (echo && !send_all(ends.fds[0], page, SMALL)) ||
+      !receive_all(ends.fds[0], page, SMALL))
+    fatal("plain fetch");
+  return (now() - begun) * 1e6;
+}
+
+static struct {
   uint8_t *to;
   _Atomic bool stop;
   _Atomic uint64_t rounds;
-};
+} bulk;
 
 static void *bulk_life(void *argument) {
-  struct bulk *bulk = argument;
-  while (!bulk->stop) {
-    if (gb_lane_read(bulk->lane, 1, 0, bulk->to, 64 * MIB, GB_LANE_BACKGROUND, 0) != GB_LANE_OK) fatal("bulk");
-    bulk->rounds++;
+  (void)argument;
+  while (!bulk.stop) {
+    if (gb_lane_read(ends.lane[0], 1, 0, bulk.to, BUSY_BYTES, GB_LANE_BACKGROUND, 600000) != GB_LANE_OK) fatal("bulk");
+    bulk.rounds++;
   }
   return NULL;
 }
 
-/* Fetches of 64 KiB: beside echoes and plain fetches of the same size, then during a bulk transfer of the same lane. */
-static void bench_fetch(struct plain *plain, gb_lane *lane) {
-  static double echo[FETCHES], plain_fetch[FETCHES], idle[FETCHES], busy[BUSY_FETCHES];
-  uint8_t *page = memory(SMALL);
-  for (int i = 0; i < FETCHES; i++) {
-    struct order order = {(uint64_t)i * 7919 * SMALL % (bytes_total - SMALL), SMALL, 1};
-    double begun = now();
-    send_all(plain->fds[0], &order, sizeof order);
-    send_all(plain->fds[0], page, SMALL);
-    receive_all(plain->fds[0], page, SMALL);
-    echo[i] = (now() - begun) * 1e6;
-    order.echo = 0;
-    begun = now();
-    send_all(plain->fds[0], &order, sizeof order);
-    receive_all(plain->fds[0], page, SMALL);
-    plain_fetch[i] = (now() - begun) * 1e6;
-    idle[i] = fetch(lane, page, i);
-  }
-  struct bulk bulk = {.lane = lane, .to = memory(64 * MIB)};
-  pthread_t thread;
-  pthread_create(&thread, NULL, bulk_life, &bulk);
-  while (bulk.rounds == 0) usleep(1000);
-  uint64_t before = bulk.rounds;
-  double begun = now();
-  for (int i = 0; i < BUSY_FETCHES; i++) busy[i] = fetch(lane, page, i);
-  double rate = (double)(bulk.rounds - before) * 64 * (double)MIB / 1e9 / (now() - begun);
-  bulk.stop = true;
-  pthread_join(thread, NULL);
-  double idle_p50 = quantile(idle, FETCHES, 0.5), idle_p99 = quantile(idle, FETCHES, 0.99);
-  double busy_p99 = quantile(busy, BUSY_FETCHES, 0.99), echo_p50 = quantile(echo, FETCHES, 0.5);
-  printf("\"fetch64KiB\":{\"echoMedianUs\":%.1f,\"plainFetchMedianUs\":%.1f,\"laneMedianUs\":%.1f,\"laneP99Us\":%.1f,"
-         "\"overEcho\":%.2f,\"wanted\":1.5},",
-         echo_p50, quantile(plain_fetch, FETCHES, 0.5), idle_p50, idle_p99, idle_p50 / echo_p50);
-  printf("\"fetchDuringBulk\":{\"medianUs\":%.1f,\"p99Us\":%.1f,\"bulkGBps\":%.2f,\"p99OverIdleP99\":%.2f,"
-         "\"wanted\":4},",
-         quantile(busy, BUSY_FETCHES, 0.5), busy_p99, rate, busy_p99 / idle_p99);
-  munmap(bulk.to, 64 * MIB);
+static uint64_t bytes_read(void) {
+  struct gb_lane_counters counters;
+  gb_lane_counters(ends.lane[0], &counters);
+  return counters.bytes_read;
 }
 
-static void print_setting(gb_lane *lane) {
+struct fetch_row {
+  double echo, plain, idle, idle_p99, busy, busy_p99, rate, over_echo, over_idle;
+};
+
+/* Echoes, plain fetches and fetches over an idle lane in turn; then fetches while the same lane moves bulk. */
+static struct fetch_row measure_fetches(uint8_t *page, int round) {
+  static double echo[FETCHES], plain[FETCHES], idle[FETCHES], busy[FETCHES];
+  for (int i = 0; i < FETCHES; i++) {
+    echo[i] = plain_fetch(page, round * FETCHES + i, true);
+    plain[i] = plain_fetch(page, round * FETCHES + i, false);
+    idle[i] = fetch(page, round * FETCHES + i);
+  }
+  pthread_t thread;
+  bulk.stop = false;
+  bulk.rounds = 0;
+  pthread_create(&thread, NULL, bulk_life, NULL);
+  while (bulk.rounds == 0) usleep(1000);
+  uint64_t before = bytes_read();
+  double begun = now();
+  for (int i = 0; i < FETCHES; i++) busy[i] = fetch(page, round * FETCHES + i);
+  double rate = ((double)(bytes_read() - before) - FETCHES * (double)SMALL) / 1e9 / (now() - begun);
+  bulk.stop = true;
+  pthread_join(thread, NULL);
+  struct fetch_row row = {.echo = median(echo, FETCHES),
+                          .plain = median(plain, FETCHES),
+                          .idle = median(idle, FETCHES),
+                          .idle_p99 = quantile(idle, FETCHES, 0.99),
+                          .busy = median(busy, FETCHES),
+                          .busy_p99 = quantile(busy, FETCHES, 0.99),
+                          .rate = rate};
+  row.over_echo = row.idle / row.echo;
+  row.over_idle = row.busy_p99 / row.idle_p99;
+  return row;
+}
+
+static void bench_fetch(int rounds) {
+  static double column[9][ROUNDS_MAX];
+  static const char *const names[] = {"echoUs",    "plainFetchUs", "idleUs",   "idleP99Us",     "duringBulkUs",
+                                      "duringBulkP99Us", "bulkGBps",  "overEcho", "p99OverIdleP99"};
+  uint8_t *page = memory(SMALL);
+  bulk.to = memory(BUSY_BYTES);
+  for (int i = -1; i < rounds; i++) {
+    struct fetch_row row = measure_fetches(page, i + 1);
+    const double values[9] = {row.echo,     row.plain, row.idle,      row.idle_p99, row.busy,
+                              row.busy_p99, row.rate,  row.over_echo, row.over_idle};
+    for (int k = 0; k < 9 && i >= 0; k++) column[k][i] = values[k];
+  }
+  printf("\"fetch64KiB\":{");
+  for (int k = 0; k < 9; k++) printf("\"%s\":%.2f,", names[k], median(column[k], rounds));
+  print_list("overEchoRounds", column[7], rounds, "%.2f");
+  print_list("p99Rounds", column[8], rounds, "%.2f");
+  printf("\"wanted\":{\"overEcho\":1.5,\"p99OverIdleP99\":4}},");
+  munmap(bulk.to, BUSY_BYTES);
+}
+
+/* ---- the run ---- */
+
+static void print_setting(void) {
   struct gb_lane_counters counters;
   struct gb_lane_cipher_info infos[4];
   uint32_t count = gb_lane_ciphers(infos, 4);
-  gb_lane_counters(lane, &counters);
+  gb_lane_counters(ends.lane[0], &counters);
   printf("\"congestion\":\"%s\",\"recordBytes\":%u,\"cipher\":\"%s by %s\",\"ciphers\":{", counters.congestion,
          counters.record_bytes, counters.cipher, counters.provider);
   for (uint32_t i = 0; i < count; i++)
@@ -402,24 +247,56 @@ static void print_setting(gb_lane *lane) {
   printf("}");
 }
 
+static gb_lane *open_lane(uint8_t connections) {
+  struct gb_lane_options options = {.size = sizeof options, .connections = connections, .tuning = tuning()};
+  struct gb_lane_ticket ticket = ticket_of(connections);
+  gb_lane *lane;
+  int status = gb_lane_open(setting.address, ends.lanes.port, &ticket, &options, &lane);
+  if (status != GB_LANE_OK) fatal(gb_lane_status_name(status));
+  return lane;
+}
+
+/* Two namespaces with the link between them: servers go into the one, this program into the other. */
+static void enter_link(struct pair *pair, const char *rate, const char *delay) {
+  char line[128];
+  pair_start(pair, LINK_PROGRAM);
+  snprintf(line, sizeof line, "set rate %s delay %s", rate, delay);
+  const char *answer = pair_ask(pair, line);
+  if (strcmp(answer, "ok") != 0) fatal(answer);
+  snprintf(setting.address, sizeof setting.address, "10.78.0.2");
+  setting.space = pair->space[1];
+  if (setns(pair->space[0], CLONE_NEWNET) != 0) fatal("enter a namespace");
+}
+
 int main(int count, char **arguments) {
-  int rounds = count > 2 ? atoi(arguments[2]) : 9;
-  const char *wanted = getenv("FABRIC_CONGESTION");
-  if (count > 1) bytes_total = (size_t)atoi(arguments[1]) * MIB;
-  if (wanted != NULL) snprintf(congestion, sizeof congestion, "%s", wanted);
-  if (rounds < 1 || rounds > ROUNDS_MAX || bytes_total < 128 * MIB) fatal("usage: fabric [MiB [rounds]]");
-  struct server tcp = start(serve_plain), lanes = start(serve_lanes);
-  struct plain plain = {.fds = {dial(tcp.port), dial(tcp.port)}};
-  gb_lane *one = open_lane(&lanes, 1), *two = open_lane(&lanes, 2);
-  printf("{\"mebibytes\":%zu,\"rounds\":%d,", bytes_total / MIB, rounds);
-  bench_bulk(&tcp, &lanes, &plain, one, two, rounds);
-  bench_fetch(&plain, one);
-  print_setting(one);
-  printf("}\n");
-  gb_lane_close(one, 1000);
-  gb_lane_close(two, 1000);
-  close(tcp.control);
-  close(lanes.control);
-  while (wait(NULL) > 0) continue;
+  const char *congestion = getenv("FABRIC_CONGESTION");
+  const bool link = count > 3 && strcmp(arguments[1], "--link") == 0;
+  const char *rate = link ? arguments[2] : "0", *delay = link ? arguments[3] : "0";
+  struct pair pair;
+  if (link) count -= 3, arguments += 3;
+  int rounds = count > 2 ? atoi(arguments[2]) : 15;
+  if (count > 1) setting.bytes = (size_t)atoi(arguments[1]) * MIB;
+  if (congestion != NULL) snprintf(setting.congestion, sizeof setting.congestion, "%s", congestion);
+  if (rounds < 1 || rounds > ROUNDS_MAX || setting.bytes < 128 * MIB)
+    fatal("usage: fabric [--link RATE DELAY] [MiB [rounds]]");
+  if (link) enter_link(&pair, rate, delay);
+  ends.tcp = server_plain();
+  ends.lanes = server_lanes();
+  for (int i = 0; i < 2; i++) ends.fds[i] = dial(ends.tcp.port);
+  for (uint8_t i = 0; i < 2; i++) ends.lane[i] = open_lane((uint8_t)(i + 1));
+  others_busy();
+  printf("{\"mebibytes\":%zu,\"rounds\":%d,\"link\":{\"rate\":\"%s\",\"delayOneWay\":\"%s\"},", setting.bytes / MIB,
+         rounds, rate, delay);
+  double wanted = !link ? 0.95 : strcmp(rate, "1Gbit") == 0 ? 0.97 : 0.95;
+  bench_bulk(rounds, wanted, link ? wanted : 0.60);
+  if (!link) bench_fetch(rounds);
+  print_setting();
+  printf(",\"coresBusyWithOthers\":%.2f}\n", others_busy());
+  for (int i = 0; i < 2; i++) gb_lane_close(ends.lane[i], 1000);
+  close(ends.tcp.control);
+  close(ends.lanes.control);
+  waitpid(ends.tcp.pid, NULL, 0);
+  waitpid(ends.lanes.pid, NULL, 0);
+  if (link) pair_stop(&pair);
   return 0;
 }

@@ -27,6 +27,8 @@ $(LANE_OBJECT): $(LANE_OBJECTS)
 -include $(LANE_OBJECTS:.o=.d)
 
 # Lanes beside plain TCP; see docs/testing.md.
-$(BUILD)/bench/fabric: bench/fabric/fabric.c driver/lane/lane.h $(LANE_LIB)
+FABRIC_SOURCES := bench/fabric/fabric.c bench/fabric/ends.c test/net/pair.c
+$(BUILD)/bench/fabric: $(FABRIC_SOURCES) bench/fabric/ends.h test/net/pair.h driver/lane/lane.h $(LANE_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(LANE_CFLAGS) $< -o $@ -L$(BUILD)/lib -lgreenboost_lane -Wl,-rpath,'$$ORIGIN/../lib' -pthread
+	$(CC) $(CFLAGS_ALL) $(LANE_CFLAGS) $(FABRIC_SOURCES) -o $@ -L$(BUILD)/lib -lgreenboost_lane \
+	  -Wl,-rpath,'$$ORIGIN/../lib' -pthread
