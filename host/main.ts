@@ -24,6 +24,7 @@ import { attachmentMessage, buildSnapshot, type SnapshotInit } from './control/s
 import { ChangeBus } from './control/stream.js';
 import { Ledger } from './ledger.js';
 import { createConnector } from './links/connection.js';
+import { LinkAudit } from './links/link-audit.js';
 import { LinkManager } from './links/manager.js';
 import { ShimSocket } from './shim/socket.js';
 import { freshState, loadState, StateWriter, type AgentState } from './state.js';
@@ -121,7 +122,7 @@ class Agent implements RunningAgent {
     this.links = new LinkManager({
       clock,
       events,
-      audit: this.audit,
+      audit: new LinkAudit(this.audit),
       connector: createConnector({ hostId: this.saved.hostId, hostName: config.hostName }, clock),
       random: Math.random,
       findKey: (keyId) => this.findKey(keyId),

@@ -4,27 +4,35 @@ import type { AuditFacts, AuditLog } from '../../security/audit.js';
 import { keyFingerprint } from '../../security/pairing.js';
 import type { Link, LinkStateName } from './link.js';
 
-const HOLDING: readonly LinkStateName[] = ['ready', 'draining'];
+export class LinkAudit {
+  /** The session of each link that has one. */
+  private readonly open = new WeakMap<Link, AuditFacts>();
 
-/** After every transition: a session begins or ends, or the feeder does not let us in. */
-export function auditLink(audit: AuditLog, link: Link, from: LinkStateName): void {
-  const [had, has] = [HOLDING.includes(from), HOLDING.includes(link.state)];
-  // Between two states that hold a session there is another session only if the key has changed.
-  const keyChanged = had && has && from === link.state;
-  if (had && (!has || keyChanged)) {
-    const reason = keyChanged ? 'another key took its place' : link.detail || link.state;
-    audit.record('link_closed', { ...factsOf(link), reason });
+  constructor(private readonly audit: AuditLog) {}
+
+  /** After every transition: a session begins or ends, or the feeder does not let us in. */
+  changed(link: Link, from: LinkStateName): void {
+    const holds = link.state === 'ready' || link.state === 'draining';
+    // Into the same state again, with another session: its key has changed.
+    if (!holds) this.ended(link, link.detail || link.state);
+    else if (link.state === from) this.ended(link, 'another key took its place');
+    if (holds && !this.open.has(link)) {
+      const facts = { ...factsOf(link), session: link.sessionId };
+      this.open.set(link, facts);
+      this.audit.record('link_opened', { ...facts, cipher: link.cipher });
+    }
+    if (link.state === 'closed' && link.refusal) {
+      const { code, rawMessage } = link.refusal;
+      const reason = code.toLowerCase();
+      this.audit.record('link_refused', { ...factsOf(link), reason, text: rawMessage });
+    }
   }
-  if (has && (!had || keyChanged)) {
-    audit.record('link_opened', { ...factsOf(link), session: link.sessionId, cipher: link.cipher });
-  }
-  if (link.state === 'closed' && link.refusal) {
-    const { code, rawMessage } = link.refusal;
-    audit.record('link_refused', {
-      ...factsOf(link),
-      reason: code.toLowerCase(),
-      text: rawMessage,
-    });
+
+  private ended(link: Link, reason: string): void {
+    const facts = this.open.get(link);
+    if (!facts) return;
+    this.open.delete(link);
+    this.audit.record('link_closed', { ...facts, reason });
   }
 }
 

@@ -8,7 +8,6 @@ import {
   LINKS_MAX,
   PENDING_RELEASES_MAX,
 } from '../../proto/base/limits.js';
-import type { AuditLog } from '../../security/audit.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
 import type { FeederDirectory, FeederView } from '../attachments/feeder-budget.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
@@ -18,13 +17,13 @@ import type { AgentState, SavedLink } from '../state.js';
 import { normalizeAddress, sameAddress } from './address.js';
 import type { Connector, FeederConnection } from './connection.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
-import { auditLink } from './link-audit.js';
+import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
 
 export interface LinkManagerDeps {
   readonly clock: Clock;
   readonly events: EventLog;
-  readonly audit: AuditLog;
+  readonly audit: LinkAudit;
   readonly connector: Connector;
   readonly random: () => number;
   /** The key of that id in the keyring. @throws GbError NOT_FOUND. */
@@ -285,7 +284,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   stateChanged(link: Link, from: LinkStateName): void {
     const { events, audit } = this.deps;
-    auditLink(audit, link, from);
+    audit.changed(link, from);
     const entry = this.managed.find((other) => other.link === link);
     if (link.state === from && (from === 'ready' || from === 'draining')) {
       events.add('info', 'feeder_key_changed', link.name, `now ${keyFingerprint(link.key)}`);
