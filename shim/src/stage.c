@@ -45,20 +45,6 @@ void gb_stage_start(void) {
   if (!supported || !gb_stage_worker_start()) gb_stage_set_unsupported();
 }
 
-void gb_stage_update(void) {
-  bool overflow = gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0 || gb_share_shrinking() ||
-                  gb_ipc_exporting();
-  pthread_mutex_lock(&gb_stage_lock);
-  gb_stage_set_overflow(overflow);
-  bool interested = gb_stage_state() != GB_STAGING_OFF &&
-                    gb_stage_state() != GB_STAGING_UNSUPPORTED;
-  pthread_mutex_unlock(&gb_stage_lock);
-  if (interested)
-    gb_slow_raise(GB_SLOW_STAGING);
-  else
-    gb_slow_lower(GB_SLOW_STAGING);
-}
-
 uint64_t gb_stage_segment_bytes(void) {
   if (gb_stage_state() != GB_STAGING_ON || gb_arena_device_count() == 0) return 0;
   return gb_stage_frames_wanted(gb_arena_device(0)) / 2;
@@ -215,6 +201,22 @@ static bool settle_within(uint64_t deadline_ns, bool out) {
   settle(end);
   gb_context_pop();
   return true;
+}
+
+void gb_stage_update(void) {
+  /* While chunks change their place no call may pass by, although nothing lies in host memory any
+   * more by the books. */
+  bool overflow = !settle_within(0, false) || gb_tier_account(GB_TIER_T2, GB_ACCOUNT_USED) > 0 ||
+                  gb_share_shrinking() || gb_ipc_exporting();
+  pthread_mutex_lock(&gb_stage_lock);
+  gb_stage_set_overflow(overflow);
+  bool interested = gb_stage_state() != GB_STAGING_OFF &&
+                    gb_stage_state() != GB_STAGING_UNSUPPORTED;
+  pthread_mutex_unlock(&gb_stage_lock);
+  if (interested)
+    gb_slow_raise(GB_SLOW_STAGING);
+  else
+    gb_slow_lower(GB_SLOW_STAGING);
 }
 
 void gb_stage_finish(void) {
