@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where executors keep blocks that hosts sent before, and how many bytes of them. One folder per pairing key: blocks are
-// named and sealed with a secret of that key, so that those of a key that is gone are noise, and are removed.
+// Where executors keep blocks that hosts sent before, and how many bytes of them. One folder per
+// pairing key: blocks are named and sealed with a secret of that key, so that those of a key that
+// is gone are noise, and are removed.
 import { mkdirSync, readdirSync, rmSync, statfsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Clock, Timer } from '../proto/base/clock.js';
@@ -28,8 +29,8 @@ export interface BlockCacheFolder {
 const PATH_BYTES_MAX = 255;
 const FOLDER_NAME = /^[0-9a-f]{4}(-[0-9a-f]{4}){3}$/;
 
-/** What is kept unless the user says otherwise: a tenth of what is free where `path` will be, 64 GiB at most; 0 when
- *  that is too little to be of use. */
+/** What is kept unless the user says otherwise: a tenth of what is free where `path` will be, 64
+ *  GiB at most; 0 when that is too little to be of use. */
 export function defaultCacheBytes(path: string): number {
   const { bavail, bsize } = statfsSync(existing(path));
   const share = Math.floor(bavail * bsize * CACHE_DISK_FRACTION);
@@ -52,7 +53,8 @@ function existing(path: string): string {
 export class BlockCache {
   private sweep: Timer | undefined;
 
-  /** @throws GbError PERMISSION_DENIED when the folder is not this user's own; INVALID_ARGUMENT when its path is too long. */
+  /** @throws GbError PERMISSION_DENIED when the folder is not this user's own; INVALID_ARGUMENT
+   *  when its path is too long. */
   constructor(
     readonly path: string,
     readonly budgetBytes: number,

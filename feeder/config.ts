@@ -28,8 +28,8 @@ export interface FeederOptions {
   readonly vramBytes?: ReadonlyMap<number, number>;
   /** TCP port; 0: any free one. Default: 9740. */
   readonly port?: number;
-  /** TCP port of all lanes, at the same addresses; 0: any free one. Default: GREENBOOST_LANE_PORT, else `port` + 1, and
-   *  any free one for port 0. */
+  /** TCP port of all lanes, at the same addresses; 0: any free one. Default: GREENBOOST_LANE_PORT,
+   *  else `port` + 1, and any free one for port 0. */
   readonly lanePort?: number;
   /** Addresses or interface names. Default: every LAN address. */
   readonly bind?: readonly string[];

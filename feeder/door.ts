@@ -9,7 +9,8 @@ import type { LaneEvent } from '../driver/lane/library.js';
 import type { Bind } from '../security/bind.js';
 import type { LaneDoor } from './lanes.js';
 
-/** How often another free port is tried, where port 0 was asked for and one of the addresses has it taken. */
+/** How often another free port is tried, where port 0 was asked for and one of the addresses has it
+ *  taken. */
 const ANY_PORT_TRIES = 16;
 
 export interface FeederDoorOptions {

@@ -163,8 +163,8 @@ export class Feeder {
     return lease;
   }
 
-  /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used, and for more than
-   *  before unless lending. */
+  /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used,
+   *  and for more than before unless lending. */
   resize(caller: Caller, id: string, fencingToken: bigint, limits: DeviceBytes): void {
     const lease = this.authorize(caller, id, fencingToken);
     const holding = this.pool.holding(lease.id);
@@ -240,7 +240,8 @@ export class Feeder {
     });
   }
 
-  /** No new leases and no larger ones, until resume. With `drain` hosts are asked to move away what they hold.
+  /** No new leases and no larger ones, until resume. With `drain` hosts are asked to move away what
+   *  they hold.
    *  @throws GbError WRONG_STATE when stopping. */
   pause(drain: boolean): void {
     this.setState(drain ? FeederState.DRAINING : FeederState.PAUSED, 'feeder_paused');

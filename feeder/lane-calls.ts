@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gRPC edge of lanes: OpenLane, CloseLane, Pull. Every field is checked here, before anything is done.
+// The gRPC edge of lanes: OpenLane, CloseLane, Pull. Every field is checked here, before anything
+// is done.
 import { isIP } from 'node:net';
 import { GbError } from '../proto/base/errors.js';
 import {

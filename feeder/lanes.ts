@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tickets for lanes: given out over a session, used once at the door, taken back with their lease or their key. The
-// bytes of lanes never pass through here, nor through this process.
+// Tickets for lanes: given out over a session, used once at the door, taken back with their lease
+// or their key. The bytes of lanes never pass through here, nor through this process.
 //
 //   granting -> granted (its time runs) -> open -> ended
-//   from each of them to ended: the lane closed, CloseLane, the lease ended, its executor died, the key was removed
+//   from each of them to ended: the lane closed, CloseLane, the lease ended, its executor died,
+//   the key was removed
 import { randomBytes } from 'node:crypto';
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
@@ -93,7 +94,8 @@ interface Ticket {
 
 export interface LanesOptions {
   readonly door: LaneDoor;
-  /** Fingerprints of the keys that are valid now; undefined when they cannot be had: then none is ended. */
+  /** Fingerprints of the keys that are valid now; undefined when they cannot be had: then none is
+   *  ended. */
   readonly keys: () => ReadonlySet<string> | undefined;
   /** Bytes per second, each way, of all lanes of one host; undefined: no limit. */
   readonly hostRate: number | undefined;
@@ -164,7 +166,8 @@ export class Lanes {
     return this.ofLease(leaseId).some(({ state }) => state === 'open');
   }
 
-  /** Ends the lanes of a lease that ends; waits for them a moment, so that they are counted to the last byte. */
+  /** Ends the lanes of a lease that ends; waits for them a moment, so that they are counted to the
+   *  last byte. */
   async endLease(leaseId: LeaseId): Promise<void> {
     const ends = this.ofLease(leaseId).map((ticket) => this.end(ticket, 'lease_ended'));
     if (ends.length === 0) return;

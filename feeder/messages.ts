@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parts that many messages of FeederService have, taken apart and put together. Whatever is missing or makes no sense
-// is INVALID_ARGUMENT.
+// Parts that many messages of FeederService have, taken apart and put together. Whatever is missing
+// or makes no sense is INVALID_ARGUMENT.
 import { GbError } from '../proto/base/errors.js';
 import { bytesFromWire } from '../proto/base/units.js';
 import {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lanes to nothing, by which hosts measure a link: each leads to scratch memory of an executor of its own, which lives
-// as long as the lane. So a probe is what a lane of a lease is, with its limits, and no host reads another's bytes.
+// Lanes to nothing, by which hosts measure a link: each leads to scratch memory of an executor of
+// its own, which lives as long as the lane. So a probe is what a lane of a lease is, with its
+// limits, and no host reads another's bytes.
 import type { Clock } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import { ARENA_WINDOW_BASE, LANE_PROBE_BYTES, LANE_PROBES_MAX } from '../proto/base/limits.js';
@@ -24,8 +25,9 @@ export class ProbeLanes {
 
   constructor(private readonly options: ProbeLanesOptions) {}
 
-  /** Returns the id of a ticket to `length` bytes of scratch memory. `release` is called once, when the probe is over
-   *  or could not begin. @throws GbError CAPACITY_EXHAUSTED when too many are measuring. */
+  /** Returns the id of a ticket to `length` bytes of scratch memory. `release` is called once, when
+   *  the probe is over or could not begin. @throws GbError CAPACITY_EXHAUSTED when too many are
+   *  measuring. */
   async open(
     session: Session,
     wish: { length: bigint; rights: LaneGrant['rights']; connections: number },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Transfers from other feeders, as executors run them; bounded in number, and ended with their call.
+// Transfers from other feeders, as executors run them; bounded in number, and ended with their
+// call.
 import { GbError } from '../proto/base/errors.js';
 import { PULLS_MAX } from '../proto/base/limits.js';
 import type { Executor } from '../driver/executor/client.js';
@@ -9,8 +10,10 @@ import { withLaneStatus } from './lanes.js';
 export class PullCalls {
   private running = 0;
 
-  /** Resolves when every byte is in place. Cancel: by the signal; what has arrived stays. `secret` of the pull is wiped.
-   *  @throws GbError FEEDER_UNREACHABLE when the other feeder is not there, refuses or leaves; CAPACITY_EXHAUSTED. */
+  /** Resolves when every byte is in place. Cancel: by the signal; what has arrived stays. `secret`
+   *  of the pull is wiped.
+   * @throws GbError FEEDER_UNREACHABLE when the other feeder is not there, refuses or leaves;
+   *  CAPACITY_EXHAUSTED. */
   async run(
     executor: Pick<Executor, 'pull'>,
     pull: Pull,

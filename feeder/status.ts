@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the owner of a feeder sees and says (FeedService): its state, who holds what, which lanes there are; pause,
-// resume, stop.
+// What the owner of a feeder sees and says (FeedService): its state, who holds what, which lanes
+// there are; pause, resume, stop.
 import { softwareVersion } from '../proto/base/version.js';
 import type { FeedService } from '../proto/gen/greenboost/v1/control_pb.js';
 import type { ServiceHandlers } from '../proto/grpc.js';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What every stream of the gRPC edge needs: to know when its peer is gone, and to wait for one that is slow.
+// What every stream of the gRPC edge needs: to know when its peer is gone, and to wait for one that
+// is slow.
 import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
 

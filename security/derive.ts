@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every key and public name that comes from a pairing key or from a session, by HKDF-SHA256 (RFC 5869). Nothing uses
-// the pairing secret itself. Each purpose has a label of its own, and the label, the feeder id and the protocol are bound into the
-// derivation the way RFC 9258 imports a PSK, so that no two purposes, feeders or protocol versions share a key.
+// Every key and public name that comes from a pairing key or from a session, by HKDF-SHA256 (RFC
+// 5869). Nothing uses the pairing secret itself. Each purpose has a label of its own, and the
+// label, the feeder id and the protocol are bound into the derivation the way RFC 9258 imports a
+// PSK, so that no two purposes, feeders or protocol versions share a key.
 import { expand, extract } from '@noble/hashes/hkdf.js';
 import { sha256 } from '@noble/hashes/sha2.js';
 import { idFromBytes, type SessionId } from '../proto/base/ids.js';
@@ -9,8 +10,9 @@ import type { PairingKey } from './pairing.js';
 
 const SALT = utf8('greenboost pairing key, version 1');
 
-/** What a derived value is for. The role is part of the TLS labels: this PSK authenticates a host that connects to a
- *  feeder and nothing else, so a feeder can never be made to talk to itself (RFC 9257, section 4.1). */
+/** What a derived value is for. The role is part of the TLS labels: this PSK authenticates a host
+ *  that connects to a feeder and nothing else, so a feeder can never be made to talk to itself (RFC
+ *  9257, section 4.1). */
 const LABELS = {
   tlsPsk: ['tls psk, host connects to feeder', 'TLS 1.3, SHA-256'],
   tlsIdentity: ['tls psk identity, host connects to feeder', 'TLS 1.3, SHA-256'],
@@ -24,10 +26,12 @@ export const EXPORTER_LABELS = {
   lane: 'EXPORTER-greenboost-1-lane',
 } as const;
 
-/** Keying material of one TLS session: `length` bytes, different for each label, equal on both sides. */
+/** Keying material of one TLS session: `length` bytes, different for each label, equal on both
+ *  sides. */
 export type Exporter = (label: string, length: number) => Uint8Array;
 
-/** What TLS needs: `psk` is secret (32 bytes), `identity` is public and travels in clear in the first message. */
+/** What TLS needs: `psk` is secret (32 bytes), `identity` is public and travels in clear in the
+ *  first message. */
 export interface TlsPsk {
   readonly identity: string;
   readonly psk: Uint8Array;
@@ -46,8 +50,8 @@ const LANE_EXPORTER_BYTES = 32;
 const LANE_SECRET_BYTES = 32;
 export const LANE_TICKET_ID_BYTES = 16;
 
-/** The external PSK of `key` and the identity that names it. The identity tells an observer that two connections use
- *  the same key; it does not tell which feeder or anything about the secret. */
+/** The external PSK of `key` and the identity that names it. The identity tells an observer that
+ *  two connections use the same key; it does not tell which feeder or anything about the secret. */
 export function deriveTlsPsk(key: PairingKey): TlsPsk {
   const identity = derive(key, LABELS.tlsIdentity, IDENTITY_BYTES);
   return {
@@ -67,8 +71,8 @@ export function deriveSessionId(exporter: Exporter): SessionId {
   return idFromBytes('session', exporter(EXPORTER_LABELS.sessionId, 8));
 }
 
-/** The secret of a lane's ticket, the same on both sides of a session and never sent. Ownership: the caller wipes it.
- *  pre: `ticketId` has 16 bytes. @throws when the session has ended. */
+/** The secret of a lane's ticket, the same on both sides of a session and never sent. Ownership:
+ *  the caller wipes it. pre: `ticketId` has 16 bytes. @throws when the session has ended. */
 export function deriveLaneSecret(exporter: Exporter, ticketId: Uint8Array): Uint8Array {
   if (ticketId.length !== LANE_TICKET_ID_BYTES)
     throw new RangeError(`a ticket id has ${LANE_TICKET_ID_BYTES} bytes`);
@@ -80,7 +84,8 @@ export function deriveLaneSecret(exporter: Exporter, ticketId: Uint8Array): Uint
   return secret;
 }
 
-/** What names and seals the blocks that a feeder keeps on disk: 32 bytes. Another key, another cache. */
+/** What names and seals the blocks that a feeder keeps on disk: 32 bytes. Another key, another
+ *  cache. */
 export function deriveBlockCacheKey(key: PairingKey): Uint8Array {
   return derive(key, LABELS.blockCache, BLOCK_CACHE_KEY_BYTES);
 }
