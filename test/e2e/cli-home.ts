@@ -34,7 +34,12 @@ export class Home {
       GBSIM_VRAM: '128MiB',
       ...extra,
     };
-    const folders = { XDG_CONFIG_HOME: 'config', XDG_STATE_HOME: 'state', XDG_RUNTIME_DIR: 'run' };
+    const folders = {
+      XDG_CONFIG_HOME: 'config',
+      XDG_STATE_HOME: 'state',
+      XDG_CACHE_HOME: 'cache',
+      XDG_RUNTIME_DIR: 'run',
+    };
     for (const [variable, folder] of Object.entries(folders)) {
       const path = join(this.folder, folder);
       mkdirSync(path, { mode: 0o700 });

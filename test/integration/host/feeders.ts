@@ -47,6 +47,7 @@ export async function startTestFeeder(
       ramReserveBytes: 0,
       configDir,
       stateDir: join(host.folder, name, 'state'),
+      cacheDir: join(host.folder, name, 'cache'),
       controlSocket: false,
     },
     { log },
@@ -96,6 +97,7 @@ export async function spawnFeeder(
     XDG_CONFIG_HOME: folder,
     XDG_RUNTIME_DIR: join(folder, 'run'),
     XDG_STATE_HOME: join(folder, 'state'),
+    XDG_CACHE_HOME: join(folder, 'cache'),
     GREENBOOST_RAM_RESERVE: '0',
     GREENBOOST_LOG: 'info',
   };

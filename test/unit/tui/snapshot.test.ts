@@ -91,8 +91,16 @@ test('feedStatusJson flattens the counters and keeps leases exact', () => {
       feederName: 'anvil',
       stats: { state: FeederState.LENDING, readBytes: 4n, devices: [{ usedBytes: 6n }] },
       leases: [{ leaseId: 'L-1', usedBytes: 6n, ttlRemainingMs: 30_000n, adopted: true }],
+      lanePort: 9741,
+      lanes: [{ ticketId: 'ab', leaseId: 'L-1', readBytes: 7n, cipher: 'AES-256-GCM' }, {}],
     }),
   );
+  expect(json).toMatchObject({ lanePort: 9741, cacheDir: null, cacheBudgetBytes: 0 });
+  expect(json.lanes.map(({ leaseId, peer, keyAgeMs }) => [leaseId, peer, keyAgeMs])).toEqual([
+    ['L-1', null, null],
+    [null, null, null],
+  ]);
+  expect(json.lanes[0]).toMatchObject({ readBytes: 7, cipher: 'AES-256-GCM', provider: null });
   expect(json).toMatchObject({ state: 'lending', readBytes: 4, feederName: 'anvil' });
   expect(json.leases).toEqual([
     {
@@ -103,6 +111,8 @@ test('feedStatusJson flattens the counters and keeps leases exact', () => {
       usedBytes: 6,
       ttlRemainingMs: 30_000,
       adopted: true,
+      readBytes: 0,
+      writeBytes: 0,
     },
   ]);
 });

@@ -50,6 +50,7 @@ export class DemoMachine {
     for (const [variable, name] of [
       ['XDG_CONFIG_HOME', 'config'],
       ['XDG_STATE_HOME', 'state'],
+      ['XDG_CACHE_HOME', 'cache'],
       ['XDG_RUNTIME_DIR', 'run'],
     ] as const) {
       const path = join(folder, name);
