@@ -3,7 +3,15 @@
 // one honest line `N passed, N failed`. A suite that crashes, or that says nothing about its tests,
 // counts as a failure. Arguments: names of suites to run; `--jobs N`: cores to fill (all).
 import { spawn } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -62,20 +70,25 @@ function c(name, target, seconds, cores, env = {}) {
   return { name, seconds, cores, command: 'make', args: ['-s', target], kind: 'c', env };
 }
 
-/** Process groups that run now: an interrupted run takes them with it. */
-const groups = new Set();
+/** Sessions that run now, by their leaders: an interrupted run takes them with it. */
+const sessions = new Set();
 
-function killGroup(pid) {
-  groups.delete(pid);
-  try {
-    process.kill(-pid, 'SIGKILL');
-  } catch {
-    // The group is gone already.
+/** Kills what a suite has left, also in process groups of its own, as `timeout` makes them. */
+function killSession(leader) {
+  sessions.delete(leader);
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      const session = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3]);
+      if (session === leader) process.kill(Number(pid), 'SIGKILL');
+    } catch {
+      // It has ended meanwhile.
+    }
   }
 }
 
 function interrupted(signal) {
-  for (const pid of groups) killGroup(pid);
+  for (const leader of sessions) killSession(leader);
   rmSync(scratch, { recursive: true, force: true });
   process.exit(128 + signal);
 }
@@ -98,15 +111,15 @@ function run({ command, args, env }, file, limitSeconds) {
     closeSync(output);
     child.on('error', () => resolve(127));
     if (child.pid === undefined) return;
-    groups.add(child.pid);
+    sessions.add(child.pid);
     let late = false;
     const timer = setTimeout(() => {
       late = true;
-      killGroup(child.pid);
+      killSession(child.pid);
     }, limitSeconds * 1000);
     child.on('exit', (code) => {
       clearTimeout(timer);
-      killGroup(child.pid);
+      killSession(child.pid);
       resolve(late ? 124 : (code ?? 1));
     });
   });
