@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF, HMAC and SHA-256 by the system's libcrypto.so.3, loaded when the first
- * lane opens, in its own name space and library context (a program or Node may bring another OpenSSL).
+ * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF, HMAC and SHA-256 by the system's libcrypto.so.3, loaded when the
+ * first lane opens, in its own name space and library context (a program or Node may bring another OpenSSL).
  */
 #include <dlfcn.h>
 #include <limits.h>

@@ -230,9 +230,9 @@ GB_LANE_API int gb_lane_read(gb_lane *lane, uint32_t region, uint64_t offset, vo
 GB_LANE_API int gb_lane_write(gb_lane *lane, uint32_t region, uint64_t offset, const void *memory, uint64_t bytes,
                               uint32_t priority, uint32_t deadline_ms);
 
-/* Asks which of `count` blocks of `block_bytes` each, the first at `offset`, need not be written: the server fills those
- * whose content it knows by its SHA-256 (`digests`, 32 bytes each), and sets bit i % 8 of have[i / 8]. A server that
- * cannot do that, or knows none, leaves all bits 0. Blocks: GB_LANE_BLOCK_BYTES_MIN to _MAX, up to
+/* Asks which of `count` blocks of `block_bytes` each, the first at `offset`, need not be written: the server fills
+ * those whose content it knows by its SHA-256 (`digests`, 32 bytes each), and sets bit i % 8 of have[i / 8]. A server
+ * that cannot do that, or knows none, leaves all bits 0. Blocks: GB_LANE_BLOCK_BYTES_MIN to _MAX, up to
  * GB_LANE_OFFER_BLOCKS_MAX, whole ones of the region, which must be writable. `have` holds (count + 7) / 8 bytes. */
 GB_LANE_API int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, uint64_t block_bytes,
                               const uint8_t *digests, uint32_t count, uint8_t *have, uint32_t deadline_ms);
@@ -377,8 +377,8 @@ GB_LANE_API int gb_lane_unexport(gb_lane_server *server, const uint8_t *ticket_i
 /* Changes how many requests each connection of a lane may have outstanding: 1 to slow it down, at most the grant's. */
 GB_LANE_API int gb_lane_grant_window(gb_lane_server *server, const uint8_t *ticket_id, uint32_t window);
 
-/* Changes the limit of a lane, from now on; 0: none. Answers are delayed, nothing is kept for later; a demand request of
- * GB_LANE_EXPRESS_BYTES_MAX may go before bulk that has to wait, at the bulk's cost. */
+/* Changes the limit of a lane, from now on; 0: none. Answers are delayed, nothing is kept for later; a demand request
+ * of GB_LANE_EXPRESS_BYTES_MAX may go before bulk that has to wait, at the bulk's cost. */
 GB_LANE_API int gb_lane_grant_rate(gb_lane_server *server, const uint8_t *ticket_id, uint64_t bytes_per_second);
 
 /* Counters of one ticket's lane; `state` is GB_LANE_PENDING until it is opened. */

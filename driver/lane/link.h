@@ -37,7 +37,8 @@ struct lane_link_ops {
   void (*placed)(void *owner);
   /* The body is whole and proven. returns: GB_LANE_OK or why the lane ends. */
   int (*body)(void *owner);
-  /* Once per turn of the thread, after it has sent what it could. returns: when it wants the next one at the latest, UINT64_MAX: never. */
+  /* Once per turn of the thread, after it has sent what it could. returns: when it wants the next one at the latest,
+   * UINT64_MAX: never. */
   uint64_t (*turn)(void *owner, uint64_t now_ns);
 };
 

@@ -149,7 +149,7 @@ void lane_rate_set(struct lane_grant *grant, uint64_t bytes_per_second);
 
 /* ---- offer.c; the connection's thread calls all of it ---- */
 
-/* An OFFER's head has come. returns: GB_LANE_OK or why the lane ends: the feature is not in use, one is open already. */
+/* An OFFER's head has come. returns: GB_LANE_OK or why the lane ends: not a feature in use, one is open already. */
 int lane_offer_begin(struct lane_served *served, const struct lane_head *head, uint64_t deadline_ns);
 void *lane_offer_place(struct lane_served *served, uint32_t at);
 /* Its body is whole: it will be answered. */

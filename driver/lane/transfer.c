@@ -28,8 +28,8 @@ void lane_queue_remove(struct lane_queue *queue, struct lane_transfer *transfer)
 }
 
 bool lane_goes_express(const struct gb_lane *lane, const struct lane_transfer *transfer) {
-  return transfer->operation != LANE_OFFERS && lane->conn_count > lane->bulk_count && transfer->priority == GB_LANE_DEMAND &&
-         transfer->bytes <= GB_LANE_EXPRESS_BYTES_MAX;
+  bool small_demand = transfer->priority == GB_LANE_DEMAND && transfer->bytes <= GB_LANE_EXPRESS_BYTES_MAX;
+  return lane->conn_count > lane->bulk_count && small_demand && transfer->operation != LANE_OFFERS;
 }
 
 struct lane_queue *lane_queue_of(struct gb_lane *lane, const struct lane_transfer *transfer) {

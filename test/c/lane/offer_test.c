@@ -28,7 +28,7 @@ static void fill_block(uint8_t *at, uint32_t number) {
   memcpy(at, &number, sizeof number); /* patterns of two numbers may be the same */
 }
 
-/* Block i of the cache, and block i of what is to be stored: every third is not in the cache, and they lie elsewhere. */
+/* Block i of the cache, and of what is to be stored: every third is not in the cache, and they lie elsewhere. */
 static void make_world(void) {
   for (uint32_t i = 0; i < BLOCKS; i++) {
     fill_block(host.memory + WORLD + (size_t)i * BLOCK, i);
@@ -192,8 +192,9 @@ static void *work(void *argument) {
   uint8_t bits[BLOCKS / 8];
   static uint8_t back[WORKERS][BLOCK];
   for (int round = 0; round < 5; round++) {
-    worker->wrong +=
-        gb_lane_offer(worker->lane, REGION, (uint64_t)first * BLOCK, BLOCK, digests[first], share, bits, 0) != GB_LANE_OK;
+    uint64_t start = (uint64_t)first * BLOCK;
+    int status = gb_lane_offer(worker->lane, REGION, start, BLOCK, digests[first], share, bits, 0);
+    worker->wrong += status != GB_LANE_OK;
     for (uint32_t i = 0; i < share; i++) {
       uint64_t at = (uint64_t)(first + i) * BLOCK;
       worker->wrong += has(bits, i) != ((first + i) % 3 != 0);

@@ -200,7 +200,10 @@ static void every_flipped_bit_of_an_opening_is_found(void) {
   REQUIRE(lane_opening_write(frame, &opening, secret));
   CHECK_EQUAL(lane_opening_read(frame, &got), GB_LANE_REFUSED_VERSION);
   opening = an_opening();
-  opening.required = 1;
+  opening.required = LANE_FEATURES;
+  REQUIRE(lane_opening_write(frame, &opening, secret));
+  CHECK_EQUAL(lane_opening_read(frame, &got), 0);
+  opening.required = LANE_FEATURES + 1; /* one more than we know */
   REQUIRE(lane_opening_write(frame, &opening, secret));
   CHECK_EQUAL(lane_opening_read(frame, &got), GB_LANE_REFUSED_VERSION);
   opening = an_opening();
