@@ -14,9 +14,9 @@ const DECLARATIONS = {
   gb_lane_end: 'int gb_lane_end(uint64_t lane)',
   gb_lane_close: 'int gb_lane_close(uint64_t lane, uint32_t timeout_ms)',
   gb_lane_read:
-    'int gb_lane_read(uint64_t lane, uint32_t region, uint64_t at, void *to, uint64_t bytes, uint32_t first, uint32_t ms)',
+    'int gb_lane_read(uint64_t lane, uint32_t region, uint64_t at, void *to, uint64_t n, uint32_t first, uint32_t ms)',
   gb_lane_write:
-    'int gb_lane_write(uint64_t lane, uint32_t region, uint64_t at, void *of, uint64_t bytes, uint32_t first, uint32_t ms)',
+    'int gb_lane_write(uint64_t lane, uint32_t region, uint64_t at, void *of, uint64_t n, uint32_t first, uint32_t ms)',
   gb_lane_ping: 'int gb_lane_ping(uint64_t lane, uint32_t timeout_ms, void *nanoseconds)',
   gb_lane_counters: 'int gb_lane_counters(uint64_t lane, void *counters)',
   gb_lane_state: 'int gb_lane_state(uint64_t lane)',
