@@ -13,6 +13,7 @@ $(NET_OUT)/link_test: test/net/link_test.c test/net/pair.c test/net/pair.h test/
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE test/net/link_test.c test/net/pair.c -o $@ -pthread
 
+TEST_BINARIES += $(NET_OUT)/link_test
 .PHONY: test-c-net
 test-c-net: $(NET_OUT)/link_test $(NET_LINK)
 	@$^
