@@ -48,21 +48,22 @@ const SUITES = [
   c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
   c('c-fuzz', 'test-c-fuzz', 3 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
-  c('c-net', 'test-c-net', 30, 0.5),
+  c('c-net', 'test-c-net', 30, 2), // It measures rates.
   c('soak', 'test-soak', soak, 0.7),
   c('soak-tsan', 'test-soak-tsan', soak, 0.8),
-  jest('e2e', 'test/e2e', 370, 0.5),
+  jest('e2e', 'test/e2e', 240, 0.9, {}, 2),
 ];
 
 function exit(name, seconds, cores, command, args) {
   return { name, seconds, cores, command, args, kind: 'exit', env: {} };
 }
 
-/** In band: the runner itself, not jest, says what runs side by side. */
-function jest(name, folder, seconds, cores, env = {}) {
+/** One worker, in band: the runner itself, not jest, says what runs side by side. */
+function jest(name, folder, seconds, cores, env = {}, workers = 1) {
   const report = join(scratch, `${name}.json`);
   const args = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
-  args.push('node_modules/.bin/jest', folder, '--runInBand', '--json', `--outputFile=${report}`);
+  args.push('node_modules/.bin/jest', folder, `--maxWorkers=${workers}`, '--json');
+  args.push(`--outputFile=${report}`);
   return { name, seconds, cores, command: process.execPath, args, kind: 'jest', env, report };
 }
 
