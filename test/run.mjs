@@ -49,6 +49,7 @@ const SUITES = [
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
   c('c-fuzz', 'test-c-fuzz', 3 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-net', 'test-c-net', 30, 2), // It measures rates.
+  lines('python', 20, 0.5, 'python3', ['test/python/run.py']),
   c('soak', 'test-soak', soak, 0.7),
   c('soak-tsan', 'test-soak-tsan', soak, 0.8),
   jest('e2e', 'test/e2e', 240, 0.9, {}, 2),
@@ -69,6 +70,11 @@ function jest(name, folder, seconds, cores, env = {}, workers = 1) {
 
 function c(name, target, seconds, cores, env = {}) {
   return { name, seconds, cores, command: 'make', args: ['-s', target], kind: 'c', env };
+}
+
+/** A program that prints its counts as the C ones do. */
+function lines(name, seconds, cores, command, args) {
+  return { name, seconds, cores, command, args, kind: 'c', env: {} };
 }
 
 /** Sessions that run now, by their leaders: an interrupted run takes them with it. */
