@@ -2,7 +2,7 @@
 // The failure matrix: faults x times, each cell with real daemons and programs behind delay links.
 // `make test` plays some cells, `make test-matrix` all of them; GB_MATRIX names others, as
 // `kill/idle` or `cut`.
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../arch/files.js';
@@ -35,11 +35,11 @@ describe('the failure matrix', () => {
     stage = await Stage.open();
   }, 120_000);
 
-  afterAll(async () => {
+  afterEach(() => {
     mkdirSync(dirname(RESULTS), { recursive: true });
     writeFileSync(RESULTS, JSON.stringify({ date: new Date().toISOString(), results }, null, 2));
-    await stage?.close();
-  }, 120_000);
+  });
+  afterAll(async () => stage?.close(), 120_000);
 
   test.each(cells.map((cell) => [cellName(cell.fault, cell.time), cell] as const))(
     '%s',

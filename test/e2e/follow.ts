@@ -85,6 +85,7 @@ export class EventLog {
 /** The newest state of the agent. */
 export class StateWatch {
   latest: SnapshotJson | undefined;
+  private heardMs = 0;
   private readonly follower: Follower<SnapshotJson>;
 
   constructor(machine: Machine) {
@@ -93,8 +94,14 @@ export class StateWatch {
       ['cluster', '--watch', '--json', '--interval', '0.25'],
       (snapshot) => {
         this.latest = snapshot;
+        this.heardMs = Date.now();
       },
     );
+  }
+
+  /** The latest, if it came at `fromMs` or later. */
+  fresh(fromMs: number): SnapshotJson | undefined {
+    return this.heardMs >= fromMs ? this.latest : undefined;
   }
 
   close(): Promise<void> {

@@ -33,18 +33,20 @@ export interface Running {
   readonly finished: Promise<Finished>;
 }
 
-/** Waits until `probe` returns something; `what` is for the message. */
+/** Waits until `probe` returns something; `what` is for the message. A probe that starts a command
+ *  is asked less often: it costs a few tenths of a second of a core. */
 export async function waitFor<T>(
   what: string,
   probe: () => Promise<T | undefined | false> | T | undefined | false,
   timeoutMs = 15_000,
+  intervalMs = 50,
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const value = await probe();
     if (value !== undefined && value !== false) return value;
     if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await sleep(50);
+    await sleep(intervalMs);
   }
 }
 
@@ -59,7 +61,12 @@ export class Machine {
     extra: Readonly<Record<string, string>> = {},
   ) {
     this.folder = mkdtempSync(join(tmpdir(), `greenboost-e2e-${name}-`));
-    const folders = { XDG_CONFIG_HOME: 'config', XDG_STATE_HOME: 'state', XDG_RUNTIME_DIR: 'run' };
+    const folders = {
+      XDG_CONFIG_HOME: 'config',
+      XDG_STATE_HOME: 'state',
+      XDG_CACHE_HOME: 'cache',
+      XDG_RUNTIME_DIR: 'run',
+    };
     this.env = {
       ...(process.env as Record<string, string>),
       GREENBOOST_LOG: 'info',

@@ -38,7 +38,7 @@ export interface CellResult {
 const PROGRAM_MS = 120_000;
 const RETURN_MS = 5_000;
 /** Of our own hearing: a process that prints, two cores that others use. */
-const HEARING_MS = 700;
+const HEARING_MS = 1_000;
 
 /** Events about programs that come and go say nothing about a fault. */
 const NOT_TOLD = new Set(['attachment_started', 'attachment_ended', 'vram_shared']);
@@ -165,6 +165,7 @@ async function memoryBack(
     `the victim has its memory back`,
     async () => (await stage.victimBytes()) === 0,
     limit,
+    300,
   );
   return { returnedMs: Date.now() - endedMs };
 }

@@ -3,6 +3,7 @@
 // really there. All strike the victim's machine or its line, but for two that strike the host.
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import type { Side } from '../lines.js';
 import { waitFor } from '../machine.js';
 import type { Namespace } from '../namespaces.js';
 import { TTL_SECONDS, VICTIM, type Stage } from './stage.js';
@@ -121,21 +122,22 @@ async function stopCleanly(stage: Stage): Promise<Planted> {
   };
 }
 
-async function cut(stage: Stage, side?: 'host' | 'feeder'): Promise<Planted> {
-  const before = await stage.line.stats();
+async function cut(stage: Stage, side?: Side): Promise<Planted> {
   await stage.line.cut(side);
+  const before = await stage.line.stats();
   return {
     async proof() {
       const after = await stage.line.stats();
-      const dropped = {
-        host: after.host.cutDropped - before.host.cutDropped,
-        feeder: after.feeder.cutDropped - before.feeder.cutDropped,
-      };
+      const count = (each: Side, what: 'packets' | 'cutDropped'): number =>
+        after[each][what] - before[each][what];
       for (const each of ['host', 'feeder'] as const) {
-        const wanted = side === undefined || side === each;
-        require(wanted === dropped[each] > 0, `${dropped[each]} packets of the ${each} cut`);
+        if (side === undefined || side === each)
+          require(count(each, 'packets') === 0, `packets of the ${each} arrived`);
+        else require(count(each, 'cutDropped') === 0, `packets of the ${each} were cut`);
       }
-      return `${dropped.host} packets of the host cut, ${dropped.feeder} of the feeder`;
+      const dropped = count('host', 'cutDropped') + count('feeder', 'cutDropped');
+      require(dropped > 0, 'nobody sent anything');
+      return `${count('host', 'cutDropped')} packets of the host cut, ${count('feeder', 'cutDropped')} of the feeder`;
     },
     lift: () => stage.line.join(),
   };
@@ -245,17 +247,14 @@ async function fillMemory(stage: Stage): Promise<Planted> {
 }
 
 async function restartAgent(stage: Stage): Promise<Planted> {
-  const { agentPid } = await stage.host.status();
+  const { agentPid } = stage.state.latest!;
   process.kill(agentPid, 'SIGKILL');
   return {
     async proof() {
       await waitFor('the agent is gone', () => isGone(agentPid), 2_000);
       const next = await waitFor(
         'another agent answers',
-        async () => {
-          const pid = (await stage.host.status().catch(() => undefined))?.agentPid;
-          return pid !== agentPid && pid;
-        },
+        () => stage.state.latest?.agentPid !== agentPid && stage.state.latest?.agentPid,
         25_000,
       );
       return `agent ${agentPid} killed, agent ${next} answers`;

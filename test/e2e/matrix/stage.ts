@@ -102,7 +102,7 @@ export class Stage {
     await this.startFeeder(VICTIM);
     await this.connect(VICTIM);
     await waitFor('the bystander has its round', () => this.bystanderRounds() > 0, 30_000);
-    const { attachmentId } = attachmentOf(await this.host.status(), (a) => a.pid === pid)!;
+    const { attachmentId } = attachmentOf(this.state.latest!, (a) => a.pid === pid)!;
     const strangers = (await this.feeders[VICTIM]!.feedStatus()).leases;
     if (strangers.some((lease) => lease.attachmentId === attachmentId))
       throw new Error('the bystander has bytes on the victim');
@@ -123,7 +123,7 @@ export class Stage {
       'the agent answers',
       async () => {
         if (agent.child.exitCode !== null) throw new Error(`the agent: ${agent.output()}`);
-        return this.host.status().catch(() => undefined);
+        return this.state.fresh(Date.now() - 1_000);
       },
       20_000,
     );
@@ -251,16 +251,17 @@ export class Stage {
       if (!daemon || daemon.child.exitCode !== null || daemon.child.signalCode !== null)
         await this.startFeeder(index);
     }
-    await waitFor('the agent answers', () => this.host.status().catch(() => undefined), 30_000);
-    const known = (await this.host.status()).links.some(
+    const fromMs = Date.now();
+    const { links } = await waitFor('the agent', () => this.state.fresh(fromMs), 30_000);
+    const known = links.some(
       (link) => link.address === this.address(VICTIM) && link.state !== 'closed',
     );
     if (!known) await this.connect(VICTIM);
     await waitFor(
       'both links are ready again',
-      async () => {
-        const { links } = await this.host.status();
-        return links.length === 2 && links.every((link) => link.state === 'ready');
+      () => {
+        const now = this.state.fresh(fromMs)?.links ?? [];
+        return now.length === 2 && now.every((link) => link.state === 'ready');
       },
       40_000,
     );

@@ -41,7 +41,7 @@ async function busy(stage: Stage, side: 'host' | 'feeder', check: () => void): P
 async function resting(stage: Stage, seconds: number): Promise<Program> {
   const program = stage.program({ options: ['--pause-seconds', String(seconds)] });
   await stage.inPhase(program, 'pausing');
-  await waitFor('bytes lie on the victim', async () => (await stage.victimBytes()) > 0, 5_000);
+  await waitFor('bytes lie on the victim', async () => (await stage.victimBytes()) > 0, 5_000, 300);
   return program;
 }
 
