@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A feeder that lends VRAM, on the simulated driver: VRAM as device chunks, RAM as chunks the GPU reads in place.
+// A feeder that lends VRAM, on the simulated driver: VRAM as device chunks, RAM as chunks the GPU
+// reads in place.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import koffi from 'koffi';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A real feeder in this process (real TLS with a pairing key, real executors), and hosts that talk to it.
+// A real feeder in this process (real TLS with a pairing key, real executors), and hosts that talk
+// to it.
 import { expect } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -71,7 +72,8 @@ export interface TestHost {
   account(device?: typeof RAM): Promise<{ capacity: number; leased: number; used: number }>;
   /** A ticket to a part of a lease's arena; without one to scratch memory. */
   ticket(lease: LeaseRef | undefined, wish?: LaneWish): Promise<Ticket>;
-  /** The same, and its lane opened. Ownership: the caller closes it, or stop() of its feeder does. */
+  /** The same, and its lane opened. Ownership: the caller closes it, or stop() of its feeder does.
+   * */
   lane(lease: LeaseRef | undefined, wish?: LaneWish): Promise<LaneClient>;
   close(): void;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lanes from the ticket to their end: real sessions, a real door, real executors, bytes moved by the real client.
+// Lanes from the ticket to their end: real sessions, a real door, real executors, bytes moved by
+// the real client.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';

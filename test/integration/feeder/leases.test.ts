@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Leases under loss: sessions that end, tokens that are old, hosts that are strangers, executors that are killed.
+// Leases under loss: sessions that end, tokens that are old, hosts that are strangers, executors
+// that are killed.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createId } from '../../../proto/base/ids.js';
 import { ErrorCodeOrOk } from '../../../proto/gen/greenboost/v1/feeder_pb.js';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The main path of a feeder: Hello, lease, allocate, write, read, free, release, exact at each step.
+// The main path of a feeder: Hello, lease, allocate, write, read, free, release, exact at each
+// step.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { FeederState } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { codeOf, hello, MIB, openFeeder, pattern, until, type TestFeeder } from './harness.js';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the owner of a feeder says about lending while it runs, and how much one host may have of it.
+// What the owner of a feeder says about lending while it runs, and how much one host may have of
+// it.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { FeederState } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { codeOf, firstStats, MIB, openFeeder, RAM, type TestFeeder } from './harness.js';

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a feeder starts and how it ends: goodbye first, leases next, executors and sockets last, nothing left over.
+// How a feeder starts and how it ends: goodbye first, leases next, executors and sockets last,
+// nothing left over.
 import { afterEach, expect, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
