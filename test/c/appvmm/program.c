@@ -24,7 +24,7 @@ static void case_segments(void) {
   OK(cuMemAddressReserve(&base, reserved, 0, 0, 0));
   OK(cuMemAddressReserve(&small_base, reserved, 0, 0, 0));
   uint32_t made = 0;
-  for (uint32_t round = 0; round < 60; round++) {
+  for (uint32_t round = 0; round < 40; round++) {
     for (; made < SEGMENTS_MAX && made < round / 2 + 4; made++)
       handles[made] = map_new(base + made * SEGMENT, SEGMENT,
                               CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
@@ -267,7 +267,7 @@ static void case_gated(void) {
     OK(cuMemAlloc(&at, bytes));
     fill(&ranges[i], at, bytes, (unsigned char)(i * 5));
   }
-  for (unsigned round = 0; round < 6; round++)
+  for (unsigned round = 0; round < 4; round++)
     for (unsigned i = 0; i < RANGES; i++) {
       mix(&own[i % OWN], &ranges[i], round);
       mix(&ranges[(i * 3) % RANGES], &own[(i + 1) % OWN], round);

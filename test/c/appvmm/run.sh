@@ -22,11 +22,13 @@ tests=$build/test/appvmm
 module=$build/test/soak/kernels.so
 shim=$build/lib/libgreenboost_cuda.so
 seeds="1 2 3"
-steps=2500
+steps=1250
+long=2500
 if [ "$variant" = asan ]; then
   shim="$(gcc -print-file-name=libasan.so) $build/test/core/asan/libgreenboost_cuda.so"
   seeds="4"
-  steps=1500
+  steps=800
+  long=1500
 fi
 
 figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats" 2>/dev/null; }
@@ -75,12 +77,14 @@ for vram in 64MiB 4MiB 2MiB; do
   run "answers, $vram of VRAM" 'cmp -s "$work/native" "$work/out"' answers
 done
 
+# Seed 2, of those run plain, is the long one: it lost content of a handle that was mapped twice.
 for seed in $seeds; do
   budgets 80MiB 320MiB # half of what is alive at most
-  run "model, seed $seed" "$moved && $none_left && grep -q 'refused 0' $work/out" model "$seed" $steps 160
+  case $seed in 2 | 4) length=$long ;; *) length=$steps ;; esac
+  run "model, seed $seed" "$moved && $none_left && grep -q 'refused 0' $work/out" model "$seed" $length 160
 done
 budgets 48MiB 128MiB
-run "model, little RAM" "$moved && $none_left" model 9 $steps 160
+run "model, little RAM" "$moved && $none_left" model 9 $long 160
 
 budgets 80MiB 320MiB
 # What the arena has no addresses for is the driver's.
@@ -89,9 +93,9 @@ export GBSIM_FAIL=cuMemMap@60=2,cuMemMap@100=2,cuMemMap@170=2,cuMemSetAccess@81=
 GBSIM_FAIL=$GBSIM_FAIL,cuMemCreate@40=2,cuMemCreate@60=2,cuMemCreate@61=2
 run "model, the driver refuses now and then" "$moved && $none_left" model 12 $steps 160
 export GBSIM_FAIL=cuMemAddressReserve@1=2
-run "model, arena at another address" "$moved && $none_left" model 13 $((steps / 2)) 160
+run "model, arena at another address" "$moved && $none_left" model 13 $steps 160
 unset GBSIM_FAIL
-GBSIM_HOST_NUMA=0 run "model, no HOST_NUMA memory" "$none_left" model 14 $((steps / 2)) 60
+GBSIM_HOST_NUMA=0 run "model, no HOST_NUMA memory" "$none_left" model 14 $steps 60
 
 budgets 48MiB 288MiB
 GBSIM_DEVICES=2 run "two devices" "$moved && $none_left" program devices
@@ -111,7 +115,7 @@ export GREENBOOST_OVERCOMMIT=gated GREENBOOST_NVME_DIR=$nvme GREENBOOST_NVME_BUD
 export GREENBOOST_NVME_WRITES_PER_DAY=1TiB
 budgets 96MiB 192MiB
 run "beside ranges in the NVMe file" '[ "$(figure nvmePeakBytes)" -gt 0 ]' program gated
-run "the model in gated mode" "$none_left" model 5 $((steps / 2)) 120
+run "the model in gated mode" "$none_left" model 5 $steps 120
 
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]
