@@ -14,7 +14,7 @@ from gbclient.lane import Lane, LaneEnded, Refused, RequestFailed
 from gbclient.tls import TlsConnection, TlsError
 
 MIB = 1 << 20
-DENIED, RANGE = 16, 17
+NOT_FOUND, DENIED, RANGE, IO = 15, 16, 17, 20
 daemon = None
 
 
@@ -146,6 +146,19 @@ class Lease(unittest.TestCase):
             lane.read(2 * MIB - 1, 2)
         self.assertEqual(failed.exception.status, RANGE)
         self.assertEqual(lane.read(0, 5), bytes(5))  # an error ends the request, not the lane
+        lane.goodbye()
+        self.feeder.release(lease)
+
+    def test_what_is_not_allocated_and_what_is_no_region(self):
+        lease = self.lease(2 * MIB)
+        ticket, secret, port = self.feeder.open_lane(lease, 0, 8 * MIB, READ_WRITE)
+        lane = Lane('127.0.0.1', port, ticket, secret)
+        for request, status in ((lambda: lane.read(2 * MIB - 5, 10), IO), (lambda: lane.write(4 * MIB, b'x'), IO),
+                                (lambda: lane.read(0, 1, region=3), NOT_FOUND)):
+            with self.assertRaises(RequestFailed) as failed:
+                request()
+            self.assertEqual(failed.exception.status, status)
+        self.assertEqual(lane.read(2 * MIB - 5, 5), bytes(5))
         lane.goodbye()
         self.feeder.release(lease)
 
