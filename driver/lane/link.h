@@ -73,6 +73,7 @@ struct lane_link {
   struct lane_key open;
   uint8_t *rx;
   size_t rx_have, rx_at;
+  int rx_low; /* SO_RCVLOWAT */
   struct lane_head rx_head;
   bool in_body;
   uint32_t rx_body_at;

@@ -93,9 +93,10 @@ static bool stage(struct lane_link *link, bool small) {
 }
 
 static int flush(struct lane_link *link, bool *blocked) {
+  /* Within a body the next slice follows at once: a segment is filled rather than sent with what is left over. */
+  int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (link->tx_body != NULL ? MSG_MORE : 0);
   while (link->tx_sent < link->tx_have) {
-    ssize_t sent =
-        send(link->fd, link->tx + link->tx_sent, link->tx_have - link->tx_sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t sent = send(link->fd, link->tx + link->tx_sent, link->tx_have - link->tx_sent, flags);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && errno == EAGAIN) {
       link->counters.retries++;

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -101,20 +102,20 @@ static void what_makes_no_sense_is_refused(void) {
 
 struct asker {
   gb_lane *lane;
-  int status;
+  _Atomic int status; /* -1: not answered */
   pthread_t thread;
-  uint32_t deadline_ms;
 };
 
 static void *ask_all(void *argument) {
   struct asker *asker = argument;
   static uint8_t bits[BLOCKS / 8];
-  asker->status = gb_lane_offer(asker->lane, REGION, 0, BLOCK, digests[0], BLOCKS, bits, asker->deadline_ms);
+  asker->status = gb_lane_offer(asker->lane, REGION, 0, BLOCK, digests[0], BLOCKS, bits, 0);
   return NULL;
 }
 
 static void begin_asking(struct asker *asker, gb_lane *lane) {
-  *asker = (struct asker){.lane = lane, .status = -1};
+  asker->lane = lane;
+  asker->status = -1;
   pthread_create(&asker->thread, NULL, ask_all, asker);
   sleep_ms(100);
 }
@@ -124,22 +125,20 @@ static int end_asking(struct asker *asker) {
   return asker->status;
 }
 
-/* Four calls of 200 ms each, where a peer that is silent for 300 ms is lost: the lane goes on beside them. */
+/* Four calls of 300 ms each, where a peer that is silent for 800 ms is lost: the lane goes on beside them. */
 static void a_slow_cache_does_not_hold_up_the_lane(void) {
   make_world();
   struct gb_lane_ticket ticket;
   struct asker asker;
-  struct gb_lane_options options = {.size = sizeof options, .no_express = 1, .tuning = {.silence_ms = 300}};
-  gb_lane *lane = lane_offering(1, 200000, 0, &ticket);
-  CHECK_EQUAL(gb_lane_close(lane, 2000), GB_LANE_OK);
+  struct gb_lane_options options = {.size = sizeof options, .no_express = 1, .tuning = {.silence_ms = 800}};
+  gb_lane *lane = NULL;
   ticket = host_grant(&host, 1, 0, 0, 0);
-  REQUIRE(host_export_offering(&host, &ticket, REGION, WORLD, BLOCK, 200000) == GB_LANE_OK);
+  REQUIRE(host_export_offering(&host, &ticket, REGION, WORLD, BLOCK, 300000) == GB_LANE_OK);
   REQUIRE(gb_lane_open("127.0.0.1", host.port, &ticket, &options, &lane) == GB_LANE_OK);
   begin_asking(&asker, lane);
-  uint64_t start = now_ms();
   static uint8_t page[4096];
   CHECK_EQUAL(gb_lane_read(lane, REGION, WORLD - sizeof page, page, sizeof page, GB_LANE_NORMAL, 0), GB_LANE_OK);
-  CHECK(now_ms() - start < 250);
+  CHECK_EQUAL(asker.status, -1); /* the read has passed it */
   CHECK_EQUAL(end_asking(&asker), GB_LANE_OK);
   CHECK_EQUAL(gb_lane_state(lane), GB_LANE_OK);
   /* A deadline ends it; the next one is answered again, once the server is done with the first. */
