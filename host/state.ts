@@ -11,6 +11,7 @@ import { createId } from '../proto/base/ids.js';
 import {
   ATTACHMENTS_MAX,
   LINKS_MAX,
+  MOVES_IN_FLIGHT_MAX,
   PENDING_RELEASES_MAX,
   RANGES_PER_LEASE_MAX,
   STATE_FILE_BYTES_MAX,
@@ -28,17 +29,33 @@ const linkSchema = z.strictObject({
   keyId: feederId,
   name: z.string().max(200),
   incarnation: z.string().max(100),
+  /** No new placements there, until resumed. */
+  paused: z.boolean().default(false),
 });
 
 const leaseSchema = z.strictObject({
   feederId,
   feederName: z.string().max(200),
   leaseId,
+  /** 0: of an agent that knew no lanes. */
+  lane: z.number().int().nonnegative().max(0xffff_ffff).default(0),
   fencingToken: token,
   limits: z.array(z.tuple([z.string().regex(/^\d{1,2}:\d{1,10}$/), bytes])).max(64),
 });
 
 const discardSchema = z.strictObject({ feederId, leaseId, offset: bytes, length: bytes });
+
+const lane = z.number().int().positive().max(0xffff_ffff);
+
+/** The program was asked to use another copy and has not answered. */
+const moveSchema = z.strictObject({
+  sequence: token,
+  offset: bytes,
+  length: bytes,
+  fromLane: lane,
+  toLane: lane,
+  sourceLane: lane,
+});
 
 const attachmentSchema = z.strictObject({
   attachmentId: z.string().regex(/^[0-9a-f]{32}$/),
@@ -49,10 +66,16 @@ const attachmentSchema = z.strictObject({
   arenaBase: z.string().regex(/^\d{1,20}$/),
   arenaBytes: bytes,
   gated: z.boolean(),
+  copies: z.union([z.literal(1), z.literal(2)]).default(1),
   startedUnixMs: z.number(),
+  nextLane: lane.default(1),
   leases: z.array(leaseSchema).max(LINKS_MAX),
   /** Ranges on those leases that are not the program's any more. */
   discards: z.array(discardSchema).max(RANGES_PER_LEASE_MAX),
+  moves: z
+    .array(moveSchema)
+    .max(LINKS_MAX * MOVES_IN_FLIGHT_MAX)
+    .default([]),
 });
 
 const stateSchema = z.strictObject({

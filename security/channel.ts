@@ -27,6 +27,9 @@ export interface SecureInfo {
   readonly keyExchange: string;
   /** Valid while the connection lives. */
   readonly exporter: Exporter;
+  /** Numeric, with the scope where IPv6 needs one: where the feeder was reached, and from where. */
+  readonly address: string;
+  readonly localAddress: string;
 }
 
 export interface PskChannelOptions {
@@ -86,7 +89,7 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
     let secured: TLSSocket | undefined;
     try {
       secured = await this.#handshake(socket);
-      this.#announce(secured);
+      this.#announce(secured, socket);
       return secured;
     } catch (reason) {
       secured?.destroy();
@@ -141,7 +144,7 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
     });
   }
 
-  #announce(secured: TLSSocket): void {
+  #announce(secured: TLSSocket, socket: Socket): void {
     const flaw = handshakeFlaw(secured);
     if (flaw)
       throw new GbError('UNAUTHENTICATED', `the peer is not the feeder of this key: ${flaw}`);
@@ -157,6 +160,8 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
       protocol: secured.getProtocol() ?? '',
       keyExchange: exchange.name,
       exporter,
+      address: socket.remoteAddress ?? '',
+      localAddress: socket.localAddress ?? '',
     });
   }
 }

@@ -2,88 +2,59 @@
 // One program under the shim: its arena, where its ranges lie on feeders, what it was granted, and
 // the moves of its bytes. Outlives its socket; knows no frames (host/shim) and no connections
 // (host/links).
+import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import type { FeederCalls, LeaseFacts } from '../links/feeder-client.js';
-import {
-  rangeEnd,
-  Residency,
-  type ByteRange,
-  type Extent,
-  type Segment,
-} from '../placement/residency.js';
-import { RANGE_ALIGN, type Report } from '../shim/abi.js';
-import {
-  FeederBudget,
-  isOf,
-  isVram,
-  type DeviceHold,
-  type FeederDirectory,
-  type Hold,
-} from './feeder-budget.js';
-import type { AttachmentFacts, ShimPeer } from './facts.js';
-import {
-  discardOf,
-  extentKey,
-  extentsOf,
-  holdLimit,
-  isDiscarded,
-  isSame,
-  lossOf,
-  mergeRanges,
-  splitSegments,
-  wholeSegment,
-  withFeeder,
-  type Discard,
-} from './pieces.js';
+import type { FeederCalls } from '../links/feeder-client.js';
+import { isLost, mainCopy, rangeEnd, type ByteRange, type Extent } from '../placement/residency.js';
+import { EXTENTS_MAX, RANGE_ALIGN, type LaneReport, type Report } from '../shim/abi.js';
+import { Copies } from './copies.js';
+import { bytesOn, evacuate, type EvacuationWatch } from './evacuation.js';
+import { FeederBudget } from './feeder-budget.js';
+import { isVram, type FeederDirectory, type Hold } from './holds.js';
+import type { AttachmentFacts, MoveWish, ShimPeer } from './facts.js';
+import { LaneBook, type LaneFacts, type LaneOpening } from './lanes.js';
+import { Mover } from './mover.js';
+import { extentsOf, lossOf, type Discard } from './pieces.js';
 import { RangeQueue } from './range-queue.js';
+import { Repair } from './repair.js';
 import type { Staging } from './staging.js';
-
-/** One copy between feeders passes through the agent in pieces of this size. */
-const COPY_BYTES = 8 * 2 ** 20;
-
-/** A feeder that cannot be asked now is asked at adoption. */
-const AWAY: ReadonlySet<string> = new Set([
-  'FEEDER_UNREACHABLE',
-  'CANCELED',
-  'DEADLINE_EXCEEDED',
-  'DATA_LOSS',
-]);
+import { relay, transfer, type Direction, type Transfer } from './transfers.js';
 
 export interface AttachmentDeps {
+  readonly clock: Clock;
   readonly directory: FeederDirectory;
   readonly persist: () => Promise<void>;
   /** Bytes of this attachment are gone. */
   readonly onLost: (attachment: Attachment, range: ByteRange, feederName: string) => void;
+  /** Bytes have lost one of their two copies. */
+  readonly onBare: (attachment: Attachment, range: ByteRange, feederName: string) => void;
+  /** They have two again. */
+  readonly onWhole: (attachment: Attachment, bytes: number) => void;
+  readonly onLaneBroken: (attachment: Attachment, hold: Hold, report: LaneReport) => void;
+  readonly onBug: (error: unknown, where: string) => void;
 }
-
-export interface Placed {
-  readonly deviceKey: string;
-  readonly feederName: string;
-}
-
-export interface Transfer extends ByteRange {
-  readonly stagingOffset: number;
-}
-
-type Direction = 'store' | 'fetch';
 
 export class Attachment {
-  readonly residency = new Residency();
   readonly budget: FeederBudget;
-  /** The connected session; undefined while the socket is broken. */
-  peer: ShimPeer | undefined;
+  readonly copies: Copies;
+  readonly lanes: LaneBook;
   staging: Staging | undefined;
   report: Report | undefined;
   /** Most bytes ever placed on feeders, by kind. */
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
-  /** Ranges that feeders may still hold and that are not ours any more. Kept on disk: a later agent
-   *  must free them, not take them for the program's bytes. */
-  readonly discards: Discard[] = [];
   /** Granted by GRANT; accounting only: T3 is a file of the program's own. */
   t1HeldBytes = 0;
   t3HeldBytes = 0;
   /** The agent knows less than the program: what it cannot find was lost with an earlier agent. */
   forgetful = false;
+  /** The number of the next lease. Kept on disk: a number is never used twice. */
+  nextLane = 1;
+  /** The program has said HELLO without staging memory, or asked for a lane. */
+  usesLanes = false;
+  readonly mover: Mover;
+  private readonly repair: Repair;
+  private connected: ShimPeer | undefined;
+  private readonly waiters = new Set<() => void>();
   private readonly queue = new RangeQueue();
   private readonly ended = new AbortController();
 
@@ -91,9 +62,44 @@ export class Attachment {
     public facts: AttachmentFacts,
     private readonly deps: AttachmentDeps,
   ) {
-    this.budget = new FeederBudget(
-      { facts: () => this.facts, persist: deps.persist },
-      deps.directory,
+    const { clock, directory, persist } = deps;
+    const owner = {
+      facts: () => this.facts,
+      copies: () => this.facts.copies,
+      nextLane: () => this.nextLane++,
+      persist,
+    };
+    this.budget = new FeederBudget(owner, directory);
+    this.copies = new Copies(this.budget, directory, {
+      arenaBytes: () => this.facts.arenaBytes,
+      persist,
+      onGone: (range, feederName) => this.onGone(range, feederName),
+      onBare: (range, feederName) => this.onBare(range, feederName),
+      claims: (copy) => this.mover.claims(copy),
+    });
+    const { budget, copies } = this;
+    this.mover = new Mover({
+      clock,
+      budget,
+      copies,
+      directory,
+      persist,
+      peer: (signal) => this.awaitPeer(signal),
+      onGone: (range, feederName) => this.onGone(range, feederName),
+      relay: (...move) => (this.usesLanes ? undefined : relay(copies, ...move)),
+    });
+    this.repair = new Repair({
+      clock,
+      budget,
+      copies,
+      mover: this.mover,
+      signal: this.ended.signal,
+      onWhole: (bytes) => deps.onWhole(this, bytes),
+      onBug: deps.onBug,
+    });
+    const arenaBytes = (): number => this.facts.arenaBytes;
+    this.lanes = new LaneBook(budget, copies, directory, arenaBytes, (hold, report) =>
+      deps.onLaneBroken(this, hold, report),
     );
   }
 
@@ -101,31 +107,50 @@ export class Attachment {
     return this.facts.attachmentId;
   }
 
-  /** Allocates room for the range where it was granted. The same range again is answered alike.
+  /** The connected session; undefined while the socket is broken. */
+  get peer(): ShimPeer | undefined {
+    return this.connected;
+  }
+
+  set peer(peer: ShimPeer | undefined) {
+    this.connected = peer;
+    if (!peer) return;
+    for (const waiter of [...this.waiters]) waiter();
+    this.settleMoves();
+  }
+
+  /** Allocates room for the range where it was granted. The same range again is answered alike. Returns
+   *  its extents, in order, side by side.
    *  @throws GbError CAPACITY_EXHAUSTED, FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
-  place(range: ByteRange): Promise<Placed> {
+  place(range: ByteRange): Promise<Extent[]> {
     this.checkRange(range);
     return this.queue.run(range, async () => {
-      if (this.residency.within(range).length > 0) return this.placedAlready(range);
-      const parts = this.budget.reserve(range.length);
-      const extents = extentsOf(range.offset, parts);
-      await this.allocate(extents);
-      extents.forEach((extent) => this.residency.insert(extent));
+      if (this.copies.residency.within(range).length > 0) return this.placedAlready(range);
+      const rooms = this.budget.reserve(range.length);
+      const extents = extentsOf(range.offset, rooms);
+      if (extents.length > EXTENTS_MAX) {
+        for (const { places } of rooms) for (const place of places) this.budget.unreserve(place);
+        throw new GbError('CAPACITY_EXHAUSTED', `its room lies in more than ${EXTENTS_MAX} pieces`);
+      }
+      await this.copies.allocate(extents.flatMap(({ copies }) => copies));
+      this.copies.insert(extents);
       this.notePeaks();
-      const first = extents[0] as Extent;
-      return { deviceKey: first.deviceKey, feederName: first.feederName };
+      return extents;
     });
   }
 
-  /** Staging to feeders. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE,
+  /** Staging to feeders or back. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE,
    *  INVALID_ARGUMENT. */
-  store(transfer: Transfer): Promise<void> {
-    return this.queue.run(transfer, () => this.transfer('store', transfer));
-  }
-
-  /** Feeders to staging. @throws as store. */
-  fetch(transfer: Transfer): Promise<void> {
-    return this.queue.run(transfer, () => this.transfer('fetch', transfer));
+  transfer(direction: Direction, wanted: Transfer): Promise<void> {
+    return this.queue.run(wanted, async () => {
+      const { staging } = this;
+      if (!staging) throw new GbError('WRONG_STATE', 'the program is not connected');
+      if (wanted.length <= 0 || rangeEnd(wanted) > this.facts.arenaBytes)
+        throw new GbError('INVALID_ARGUMENT', 'the transfer lies outside the arena');
+      staging.check(wanted.stagingOffset, wanted.length);
+      this.orUnknown(() => this.copies.residency.cover(wanted));
+      await transfer(this.copies, staging, direction, wanted, this.ended.signal);
+    });
   }
 
   /** Frees the whole extents of the range. Feeders that are away free theirs at adoption.
@@ -133,20 +158,20 @@ export class Attachment {
   drop(range: ByteRange): Promise<void> {
     this.checkRange(range);
     return this.queue.run(range, async () => {
-      const extents = this.orUnknown(() => this.residency.wholeExtents(range));
-      for (const extent of extents) await this.freeExtent(extent);
+      await this.mover.abandon(range);
+      await this.copies.drop(this.orUnknown(() => this.copies.residency.wholeExtents(range)));
     });
   }
 
-  /** Leases of a feeder are gone: tells the program exactly which ranges went with them. */
-  loseLease(hold: Hold): void {
-    if (hold.state === 'lost') return;
-    hold.state = 'lost';
-    const lost = this.residency.lose((extent) => isOf(extent, hold));
-    for (const range of mergeRanges(lost)) {
-      this.peer?.lost(range, hold.feederName);
-      this.deps.onLost(this, range, hold.feederName);
-    }
+  /** What opens the lane of that number. @throws GbError FEEDER_UNREACHABLE, DATA_LOSS, NOT_FOUND. */
+  async ticket(lane: number): Promise<LaneOpening> {
+    this.usesLanes = true;
+    return this.orUnknownLane(() => this.lanes.ticket(lane));
+  }
+
+  /** Lanes to a feeder, as the program last told of them. */
+  lanesTo(feederId: string): LaneFacts[] {
+    return this.lanes.all.filter((lane) => lane.feederId === feederId);
   }
 
   /** Leases of an earlier agent whose feeder did not come back in time. */
@@ -154,90 +179,114 @@ export class Attachment {
     for (const hold of this.budget.holds) {
       if (hold.state !== 'unadopted') continue;
       this.forgetful = true;
-      this.loseLease(hold);
+      this.copies.loseLease(hold);
     }
+    this.settleMoves();
   }
 
   loseFeeder(feederId: string): void {
-    for (const hold of this.budget.holds) if (hold.feederId === feederId) this.loseLease(hold);
+    for (const hold of this.budget.holds)
+      if (hold.feederId === feederId) this.copies.loseLease(hold);
+    if (this.facts.copies === 2) this.repair.start();
   }
 
-  /** Brings our account and the feeder's to one after a reconnect. What only the feeder has is
-   *  freed there (or, after a restart of the agent, taken over); what only we have is lost. */
+  /** Brings our account and the feeder's to one after a reconnect. */
   async reconcile(hold: Hold, client: FeederCalls): Promise<void> {
-    const facts = await client.stat(hold);
-    if (hold.state === 'unadopted') {
-      await this.takeOver(hold, facts, client);
-      this.forgetDiscards(hold);
-      return;
-    }
-    const wanted = new Set(facts.ranges.map(extentKey));
-    for (const range of facts.ranges) {
-      const known = this.residency.within(range).some((extent) => isSame(extent, range, hold));
-      if (!known) await client.free(hold, range.deviceKey, range.offset, range.length);
-    }
-    const missing = this.residency.lose((e) => isOf(e, hold) && !wanted.has(extentKey(e)));
-    for (const range of mergeRanges(missing)) {
-      this.peer?.lost(range, hold.feederName);
-      this.deps.onLost(this, range, hold.feederName);
-    }
-    const differs = [...hold.devices].some(
-      ([key, { limitBytes }]) => (facts.limits.get(key) ?? 0) !== limitBytes,
-    );
-    if (differs) {
-      await client.resize(
-        hold,
-        new Map([...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes])),
-      );
-    }
-    this.forgetDiscards(hold);
+    await this.copies.reconcile(hold, client);
+    this.notePeaks();
+    this.settleMoves();
+  }
+
+  /** Feeders have room, or a program is back: what waits for that is tried. */
+  wake(): void {
+    if (this.facts.copies === 2 && this.connected) this.repair.start();
+  }
+
+  /** Bytes it has on a feeder. */
+  bytesOn(feederId: string): number {
+    return bytesOn(this, feederId);
   }
 
   /** Moves everything a feeder holds for this attachment to others that have room. Returns the
-   *  bytes moved.
-   *  @throws GbError WRONG_STATE when there is not enough room elsewhere; what was moved stays
-   *  moved. */
-  async evacuate(feederId: string): Promise<number> {
+   *  bytes moved. @throws as evacuate. */
+  async evacuate(feederId: string, watch: EvacuationWatch): Promise<number> {
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();
-    const holds = this.budget.holds.filter(
-      (hold) => hold.feederId === feederId && hold.state === 'held',
-    );
-    const limitBytes = holds.reduce((sum, hold) => sum + holdLimit(hold), 0);
-    if (limitBytes === 0) return 0;
-    if (!(await this.budget.grow(limitBytes, feederId))) {
-      throw new GbError(
-        'WRONG_STATE',
-        `no other feeder has room for ${limitBytes} bytes of pid ${this.facts.identity.pid}`,
-      );
-    }
-    let movedBytes = 0;
-    for (const extent of this.residency.all.filter((e) => e.feederId === feederId && !e.lost)) {
-      movedBytes += await this.queue.run(extent, () => this.moveExtent(extent, feederId));
-    }
-    await this.budget.releaseFeeder(feederId);
-    return movedBytes;
+    const signal = AbortSignal.any([watch.signal, this.ended.signal]);
+    return evacuate(this, feederId, {
+      ...watch,
+      signal,
+      inOrder: (extent, work) => (this.usesLanes ? work() : this.queue.run(extent, work)),
+    });
   }
 
-  /** The program is gone. Ends transfers and leases. */
+  /** The program is gone. Ends transfers, moves and leases. */
   async end(): Promise<void> {
     this.ended.abort(new GbError('CANCELED', 'the program has ended'));
-    this.peer?.close('the program has ended');
+    this.connected?.close('the program has ended');
+    await this.mover.stop();
     await this.queue.idle();
     await this.staging?.close();
     this.staging = undefined;
     await this.budget.releaseAll();
   }
 
-  /** Bytes placed now, by kind of device. */
+  /** Bytes placed now, by kind of device; each copy counts. */
   get placedBytes(): { vramBytes: number; ramBytes: number } {
     const placed = { vramBytes: 0, ramBytes: 0 };
-    for (const { deviceKey, length, lost } of this.residency.all) {
-      if (lost) continue;
-      if (isVram(deviceKey)) placed.vramBytes += length;
-      else placed.ramBytes += length;
+    for (const { copies, length } of this.copies.residency.all) {
+      for (const { deviceKey, lost } of copies) {
+        if (lost) continue;
+        if (isVram(deviceKey)) placed.vramBytes += length;
+        else placed.ramBytes += length;
+      }
     }
     return placed;
+  }
+
+  /** What a later agent has to free. */
+  get discards(): readonly Discard[] {
+    return this.copies.discards;
+  }
+
+  /** Takes moves over that an earlier agent began and the program has not decided. */
+  restoreMoves(wishes: readonly MoveWish[]): void {
+    for (const wish of wishes) this.mover.undecided.push({ wish, to: undefined });
+  }
+
+  private settleMoves(): void {
+    if (this.mover.undecided.length === 0 || !this.connected) return;
+    this.mover.decide(this.ended.signal).catch((reason: unknown) => {
+      // Asked again when the program or the feeder is back.
+      if (!(reason instanceof GbError)) this.deps.onBug(reason, 'a move that was not decided');
+    });
+  }
+
+  private async awaitPeer(signal: AbortSignal): Promise<ShimPeer> {
+    const either = AbortSignal.any([signal, this.ended.signal]);
+    for (;;) {
+      either.throwIfAborted();
+      if (this.connected) return this.connected;
+      await new Promise<void>((resolve) => {
+        const waiter = (): void => {
+          this.waiters.delete(waiter);
+          either.removeEventListener('abort', waiter);
+          resolve();
+        };
+        this.waiters.add(waiter);
+        either.addEventListener('abort', waiter, { once: true });
+      });
+    }
+  }
+
+  private onGone(range: ByteRange, feederName: string): void {
+    this.connected?.lost(range, feederName);
+    this.deps.onLost(this, range, feederName);
+  }
+
+  private onBare(range: ByteRange, feederName: string): void {
+    this.deps.onBare(this, range, feederName);
+    this.repair.start();
   }
 
   private notePeaks(): void {
@@ -246,255 +295,43 @@ export class Attachment {
     this.peaks.ramBytes = Math.max(this.peaks.ramBytes, placed.ramBytes);
   }
 
-  private placedAlready(range: ByteRange): Placed {
-    const extents = this.residency.wholeExtents(range);
-    if (extents.some(({ lost }) => lost)) throw lossOf(extents.find(({ lost }) => lost) as Extent);
-    this.residency.cover(range);
-    const first = extents[0] as Extent;
-    return { deviceKey: first.deviceKey, feederName: first.feederName };
-  }
-
-  /** pre: room is reserved. On failure nothing stays reserved or, as far as it can be said, there. */
-  private async allocate(extents: readonly Extent[]): Promise<void> {
-    const tried: Extent[] = [];
-    try {
-      for (const extent of extents) {
-        tried.push(extent);
-        const { deviceKey, offset, length } = extent;
-        await this.onLease(this.liveHold(extent), (client, hold) =>
-          client.allocate(hold, deviceKey, offset, length),
-        );
-      }
-    } catch (reason) {
-      for (const extent of tried) await this.freeOrDiscard(extent);
-      this.unreserve(extents);
-      throw reason;
-    }
-  }
-
-  private unreserve(extents: readonly Extent[]): void {
-    for (const extent of extents) {
-      const hold = this.budget.holdOf(extent);
-      if (hold) this.budget.unreserve({ hold, deviceKey: extent.deviceKey, bytes: extent.length });
-    }
-  }
-
-  private liveHold(extent: Extent): Hold {
-    const hold = this.budget.holdOf(extent);
-    if (!hold) throw lossOf(extent);
-    return hold;
-  }
-
-  private async freeExtent(extent: Extent): Promise<void> {
-    if (!extent.lost) await this.freeOrDiscard(extent);
-    // A lease lost meanwhile has replaced the extent by its lost twin.
-    const now = this.residency.within(extent).find((other) => other.offset === extent.offset);
-    if (!now) return;
-    this.residency.remove(now);
-    this.unreserve([now]);
-  }
-
-  /** Frees a range on its feeder; one that cannot be asked now is told when it is back. */
-  private async freeOrDiscard(extent: Extent): Promise<void> {
-    const hold = this.budget.holdOf(extent);
-    if (!hold || hold.state === 'lost') return;
-    const { deviceKey, offset, length } = extent;
-    try {
-      await this.onLease(hold, (client) => client.free(hold, deviceKey, offset, length));
-    } catch (reason) {
-      const { code } = GbError.from(reason);
-      if (code === 'NOT_FOUND' || code === 'DATA_LOSS') return;
-      if (!AWAY.has(code)) throw reason;
-      this.discards.push(discardOf(extent));
-      await this.deps.persist();
-    }
-  }
-
-  private forgetDiscards(hold: Hold): void {
-    const kept = this.discards.filter((discard) => !isOf(discard, hold));
-    this.discards.splice(0, this.discards.length, ...kept);
-  }
-
-  private async transfer(direction: Direction, transfer: Transfer): Promise<void> {
-    const staging = this.staging;
-    if (!staging) throw new GbError('WRONG_STATE', 'the program is not connected');
-    if (transfer.length <= 0 || rangeEnd(transfer) > this.facts.arenaBytes) {
-      throw new GbError('INVALID_ARGUMENT', 'the transfer lies outside the arena');
-    }
-    staging.check(transfer.stagingOffset, transfer.length);
-    const segments = this.orUnknown(() => this.residency.cover(transfer));
-    const lost = segments.find(({ extent }) => extent.lost);
-    if (lost) throw lossOf(lost.extent);
-    const failed = new AbortController();
-    const signal = AbortSignal.any([this.ended.signal, failed.signal]);
-    const delta = transfer.stagingOffset - transfer.offset;
-    const moves = splitSegments(segments).map((segment) =>
-      this.move(direction, segment, staging, segment.offset + delta, signal).catch(
-        (reason: unknown) => {
-          failed.abort(reason);
-          throw reason;
-        },
-      ),
-    );
-    const failures = (await Promise.allSettled(moves)).filter(
-      (result) => result.status === 'rejected',
-    );
-    const first =
-      failures.find(({ reason }) => GbError.from(reason).code !== 'CANCELED') ?? failures[0];
-    if (first) throw first.reason;
-  }
-
-  private async move(
-    direction: Direction,
-    segment: Segment,
-    staging: Staging,
-    stagingOffset: number,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const hold = this.budget.holdOf(segment.extent);
-    if (!hold) throw lossOf(segment.extent);
-    await this.onLease(hold, (client) =>
-      direction === 'store'
-        ? client.write(
-            hold,
-            segment,
-            (at, frame) => staging.read(stagingOffset + at, frame),
-            signal,
-          )
-        : client.read(
-            hold,
-            segment,
-            (at, frame) => staging.write(stagingOffset + at, frame),
-            signal,
-          ),
-    );
-  }
-
-  /** At every moment the state file names the copy that a later agent has to discard. */
-  private async moveExtent(extent: Extent, feederId: string): Promise<number> {
-    if (!this.residency.all.includes(extent)) return 0;
-    const source = this.liveHold(extent);
-    const targets = extentsOf(extent.offset, this.budget.reserve(extent.length, feederId));
-    this.discards.push(...targets.map(discardOf));
-    await this.deps.persist();
-    await this.allocate(targets).catch((reason: unknown) => {
-      this.removeDiscards(targets);
-      throw reason;
-    });
-    try {
-      for (const piece of splitSegments(targets.map(wholeSegment), COPY_BYTES)) {
-        await this.copyPiece(source, piece);
-      }
-      if (!this.residency.all.includes(extent)) throw lossOf(extent);
-      this.removeDiscards(targets);
-      this.discards.push(discardOf(extent));
-      await this.deps.persist();
-    } catch (reason) {
-      this.removeDiscards([...targets, extent]);
-      for (const target of targets) await this.freeOrDiscard(target);
-      this.unreserve(targets);
-      throw reason;
-    }
-    await this.freeExtent(extent);
-    this.removeDiscards([extent]);
-    targets.forEach((target) => this.residency.insert(target));
-    return extent.length;
-  }
-
-  private removeDiscards(extents: readonly Extent[]): void {
-    for (const extent of extents) {
-      const index = this.discards.findIndex((discard) => isDiscarded(discard, extent));
-      if (index >= 0) this.discards.splice(index, 1);
-    }
-  }
-
-  private async copyPiece(source: Hold, piece: Segment): Promise<void> {
-    const target = this.budget.holdOf(piece.extent) as Hold;
-    const buffer = Buffer.allocUnsafe(piece.length);
-    const { signal } = this.ended;
-    await this.onLease(source, (client) =>
-      client.read(source, piece, async (at, frame) => void buffer.set(frame, at), signal),
-    );
-    await this.onLease(target, (client) =>
-      client.write(
-        target,
-        piece,
-        async (at, frame) => void buffer.copy(frame, 0, at, at + frame.length),
-        signal,
-      ),
-    );
-  }
-
-  /** A call for a lease; when the feeder does not know the lease any more, its bytes are gone. */
-  private async onLease<T>(
-    hold: Hold,
-    call: (client: FeederCalls, hold: Hold) => Promise<T>,
-  ): Promise<T> {
-    if (hold.state === 'lost') throw lossOf(hold);
-    if (hold.state === 'unadopted')
-      throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
-    try {
-      return await call(this.deps.directory.client(hold.feederId), hold);
-    } catch (reason) {
-      const error = GbError.from(reason);
-      if (error.code === 'LEASE_EXPIRED') {
-        this.loseLease(hold);
-        throw lossOf(hold);
-      }
-      throw withFeeder(error, hold.feederName);
-    }
-  }
-
-  /** What an earlier agent left on the feeder becomes ours; what it had given up, and what another
-   *  feeder holds already, is freed. */
-  private async takeOver(hold: Hold, facts: LeaseFacts, client: FeederCalls): Promise<void> {
-    const { feederId, feederName, leaseId } = hold;
-    const extents = facts.ranges.map(({ deviceKey, offset, length }) => {
-      if (!facts.limits.has(deviceKey) || offset + length > this.facts.arenaBytes || length === 0) {
-        throw new GbError('PROTOCOL_VIOLATION', 'the feeder names a range that cannot be');
-      }
-      return { offset, length, feederId, feederName, deviceKey, leaseId, lost: false };
-    });
-    // An attempt that broke off has left a part.
-    for (const extent of this.residency.all.filter((other) => isOf(other, hold))) {
-      this.residency.remove(extent);
-    }
-    hold.devices.clear();
-    for (const [key, limitBytes] of facts.limits) {
-      hold.devices.set(key, { limitBytes, usedBytes: 0 });
-    }
-    for (const extent of extents) {
-      const given = this.discards.some((discard) => isDiscarded(discard, extent));
-      if (given || this.residency.within(extent).length > 0) {
-        await client.free(hold, extent.deviceKey, extent.offset, extent.length);
-        continue;
-      }
-      this.residency.insert(extent);
-      (hold.devices.get(extent.deviceKey) as DeviceHold).usedBytes += extent.length;
-    }
-    hold.state = 'held';
-    this.notePeaks();
+  private placedAlready(range: ByteRange): Extent[] {
+    const extents = this.copies.residency.wholeExtents(range);
+    const lost = extents.find(isLost);
+    if (lost) throw lossOf(mainCopy(lost));
+    this.copies.residency.cover(range);
+    return extents;
   }
 
   private orUnknown<T>(look: () => T): T {
     try {
       return look();
     } catch (reason) {
-      if (GbError.from(reason).code !== 'NOT_FOUND') throw reason;
-      if (this.budget.holds.some(({ state }) => state === 'unadopted')) {
-        throw new GbError('FEEDER_UNREACHABLE', 'a feeder that may hold the range is not back yet');
-      }
-      if (this.forgetful)
-        throw new GbError('DATA_LOSS', 'the range was lost with an earlier agent');
-      throw reason;
+      throw this.unknown(reason);
     }
+  }
+
+  private async orUnknownLane<T>(ask: () => Promise<T>): Promise<T> {
+    try {
+      return await ask();
+    } catch (reason) {
+      throw this.unknown(reason);
+    }
+  }
+
+  /** What was not found may only be away, or have been lost with an earlier agent. */
+  private unknown(reason: unknown): unknown {
+    if (GbError.from(reason).code !== 'NOT_FOUND') return reason;
+    if (this.budget.holds.some(({ state }) => state === 'unadopted'))
+      return new GbError('FEEDER_UNREACHABLE', 'a feeder that may hold it is not back yet');
+    if (this.forgetful) return new GbError('DATA_LOSS', 'it was lost with an earlier agent');
+    return reason;
   }
 
   private checkRange(range: ByteRange): void {
     const { offset, length } = range;
     const whole = offset % RANGE_ALIGN === 0 && length % RANGE_ALIGN === 0 && length > 0;
-    if (!whole || rangeEnd(range) > this.facts.arenaBytes) {
+    if (!whole || rangeEnd(range) > this.facts.arenaBytes)
       throw new GbError('INVALID_ARGUMENT', `no such range of the arena: ${offset} + ${length}`);
-    }
   }
 }

@@ -15,6 +15,8 @@ export interface AttachmentFacts {
   readonly arenaBytes: number;
   /** Ranges beyond T1 + T2 may live on feeders. */
   readonly gated: boolean;
+  /** Of every byte on feeders: 1, or 2 on two feeders. */
+  readonly copies: 1 | 2;
   /** undefined: none set. */
   readonly vramBudgetBytes: number | undefined;
   readonly ramBudgetBytes: number | undefined;
@@ -23,9 +25,26 @@ export interface AttachmentFacts {
   readonly runId: string;
 }
 
+/** A copy of `range` that goes from one lane to another, as the program is told of it. */
+export interface MoveWish extends ByteRange {
+  readonly sequence: bigint;
+  readonly fromLane: number;
+  readonly toLane: number;
+  /** Where the bytes are pulled from. */
+  readonly sourceLane: number;
+}
+
+export type MovePhaseName = 'begin' | 'commit';
+export type MoveOutcomeName = 'ok' | 'dirty' | 'unknown';
+
 /** What the socket session does for its attachment. */
 export interface ShimPeer {
   lost(range: ByteRange, feederName: string): void;
+  /** The program's answer. @throws GbError WRONG_STATE when the socket ends first,
+   *  DEADLINE_EXCEEDED. */
+  move(wish: MoveWish, phase: MovePhaseName): Promise<MoveOutcomeName>;
+  /** The program forgets the move. */
+  cancelMove(wish: MoveWish): void;
   /** Ends the connection; `why` is for the log. */
   close(why: string): void;
 }

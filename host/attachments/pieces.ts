@@ -1,35 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// Small pure things about ranges, extents and the errors that concern them.
+// Small pure things about ranges, copies and the errors that concern them.
 import { GbError } from '../../proto/base/errors.js';
 import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
-import { rangeEnd, type ByteRange, type Extent, type Segment } from '../placement/residency.js';
-import { isOf, type Hold, type Reservation } from './feeder-budget.js';
+import {
+  overlaps,
+  rangeEnd,
+  type ByteRange,
+  type Copy,
+  type Extent,
+  type Segment,
+} from '../placement/residency.js';
+import { isOf, type Hold, type Room } from './holds.js';
 
-/** A range that a feeder may hold for us and that has to be freed there. */
+/** A range that a feeder may hold for us and that is not the program's any more. */
 export interface Discard extends ByteRange {
   readonly feederId: string;
   readonly leaseId: string;
 }
 
 /** The extents that reserved room becomes, side by side from `offset` on. */
-export function extentsOf(offset: number, parts: readonly Reservation[]): Extent[] {
+export function extentsOf(offset: number, rooms: readonly Room[]): Extent[] {
   let position = offset;
-  return parts.map(({ hold: { feederId, feederName, leaseId }, deviceKey, bytes }) => {
-    const extent = { offset: position, length: bytes, feederId, feederName, deviceKey, leaseId };
+  return rooms.map(({ bytes, places }) => {
+    const range = { offset: position, length: bytes };
     position += bytes;
-    return { ...extent, lost: false };
+    const copies = places.map(({ hold, deviceKey }) => {
+      const { feederId, feederName, leaseId, lane } = hold;
+      return { ...range, feederId, feederName, deviceKey, leaseId, lane, lost: false };
+    });
+    return { ...range, copies };
   });
 }
 
-export function discardOf({ feederId, leaseId, offset, length }: Extent): Discard {
+export function discardOf({ feederId, leaseId }: Copy, { offset, length }: ByteRange): Discard {
   return { feederId, leaseId, offset, length };
 }
 
-/** True when `discard` means that extent. */
-export function isDiscarded(discard: Discard, extent: Extent): boolean {
-  const { feederId, leaseId, offset, length } = discard;
-  const sameLease = feederId === extent.feederId && leaseId === extent.leaseId;
-  return sameLease && offset === extent.offset && length === extent.length;
+/** True when `discard` means exactly that. */
+export function isSameDiscard(a: Discard, b: Discard): boolean {
+  const sameLease = a.feederId === b.feederId && a.leaseId === b.leaseId;
+  return sameLease && a.offset === b.offset && a.length === b.length;
+}
+
+/** What of `range` is in none of `taken`; in order. */
+export function without(range: ByteRange, taken: readonly ByteRange[]): ByteRange[] {
+  const left: ByteRange[] = [];
+  let { offset } = range;
+  const hits = taken.filter((other) => overlaps(other, range));
+  for (const hit of [...hits].sort((a, b) => a.offset - b.offset)) {
+    if (hit.offset > offset) left.push({ offset, length: hit.offset - offset });
+    offset = Math.max(offset, rangeEnd(hit));
+  }
+  if (offset < rangeEnd(range)) left.push({ offset, length: rangeEnd(range) - offset });
+  return left;
 }
 
 /** All of an extent as a segment. */
@@ -37,7 +60,7 @@ export function wholeSegment(extent: Extent): Segment {
   return { offset: extent.offset, length: extent.length, extent };
 }
 
-/** The bytes of an extent or lease are gone with its feeder. */
+/** The bytes of a copy or lease are gone with its feeder. */
 export function lossOf(of: { readonly feederName: string }): GbError {
   return new GbError('DATA_LOSS', `the bytes are gone with feeder ${of.feederName}`, {
     details: { feeder: of.feederName },
@@ -53,21 +76,12 @@ export function withFeeder(error: GbError, feeder: string): GbError {
 }
 
 /** Equal for equal ranges of one device. */
-export const extentKey = (extent: ByteRange & { deviceKey: string }): string =>
-  `${extent.deviceKey}/${extent.offset}/${extent.length}`;
+export const rangeKey = (range: ByteRange & { deviceKey: string }): string =>
+  `${range.deviceKey}/${range.offset}/${range.length}`;
 
-/** True when our extent is that range of the feeder's. */
-export function isSame(
-  extent: Extent,
-  range: ByteRange & { deviceKey: string },
-  hold: Hold,
-): boolean {
-  return isOf(extent, hold) && extentKey(extent) === extentKey(range);
-}
-
-/** What a lease may hold on all its devices. */
-export function holdLimit(hold: Hold): number {
-  return [...hold.devices.values()].reduce((sum, { limitBytes }) => sum + limitBytes, 0);
+/** True when our copy is that range of the feeder's. */
+export function isSame(copy: Copy, range: ByteRange & { deviceKey: string }, hold: Hold): boolean {
+  return isOf(copy, hold) && rangeKey(copy) === rangeKey(range);
 }
 
 /** Pieces of at most `bytesMax`, in order. */

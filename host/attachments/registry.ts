@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All programs of this agent: who may attach, who came back, who is gone. A broken socket ends
 // nothing; the end of the process does.
+import { randomInt } from 'node:crypto';
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
@@ -11,14 +12,16 @@ import {
   READOPT_WINDOW_MS,
 } from '../../proto/base/limits.js';
 import { formatBytes } from '../../proto/base/units.js';
-import type { EventLog } from '../control/events.js';
+import type { EventLog, Severity } from '../control/events.js';
 import type { Ledger } from '../ledger.js';
 import type { FeederCalls, LeaseHandle } from '../links/feeder-client.js';
 import type { ByteRange } from '../placement/residency.js';
+import { laneStatusName } from '../shim/status.js';
+import type { LaneReport } from '../shim/abi.js';
 import type { SavedAttachment } from '../state.js';
 import { Attachment } from './attachment.js';
 import type { AttachmentFacts, ShimPeer } from './facts.js';
-import { limitsOf, type FeederDirectory, type Hold } from './feeder-budget.js';
+import { limitsOf, type FeederDirectory, type Hold } from './holds.js';
 import { isSameProcess } from './process.js';
 
 export interface RegistryDeps {
@@ -41,6 +44,9 @@ export interface HeldBefore {
   readonly t3Bytes: number;
   readonly feederBytes: number;
 }
+
+/** Above every number an agent counts up to. */
+const FORGOTTEN_LANES = 2 ** 30;
 
 export class AttachmentRegistry {
   private readonly attachments = new Map<string, Attachment>();
@@ -92,14 +98,19 @@ export class AttachmentRegistry {
       arenaBase: BigInt(saved.arenaBase),
       arenaBytes: saved.arenaBytes,
       gated: saved.gated,
+      copies: saved.copies,
       vramBudgetBytes: undefined,
       ramBudgetBytes: undefined,
       startedUnixMs: saved.startedUnixMs,
       runId: '',
     };
     const attachment = this.create(facts);
-    attachment.discards.push(...saved.discards);
-    for (const { feederId, feederName, leaseId, fencingToken, limits } of saved.leases) {
+    attachment.copies.discard(...saved.discards);
+    attachment.restoreMoves(
+      saved.moves.map(({ sequence, ...move }) => ({ ...move, sequence: BigInt(sequence) })),
+    );
+    attachment.nextLane = saved.nextLane;
+    for (const { feederId, feederName, leaseId, lane, fencingToken, limits } of saved.leases) {
       const devices = new Map(
         limits.map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]),
       );
@@ -108,6 +119,7 @@ export class AttachmentRegistry {
         feederId,
         feederName,
         leaseId,
+        lane: lane || attachment.nextLane++,
         fencingToken: token,
         state: 'unadopted',
         devices,
@@ -128,14 +140,21 @@ export class AttachmentRegistry {
         arenaBase: facts.arenaBase.toString(),
         arenaBytes: facts.arenaBytes,
         gated: facts.gated,
+        copies: facts.copies,
         startedUnixMs: facts.startedUnixMs,
+        nextLane: attachment.nextLane,
         discards: attachment.discards.slice(-RANGES_PER_LEASE_MAX),
+        moves: attachment.mover.undecided.map(({ wish }) => ({
+          ...wish,
+          sequence: wish.sequence.toString(),
+        })),
         leases: attachment.budget.holds
           .filter(({ state }) => state !== 'lost')
           .map((hold) => ({
             feederId: hold.feederId,
             feederName: hold.feederName,
             leaseId: hold.leaseId,
+            lane: hold.lane,
             fencingToken: hold.fencingToken.toString(),
             limits: [...limitsOf(hold)] as [string, number][],
           })),
@@ -167,9 +186,9 @@ export class AttachmentRegistry {
       ...facts,
       startedUnixMs: known?.facts.startedUnixMs ?? facts.startedUnixMs,
     };
-    attachment.peer = peer;
     this.attachments.set(attachment.id, attachment);
     this.settleHeld(attachment, held);
+    attachment.peer = peer;
     if (!known) {
       const text = `${facts.command || 'a program'} attached with ${facts.deviceName || 'its GPU'}`;
       this.deps.events.add('info', 'attachment_started', `pid ${facts.identity.pid}`, text);
@@ -267,7 +286,7 @@ export class AttachmentRegistry {
         changed ||= hold.fencingToken !== renewal.fencingToken;
         hold.fencingToken = renewal.fencingToken;
       } else if (this.attachments.has(attachment.id) && attachment.budget.holds.includes(hold)) {
-        attachment.loseLease(hold);
+        attachment.copies.loseLease(hold);
         changed = true;
       }
     }
@@ -275,14 +294,44 @@ export class AttachmentRegistry {
   }
 
   private create(facts: AttachmentFacts): Attachment {
-    const { directory, persist } = this.deps;
-    return new Attachment(facts, { directory, persist, onLost: (...lost) => this.onLost(...lost) });
+    const { clock, directory, persist, onBug } = this.deps;
+    return new Attachment(facts, {
+      clock,
+      directory,
+      persist,
+      onBug,
+      onLost: (...lost) => this.onLost(...lost),
+      onBare: (attachment, range, feederName) =>
+        this.tell(attachment, 'warning', 'replica_lost', {
+          text: `${formatBytes(range.length)} have one copy only since feeder ${feederName} is gone`,
+        }),
+      onWhole: (attachment, bytes) =>
+        this.tell(attachment, 'info', 'replica_restored', {
+          text: `${formatBytes(bytes)} have two copies again`,
+        }),
+      onLaneBroken: (attachment, hold, report) => this.onLaneBroken(attachment, hold, report),
+    });
   }
 
   private onLost(attachment: Attachment, range: ByteRange, feederName: string): void {
     const base = attachment.facts.arenaBase + BigInt(range.offset);
     const text = `${formatBytes(range.length)} at 0x${base.toString(16)} are gone with feeder ${feederName}`;
-    this.deps.events.add('error', 'data_lost', `pid ${attachment.facts.identity.pid}`, text);
+    this.tell(attachment, 'error', 'data_lost', { text });
+  }
+
+  private onLaneBroken(attachment: Attachment, hold: Hold, report: LaneReport): void {
+    const why = laneStatusName(report.state);
+    const text = `the lane to ${hold.feederName} ended: ${why}`;
+    this.tell(attachment, 'warning', 'lane_broken', { text });
+  }
+
+  private tell(
+    { facts }: Attachment,
+    severity: Severity,
+    name: string,
+    { text }: { text: string },
+  ): void {
+    this.deps.events.add(severity, name, `pid ${facts.identity.pid}`, text);
     this.deps.touch();
   }
 
@@ -311,6 +360,9 @@ export class AttachmentRegistry {
     if (difference > 0) {
       budget.addLost(difference);
       attachment.forgetful = true;
+      // It may know lanes of an earlier agent's by number; no new lease must look like one of them.
+      if (attachment.nextLane < FORGOTTEN_LANES)
+        attachment.nextLane = FORGOTTEN_LANES + randomInt(2 ** 30);
     } else if (difference < 0) {
       budget
         .shrink(-difference)

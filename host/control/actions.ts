@@ -46,8 +46,9 @@ export class Actions {
   async disconnect(
     feeder: string,
     force: boolean,
+    signal: AbortSignal,
   ): Promise<MessageInitShape<typeof DisconnectResponseSchema>> {
-    const { movedBytes, lostBytes } = await this.deps.links.disconnect(feeder, force);
+    const { movedBytes, lostBytes } = await this.deps.links.disconnect(feeder, force, signal);
     return { movedBytes: BigInt(movedBytes), lostBytes: BigInt(lostBytes) };
   }
 

@@ -83,7 +83,7 @@ export class ControlServer {
           signal,
         });
       },
-      disconnect: ({ feeder, force }) => actions.disconnect(feeder, force),
+      disconnect: ({ feeder, force }, { signal }) => actions.disconnect(feeder, force, signal),
       probe: async () => {
         await actions.probe();
         return snapshot();

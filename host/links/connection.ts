@@ -19,18 +19,20 @@ import {
 } from '../../proto/base/limits.js';
 import { softwareVersion } from '../../proto/base/version.js';
 import {
+  FeatureBit,
   FeederService,
   type HelloResponse,
   type WatchStatsResponse,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { createClient } from '../../proto/grpc.js';
-import { createPskChannelCredentials } from '../../security/channel.js';
+import { createPskChannelCredentials, type SecureInfo } from '../../security/channel.js';
 import type { PairingKey } from '../../security/pairing.js';
 import {
   FeederClient,
   fromStream,
   type FeederCalls,
   type RawFeederClient,
+  type SessionFacts,
   type Traffic,
 } from './feeder-client.js';
 import { BulkGate } from './bulk-gate.js';
@@ -84,12 +86,12 @@ async function openConnection(
   const signal = AbortSignal.any([controller.signal, request.signal]);
   // Every call under way listens to it.
   setMaxListeners(0, signal);
-  let cipher = '';
+  let secured: SecureInfo | undefined;
   const credentials = createPskChannelCredentials({
     key: request.key,
     clock,
     onSecure: (info) => {
-      cipher = info.cipher;
+      secured = info;
       request.onSecured();
     },
   });
@@ -111,14 +113,16 @@ async function openConnection(
         throw credentials.refusal ?? reason;
       });
     checkHello(hello, request.key);
+    if (!secured) throw new GbError('PROTOCOL_VIOLATION', 'the session has no keys');
+    const session: SessionFacts = { ...secured, features: hello.features };
     watch(raw, signal, request, close);
     const settle = () => raw.ping({}, { timeoutMs: TRANSFER_TIMEOUT_MS, signal });
     const bulk = new BulkGate(TRANSFERS_PER_LINK_MAX, settle);
     const underWay = new CallCounter();
     return {
       hello,
-      cipher,
-      client: underWay.counting(new FeederClient(raw, signal, request.traffic, bulk)),
+      cipher: secured.cipher,
+      client: underWay.counting(new FeederClient(raw, signal, request.traffic, bulk, session)),
       signal,
       retire() {
         underWay.whenIdle(close);
@@ -182,13 +186,16 @@ const CHANNEL_OPTIONS: grpc.ClientOptions = {
 function helloRequest(host: HostIdentity): Parameters<RawFeederClient['hello']>[0] {
   return {
     version: { major: PROTOCOL_MAJOR, minor: PROTOCOL_MINOR },
-    featuresOffered: 0n,
+    featuresOffered: FEATURES,
     featuresRequired: 0n,
     hostId: host.hostId,
     hostName: host.hostName,
     software: softwareVersion(),
   };
 }
+
+/** Optional features of the protocol that this host knows. */
+const FEATURES = BigInt(FeatureBit.CONTENT_CACHE);
 
 const INCARNATION_CHARACTERS_MAX = 100;
 

@@ -3,20 +3,26 @@
 // bytes stream in frames.
 import { bytesFromWire } from '../../proto/base/units.js';
 import { assert } from '../../proto/base/assert.js';
+import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
   CALL_TIMEOUT_MS,
   FRAME_BYTES_MAX,
+  PULL_SILENCE_MS,
   RANGES_PER_LEASE_MAX,
   TRANSFER_BYTES_MAX,
   TRANSFER_TIMEOUT_MS,
 } from '../../proto/base/limits.js';
+import { deriveLaneSecret, type Exporter } from '../../security/derive.js';
 import type { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import {
   ErrorCodeOrOk,
+  FeatureBit,
+  type LaneRight,
   type DeviceBytes,
   type FeederService,
   type LeaseRef,
+  type PullProgress,
   type Range,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { errorFromStatus, type CallOptions, type ServiceClient } from '../../proto/grpc.js';
@@ -51,6 +57,47 @@ export interface Traffic {
   receivedBytes: number;
 }
 
+/** What the session of a connection is good for beyond its calls. */
+export interface SessionFacts {
+  /** Of the TLS session, for the secrets of lanes. */
+  readonly exporter: Exporter;
+  /** Numeric: where the feeder was reached, and from where. */
+  readonly address: string;
+  readonly localAddress: string;
+  /** Of Hello. */
+  readonly features: bigint;
+}
+
+/** What opens one lane. Ownership of the secret: whoever asked wipes it. */
+export interface LaneTicket {
+  readonly ticketId: Uint8Array;
+  readonly secret: Uint8Array;
+  /** Numeric. */
+  readonly address: string;
+  readonly port: number;
+  readonly ttlMs: number;
+  /** The feeder has a content cache: OFFER may be used. */
+  readonly offers: boolean;
+}
+
+export interface LaneWish extends ByteSpan {
+  readonly rights: LaneRight;
+  /** For bulk. */
+  readonly connections: number;
+  /** For a lane between two feeders: 32 bytes; undefined: derived from this session. */
+  readonly secret?: Uint8Array;
+}
+
+/** Where a feeder pulls from. */
+export interface PullSource {
+  readonly address: string;
+  readonly port: number;
+  readonly ticketId: Uint8Array;
+  readonly secret: Uint8Array;
+  /** In region 0 of that lane. */
+  readonly offset: number;
+}
+
 interface ByteSpan {
   readonly offset: number;
   readonly length: number;
@@ -59,6 +106,7 @@ interface ByteSpan {
 /** Fills or takes one frame; `position` counts from the start of the transfer. */
 export type FrameMover = (position: number, frame: Uint8Array) => Promise<void>;
 
+const TICKET_ID_BYTES = 16;
 /** Devices of one feeder that a lease may span. */
 const DEVICES_PER_LEASE_MAX = 64;
 
@@ -99,7 +147,13 @@ export class FeederClient {
     private readonly signal: AbortSignal,
     private readonly traffic: Traffic,
     private readonly bulk: BulkGate,
+    private readonly session: SessionFacts,
   ) {}
+
+  /** Our own numeric address on this connection. */
+  get localAddress(): string {
+    return this.session.localAddress;
+  }
 
   private get options(): { timeoutMs: number; signal: AbortSignal } {
     return { timeoutMs: CALL_TIMEOUT_MS, signal: this.signal };
@@ -178,6 +232,89 @@ export class FeederClient {
       length: bytesFromWire(length),
     }));
     return { limits: new Map(limits), ranges };
+  }
+
+  /** A ticket for one lane to a range of a lease, offset 0 of its region 0 being the first byte of the
+   *  range; or, without a lease, to scratch memory for measurements. */
+  async openLane(lease: LeaseHandle | undefined, wish: LaneWish): Promise<LaneTicket> {
+    const { offset, length, rights, connections, secret } = wish;
+    const response = await this.raw.openLane(
+      {
+        ...(lease ? { lease: refOf(lease) } : { probe: true }),
+        offset: BigInt(offset),
+        length: BigInt(length),
+        rights,
+        connections,
+        ...(secret ? { brokeredSecret: secret } : {}),
+      },
+      this.options,
+    );
+    const { ticketId, port, ttlMs } = response;
+    if (ticketId.length !== TICKET_ID_BYTES || port < 1 || port > 65_535)
+      throw new GbError('PROTOCOL_VIOLATION', 'the feeder gave no ticket');
+    return {
+      ticketId,
+      secret: secret ?? deriveLaneSecret(this.session.exporter, ticketId),
+      address: this.session.address,
+      port,
+      ttlMs,
+      offers: (this.session.features & BigInt(FeatureBit.CONTENT_CACHE)) !== 0n,
+    };
+  }
+
+  /** Takes a ticket back; its lane ends. */
+  async closeLane(ticketId: Uint8Array): Promise<void> {
+    await this.raw.closeLane({ ticketId }, this.options);
+  }
+
+  /** Has the feeder fetch `range` of `lease` from another one. Cancel: `signal`. `onBytes`: what more
+   *  has arrived. @throws GbError DEADLINE_EXCEEDED when it is silent for PULL_SILENCE_MS. */
+  async pull(
+    lease: LeaseHandle,
+    range: ByteSpan,
+    source: PullSource,
+    options: { signal: AbortSignal; clock: Clock; onBytes: (bytes: number) => void },
+  ): Promise<void> {
+    const { offset, length } = range;
+    const { address, port, ticketId, secret } = source;
+    const silence = new AbortController();
+    const signal = AbortSignal.any([this.signal, options.signal, silence.signal]);
+    const call = this.raw.pull(
+      {
+        lease: refOf(lease),
+        offset: BigInt(offset),
+        length: BigInt(length),
+        address,
+        port,
+        ticketId,
+        secret,
+        sourceOffset: BigInt(source.offset),
+      },
+      { signal },
+    );
+    const watch = (): Timer => options.clock.after(PULL_SILENCE_MS, () => silence.abort());
+    let timer = watch();
+    let done = 0;
+    try {
+      for await (const message of call) {
+        const bytes = bytesFromWire((message as PullProgress).bytes);
+        if (bytes < done || bytes > length)
+          throw new GbError('PROTOCOL_VIOLATION', 'the feeder pulled bytes nobody asked for');
+        options.onBytes(bytes - done);
+        done = bytes;
+        timer.cancel();
+        timer = watch();
+      }
+    } catch (reason) {
+      call.cancel();
+      if (silence.signal.aborted)
+        throw new GbError('DEADLINE_EXCEEDED', `no progress for ${PULL_SILENCE_MS / 1000} s`);
+      throw reason instanceof GbError ? reason : fromStream(reason);
+    } finally {
+      timer.cancel();
+    }
+    if (done !== length)
+      throw new GbError('PROTOCOL_VIOLATION', `the feeder pulled ${done} of ${length} bytes`);
   }
 
   /** Streams `length` bytes to the feeder; `source` fills each frame. pre: length <=

@@ -15,6 +15,7 @@ import {
   LEASE_TTL_MS,
   RECONNECT_DELAY_MS_MAX,
   RECONNECT_DELAY_MS_MIN,
+  SILENCE_CONFIRM_MS,
   SILENCE_MAX_MS,
   SILENCE_RECONNECT_MS,
 } from '../../proto/base/limits.js';
@@ -83,6 +84,7 @@ export interface LinkOptions {
   readonly name?: string | undefined;
   /** Overrides `key.feederId` for shared keys. */
   readonly feederId?: string | undefined;
+  readonly paused?: boolean | undefined;
   readonly connector: Connector;
   readonly hooks: LinkHooks;
   readonly clock: Clock;
@@ -111,6 +113,8 @@ export class Link {
   devices: LentDevice[] = [];
   lending = true;
   stopping = false;
+  /** No new placements by the user's wish, until resumed. */
+  paused: boolean;
   measurement: LinkMeasurement | undefined;
   private current: Entered<LinkState>;
   private attempts: { cancel(): void } | undefined;
@@ -122,6 +126,7 @@ export class Link {
     this.feederId = options.feederId ?? options.key.feederId;
     this.name = options.name ?? options.address;
     this.incarnation = options.incarnation;
+    this.paused = options.paused ?? false;
     this.current = { t: 'closed', onExit: () => undefined };
   }
 
@@ -247,9 +252,7 @@ export class Link {
     t: 'ready' | 'draining',
     connection: FeederConnection,
   ): Entered<Ready | Draining> {
-    const { clock } = this.options;
-    const timer = clock.every(SILENCE_MAX_MS / 4, () => {
-      if (clock.nowMs() - this.lastSeenMs <= SILENCE_MAX_MS) return;
+    const watch = this.watchSilence(() => {
       this.errorCount++;
       this.detail = `silent for more than ${SILENCE_MAX_MS / 1000} s`;
       this.enter(this.stale(connection));
@@ -258,10 +261,24 @@ export class Link {
       t,
       connection,
       onExit: (next) => {
-        timer.cancel();
+        watch.cancel();
         this.leave(connection, next);
       },
     };
+  }
+
+  /** Calls `onSilent` when nothing was heard for SILENCE_MAX_MS. */
+  private watchSilence(onSilent: () => void): Timer {
+    const { clock } = this.options;
+    const untilMs = (): number => this.lastSeenMs + SILENCE_MAX_MS - clock.nowMs();
+    let timer: Timer;
+    const look = (): void => {
+      const leftMs = untilMs() - SILENCE_CONFIRM_MS;
+      timer = leftMs > 0 ? clock.after(leftMs, look) : clock.after(SILENCE_CONFIRM_MS, confirm);
+    };
+    const confirm = (): void => (untilMs() > 0 ? look() : onSilent());
+    look();
+    return { cancel: () => timer.cancel() };
   }
 
   private stale(connection: FeederConnection | undefined): Entered<Stale> {

@@ -3,22 +3,21 @@
 // attachments see of feeders (FeederDirectory).
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import {
-  LEASE_RENEW_INTERVAL_MS,
-  LINKS_MAX,
-  PENDING_RELEASES_MAX,
-} from '../../proto/base/limits.js';
+import { LEASE_RENEW_INTERVAL_MS, LINKS_MAX } from '../../proto/base/limits.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
-import type { FeederDirectory, FeederView } from '../attachments/feeder-budget.js';
+import type { FeederDirectory, FeederView } from '../attachments/holds.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { EventLog } from '../control/events.js';
 import type { MeasuredCost } from '../placement/policy.js';
 import type { AgentState, SavedLink } from '../state.js';
 import { normalizeAddress, sameAddress } from './address.js';
 import type { Connector, FeederConnection } from './connection.js';
+import { asWrongState, Drains } from './drains.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
 import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
+import { awaitReady, News } from './ready.js';
+import { Releases } from './releases.js';
 
 export interface LinkManagerDeps {
   readonly clock: Clock;
@@ -45,14 +44,23 @@ const UNMEASURED: MeasuredCost = { readBytesPerSecond: 0, latencyMicros: 0 };
 
 export class LinkManager implements FeederDirectory, LinkHooks {
   private readonly managed: ManagedLink[] = [];
-  private readonly pendingReleases = new Map<string, LeaseHandle[]>();
-  private readonly waiters = new Set<() => void>();
-  private readonly releasing = new Set<Promise<void>>();
+  private readonly releases: Releases;
+  private readonly news = new News();
+  private readonly renewing = new Set<string>();
+  readonly drains: Drains;
   private timer: Timer | undefined;
   /** Raised whenever the set of feeders or leases changes. */
   epoch = 1n;
 
-  constructor(private readonly deps: LinkManagerDeps) {}
+  constructor(private readonly deps: LinkManagerDeps) {
+    const { clock, registry, touch } = deps;
+    const roomOutside = (feederId: string): number => this.roomOutside(feederId);
+    this.releases = new Releases(
+      (feederId) => this.client(feederId),
+      () => this.changed(),
+    );
+    this.drains = new Drains({ clock, registry, touch, roomOutside });
+  }
 
   get links(): readonly Link[] {
     return this.managed.map(({ link }) => link);
@@ -60,9 +68,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   /** Begins renewals and connects what the state file names. */
   start(saved: AgentState): void {
-    for (const { feederId, leaseId, fencingToken } of saved.pendingReleases) {
-      this.addPending(feederId, { leaseId, fencingToken: BigInt(fencingToken) });
-    }
+    this.releases.restore(saved.pendingReleases);
     for (const entry of saved.links) this.restore(entry);
     this.timer = this.deps.clock.every(LEASE_RENEW_INTERVAL_MS, () => this.renewAll());
   }
@@ -70,7 +76,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   /** Ends all connections; leases stay, for the next agent. */
   async stop(): Promise<void> {
     this.timer?.cancel();
-    await Promise.allSettled(this.releasing);
+    await this.releases.settled();
     for (const { link } of this.managed) link.close('the agent stops');
   }
 
@@ -83,15 +89,9 @@ export class LinkManager implements FeederDirectory, LinkHooks {
         keyId,
         name: link.name.slice(0, 200),
         incarnation: link.incarnation ?? '',
+        paused: link.paused,
       }));
-    const pendingReleases = [...this.pendingReleases].flatMap(([feederId, handles]) =>
-      handles.map(({ leaseId, fencingToken }) => ({
-        feederId,
-        leaseId,
-        fencingToken: fencingToken.toString(),
-      })),
-    );
-    return { links, pendingReleases };
+    return { links, pendingReleases: this.releases.save() };
   }
 
   /** Connects a feeder and waits until it is ready and measured. An existing link to it is awaited
@@ -126,7 +126,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
       throw new GbError('CAPACITY_EXHAUSTED', `${LINKS_MAX} feeders are connected`);
     const entry = kept ?? this.add({ address, key, keyId: request.keyId });
     try {
-      await this.awaitReady(entry, request.timeoutMs, request.signal);
+      await awaitReady(entry.link, { ...request, clock: this.deps.clock, news: this.news });
     } catch (reason) {
       if (!kept) this.drop(entry, 'it could not be connected');
       throw reason;
@@ -137,28 +137,18 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }
 
   /** Moves what the feeder holds to others and forgets it. Returns the bytes moved and, with
-   *  `force`, lost.
+   *  `force`, lost. Cancel: `signal`; what has moved stays moved.
    *  @throws GbError NOT_FOUND; WRONG_STATE when bytes would be lost and `force` is not set. */
   async disconnect(
     feeder: string,
     force: boolean,
+    signal: AbortSignal,
   ): Promise<{ movedBytes: number; lostBytes: number }> {
     const entry = this.find(feeder);
     const { link } = entry;
     const registry = this.deps.registry();
-    let movedBytes = 0;
-    if (link.state === 'ready') {
-      link.drain();
-      for (const attachment of registry.all) {
-        try {
-          movedBytes += await attachment.evacuate(link.feederId);
-        } catch (reason) {
-          if (force) continue;
-          link.undrain();
-          throw asWrongState(reason, link.name);
-        }
-      }
-    }
+    const movedBytes =
+      link.state === 'ready' ? await this.empty(link, { signal, tolerant: force }) : 0;
     const left = registry.leasesOn(link.feederId);
     if (left.length > 0 && !force) {
       link.undrain();
@@ -173,7 +163,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const lostBytes = left.reduce((sum, { hold }) => sum + usedOf(hold), 0);
     registry.loseFeeder(link.feederId);
     for (const { hold } of left) this.releaseLease(link.feederId, hold);
-    await Promise.allSettled(this.releasing);
+    await this.releases.settled();
     this.drop(entry, 'disconnected');
     this.deps.events.add(
       'info',
@@ -183,6 +173,39 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     );
     await this.deps.persist();
     return { movedBytes, lostBytes };
+  }
+
+  /** Moves what the feeder holds to others and places nothing new there until it is resumed. Returns
+   *  the bytes moved. Cancel: `signal`; what has moved stays moved.
+   *  @throws GbError NOT_FOUND; WRONG_STATE when it is away or others have too little room. */
+  async drain(feeder: string, signal: AbortSignal): Promise<number> {
+    const { link } = this.find(feeder);
+    const movedBytes = await this.empty(link, { signal, tolerant: false });
+    link.paused = true;
+    link.undrain();
+    this.deps.events.add('info', 'feeder_drained', link.name, `${movedBytes} bytes moved`);
+    await this.deps.persist();
+    return movedBytes;
+  }
+
+  /** Places nothing new on a feeder (true), or does again (false); what lies there stays.
+   *  @throws GbError NOT_FOUND. */
+  async setPaused(feeder: string, paused: boolean): Promise<Link> {
+    const { link } = this.find(feeder);
+    if (link.paused !== paused) {
+      link.paused = paused;
+      const text = paused ? 'nothing new is placed there' : 'it takes placements again';
+      this.deps.events.add('info', paused ? 'feeder_paused' : 'feeder_resumed', link.name, text);
+      this.changed();
+      await this.deps.persist();
+    }
+    if (!paused) this.wakeAll();
+    return link;
+  }
+
+  /** The link of that name, id or address. @throws GbError NOT_FOUND. */
+  named(feeder: string): Link {
+    return this.find(feeder).link;
   }
 
   /** Measures every ready link again. */
@@ -196,7 +219,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   usable(): FeederView[] {
     return this.links
-      .filter((link) => link.state === 'ready' && link.lending)
+      .filter((link) => link.state === 'ready' && link.lending && !link.paused)
       .map((link) => ({
         feederId: link.feederId,
         name: link.name,
@@ -214,7 +237,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }
 
   accepts(feederId: string): boolean {
-    return this.byFeederId(feederId)?.state === 'ready';
+    const link = this.byFeederId(feederId);
+    return link?.state === 'ready' && !link.paused;
   }
 
   client(feederId: string): FeederCalls {
@@ -231,24 +255,22 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     this.changed();
   }
 
-  releaseLease(feederId: string, { leaseId, fencingToken }: LeaseHandle): void {
-    const handle = { leaseId, fencingToken };
+  noteTraffic(feederId: string, sentBytes: number, receivedBytes: number): void {
+    const traffic = this.byFeederId(feederId)?.traffic;
+    if (!traffic) return;
+    traffic.sentBytes += sentBytes;
+    traffic.receivedBytes += receivedBytes;
+  }
+
+  /** A renewal tells at once which leases are still there; a feeder that does not answer it is silent
+   *  on its heartbeat, too. */
+  suspect(feederId: string): void {
     const link = this.byFeederId(feederId);
-    const work = (async () => {
-      try {
-        if (!link) throw new GbError('FEEDER_UNREACHABLE', 'no link');
-        await link.client().release(handle);
-      } catch (reason) {
-        const { code } = GbError.from(reason);
-        // An expired lease is released already; anything else is tried again when the feeder is
-        // back.
-        if (code !== 'LEASE_EXPIRED' && code !== 'NOT_FOUND') this.addPending(feederId, handle);
-      }
-    })().finally(() => {
-      this.releasing.delete(work);
-      this.changed();
-    });
-    this.releasing.add(work);
+    if (link) this.renew(link);
+  }
+
+  releaseLease(feederId: string, lease: LeaseHandle): void {
+    this.releases.release(feederId, lease);
   }
 
   // ---- LinkHooks
@@ -265,20 +287,15 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const adopted = await this.deps.registry().adopt(link.feederId, connection.client);
     if (adopted > 0)
       this.deps.events.add('info', 'lease_adopted', link.name, `${adopted} leases taken over`);
-    const pending = this.pendingReleases.get(link.feederId) ?? [];
-    this.pendingReleases.delete(link.feederId);
-    if (!restarted && pending.length > 0) {
-      const renewed = await connection.client.renew(pending);
-      for (const lease of renewed)
-        if (lease.outcome === 'ok') await connection.client.release(lease);
-    }
+    if (restarted) this.releases.forget(link.feederId);
+    else await this.releases.catchUp(link.feederId, connection.client);
     await this.deps.persist();
   }
 
   leasesLost(link: Link, why: string): void {
     this.deps.events.add('error', 'feeder_lost', link.name, why);
     this.deps.registry().loseFeeder(link.feederId);
-    this.pendingReleases.delete(link.feederId);
+    this.releases.forget(link.feederId);
     this.changed();
   }
 
@@ -292,6 +309,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
       if (from !== 'draining')
         events.add('info', 'feeder_ready', link.name, `at ${link.options.address}`);
       if (entry && !link.measurement) void this.measure(entry);
+      if (from !== 'draining') this.wakeAll();
     } else if (link.state === 'stale' && from !== 'stale') {
       events.add('warning', 'feeder_stale', link.name, link.detail);
     } else if (link.state === 'closed' && link.refusal) {
@@ -313,27 +331,56 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   /** A feeder says goodbye: what it holds goes to others while it waits. What finds no room is lost
    *  when it goes. */
   private async leave({ link }: ManagedLink): Promise<void> {
-    link.drain();
     this.deps.events.add('warning', 'feeder_stopping', link.name, 'it says goodbye');
-    for (const attachment of this.deps.registry().all) {
-      await attachment.evacuate(link.feederId).catch((reason: unknown) => {
-        const { rawMessage } = GbError.from(reason);
-        this.deps.events.add('warning', 'evacuation_failed', link.name, rawMessage);
-      });
+    link.drain();
+    const { signal } = new AbortController();
+    const failed = (reason: unknown): void => {
+      const { rawMessage } = GbError.from(reason);
+      this.deps.events.add('warning', 'evacuation_failed', link.name, rawMessage);
+    };
+    await this.drains.run(link, { signal, tolerant: true }).then(({ failure }) => {
+      if (failure) failed(failure);
+    }, failed);
+  }
+
+  /** Puts the link into `draining` and empties it; on failure it is ready again, unless tolerant. */
+  private async empty(
+    link: Link,
+    options: { signal: AbortSignal; tolerant: boolean },
+  ): Promise<number> {
+    link.drain();
+    try {
+      return (await this.drains.run(link, options)).movedBytes;
+    } catch (reason) {
+      link.undrain();
+      throw asWrongState(reason, link.name);
     }
+  }
+
+  private roomOutside(feederId: string): number {
+    let bytes = 0;
+    for (const view of this.usable()) {
+      if (view.feederId === feederId) continue;
+      for (const { freeBytes } of view.devices) bytes += Math.max(0, freeBytes);
+    }
+    return bytes;
+  }
+
+  private wakeAll(): void {
+    for (const attachment of this.deps.registry().all) attachment.wake();
   }
 
   private changed(): void {
     this.epoch++;
-    for (const waiter of this.waiters) waiter();
+    this.news.tell();
     this.deps.touch();
   }
 
   private restore(saved: SavedLink): void {
     try {
       const key = this.deps.findKey(saved.keyId);
-      const { address, keyId, name, incarnation, feederId } = saved;
-      this.add({ address, key, keyId, name, incarnation, feederId });
+      const { address, keyId, name, incarnation, feederId, paused } = saved;
+      this.add({ address, key, keyId, name, incarnation, feederId, paused });
     } catch (reason) {
       this.deps.events.add('error', 'feeder_refused', saved.name, GbError.from(reason).rawMessage);
     }
@@ -346,6 +393,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     name?: string;
     incarnation?: string;
     feederId?: string;
+    paused?: boolean;
   }): ManagedLink {
     const { connector, clock, random } = this.deps;
     const { keyId, ...rest } = options;
@@ -409,63 +457,22 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     return entry.measuring;
   }
 
-  private async awaitReady(
-    { link }: ManagedLink,
-    timeoutMs: number,
-    signal: AbortSignal,
-  ): Promise<void> {
-    let late = false;
-    const timer = this.deps.clock.after(timeoutMs, () => {
-      late = true;
-      this.changed();
-    });
-    const onAbort = (): void => this.changed();
-    signal.addEventListener('abort', onAbort, { once: true });
-    try {
-      for (;;) {
-        if (link.state === 'ready') return;
-        if (link.refusal) throw link.refusal;
-        if (link.state === 'closed') throw new GbError('CANCELED', link.detail);
-        if (signal.aborted) throw new GbError('CANCELED', 'the caller gave up');
-        if (late) {
-          const why = link.detail || 'no answer';
-          throw new GbError(
-            'FEEDER_UNREACHABLE',
-            `no connection to ${link.options.address}: ${why}`,
-          );
-        }
-        await new Promise<void>((resolve) => {
-          const waiter = (): void => {
-            this.waiters.delete(waiter);
-            resolve();
-          };
-          this.waiters.add(waiter);
-        });
-      }
-    } finally {
-      timer.cancel();
-      signal.removeEventListener('abort', onAbort);
-    }
+  private renewAll(): void {
+    for (const link of this.links) this.renew(link);
   }
 
-  private renewAll(): void {
-    for (const link of this.links) {
-      if (link.state !== 'ready' && link.state !== 'draining') continue;
-      const work = this.deps.registry().renew(link.feederId, link.client());
-      work.catch((reason: unknown) => {
+  private renew(link: Link): void {
+    if (link.state !== 'ready' && link.state !== 'draining') return;
+    if (this.renewing.has(link.feederId)) return;
+    this.renewing.add(link.feederId);
+    const work = this.deps.registry().renew(link.feederId, link.client());
+    work
+      .catch((reason: unknown) => {
         const { code, rawMessage } = GbError.from(reason);
         if (code === 'CANCELED' || code === 'FEEDER_UNREACHABLE') return;
         this.deps.events.add('warning', 'renewal_failed', link.name, rawMessage);
-      });
-    }
-  }
-
-  private addPending(feederId: string, handle: LeaseHandle): void {
-    const pending = this.pendingReleases.get(feederId) ?? [];
-    // Beyond the limit the feeder's own TTL ends the oldest.
-    if (pending.length >= PENDING_RELEASES_MAX) pending.shift();
-    pending.push(handle);
-    this.pendingReleases.set(feederId, pending);
+      })
+      .finally(() => this.renewing.delete(link.feederId));
   }
 }
 
@@ -479,17 +486,4 @@ function costOf({ measurement }: Link): MeasuredCost {
 
 function usedOf(hold: { devices: ReadonlyMap<string, { usedBytes: number }> }): number {
   return [...hold.devices.values()].reduce((sum, { usedBytes }) => sum + usedBytes, 0);
-}
-
-function asWrongState(reason: unknown, name: string): GbError {
-  const error = GbError.from(reason);
-  if (error.code === 'WRONG_STATE') {
-    return new GbError('WRONG_STATE', `feeder ${name} cannot be drained: ${error.rawMessage}`, {
-      cause: error,
-      details: {
-        hint: 'connect another feeder, end the programs, or add --force and lose the bytes',
-      },
-    });
-  }
-  return error;
 }

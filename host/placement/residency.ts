@@ -9,16 +9,31 @@ export interface ByteRange {
   readonly length: number;
 }
 
-/** A run of bytes on one device of one feeder, as it was allocated there. */
-export interface Extent extends ByteRange {
+/** A range as it was allocated on one device of one feeder. Compared by identity: extents that were
+ *  cut from one range share it, and it is freed when none of them needs it any more. */
+export interface Copy extends ByteRange {
   readonly feederId: string;
   readonly feederName: string;
   /** `kind:index` of the feeder's device. */
   readonly deviceKey: string;
   readonly leaseId: string;
+  /** The number by which the program knows the lease. */
+  readonly lane: number;
   /** The feeder is gone with the bytes. */
-  readonly lost: boolean;
+  lost: boolean;
 }
+
+/** A run of bytes of the arena and where it lies: one copy, or two on two feeders. */
+export interface Extent extends ByteRange {
+  readonly copies: readonly Copy[];
+}
+
+/** No copy of it is left. */
+export const isLost = ({ copies }: Extent): boolean => copies.every(({ lost }) => lost);
+
+/** The copy that is read first. */
+export const mainCopy = ({ copies }: Extent): Copy =>
+  copies.find(({ lost }) => !lost) ?? (copies[0] as Copy);
 
 /** The part of an extent that a transfer concerns. */
 export interface Segment extends ByteRange {
@@ -64,15 +79,45 @@ export class Residency {
     this.extents.splice(index, 1);
   }
 
-  /** Puts `next` in the place of `extent`. pre: same range. */
-  replace(extent: Extent, next: Extent): void {
-    assert(
-      extent.offset === next.offset && extent.length === next.length,
-      'a replacement covers the same range',
-    );
-    const index = this.extents.indexOf(extent);
-    assert(index >= 0, 'only a known extent is replaced');
-    this.extents[index] = next;
+  /** Puts `to` in the place of `from` for exactly the bytes of `range`, cutting extents at its ends.
+   *  pre: extents with `from` cover the range. */
+  swap(range: ByteRange, from: Copy, to: Copy): void {
+    this.cut(range);
+    this.update(range, (copies) => {
+      assert(copies.includes(from), 'only a copy that is there is replaced');
+      return copies.map((copy) => (copy === from ? to : copy));
+    });
+  }
+
+  /** Notes that `range` lies in `copy` too, or only there. pre: `range` lies within the copy's. */
+  add(range: ByteRange, copy: Copy): void {
+    this.cut(range);
+    this.update(range, (copies) => [...copies, copy]);
+    let offset = range.offset;
+    for (const extent of [...this.within(range), { offset: rangeEnd(range), length: 0 }]) {
+      const length = extent.offset - offset;
+      if (length > 0) this.insert({ offset, length, copies: [copy] });
+      offset = rangeEnd(extent);
+    }
+  }
+
+  /** Takes `copy` out of every extent; extents without another are forgotten. */
+  forget(copy: Copy): void {
+    for (const extent of this.extents.filter(({ copies }) => copies.includes(copy))) {
+      const copies = extent.copies.filter((other) => other !== copy);
+      this.remove(extent);
+      if (copies.length > 0) this.insert({ ...extent, copies });
+    }
+  }
+
+  /** True while an extent lies in it. */
+  needs(copy: Copy): boolean {
+    return this.extents.some(({ copies }) => copies.includes(copy));
+  }
+
+  /** Every copy, each once. */
+  get copies(): Copy[] {
+    return [...new Set(this.extents.flatMap(({ copies }) => copies))];
   }
 
   /** The pieces that make up `range`. @throws GbError NOT_FOUND when any byte of it was never
@@ -105,16 +150,31 @@ export class Residency {
     return found;
   }
 
-  /** Marks extents lost and returns what they are now. */
-  lose(predicate: (extent: Extent) => boolean): Extent[] {
-    const lost: Extent[] = [];
-    for (const [index, extent] of this.extents.entries()) {
-      if (extent.lost || !predicate(extent)) continue;
-      const next = { ...extent, lost: true };
-      this.extents[index] = next;
-      lost.push(next);
+  /** Marks copies lost. Returns the extents that have lost their last one, and those that have lost
+   *  one of two. */
+  lose(predicate: (copy: Copy) => boolean): { gone: Extent[]; bare: Extent[] } {
+    const hit = new Set(this.copies.filter((copy) => !copy.lost && predicate(copy)));
+    for (const copy of hit) copy.lost = true;
+    const touched = this.extents.filter(({ copies }) => copies.some((copy) => hit.has(copy)));
+    return { gone: touched.filter(isLost), bare: touched.filter((extent) => !isLost(extent)) };
+  }
+
+  /** Cuts extents so that none reaches across an end of `range`. */
+  private cut(range: ByteRange): void {
+    for (const at of [range.offset, rangeEnd(range)]) {
+      const extent = this.within({ offset: at, length: 1 })[0];
+      if (!extent || extent.offset === at) continue;
+      this.remove(extent);
+      this.insert({ ...extent, length: at - extent.offset });
+      this.insert({ ...extent, offset: at, length: rangeEnd(extent) - at });
     }
-    return lost;
+  }
+
+  /** pre: extents are cut at the ends of `range`. */
+  private update(range: ByteRange, next: (copies: readonly Copy[]) => readonly Copy[]): void {
+    for (const extent of this.within(range)) {
+      this.extents[this.extents.indexOf(extent)] = { ...extent, copies: next(extent.copies) };
+    }
   }
 
   private firstEndingAfter(offset: number): number {

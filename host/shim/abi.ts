@@ -260,6 +260,7 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
 
 export type Hello = ReturnType<typeof gbHello.decode>;
 export type Report = ReturnType<typeof gbReport.decode>;
+export type LaneReport = ReturnType<typeof gbLaneReport.decode>;
 
 export interface Frame {
   readonly type: number;

@@ -14,8 +14,13 @@ import {
 } from '../../proto/base/limits.js';
 import type { VramArbiter } from '../attachments/arbiter.js';
 import type { Attachment } from '../attachments/attachment.js';
-import type { AttachmentFacts, ShimPeer } from '../attachments/facts.js';
-import { isVram } from '../attachments/feeder-budget.js';
+import type {
+  AttachmentFacts,
+  MoveOutcomeName,
+  MovePhaseName,
+  MoveWish,
+  ShimPeer,
+} from '../attachments/facts.js';
 import type { GrantDesk } from '../attachments/grants.js';
 import { identifyProcess, readRunId } from '../attachments/process.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
@@ -25,6 +30,8 @@ import type { ProgramHistory } from '../control/history.js';
 import type { Ledger } from '../ledger.js';
 import type { ByteRange } from '../placement/residency.js';
 import * as abi from './abi.js';
+import { Answers, boundedBytes } from './answers.js';
+import { MoveCalls } from './moves.js';
 import { statusOf } from './status.js';
 
 export interface SessionDeps {
@@ -52,7 +59,7 @@ const TERMS: Terms = {
   peer: 'the shim',
   self: 'this agent',
   version: { major: abi.ABI_MAJOR, minor: abi.ABI_MINOR },
-  features: abi.FEATURE_GATED,
+  features: abi.FEATURE_GATED | abi.FEATURE_REPLICAS,
 };
 
 const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
@@ -61,6 +68,8 @@ export class ShimSession implements ShimPeer {
   private phase: Phase = { t: 'new' };
   private readonly decoder = new abi.FrameDecoder();
   private readonly outstanding = new Set<bigint>();
+  private readonly moves: MoveCalls;
+  private readonly answers: Answers;
   private staging: Staging | undefined;
   private eventWindow = { startMs: 0, count: 0 };
   private lastLimits: readonly bigint[] = [];
@@ -71,6 +80,9 @@ export class ShimSession implements ShimPeer {
     private readonly deps: SessionDeps,
     private readonly onClosed: (session: ShimSession) => void,
   ) {
+    const { desk, touch, onBug } = deps;
+    this.moves = new MoveCalls(deps.clock, (payload) => this.send(abi.Msg.MOVE, 0, 0n, payload));
+    this.answers = new Answers({ desk, moves: this.moves, touch, onBug });
     const timer = deps.clock.after(SHIM_HELLO_TIMEOUT_MS, () => {
       if (this.phase.t === 'new')
         this.violation(new GbError('PROTOCOL_VIOLATION', 'no HELLO in time'));
@@ -97,6 +109,14 @@ export class ShimSession implements ShimPeer {
     this.send(abi.Msg.LOST, 0, 0n, payload);
   }
 
+  move(wish: MoveWish, phase: MovePhaseName): Promise<MoveOutcomeName> {
+    return this.moves.ask(wish, phase);
+  }
+
+  cancelMove(wish: MoveWish): void {
+    this.moves.cancel(wish);
+  }
+
   close(_why: string): void {
     this.socket.destroy();
   }
@@ -118,6 +138,7 @@ export class ShimSession implements ShimPeer {
     const { phase, staging } = this;
     if (phase.t === 'closed') return;
     this.phase = { t: 'closed' };
+    this.moves.end();
     if (phase.t === 'attached') {
       if (phase.attachment.staging === staging) phase.attachment.staging = undefined;
       this.deps.registry.detach(phase.attachment, this);
@@ -165,14 +186,12 @@ export class ShimSession implements ShimPeer {
   private async greet(frame: abi.Frame): Promise<void> {
     const { hello, features } = helloFrom(frame.payload);
     const facts = await this.factsFrom(hello, features);
-    const staging = await Staging.open(
-      hello.pid,
-      hello.staging_fd,
-      boundedBytes(hello.staging_bytes),
-    );
+    const stagingBytes = boundedBytes(hello.staging_bytes);
+    const staging =
+      stagingBytes > 0 ? await Staging.open(hello.pid, hello.staging_fd, stagingBytes) : undefined;
     this.staging = staging;
     if (this.phase.t === 'closed') {
-      await staging.close();
+      await staging?.close();
       return;
     }
     const bytesOf = (tier: number) => boundedBytes(hello.held_bytes[tier] ?? 0n);
@@ -185,6 +204,7 @@ export class ShimSession implements ShimPeer {
     const attachment = await this.deps.registry.attach(facts, held, this);
     if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
     attachment.staging = staging;
+    attachment.usesLanes ||= staging === undefined;
     this.phase = { t: 'attached', attachment };
     this.deps.arbiter.update();
     const limits = wireLimits(this.deps.desk.limits(attachment));
@@ -220,6 +240,7 @@ export class ShimSession implements ShimPeer {
       arenaBase,
       arenaBytes: Number(arenaBytes),
       gated,
+      copies: gated && (features & abi.FEATURE_REPLICAS) !== 0n ? 2 : 1,
       vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
       ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
       startedUnixMs: this.deps.clock.unixMs(),
@@ -231,7 +252,9 @@ export class ShimSession implements ShimPeer {
     const { type, requestId } = frame;
     if (type === abi.Msg.REPORT) return this.onReport(attachment, frame);
     if (type === abi.Msg.EVENT) return this.onEvent(attachment, frame);
-    if (type < abi.Msg.GRANT || type > abi.Msg.DROP) {
+    if (type === abi.Msg.LANES)
+      return attachment.lanes.note(abi.gbLaneReport.decode(frame.payload));
+    if (!Answers.isRequest(type)) {
       if ((frame.flags & abi.FRAME_OPTIONAL) !== 0) return;
       throw new GbError('PROTOCOL_VIOLATION', `message type ${type}`);
     }
@@ -241,101 +264,12 @@ export class ShimSession implements ShimPeer {
     if (this.outstanding.size >= abi.REQUESTS_MAX)
       throw new GbError('PROTOCOL_VIOLATION', 'too many requests at once');
     // Decoding errors are the peer's and close it; what follows is answered.
-    const answer = this.answerOf(attachment, frame);
+    const answer = this.answers.of(attachment, frame);
     this.outstanding.add(requestId);
     answer()
       .then((payload) => this.send(type, abi.FRAME_REPLY, requestId, payload))
       .catch((reason: unknown) => this.deps.onBug(reason, 'answer to the shim'))
       .finally(() => this.outstanding.delete(requestId));
-  }
-
-  private answerOf(attachment: Attachment, { type, payload }: abi.Frame): () => Promise<Buffer> {
-    switch (type) {
-      case abi.Msg.GRANT:
-      case abi.Msg.RETURN:
-        return this.budgetAnswer(attachment, type, abi.gbBudget.decode(payload));
-      case abi.Msg.PLACE:
-      case abi.Msg.DROP: {
-        const { offset, length } = abi.gbRange.decode(payload);
-        const range = { offset: boundedBytes(offset), length: boundedBytes(length) };
-        return this.statusAnswer(async () => {
-          if (type === abi.Msg.DROP) return attachment.drop(range);
-          const placed = await attachment.place(range);
-          return {
-            tier: isVram(placed.deviceKey) ? abi.AbiTier.T1R : abi.AbiTier.T2R,
-            feeder: placed.feederName,
-          };
-        });
-      }
-      default: {
-        const wire = abi.gbTransfer.decode(payload);
-        const transfer = {
-          offset: boundedBytes(wire.offset),
-          length: boundedBytes(wire.length),
-          stagingOffset: boundedBytes(wire.staging_offset),
-        };
-        return this.statusAnswer(() =>
-          type === abi.Msg.STORE ? attachment.store(transfer) : attachment.fetch(transfer),
-        );
-      }
-    }
-  }
-
-  private statusAnswer(
-    work: () => Promise<{ tier: number; feeder: string } | void>,
-  ): () => Promise<Buffer> {
-    return async () => {
-      try {
-        const { tier, feeder } = (await work()) ?? { tier: 0, feeder: '' };
-        this.deps.touch();
-        return abi.gbStatusReply.encode({ status: abi.Status.OK, tier, feeder });
-      } catch (reason) {
-        this.reportIfBug(reason);
-        const feeder = GbError.from(reason).details['feeder'];
-        const name = typeof feeder === 'string' ? feeder : '';
-        return abi.gbStatusReply.encode({ status: statusOf(reason), tier: 0, feeder: name });
-      }
-    };
-  }
-
-  private budgetAnswer(
-    attachment: Attachment,
-    type: number,
-    budget: { tier: number; bytes: bigint },
-  ): () => Promise<Buffer> {
-    const { tier } = budget;
-    const bytes = boundedBytes(budget.bytes);
-    return async () => {
-      try {
-        const { desk } = this.deps;
-        const act =
-          type === abi.Msg.GRANT
-            ? desk.grant(attachment, tier, bytes)
-            : desk.giveBack(attachment, tier, bytes);
-        const { granted, heldBytes, limitBytes } = await act;
-        this.deps.touch();
-        const status = granted ? abi.Status.OK : abi.Status.CAPACITY;
-        const limit = limitBytes === Number.MAX_SAFE_INTEGER ? abi.UINT64_MAX : BigInt(limitBytes);
-        return abi.gbBudgetReply.encode({
-          status,
-          tier,
-          held_bytes: BigInt(heldBytes),
-          limit_bytes: limit,
-        });
-      } catch (reason) {
-        this.reportIfBug(reason);
-        return abi.gbBudgetReply.encode({
-          status: statusOf(reason),
-          tier,
-          held_bytes: 0n,
-          limit_bytes: 0n,
-        });
-      }
-    };
-  }
-
-  private reportIfBug(reason: unknown): void {
-    if (!(reason instanceof GbError)) this.deps.onBug(reason, 'request of the shim');
   }
 
   private onReport(attachment: Attachment, frame: abi.Frame): void {
@@ -399,13 +333,6 @@ function checkArena(base: bigint, bytes: bigint, gated: boolean): void {
   const aligned = base % BigInt(abi.RANGE_ALIGN) === 0n && bytes % BigInt(abi.RANGE_ALIGN) === 0n;
   if (!inside || !aligned)
     throw new GbError('PERMISSION_DENIED', 'the arena lies outside its window');
-}
-
-/** @throws GbError PROTOCOL_VIOLATION above 2^53: nothing here is that large. */
-function boundedBytes(value: bigint): number {
-  if (value > BigInt(Number.MAX_SAFE_INTEGER))
-    throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
-  return Number(value);
 }
 
 /** Empty for a device that has none. */

@@ -54,6 +54,8 @@ export const RANGE_ALIGN_BYTES = 2 * MIB;
 // Links.
 export const HEARTBEAT_INTERVAL_MS = 500;
 export const SILENCE_MAX_MS = 2_000;
+/** Of it, what is waited for once more: a busy or stopped agent reads first what has come. */
+export const SILENCE_CONFIRM_MS = 50;
 export const RECONNECT_DELAY_MS_MIN = 200;
 export const RECONNECT_DELAY_MS_MAX = 5_000;
 export const CALL_TIMEOUT_MS = 10_000;
@@ -63,6 +65,22 @@ export const CONNECT_TIMEOUT_MS = 10_000;
 export const TRANSFER_TIMEOUT_MS = 60_000;
 /** Transfers under way on one link; more wait. */
 export const TRANSFERS_PER_LINK_MAX = 8;
+/** A pull between feeders that reports nothing for so long is given up. */
+export const PULL_SILENCE_MS = 10_000;
+/** Extents of one feeder that move at the same time. */
+export const MOVES_IN_FLIGHT_MAX = 4;
+/** How long a program may take to answer about a move. */
+export const MOVE_ANSWER_TIMEOUT_MS = 30_000;
+/** A range that is written to while it moves is pulled again so often. */
+export const MOVE_ATTEMPTS_MAX = 10;
+export const MOVE_PAUSE_MS_MIN = 100;
+export const MOVE_PAUSE_MS_MAX = 5_000;
+/** What a feeder that is emptied got meanwhile is looked for so often. */
+export const DRAIN_PASSES_MAX = 5;
+/** The rate of a drain is that of the last seconds. */
+export const DRAIN_RATE_WINDOW_MS = 5_000;
+/** Lost mirrors that found no room are tried again. */
+export const REPAIR_INTERVAL_MS = 5_000;
 /** A link that stays silent this long gets a new connection. */
 export const SILENCE_RECONNECT_MS = 6_000;
 /** Bandwidth probes stop at whichever comes first. */

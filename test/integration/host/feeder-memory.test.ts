@@ -29,8 +29,9 @@ beforeEach(async () => {
 
 afterEach(async () => {
   for (const peer of peers) peer.socket.destroy();
-  await host.stop();
+  await host.stopAgent();
   for (const { feeder } of feeders) await feeder.stop();
+  await host.stop();
 }, 30_000);
 
 async function feeder(name: string, ramBytes: number, port = 0): Promise<TestFeeder> {

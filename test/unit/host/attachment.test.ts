@@ -1,97 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One program's ranges over feeders in memory: random steps against a model, and each failure on
 // its own.
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { closeSync, readSync, writeSync } from 'node:fs';
+import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { Attachment } from '../../../host/attachments/attachment.js';
-import { Staging } from '../../../host/attachments/staging.js';
-import type { ByteRange } from '../../../host/placement/residency.js';
-import { MIB } from '../../../proto/base/units.js';
-import { createStaging } from '../../integration/host/shim-peer.js';
-import { FakeDirectory, FakeFeeder } from './fake-feeder.js';
-
-const CHUNK = 2 * MIB;
-const RAM = '1:0';
-const VRAM = '2:0';
-const STAGING_BYTES = 8 * CHUNK;
-
-const fast = { readBytesPerSecond: 2e9, latencyMicros: 100 };
-const slow = { readBytesPerSecond: 1e9, latencyMicros: 100 };
-
-function capacity(ram: number, vram = 0): Map<string, number> {
-  return new Map([[RAM, ram * CHUNK], ...(vram > 0 ? [[VRAM, vram * CHUNK] as const] : [])]);
-}
-
-interface Bench {
-  /** Runs whenever the attachment wants its state on disk. */
-  onPersist: () => void;
-  readonly a: FakeFeeder;
-  readonly b: FakeFeeder;
-  readonly attachment: Attachment;
-  readonly lost: (ByteRange & { feeder: string })[];
-}
-
-let stagingFd: number;
-let staging: Staging;
-
-beforeEach(async () => {
-  stagingFd = createStaging(STAGING_BYTES);
-  staging = await Staging.open(process.pid, stagingFd, STAGING_BYTES);
-});
-
-afterEach(async () => {
-  await staging.close();
-  closeSync(stagingFd);
-});
-
-function bench(ramA = 8, ramB = 8, vramB = 0): Bench {
-  const a = new FakeFeeder('F-000000000000000a', 'alpha', capacity(ramA), fast);
-  const b = new FakeFeeder('F-000000000000000b', 'beta', capacity(ramB, vramB), slow);
-  const lost: (ByteRange & { feeder: string })[] = [];
-  const facts = {
-    attachmentId: '00'.repeat(16),
-    identity: { pid: process.pid, startTicks: 1 },
-    command: 'test',
-    deviceUuid: '',
-    deviceTotalBytes: 0,
-    deviceName: 'GPU',
-    arenaBase: 0x500000000000n,
-    arenaBytes: 64 * CHUNK,
-    gated: true,
-    vramBudgetBytes: undefined,
-    ramBudgetBytes: undefined,
-    startedUnixMs: 0,
-    runId: '',
-  };
-  const attachment = new Attachment(facts, {
-    directory: new FakeDirectory([a, b]),
-    persist: async () => made.onPersist(),
-    onLost: (_attachment, range, feeder) => void lost.push({ ...range, feeder }),
-  });
-  attachment.staging = staging;
-  const made: Bench = { a, b, attachment, lost, onPersist: () => undefined };
-  return made;
-}
-
-async function store(
-  attachment: Attachment,
-  offset: number,
-  fill: number,
-  length = CHUNK,
-): Promise<void> {
-  writeSync(stagingFd, Buffer.alloc(length, fill), 0, length, 0);
-  await attachment.store({ offset, length, stagingOffset: 0 });
-}
-
-async function fetched(attachment: Attachment, offset: number, length: number): Promise<Buffer> {
-  await attachment.fetch({ offset, length, stagingOffset: 0 });
-  const bytes = Buffer.alloc(length);
-  readSync(stagingFd, bytes, 0, length, 0);
-  return bytes;
-}
-
-const full = (fill: number, length = CHUNK): Buffer => Buffer.alloc(length, fill);
+import { bench, CHUNK, fetched, full, RAM, store, VRAM, type Bench } from './bench.js';
 
 describe('grants', () => {
   test('fill the cheapest feeder first, byte-exact, and give back the dearest first', async () => {
@@ -142,17 +54,17 @@ describe('grants', () => {
 
 describe('ranges', () => {
   test('a granted range always finds room, split over feeders where it must be, and keeps its bytes', async () => {
-    const { a, b, attachment } = bench(3, 8);
+    const made = bench(3, 8);
+    const { a, b, attachment, program } = made;
     await attachment.budget.grow(5 * CHUNK);
-    const placed = await attachment.place({ offset: CHUNK, length: 5 * CHUNK });
-    expect(placed.feederName).toBe('alpha');
+    expect(await program.place({ offset: CHUNK, length: 5 * CHUNK })).toBe('alpha');
     expect([a.allocated(RAM), b.allocated(RAM)]).toEqual([3 * CHUNK, 2 * CHUNK]);
-    await store(attachment, 2 * CHUNK + 5, 7, 3 * CHUNK);
-    const bytes = await fetched(attachment, 2 * CHUNK, 4 * CHUNK);
+    await store(made, 2 * CHUNK + 5, 7, 3 * CHUNK);
+    const bytes = await fetched(made, 2 * CHUNK, 4 * CHUNK);
     expect(bytes.subarray(0, 5)).toEqual(full(0, 5));
     expect(bytes.subarray(5, 3 * CHUNK + 5).equals(full(7, 3 * CHUNK))).toBe(true);
     expect(bytes.subarray(3 * CHUNK + 5).every((byte) => byte === 0)).toBe(true);
-    await attachment.drop({ offset: CHUNK, length: 5 * CHUNK });
+    await program.drop({ offset: CHUNK, length: 5 * CHUNK });
     expect([a.allocated(RAM), b.allocated(RAM)]).toEqual([0, 0]);
     expect(attachment.budget.usedBytes).toBe(0);
   });
@@ -171,7 +83,7 @@ describe('ranges', () => {
     );
     await attachment.place({ offset: CHUNK, length: CHUNK });
     await expect(attachment.drop({ offset: 0, length: 3 * CHUNK })).resolves.toBeUndefined();
-    expect(attachment.residency.all).toEqual([]);
+    expect(attachment.copies.residency.all).toEqual([]);
   });
 
   test('a failed Allocate leaves nothing behind', async () => {
@@ -190,17 +102,18 @@ describe('feeders that go', () => {
   async function twoFeeders(): Promise<Bench> {
     const made = bench(2, 8);
     await made.attachment.budget.grow(4 * CHUNK);
-    await made.attachment.place({ offset: 0, length: 4 * CHUNK });
-    await store(made.attachment, 0, 1, 4 * CHUNK);
+    await made.program.place({ offset: 0, length: 4 * CHUNK });
+    await store(made, 0, 1, 4 * CHUNK);
     return made;
   }
 
   test('away for a moment: unreachable, drop works, and adoption frees what was dropped', async () => {
-    const { a, attachment } = await twoFeeders();
+    const made = await twoFeeders();
+    const { a, attachment, program } = made;
     a.away = true;
-    await expect(fetched(attachment, 0, CHUNK)).rejects.toThrow(/FEEDER_UNREACHABLE/);
-    expect((await fetched(attachment, 2 * CHUNK, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
-    await attachment.drop({ offset: 0, length: 2 * CHUNK });
+    await expect(fetched(made, 0, CHUNK)).rejects.toThrow(/FEEDER_UNREACHABLE/);
+    expect((await fetched(made, 2 * CHUNK, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
+    await program.drop({ offset: 0, length: 2 * CHUNK });
     expect(await attachment.budget.shrink(2 * CHUNK)).toBe(2 * CHUNK);
     expect(a.allocated(RAM)).toBe(2 * CHUNK);
   });
@@ -215,126 +128,83 @@ describe('feeders that go', () => {
   });
 
   test('lost: exactly the ranges concerned are named, the rest stays, and the account comes out even', async () => {
-    const { a, attachment, lost } = await twoFeeders();
+    const made = await twoFeeders();
+    const { a, attachment, program, lost } = made;
     a.restart();
     attachment.loseFeeder(a.feederId);
     expect(lost).toEqual([{ offset: 0, length: 2 * CHUNK, feeder: 'alpha' }]);
-    await expect(fetched(attachment, 0, 3 * CHUNK)).rejects.toThrow(/DATA_LOSS/);
-    await expect(store(attachment, 0, 2)).rejects.toThrow(/DATA_LOSS/);
-    expect((await fetched(attachment, 2 * CHUNK, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
+    expect(program.lostRanges).toEqual(lost);
+    await expect(fetched(made, 0, 3 * CHUNK)).rejects.toThrow(/DATA_LOSS/);
+    await expect(store(made, 0, 2)).rejects.toThrow(/DATA_LOSS/);
+    expect((await fetched(made, 2 * CHUNK, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
     expect(attachment.budget.heldBytes).toBe(4 * CHUNK);
-    await attachment.drop({ offset: 0, length: 2 * CHUNK });
+    await program.drop({ offset: 0, length: 2 * CHUNK });
     expect(await attachment.budget.shrink(2 * CHUNK)).toBe(2 * CHUNK);
     expect(attachment.budget.heldBytes).toBe(2 * CHUNK);
     expect(attachment.budget.usedBytes).toBe(2 * CHUNK);
   });
 
-  test('a lease the feeder does not know is a loss at first use', async () => {
-    const { a, attachment, lost } = await twoFeeders();
-    a.restart();
-    await expect(fetched(attachment, 0, CHUNK)).rejects.toThrow(/DATA_LOSS/);
-    expect(lost).toHaveLength(1);
-  });
-
-  test('evacuation moves every byte and the whole grant, or refuses and loses nothing', async () => {
-    const { a, b, attachment } = await twoFeeders();
-    a.draining = true;
-    expect(await attachment.evacuate(a.feederId)).toBe(2 * CHUNK);
-    expect([a.leases.size, b.leased(RAM), b.allocated(RAM)]).toEqual([0, 4 * CHUNK, 4 * CHUNK]);
-    expect((await fetched(attachment, 0, 4 * CHUNK)).equals(full(1, 4 * CHUNK))).toBe(true);
-    a.draining = false;
-    b.draining = true;
-    await expect(attachment.evacuate(b.feederId)).rejects.toThrow(/WRONG_STATE/);
-    b.draining = false;
-    expect((await fetched(attachment, 0, 4 * CHUNK)).equals(full(1, 4 * CHUNK))).toBe(true);
-    expect(attachment.budget.heldBytes).toBe(4 * CHUNK);
+  test('a lease the feeder does not know is a loss when its lane is asked for', async () => {
+    const made = await twoFeeders();
+    made.a.restart();
+    await expect(fetched(made, 0, CHUNK)).rejects.toThrow(/DATA_LOSS/);
+    expect(made.lost).toHaveLength(1);
   });
 
   test('the end of a program releases every lease', async () => {
     const { a, b, attachment } = await twoFeeders();
-    attachment.staging = undefined;
     await attachment.end();
     expect([a.leases.size, b.leases.size]).toEqual([0, 0]);
     expect(attachment.budget.heldBytes).toBe(0);
   });
 });
 
-describe('an agent that is killed', () => {
-  /** What the next agent makes of the state file and the feeders. */
-  async function next({ a, b, attachment }: Bench): Promise<Attachment> {
-    const { facts } = attachment;
-    const persist = (): Promise<void> => Promise.resolve();
-    const directory = new FakeDirectory([a, b]);
-    const later = new Attachment(facts, { directory, persist, onLost: () => undefined });
-    later.discards.push(...attachment.discards);
-    for (const hold of attachment.budget.holds) {
-      later.budget.restore({ ...hold, state: 'unadopted', devices: new Map(hold.devices) });
-    }
-    for (const hold of later.budget.holds) {
-      const { client } = hold.feederId === a.feederId ? a : b;
-      const [renewal] = await client.renew([hold]);
-      hold.fencingToken = renewal!.fencingToken;
-      await later.reconcile(hold, client);
-    }
-    later.staging = staging;
-    return later;
-  }
-
-  test('leaves ranges that the next one takes over byte for byte', async () => {
+describe('lanes', () => {
+  test('have numbers of their own that are never used again, and lead to their lease only', async () => {
     const made = bench(2, 8);
-    await made.attachment.budget.grow(4 * CHUNK);
-    await made.attachment.place({ offset: 0, length: 4 * CHUNK });
-    await store(made.attachment, 0, 5, 4 * CHUNK);
-    const later = await next(made);
-    expect((await fetched(later, 0, 4 * CHUNK)).equals(full(5, 4 * CHUNK))).toBe(true);
-    expect(later.budget.usedBytes).toBe(4 * CHUNK);
+    const { attachment, program } = made;
+    await attachment.budget.grow(4 * CHUNK);
+    await program.place({ offset: 0, length: 4 * CHUNK });
+    expect(program.lanesOf.map(({ lanes }) => lanes)).toEqual([[1], [2]]);
+    await program.drop({ offset: 0, length: 4 * CHUNK });
+    await attachment.budget.shrink(4 * CHUNK);
+    await expect(attachment.ticket(1)).rejects.toThrow(/NOT_FOUND/);
+    await expect(attachment.ticket(0)).rejects.toThrow(/NOT_FOUND/);
+    await attachment.budget.grow(2 * CHUNK);
+    await program.place({ offset: 0, length: CHUNK });
+    expect(program.lanesOf.map(({ lanes }) => lanes)).toEqual([[3]]);
   });
 
-  test('has told the next one what was dropped while a feeder was away', async () => {
-    const made = bench(2, 8);
-    const { a, attachment } = made;
-    await attachment.budget.grow(4 * CHUNK);
-    await attachment.place({ offset: 0, length: 2 * CHUNK });
-    a.away = true;
-    await attachment.drop({ offset: 0, length: 2 * CHUNK });
-    await attachment.place({ offset: 0, length: 2 * CHUNK });
-    await store(attachment, 0, 8, 2 * CHUNK);
-    expect(attachment.discards).toHaveLength(1);
-    a.away = false;
-    const later = await next(made);
-    expect(later.discards).toEqual([]);
-    expect(a.allocated(RAM)).toBe(0);
-    expect((await fetched(later, 0, 2 * CHUNK)).equals(full(8, 2 * CHUNK))).toBe(true);
-  });
-
-  test('during an evacuation leaves exactly one good copy of every byte, whenever it is', async () => {
-    const made = bench(4, 8);
-    const { a, b, attachment } = made;
-    await attachment.budget.grow(4 * CHUNK);
-    await attachment.place({ offset: 0, length: 3 * CHUNK });
-    await attachment.place({ offset: 3 * CHUNK, length: CHUNK });
-    await store(attachment, 0, 1, 4 * CHUNK);
-    let looks = 0;
-    made.onPersist = () => {
-      const copies = new Array<number>(4).fill(0);
-      for (const feeder of [a, b]) {
-        for (const { leaseId, offset, bytes } of feeder.ranges) {
-          const given = attachment.discards.some(
-            (d) => d.feederId === feeder.feederId && d.leaseId === leaseId && d.offset === offset,
-          );
-          if (given) continue;
-          expect(bytes.every((byte) => byte === 1)).toBe(true);
-          for (let at = 0; at < bytes.length; at += CHUNK) copies[(offset + at) / CHUNK]!++;
-        }
-      }
-      expect(copies).toEqual([1, 1, 1, 1]);
-      looks++;
-    };
-    a.draining = true;
-    expect(await attachment.evacuate(a.feederId)).toBe(4 * CHUNK);
-    expect(looks).toBeGreaterThanOrEqual(5);
-    expect(attachment.discards).toEqual([]);
-    expect((await fetched(attachment, 0, 4 * CHUNK)).equals(full(1, 4 * CHUNK))).toBe(true);
+  test('are counted for their feeder, each byte once; a broken one is looked into', async () => {
+    const { a, attachment, directory, told } = bench();
+    await attachment.budget.grow(CHUNK);
+    const report = (bytes: bigint, state = 0) => ({
+      lane: 1,
+      state,
+      bytes_read: bytes,
+      bytes_written: 2n * bytes,
+      wire_bytes_in: bytes,
+      wire_bytes_out: bytes,
+      cached_bytes: 0n,
+      round_trip_ns: 1n,
+      key_age_ms: 1n,
+      connections: 2,
+      opened_count: 1,
+      cipher: 'AES-256-GCM',
+      provider: 'test',
+    });
+    attachment.lanes.note(report(5n));
+    attachment.lanes.note(report(8n));
+    attachment.lanes.note({ ...report(100n), lane: 9 });
+    expect(directory.traffic.get(a.feederId)).toEqual({ sent: 16, received: 8 });
+    expect(told).toEqual([]);
+    attachment.lanes.note(report(8n, 11));
+    attachment.lanes.note(report(8n, 11));
+    expect([told, directory.suspects]).toEqual([['lane broken'], [a.feederId]]);
+    // Opened again, its counters begin anew.
+    attachment.lanes.note(report(3n));
+    expect(directory.traffic.get(a.feederId)).toEqual({ sent: 22, received: 11 });
+    expect(attachment.lanesTo(a.feederId)).toHaveLength(1);
   });
 });
 
@@ -373,7 +243,8 @@ describe('random steps', () => {
   test('bytes and accounts stay exact against a model', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60 }), async (steps) => {
-        const { a, b, attachment } = bench(5, 6);
+        const made = bench(5, 6);
+        const { a, b, attachment, program } = made;
         const model = new Map<number, number>();
         for (const { act, at, count, fill } of steps) {
           const range = { offset: at * CHUNK, length: count * CHUNK };
@@ -390,27 +261,27 @@ describe('random steps', () => {
           } else if (act === 'place') {
             const room = held - attachment.budget.usedBytes;
             if (granules.some((g) => model.has(g))) continue;
-            const placed = await attachment.place(range).then(
+            const placed = await program.place(range).then(
               () => true,
               () => false,
             );
             expect(placed).toBe(range.length <= room);
             if (placed) granules.forEach((g) => model.set(g, 0));
           } else if (act === 'drop') {
-            const dropped = await attachment.drop(range).then(
+            const dropped = await program.drop(range).then(
               () => true,
               () => false,
             );
             if (dropped) granules.forEach((g) => model.delete(g));
           } else if (act === 'store') {
-            const done = await store(attachment, range.offset, fill, range.length).then(
+            const done = await store(made, range.offset, fill, range.length).then(
               () => true,
               () => false,
             );
             expect(done).toBe(granules.every((g) => model.has(g)));
             if (done) granules.forEach((g) => model.set(g, fill));
           } else if (act === 'fetch' && granules.every((g) => model.has(g))) {
-            const bytes = await fetched(attachment, range.offset, range.length);
+            const bytes = await fetched(made, range.offset, range.length);
             granules.forEach((g, index) => {
               expect(bytes[index * CHUNK]).toBe(model.get(g));
               expect(bytes[(index + 1) * CHUNK - 1]).toBe(model.get(g));
@@ -424,7 +295,6 @@ describe('random steps', () => {
           expect(a.allocated(RAM) + b.allocated(RAM)).toBe(model.size * CHUNK);
           expect(a.leased(RAM) + b.leased(RAM)).toBe(attachment.budget.heldBytes);
         }
-        attachment.staging = undefined;
         await attachment.end();
         expect(a.leases.size + b.leases.size).toBe(0);
       }),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feeders in memory, as strict about leases, ranges and bytes as the real one, and failing when
 // told to.
-import type { FeederDirectory, FeederView } from '../../../host/attachments/feeder-budget.js';
+import type { FeederDirectory, FeederView } from '../../../host/attachments/holds.js';
 import type { DeviceKey, FeederCalls, LeaseHandle } from '../../../host/links/feeder-client.js';
+import { LaneRight } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { MeasuredCost } from '../../../host/placement/policy.js';
 import { GbError, type GbErrorCode } from '../../../proto/base/errors.js';
 
@@ -18,7 +19,20 @@ interface FakeLease {
   readonly ranges: Map<number, FakeRange>;
 }
 
+interface FakeLane {
+  readonly feeder: FakeFeeder;
+  readonly leaseId: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly rights: LaneRight;
+}
+
+/** Every ticket that a fake feeder gave, by its id. */
+const tickets = new Map<string, FakeLane>();
+
 export class FakeFeeder {
+  /** Called in the middle of every pull this feeder does. */
+  onPull: () => void | Promise<void> = () => undefined;
   readonly leases = new Map<string, FakeLease>();
   away = false;
   draining = false;
@@ -53,7 +67,53 @@ export class FakeFeeder {
     this.leases.clear();
   }
 
+  /** What lies behind a ticket, as a lane would show it. @throws GbError as the lane would end. */
+  static through(ticketId: Uint8Array, offset: number, length: number, right: LaneRight): Buffer {
+    const lane = tickets.get(Buffer.from(ticketId).toString('hex'));
+    if (!lane) throw new GbError('NOT_FOUND', 'no such ticket');
+    if (lane.feeder.away) throw new GbError('FEEDER_UNREACHABLE', 'the lane is silent');
+    if ((lane.rights & right) === 0) throw new GbError('PERMISSION_DENIED', 'not this right');
+    if (offset + length > lane.length) throw new GbError('INVALID_ARGUMENT', 'beyond the region');
+    const lease = lane.feeder.leases.get(lane.leaseId);
+    if (!lease) throw new GbError('LEASE_EXPIRED', 'the lease has ended');
+    const at = lane.offset + offset;
+    const { bytes, offset: begin } = rangeAround(lease, { offset: at, length });
+    return bytes.subarray(at - begin, at - begin + length);
+  }
+
   readonly client: FeederCalls = {
+    localAddress: '192.0.2.1',
+    openLane: async (handle, { offset, length, rights, secret }) => {
+      if (!handle) throw new GbError('UNSUPPORTED', 'no scratch memory here');
+      this.enter('openLane', handle);
+      const ticketId = new Uint8Array(16);
+      Buffer.from(ticketId.buffer).writeUInt32LE(tickets.size + 1);
+      const { leaseId } = handle;
+      tickets.set(Buffer.from(ticketId).toString('hex'), {
+        feeder: this,
+        leaseId,
+        offset,
+        length,
+        rights,
+      });
+      const address = '192.0.2.2';
+      const own = secret ?? new Uint8Array(32);
+      return { ticketId, secret: own, address, port: 1, ttlMs: 30_000, offers: false };
+    },
+    closeLane: async (ticketId) => void tickets.delete(Buffer.from(ticketId).toString('hex')),
+    pull: async (handle, range, { ticketId, offset }, { signal, onBytes }) => {
+      const lease = this.enter('pull', handle);
+      const half = range.length / 2;
+      for (const at of [0, half]) {
+        const source = FakeFeeder.through(ticketId, offset + at, half, LaneRight.READ);
+        const { bytes, offset: begin } = rangeAround(lease, range);
+        source.copy(bytes, range.offset - begin + at);
+        onBytes(half);
+        if (at === 0) await this.onPull();
+        signal.throwIfAborted();
+        this.enter('pull', handle);
+      }
+    },
     acquire: async ({ limits }) => {
       this.enter('acquire');
       this.checkRoom(limits, undefined);
@@ -198,6 +258,21 @@ export class FakeDirectory implements FeederDirectory {
 
   noteLeased(): void {
     // usable() counts the leases themselves.
+  }
+
+  readonly traffic = new Map<string, { sent: number; received: number }>();
+  readonly suspects: string[] = [];
+
+  noteTraffic(feederId: string, sent: number, received: number): void {
+    const before = this.traffic.get(feederId) ?? { sent: 0, received: 0 };
+    this.traffic.set(feederId, {
+      sent: before.sent + sent,
+      received: before.received + received,
+    });
+  }
+
+  suspect(feederId: string): void {
+    this.suspects.push(feederId);
   }
 
   releaseLease(feederId: string, lease: LeaseHandle): void {

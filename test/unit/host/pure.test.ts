@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { mergeRanges } from '../../../host/attachments/pieces.js';
+import { mergeRanges, without } from '../../../host/attachments/pieces.js';
 import { parseProcStat } from '../../../host/attachments/process.js';
 import { RangeQueue } from '../../../host/attachments/range-queue.js';
 import { Ledger } from '../../../host/ledger.js';
 import { normalizeAddress } from '../../../host/links/address.js';
+import { pairCapacity, pairUp } from '../../../host/placement/pairs.js';
 import {
   costMicros,
   orderByCost,
   planPlacement,
   type TierOffer,
 } from '../../../host/placement/policy.js';
-import { overlaps, Residency, type Extent } from '../../../host/placement/residency.js';
+import {
+  isLost,
+  mainCopy,
+  overlaps,
+  Residency,
+  type Copy,
+  type Extent,
+} from '../../../host/placement/residency.js';
 import { parseState } from '../../../host/state.js';
 import { parseMemInfo, parsePressure, reserveBytes } from '../../../host/tiers/memory.js';
 import { GbError } from '../../../proto/base/errors.js';
@@ -197,14 +205,20 @@ describe('Ledger', () => {
 });
 
 describe('Residency', () => {
-  const extent = (offset: number, length: number, leaseId = 'L'): Extent => ({
+  const copyOf = (offset: number, length: number, leaseId = 'L'): Copy => ({
     offset,
     length,
     feederId: 'F',
     feederName: 'f',
     deviceKey: '1:0',
     leaseId,
+    lane: 1,
     lost: false,
+  });
+  const extent = (offset: number, length: number, leaseId = 'L'): Extent => ({
+    offset,
+    length,
+    copies: [copyOf(offset, length, leaseId)],
   });
 
   test('agrees with a map of granules after any inserts, removals and losses', () => {
@@ -231,7 +245,7 @@ describe('Residency', () => {
               for (let g = found.offset; g < found.offset + found.length; g++) model.delete(g);
             }
           } else {
-            for (const found of residency.lose((e) => overlaps(e, range))) {
+            for (const found of residency.lose((copy) => overlaps(copy, range)).gone) {
               for (let g = found.offset; g < found.offset + found.length; g++)
                 model.get(g)!.lost = true;
             }
@@ -239,7 +253,7 @@ describe('Residency', () => {
           const seen = new Map<number, { id: string; lost: boolean }>();
           for (const e of residency.all) {
             for (let g = e.offset; g < e.offset + e.length; g++)
-              seen.set(g, { id: e.leaseId, lost: e.lost });
+              seen.set(g, { id: mainCopy(e).leaseId, lost: isLost(e) });
           }
           expect([...seen].sort((a, b) => a[0] - b[0])).toEqual(
             [...model].sort((a, b) => a[0] - b[0]),
@@ -270,6 +284,85 @@ describe('Residency', () => {
     }
     expect(() => residency.wholeExtents({ offset: 10, length: 6 })).toThrow(/INVALID_ARGUMENT/);
     expect(() => residency.insert(extent(14, 2))).toThrow(/invariant/);
+  });
+
+  test('a part of an extent changes its copy, the rest keeps it, and it is needed until the last', () => {
+    const residency = new Residency();
+    residency.insert(extent(10, 10, 'A'));
+    const [a] = residency.copies;
+    const [b, c] = [copyOf(12, 3, 'B'), copyOf(10, 10, 'C')];
+    residency.swap({ offset: 12, length: 3 }, a!, b!);
+    const seen = (): unknown[] =>
+      residency.all.map((e) => [e.offset, e.length, ...e.copies.map(({ leaseId }) => leaseId)]);
+    expect(seen()).toEqual([
+      [10, 2, 'A'],
+      [12, 3, 'B'],
+      [15, 5, 'A'],
+    ]);
+    residency.add({ offset: 10, length: 10 }, c!);
+    expect(seen()).toEqual([
+      [10, 2, 'A', 'C'],
+      [12, 3, 'B', 'C'],
+      [15, 5, 'A', 'C'],
+    ]);
+    expect(residency.lose((copy) => copy === a).gone).toEqual([]);
+    expect(residency.lose((copy) => copy === c).bare.map(({ offset }) => offset)).toEqual([12]);
+    residency.forget(c!);
+    expect(residency.needs(a!)).toBe(true);
+    residency.forget(a!);
+    expect(seen()).toEqual([[12, 3, 'B']]);
+    residency.add({ offset: 8, length: 12 }, copyOf(8, 12, 'D'));
+    expect(seen()).toEqual([
+      [8, 4, 'D'],
+      [12, 3, 'B', 'D'],
+      [15, 5, 'D'],
+    ]);
+  });
+
+  test('pairs: what can be placed twice is placed twice, on two different ones, in any order', () => {
+    const sizes = fc.array(fc.integer({ min: 0, max: 30 }), { minLength: 2, maxLength: 6 });
+    fc.assert(
+      fc.property(
+        sizes,
+        fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 40 }),
+        (free, asks) => {
+          const offers = free.map((count, index) => ({
+            key: `${index}`,
+            freeBytes: count * GRANULE,
+          }));
+          for (const ask of asks) {
+            const room = Math.floor(pairCapacity(offers) / GRANULE);
+            const pairs = pairUp(offers, ask * GRANULE, GRANULE);
+            expect(pairs !== undefined).toBe(ask <= room);
+            for (const { first, second, bytes } of pairs ?? []) {
+              expect(first).not.toBe(second);
+              for (const key of [first, second]) {
+                const offer = offers.find((candidate) => candidate.key === key)!;
+                offer.freeBytes -= bytes;
+                expect(offer.freeBytes).toBeGreaterThanOrEqual(0);
+              }
+            }
+            expect(Math.floor(pairCapacity(offers) / GRANULE)).toBe(pairs ? room - ask : room);
+          }
+        },
+      ),
+    );
+  });
+
+  test('without leaves what is in no other range', () => {
+    const range = { offset: 10, length: 10 };
+    expect(without(range, [])).toEqual([range]);
+    expect(without(range, [{ offset: 0, length: 30 }])).toEqual([]);
+    expect(
+      without(range, [
+        { offset: 16, length: 2 },
+        { offset: 5, length: 7 },
+        { offset: 11, length: 2 },
+      ]),
+    ).toEqual([
+      { offset: 13, length: 3 },
+      { offset: 18, length: 2 },
+    ]);
   });
 
   test('mergeRanges joins neighbours only', () => {

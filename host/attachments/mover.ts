@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// Moves one copy of a range to another feeder under a running program: allocate at the target, BEGIN,
+// the target pulls, COMMIT. The program decides whether it was written to meanwhile; until it has
+// answered COMMIT nobody knows which copy counts, and both stay. At every moment the state file names
+// what a later agent has to discard, or to ask the program about.
+import { randomBytes } from 'node:crypto';
+import { sleep, type Clock } from '../../proto/base/clock.js';
+import { GbError } from '../../proto/base/errors.js';
+import {
+  MOVE_ATTEMPTS_MAX,
+  MOVE_PAUSE_MS_MAX,
+  MOVE_PAUSE_MS_MIN,
+} from '../../proto/base/limits.js';
+import { LaneRight } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import type { LaneTicket } from '../links/feeder-client.js';
+import { overlaps, type ByteRange, type Copy, type Extent } from '../placement/residency.js';
+import type { Copies } from './copies.js';
+import type { MoveWish, ShimPeer } from './facts.js';
+import type { FeederBudget } from './feeder-budget.js';
+import type { FeederDirectory, Reservation } from './holds.js';
+import { discardOf, extentsOf } from './pieces.js';
+
+/** A move whose COMMIT the program was asked for and has not answered. */
+export interface Undecided {
+  readonly wish: MoveWish;
+  /** undefined after a restart of the agent until its feeder is back. */
+  to: Copy | undefined;
+}
+
+export interface MoverDeps {
+  readonly clock: Clock;
+  readonly budget: FeederBudget;
+  readonly copies: Copies;
+  readonly directory: FeederDirectory;
+  /** The connected program; waits for it. Cancel: `signal`. */
+  readonly peer: (signal: AbortSignal) => Promise<ShimPeer>;
+  readonly persist: () => Promise<void>;
+  /** The program's bytes went to a feeder that is gone. */
+  readonly onGone: (range: ByteRange, feederName: string) => void;
+  /** For a program without lanes: copies by itself; the program then need not be asked. */
+  readonly relay: (
+    range: ByteRange,
+    source: Copy,
+    target: Copy,
+    options: MoveOptions,
+  ) => Promise<void> | undefined;
+}
+
+export interface MoveOptions {
+  readonly signal: AbortSignal;
+  /** Bytes pulled more; a repeated pull counts again. */
+  readonly onBytes: (bytes: number) => void;
+}
+
+interface Running extends ByteRange {
+  readonly controller: AbortController;
+  readonly done: Promise<unknown>;
+}
+
+const PULL_CONNECTIONS = 1;
+
+export class Mover {
+  readonly undecided: Undecided[] = [];
+  private readonly running = new Set<Running>();
+  private serial = 0n;
+
+  constructor(private readonly deps: MoverDeps) {}
+
+  /** Moves one copy of an extent elsewhere; its bytes come from that copy or, when it is lost, from
+   *  the other one. Returns the bytes moved. What was moved of it before a failure stays moved.
+   *  @throws GbError CAPACITY_EXHAUSTED when no other feeder has room; WRONG_STATE when the program
+   *  writes to it all the time; NOT_FOUND when the program has dropped it. Cancel: `signal`. */
+  move(extent: Extent, from: Copy, options: MoveOptions): Promise<number> {
+    const controller = new AbortController();
+    const signal = AbortSignal.any([options.signal, controller.signal]);
+    const done = this.moveExtent(extent, from, { ...options, signal });
+    const entry = { offset: extent.offset, length: extent.length, controller, done };
+    this.running.add(entry);
+    return done.finally(() => this.running.delete(entry));
+  }
+
+  /** Ends every move of these bytes: they are about to be freed. Resolves when none is left. */
+  async abandon(range: ByteRange): Promise<void> {
+    const hits = [...this.running].filter((entry) => overlaps(entry, range));
+    for (const { controller } of hits)
+      controller.abort(new GbError('NOT_FOUND', 'the program has dropped the range'));
+    await Promise.allSettled(hits.map(({ done }) => done));
+    for (const entry of this.undecided.filter(({ wish }) => overlaps(wish, range)))
+      await this.settle(entry, false);
+  }
+
+  /** Resolves when no move is under way. pre: their signals are aborted. */
+  async stop(): Promise<void> {
+    await Promise.allSettled([...this.running].map(({ done }) => done));
+  }
+
+  /** Asks the program about every move it has not answered, as far as it is known what became of
+   *  both leases. */
+  async decide(signal: AbortSignal): Promise<void> {
+    for (const entry of [...this.undecided]) {
+      const { fromLane, toLane } = entry.wish;
+      const waits = this.deps.budget.holds.some(
+        ({ lane, state }) => state === 'unadopted' && (lane === fromLane || lane === toLane),
+      );
+      if (!waits && this.undecided.includes(entry) && !this.isRunning(entry))
+        await this.ask(entry, signal);
+    }
+  }
+
+  /** After a restart: the copies of undecided moves, as their feeders come back. */
+  claims(copy: Copy): boolean {
+    const entry = this.undecided.find(
+      ({ wish, to }) =>
+        !to &&
+        wish.toLane === copy.lane &&
+        wish.offset === copy.offset &&
+        wish.length === copy.length,
+    );
+    if (entry) entry.to = copy;
+    return entry !== undefined;
+  }
+
+  private isRunning({ wish }: Undecided): boolean {
+    return [...this.running].some((entry) => overlaps(entry, wish));
+  }
+
+  private async moveExtent(extent: Extent, from: Copy, options: MoveOptions): Promise<number> {
+    const { budget, copies } = this.deps;
+    const source = from.lost ? extent.copies.find(({ lost }) => !lost) : from;
+    if (!source) throw new GbError('DATA_LOSS', 'no copy of the range is left');
+    // A feeder that has any of these bytes already cannot take them a second time.
+    const near = copies.residency.copies.filter((copy) => !copy.lost && overlaps(copy, extent));
+    const exclude = new Set(near.map(({ feederId }) => feederId));
+    const places = await budget.lease(extent.length, exclude);
+    if (!places)
+      throw new GbError(
+        'CAPACITY_EXHAUSTED',
+        `no other feeder has room for ${extent.length} bytes`,
+      );
+    const targets = this.targetsOf(extent, places);
+    copies.discard(...targets.map((target) => discardOf(target, target)));
+    const moved = new Set<Copy>();
+    try {
+      await this.deps.persist();
+      await copies.allocate(targets).catch(async (reason: unknown) => {
+        for (const place of places) await budget.lower(place.hold, place.deviceKey, place.bytes);
+        targets.length = 0;
+        throw reason;
+      });
+      for (const target of targets) {
+        await this.movePiece({ from, source, target }, options);
+        moved.add(target);
+      }
+    } catch (reason) {
+      for (const target of targets) if (!moved.has(target)) await this.giveUp(target);
+      throw reason;
+    }
+    return extent.length;
+  }
+
+  private targetsOf(extent: ByteRange, places: readonly Reservation[]): Copy[] {
+    const rooms = places.map((place) => ({ bytes: place.bytes, places: [place] }));
+    return extentsOf(extent.offset, rooms).map(({ copies }) => copies[0] as Copy);
+  }
+
+  /** Frees a target and its lease, unless the program may be using it already. */
+  private async giveUp(target: Copy): Promise<void> {
+    if (this.undecided.some(({ to }) => to === target)) return;
+    const hold = this.deps.budget.holdOf(target);
+    await this.deps.copies.abandon(target);
+    if (hold) await this.deps.budget.lower(hold, target.deviceKey, target.length);
+  }
+
+  private async movePiece(
+    piece: { from: Copy; source: Copy; target: Copy },
+    { signal, onBytes }: MoveOptions,
+  ): Promise<void> {
+    const { from, source, target } = piece;
+    const { offset, length } = target;
+    let unknownCount = 0;
+    for (let attempt = 0; attempt < MOVE_ATTEMPTS_MAX; attempt++) {
+      await this.pause(attempt, signal);
+      const wish: MoveWish = {
+        offset,
+        length,
+        sequence: this.nextSequence(),
+        fromLane: from.lane,
+        toLane: target.lane,
+        sourceLane: source.lane,
+      };
+      const outcome = await this.attempt({ wish, to: target }, source, { signal, onBytes });
+      if (outcome === 'ok') return;
+      // Once is a program that has connected again in between.
+      if (outcome === 'unknown' && ++unknownCount > 1)
+        throw new GbError('NOT_FOUND', 'the program knows no such range');
+    }
+    throw new GbError('WRONG_STATE', 'the program writes to the range all the time');
+  }
+
+  private async attempt(
+    entry: { readonly wish: MoveWish; readonly to: Copy },
+    source: Copy,
+    { signal, onBytes }: MoveOptions,
+  ): Promise<'ok' | 'dirty' | 'unknown'> {
+    const { wish, to } = entry;
+    const relayed = this.deps.relay(wish, source, to, { signal, onBytes });
+    if (relayed) {
+      await relayed;
+      await this.settle(this.note(entry), true);
+      return 'ok';
+    }
+    const peer = await this.deps.peer(signal);
+    try {
+      const begun = await until(peer.move(wish, 'begin'), signal);
+      if (begun !== 'ok') return begun;
+      await this.pull(wish, source, to, { signal, onBytes });
+    } catch (reason) {
+      peer.cancelMove(wish);
+      throw reason;
+    }
+    this.note(entry);
+    await this.deps.persist();
+    return this.ask(entry, signal);
+  }
+
+  /** From now on the program decides. */
+  private note<T extends Undecided>(entry: T): T {
+    this.undecided.push(entry);
+    if (entry.to) this.deps.copies.undiscard(discardOf(entry.to, entry.to));
+    return entry;
+  }
+
+  /** Whether the program uses the new copy; asked again until it says so, which it does alike. When
+   *  it cannot be asked the move stays undecided, until `decide`. */
+  private async ask(entry: Undecided, signal: AbortSignal): Promise<'ok' | 'dirty' | 'unknown'> {
+    const peer = await this.deps.peer(signal);
+    const outcome = await until(peer.move(entry.wish, 'commit'), signal);
+    if (this.undecided.includes(entry)) await this.settle(entry, outcome === 'ok');
+    return outcome;
+  }
+
+  /** The program has said which copy counts; the other one is given up, on disk first. */
+  private async settle(entry: Undecided, committed: boolean): Promise<void> {
+    const { wish, to } = entry;
+    const { copies, persist } = this.deps;
+    this.undecided.splice(this.undecided.indexOf(entry), 1);
+    if (!committed) {
+      if (to) copies.discard(discardOf(to, to));
+      await persist();
+      if (to && !this.isRunning(entry)) await this.giveUp(to);
+      return;
+    }
+    const target = to ?? this.lostTarget(wish);
+    const from = copies.residency
+      .within(wish)
+      .flatMap((extent) => extent.copies)
+      .find(({ lane }) => lane === wish.fromLane);
+    if (from) {
+      if (!from.lost) copies.discard(discardOf(from, wish));
+      await persist();
+      await this.replace(wish, from, target);
+    } else {
+      // The source went with an earlier agent.
+      copies.residency.add(wish, target);
+      await persist();
+    }
+    if (target.lost) this.deps.onGone(wish, target.feederName);
+  }
+
+  private async replace(wish: MoveWish, from: Copy, to: Copy): Promise<void> {
+    const { copies, budget } = this.deps;
+    const hold = budget.holdOf(from);
+    await copies.swap(wish, from, to);
+    if (hold && !copies.residency.needs(from))
+      await budget.lower(hold, from.deviceKey, from.length);
+  }
+
+  /** The program has switched to a feeder that is gone since; it lies on no lease of ours. */
+  private lostTarget({ offset, length, toLane }: MoveWish): Copy {
+    const hold = this.deps.budget.holds.find(({ lane }) => lane === toLane);
+    const feederName = hold?.feederName ?? 'that is gone';
+    const nowhere = { feederId: '', leaseId: 'gone', deviceKey: '' };
+    return { offset, length, feederName, ...nowhere, lane: toLane, lost: true };
+  }
+
+  private async pull(
+    range: ByteRange,
+    source: Copy,
+    target: Copy,
+    { signal, onBytes }: MoveOptions,
+  ): Promise<void> {
+    const { copies, directory, clock } = this.deps;
+    const secret = new Uint8Array(randomBytes(32));
+    const { offset, length } = range;
+    const wish = { offset, length, rights: LaneRight.READ, connections: PULL_CONNECTIONS, secret };
+    try {
+      const ticket = await copies.onLease(copies.liveHold(source), (client, hold) =>
+        client.openLane(hold, wish),
+      );
+      try {
+        await copies.onLease(copies.liveHold(target), (client, hold) => {
+          const address = addressFor(ticket, client.localAddress);
+          const from = { ...ticket, address, offset: 0 };
+          return client.pull(hold, range, from, { signal, clock, onBytes });
+        });
+      } finally {
+        const close = async (): Promise<void> =>
+          directory.client(source.feederId).closeLane(ticket.ticketId);
+        // It has ended by itself, or ends with its time to live.
+        close().catch(() => undefined);
+      }
+    } finally {
+      secret.fill(0);
+    }
+  }
+
+  private pause(attempt: number, signal: AbortSignal): Promise<void> {
+    if (attempt < 2) {
+      signal.throwIfAborted();
+      return Promise.resolve();
+    }
+    return sleep(Math.min(MOVE_PAUSE_MS_MAX, MOVE_PAUSE_MS_MIN * 2 ** (attempt - 2)), signal);
+  }
+
+  /** Not used by any agent before: time is in it. */
+  private nextSequence(): bigint {
+    return (BigInt(Math.floor(this.deps.clock.unixMs())) << 20n) + ++this.serial;
+  }
+}
+
+/** A feeder on this very machine is known here by an address that others cannot use. */
+function addressFor(ticket: LaneTicket, hostAddressThere: string): string {
+  const isOwn = (address: string): boolean => /^(127\.|::1$|::ffff:127\.)/.test(address);
+  return isOwn(ticket.address) && !isOwn(hostAddressThere) ? hostAddressThere : ticket.address;
+}
+
+/** `work`, or the reason of `signal` if that comes first. */
+function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  work.catch(() => undefined);
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason as Error);
+    if (signal.aborted) return onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the agent answers to the requests of an attached program: frames in, payloads out. An error
+// becomes a status, a bug is reported and becomes INTERNAL.
+import { GbError } from '../../proto/base/errors.js';
+import type { Attachment } from '../attachments/attachment.js';
+import type { GrantDesk } from '../attachments/grants.js';
+import { isVram } from '../attachments/holds.js';
+import { mainCopy, type Extent } from '../placement/residency.js';
+import * as abi from './abi.js';
+import type { MoveCalls } from './moves.js';
+import { statusOf } from './status.js';
+
+export interface AnswerDeps {
+  readonly desk: GrantDesk;
+  readonly moves: MoveCalls;
+  readonly touch: () => void;
+  readonly onBug: (error: unknown, where: string) => void;
+}
+
+type Answer = () => Promise<Buffer>;
+
+export class Answers {
+  constructor(private readonly deps: AnswerDeps) {}
+
+  /** True for the types that are requests of a program. */
+  static isRequest(type: number): boolean {
+    const { GRANT, DROP, LANE, MOVED } = abi.Msg;
+    return (type >= GRANT && type <= DROP) || type === LANE || type === MOVED;
+  }
+
+  /** Decodes at once, answers when called. @throws GbError PROTOCOL_VIOLATION: the peer's fault. */
+  of(attachment: Attachment, { type, payload }: abi.Frame): Answer {
+    switch (type) {
+      case abi.Msg.GRANT:
+      case abi.Msg.RETURN:
+        return this.budget(attachment, type, abi.gbBudget.decode(payload));
+      case abi.Msg.PLACE:
+        return this.place(attachment, rangeOf(payload));
+      case abi.Msg.DROP: {
+        const range = rangeOf(payload);
+        return this.status(() => attachment.drop(range));
+      }
+      case abi.Msg.LANE:
+        return this.lane(attachment, abi.gbTicketRequest.decode(payload).lane);
+      case abi.Msg.MOVED:
+        this.deps.moves.answer(payload);
+        return this.status(() => Promise.resolve());
+      default: {
+        const wire = abi.gbTransfer.decode(payload);
+        const transfer = {
+          offset: boundedBytes(wire.offset),
+          length: boundedBytes(wire.length),
+          stagingOffset: boundedBytes(wire.staging_offset),
+        };
+        const direction = type === abi.Msg.STORE ? 'store' : 'fetch';
+        return this.status(() => attachment.transfer(direction, transfer));
+      }
+    }
+  }
+
+  private status(work: () => Promise<void>): Answer {
+    return async () => {
+      try {
+        await work();
+        this.deps.touch();
+        return abi.gbStatusReply.encode({ status: abi.Status.OK, tier: 0, feeder: '' });
+      } catch (reason) {
+        return abi.gbStatusReply.encode({ ...this.failure(reason), tier: 0 });
+      }
+    };
+  }
+
+  private place(attachment: Attachment, range: { offset: number; length: number }): Answer {
+    return async () => {
+      try {
+        const extents = await attachment.place(range);
+        this.deps.touch();
+        return placeReply(abi.Status.OK, extents);
+      } catch (reason) {
+        const { status, feeder } = this.failure(reason);
+        return placeReply(status, [], feeder);
+      }
+    };
+  }
+
+  private lane(attachment: Attachment, lane: number): Answer {
+    const none = {
+      lane,
+      port: 0,
+      connections: 0,
+      features: 0n,
+      ticket_id: new Uint8Array(16),
+      secret: new Uint8Array(32),
+      address: '',
+    };
+    return async () => {
+      try {
+        const { hold, ticket } = await attachment.ticket(lane);
+        const reply = abi.gbTicketReply.encode({
+          status: abi.Status.OK,
+          lane,
+          port: ticket.port,
+          connections: ticket.connections,
+          features: ticket.offers ? abi.LANE_FEATURE_OFFER : 0n,
+          ticket_id: ticket.ticketId,
+          secret: ticket.secret,
+          address: ticket.address,
+          feeder: hold.feederName,
+        });
+        ticket.secret.fill(0);
+        return reply;
+      } catch (reason) {
+        return abi.gbTicketReply.encode({ ...none, ...this.failure(reason) });
+      }
+    };
+  }
+
+  private budget(
+    attachment: Attachment,
+    type: number,
+    budget: { tier: number; bytes: bigint },
+  ): Answer {
+    const { tier } = budget;
+    const bytes = boundedBytes(budget.bytes);
+    return async () => {
+      try {
+        const { desk } = this.deps;
+        const act =
+          type === abi.Msg.GRANT
+            ? desk.grant(attachment, tier, bytes)
+            : desk.giveBack(attachment, tier, bytes);
+        const { granted, heldBytes, limitBytes } = await act;
+        this.deps.touch();
+        const limit = limitBytes === Number.MAX_SAFE_INTEGER ? abi.UINT64_MAX : BigInt(limitBytes);
+        return abi.gbBudgetReply.encode({
+          status: granted ? abi.Status.OK : abi.Status.CAPACITY,
+          tier,
+          held_bytes: BigInt(heldBytes),
+          limit_bytes: limit,
+        });
+      } catch (reason) {
+        const { status } = this.failure(reason);
+        return abi.gbBudgetReply.encode({ status, tier, held_bytes: 0n, limit_bytes: 0n });
+      }
+    };
+  }
+
+  private failure(reason: unknown): { status: number; feeder: string } {
+    if (!(reason instanceof GbError)) this.deps.onBug(reason, 'request of the shim');
+    const feeder = GbError.from(reason).details['feeder'];
+    return { status: statusOf(reason), feeder: typeof feeder === 'string' ? feeder : '' };
+  }
+}
+
+function placeReply(status: number, extents: readonly Extent[], feeder = ''): Buffer {
+  const wire = Buffer.alloc(abi.EXTENTS_MAX * abi.gbExtent.size);
+  for (const [index, { offset, length, copies }] of extents.entries()) {
+    const [first, second] = copies;
+    const extent = {
+      offset: BigInt(offset),
+      length: BigInt(length),
+      lane: first?.lane ?? 0,
+      mirror: second?.lane ?? 0,
+    };
+    abi.gbExtent.encode(extent).copy(wire, index * abi.gbExtent.size);
+  }
+  const first = extents[0] && mainCopy(extents[0]);
+  const tier = first ? (isVram(first.deviceKey) ? abi.AbiTier.T1R : abi.AbiTier.T2R) : 0;
+  return abi.gbPlaceReply.encode({
+    status,
+    tier,
+    feeder: first?.feederName ?? feeder,
+    extent_count: extents.length,
+    reserved: 0,
+    extents: wire,
+  });
+}
+
+function rangeOf(payload: Buffer): { offset: number; length: number } {
+  const { offset, length } = abi.gbRange.decode(payload);
+  return { offset: boundedBytes(offset), length: boundedBytes(length) };
+}
+
+/** @throws GbError PROTOCOL_VIOLATION above 2^53: nothing here is that large. */
+export function boundedBytes(value: bigint): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new GbError('PROTOCOL_VIOLATION', 'a byte count above 2^53');
+  return Number(value);
+}
