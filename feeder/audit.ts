@@ -89,8 +89,8 @@ export class FeederAudit {
     this.audit.record('lane_closed', { ...laneFacts(lane), reason });
   }
 
-  laneRefused(address: string, reason: string): void {
-    this.audit.refused('lane_refused', { address: withoutPort(address), reason });
+  laneRefused(address: string, reason: string, text?: string): void {
+    this.audit.refused('lane_refused', { address: withoutPort(address), reason, text });
   }
 }
 

@@ -22,7 +22,7 @@ import type { Logger } from '../proto/base/log.js';
 import { deriveLaneSecret, LANE_TICKET_ID_BYTES } from '../security/derive.js';
 import type { LaneEvent, LaneGrant, LaneStat } from '../driver/executor/lanes.js';
 import { laneError } from '../driver/lane/library.js';
-import { laneRefusalName, laneStatusName } from '../driver/lane/names.js';
+import { LANE_VERSION, laneRefusalName, laneStatusName } from '../driver/lane/names.js';
 import type { AuditedLane, FeederAudit } from './audit.js';
 import type { Session } from './sessions.js';
 
@@ -206,10 +206,10 @@ export class Lanes {
   }
 
   /** A connection was turned away: at the door, or by an executor to whose ticket it has no secret. */
-  onStranger(stranger: { ticketId: Uint8Array; address: string; reason: string }): void {
+  onStranger(stranger: Stranger): void {
     const { address: peer, reason } = stranger;
     const ticket = Buffer.from(stranger.ticketId).toString('hex');
-    this.options.audit.laneRefused(peer, reason);
+    this.options.audit.laneRefused(peer, reason, versionText(stranger));
     this.options.log.debug(
       { event: 'lane_refused', ticket, peer, reason },
       'a peer was turned away',
@@ -372,6 +372,22 @@ export class Lanes {
 function auditedLane({ id, wish, peer }: Ticket): AuditedLane {
   const lease = wish.leaseId === undefined ? {} : { lease: wish.leaseId };
   return { ticketId: id, ...lease, ...(peer ? { address: peer } : {}) };
+}
+
+/** A peer whose lane was refused. */
+interface Stranger {
+  readonly ticketId: Uint8Array;
+  readonly address: string;
+  readonly reason: string;
+  /** Of lanes, as it says. */
+  readonly version?: string;
+}
+
+/** Both versions, where they are the reason. */
+function versionText({ reason, version }: Stranger): string | undefined {
+  if (reason !== 'VERSION') return undefined;
+  const ours = `${LANE_VERSION.major}.${LANE_VERSION.minor}`;
+  return `it speaks lanes ${version}, this feeder ${ours}, or requires a feature that is unknown; update the older one`;
 }
 
 function secretOf(session: Session, ticketId: Uint8Array): Uint8Array {

@@ -182,7 +182,7 @@ export const gbxLaneEvent = struct(
     kind: 'u32',
     reason: 'u32',
     status: 'u32',
-    reserved: 'u32',
+    version: 'u32',
     tag: 'u64',
     ticket_id: { bytes: 16 },
     address: { text: 64 },

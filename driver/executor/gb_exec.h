@@ -179,7 +179,7 @@ struct gbx_lane_event {
   uint32_t kind;   /* enum gb_lane_event_kind */
   uint32_t reason; /* enum gb_lane_refusal */
   uint32_t status; /* enum gb_lane_status */
-  uint32_t reserved;
+  uint32_t version; /* of gb_lane_event */
   uint64_t tag;
   uint8_t ticket_id[16];
   char address[64];

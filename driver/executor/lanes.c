@@ -231,8 +231,11 @@ static void tell(struct gbx_lanes *lanes) {
   uint32_t count = gb_lane_server_events(lanes->server, events, EVENTS_AT_ONCE);
   for (uint32_t index = 0; index < count; index++) {
     const struct gb_lane_event *event = &events[index];
-    struct gbx_lane_event notice = {
-        .kind = event->kind, .reason = event->reason, .status = event->status, .tag = event->tag};
+    struct gbx_lane_event notice = {.kind = event->kind,
+                                    .reason = event->reason,
+                                    .status = event->status,
+                                    .version = event->version,
+                                    .tag = event->tag};
     memcpy(notice.ticket_id, event->ticket, sizeof(notice.ticket_id));
     memcpy(notice.address, event->address, sizeof(notice.address));
     lanes->notice(lanes->notice_context, &notice);

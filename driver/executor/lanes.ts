@@ -62,6 +62,8 @@ export interface LaneEvent {
   readonly reason: number;
   /** Of a closed one: enum gb_lane_status. */
   readonly status: number;
+  /** "2.0": what a refused stranger said that it speaks; empty: nothing. */
+  readonly version: string;
   readonly tag: bigint;
   /** As shown; of a refused stranger it may be anything. */
   readonly ticketId: Uint8Array;
@@ -147,9 +149,11 @@ export function encodeCache(cache: BlockCache): Buffer {
 
 /** Undefined: of a kind that this version does not know. */
 export function decodeLaneEvent(payload: Buffer): LaneEvent | undefined {
-  const { kind, reason, status, tag, ticket_id, address } = gbxLaneEvent.decode(payload);
+  const event = gbxLaneEvent.decode(payload);
+  const { kind, reason, status, version: said, tag, ticket_id, address } = event;
   const name = EVENT_KINDS[kind as keyof typeof EVENT_KINDS] as LaneEvent['kind'] | undefined;
-  return name && { kind: name, reason, status, tag, ticketId: ticket_id, address };
+  const version = said === 0 ? '' : `${said >>> 16}.${said & 0xffff}`;
+  return name && { kind: name, reason, status, version, tag, ticketId: ticket_id, address };
 }
 
 type WireStat = ReturnType<typeof gbxLaneStat.decode>;

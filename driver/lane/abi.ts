@@ -124,7 +124,7 @@ export const laneEvent = struct('gb_lane_event', {
   kind: 'u32',
   reason: 'u32',
   status: 'u32',
-  reserved: 'u32',
+  version: 'u32',
   tag: 'u64',
   ticket: { bytes: LANE_TICKET_ID_BYTES },
   address: { text: ADDRESS_BYTES },

@@ -334,7 +334,7 @@ struct gb_lane_event {
   uint32_t kind;
   uint32_t reason;
   uint32_t status;
-  uint32_t reserved;
+  uint32_t version; /* of a refused stranger's opening: major << 16 | minor; 0: it named none */
   uint64_t tag;
   uint8_t ticket[GB_LANE_TICKET_ID_BYTES]; /* as shown; of a refused stranger it may be anything */
   char address[64];                        /* "192.168.1.7:51234", "[fe80::1%eth0]:51234" */

@@ -2,6 +2,9 @@
 // Statuses and refusals of lane.h in words, for who only hears of lanes (an executor's notices) and has no need of the
 // library. A test compares them with the library's own.
 
+/** Of the protocol that lanes speak: GB_LANE_VERSION_*. */
+export const LANE_VERSION = { major: 1, minor: 0 } as const;
+
 export const LaneStatus = {
   OK: 0,
   BUSY: 1,

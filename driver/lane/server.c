@@ -39,6 +39,8 @@ static void refuse(struct gb_lane_server *server, struct lane_stranger *stranger
   struct gb_lane_event event = {.kind = GB_LANE_EVENT_REFUSED, .reason = (uint32_t)reason};
   if (stranger->have >= 16 + GB_LANE_TICKET_ID_BYTES)
     memcpy(event.ticket, stranger->frame + 16, sizeof event.ticket);
+  if (stranger->have >= 12 && lane_opening_is_one(stranger->frame))
+    event.version = lane_opening_version(stranger->frame);
   memcpy(event.address, stranger->address, sizeof event.address);
   server->counters.refused[reason]++;
   lane_notices_put(&server->notices, &event);

@@ -61,6 +61,10 @@ bool lane_opening_is_one(const uint8_t *frame) {
   return memcmp(frame, CLIENT_MAGIC, sizeof CLIENT_MAGIC) == 0;
 }
 
+uint32_t lane_opening_version(const uint8_t *frame) {
+  return (uint32_t)get16(frame + 8) << 16 | get16(frame + 10);
+}
+
 int lane_opening_read(const uint8_t *frame, struct lane_opening *opening) {
   if (!lane_opening_is_one(frame)) return GB_LANE_REFUSED_FORMAT;
   opening->major = get16(frame + 8);

@@ -51,6 +51,8 @@ bool lane_opening_write(uint8_t *frame, const struct lane_opening *opening,
                         const uint8_t *secret);
 /* Whether a frame begins as an opening does. */
 bool lane_opening_is_one(const uint8_t *frame);
+/* The version that an opening names, proven or not: major << 16 | minor. pre: its first 12 bytes, and it is one. */
+uint32_t lane_opening_version(const uint8_t *frame);
 /* Reads a frame without believing it. returns: 0, or an enum gb_lane_refusal. */
 int lane_opening_read(const uint8_t *frame, struct lane_opening *opening);
 bool lane_opening_proven(const uint8_t *frame, const uint8_t *secret);

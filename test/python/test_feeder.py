@@ -199,6 +199,8 @@ class Lease(unittest.TestCase):
             if wanted <= reasons:
                 break
         self.assertTrue(wanted <= reasons, reasons)
+        [text] = {line['text'] for line in daemon.audit('lane_refused') if line['reason'] == 'VERSION'}
+        self.assertIn('speaks lanes 2.0, this feeder 1.0', text)
         self.feeder.release(lease)
 
     def test_a_record_that_is_changed_ends_the_lane(self):

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { LANE_VERSION } from '../../../driver/lane/names.js';
 import { agree, type Terms } from '../../../proto/base/negotiation.js';
+import { compilerConstants } from '../../vectors/protocol/frames.js';
 
 const TERMS: Terms = {
   contract: 'protocol',
@@ -38,6 +40,14 @@ test.each([
   expect(() => agree({ version, offered: 0n, required }, TERMS)).toThrow(
     expect.objectContaining({ code: 'UNSUPPORTED', rawMessage }),
   );
+});
+
+test('the version of lanes that refusals name is that of the library', () => {
+  const names = ['GB_LANE_VERSION_MAJOR', 'GB_LANE_VERSION_MINOR'];
+  expect(compilerConstants('driver/lane/lane.h', names)).toEqual({
+    GB_LANE_VERSION_MAJOR: String(LANE_VERSION.major),
+    GB_LANE_VERSION_MINOR: String(LANE_VERSION.minor),
+  });
 });
 
 test('never more than both know, and all that is required', () => {
