@@ -133,7 +133,9 @@ export class LaneServer {
       backing: 0n,
       context: 0n,
     });
-    check(call('gb_lane_export', server, id, region), 'the memory of a lane');
+    const exported = call('gb_lane_export', server, id, region);
+    if (exported !== LaneStatus.OK) call('gb_lane_grant_revoke', server, id); // Nobody has opened it yet.
+    check(exported, 'the memory of a lane');
   }
 
   /** Ends the ticket and its lane. Returns whether it was known. */

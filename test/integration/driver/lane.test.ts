@@ -147,6 +147,10 @@ describe('a lane through a door', () => {
       refusal('INVALID_ARGUMENT'),
     );
     expect(() => door.route(wrong.id, 0)).toThrow('16 bytes');
+    const memory = { address: 4096n, bytes: 0 };
+    const before = server.counters().grants;
+    expect(() => grant({ memory })).toThrow(refusal('INVALID_ARGUMENT') as Error);
+    expect(server.counters().grants).toBe(before);
   });
 
   test('closing ends what is under way', async () => {
