@@ -13,6 +13,7 @@ import {
   KEY_SWEEP_INTERVAL_MS,
   LANES_PER_LEASE_MAX,
   LANES_PER_SESSION_MAX,
+  LANE_ACTIVE_RATE,
   LANE_LAST_COUNT_MS,
   LANE_SAMPLE_INTERVAL_MS,
   LANE_TICKET_MARGIN_MS,
@@ -24,6 +25,7 @@ import type { LaneEvent, LaneGrant, LaneStat } from '../driver/executor/lanes.js
 import { laneError } from '../driver/lane/library.js';
 import { LANE_VERSION, laneRefusalName, laneStatusName } from '../driver/lane/names.js';
 import type { AuditedLane, FeederAudit } from './audit.js';
+import { FairShare } from './fair-share.js';
 import type { Session } from './sessions.js';
 
 /** A process that serves lanes: an executor. */
@@ -108,10 +110,13 @@ export class Lanes {
   private readonly tickets = new Map<string, Ticket>();
   private readonly sweep: Timer;
   private readonly sampler: Timer;
+  private readonly fair = new FairShare<HostId>();
+  /** Bytes per second of hosts that would leave too little to others. */
+  private caps: ReadonlyMap<HostId, number> = new Map();
 
   constructor(private readonly options: LanesOptions) {
     this.sweep = options.clock.every(KEY_SWEEP_INTERVAL_MS / 2, () => this.endRevoked());
-    this.sampler = options.clock.every(LANE_SAMPLE_INTERVAL_MS, () => void this.sample());
+    this.sampler = options.clock.every(LANE_SAMPLE_INTERVAL_MS, () => void this.turn());
   }
 
   get port(): number {
@@ -150,7 +155,6 @@ export class Lanes {
     ticket.timer = this.options.clock.after(waitMs, () => void this.end(ticket, 'unused'));
     this.options.audit.laneTicket(session.auth, auditedLane(ticket));
     this.tell('lane_granted', ticket, 'a host may open a lane');
-    this.shareOut(ticket.hostId);
     return ticket.id;
   }
 
@@ -296,7 +300,6 @@ export class Lanes {
       this.options.audit.laneClosed(auditedLane(ticket), reason);
       this.tell('lane_closed', ticket, 'a lane has ended', reason);
     }
-    this.shareOut(ticket.hostId);
   }
 
   private async countOne(ticket: Ticket): Promise<void> {
@@ -336,11 +339,25 @@ export class Lanes {
     );
   }
 
-  /** A host's rate is split evenly over its lanes; 0: no limit. */
+  /** Counts, and shares out anew what the machine can carry. */
+  private async turn(): Promise<void> {
+    await this.sample();
+    const rates = new Map<HostId, number>();
+    for (const { hostId, readRate, writeRate } of this.tickets.values())
+      rates.set(hostId, (rates.get(hostId) ?? 0) + Math.max(readRate, writeRate));
+    this.caps = this.fair.turn(rates, this.options.clock.nowMs());
+    for (const hostId of rates.keys()) this.shareOut(hostId);
+  }
+
+  /** What one lane of a host may move per second, each way: the host's limit, split over the lanes
+   *  that move something. 0: no limit. */
   private shareOf(hostId: HostId): number {
-    const { hostRate } = this.options;
-    if (hostRate === undefined) return 0;
-    return Math.max(1, Math.floor(hostRate / Math.max(1, this.ofHost(hostId).length)));
+    const limit = Math.min(this.options.hostRate ?? Infinity, this.caps.get(hostId) ?? Infinity);
+    if (limit === Infinity) return 0;
+    const active = this.ofHost(hostId).filter(
+      ({ readRate, writeRate }) => Math.max(readRate, writeRate) >= LANE_ACTIVE_RATE,
+    );
+    return Math.ceil(limit / Math.max(1, active.length));
   }
 
   private shareOut(hostId: HostId): void {

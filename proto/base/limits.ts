@@ -187,8 +187,10 @@ export const LANES_PER_SESSION_MAX = 512;
 export const LANE_PROBE_BYTES = 64 * MIB;
 export const LANE_PROBES_PER_SESSION_MAX = 2;
 export const LANE_PROBES_MAX = 8;
-/** How often open lanes are counted. */
-export const LANE_SAMPLE_INTERVAL_MS = 1_000;
+/** How often open lanes are counted, and hosts' shares adjusted. */
+export const LANE_SAMPLE_INTERVAL_MS = 500;
+/** A lane that moves less takes part in no sharing. Bytes per second. */
+export const LANE_ACTIVE_RATE = 100_000;
 /** The last count of a lane may delay the end of its lease by this much. */
 export const LANE_LAST_COUNT_MS = 250;
 /** Pull calls under way, of one session and of all. */
