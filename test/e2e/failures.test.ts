@@ -7,11 +7,16 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ROOT } from '../arch/files.js';
 import { playCell, type CellResult } from './matrix/cell.js';
+import { killOnce, type KillResult } from './matrix/kills.js';
+import { writeReport, type FailedCell } from './matrix/report.js';
 import { Stage } from './matrix/stage.js';
 import { CELLS, cellName, QUICK, type Cell } from './matrix/table.js';
 
 const wanted = (process.env['GB_MATRIX'] ?? 'quick').split(/[ ,]+/);
 const RESULTS = join(ROOT, 'build', 'test', 'matrix.json');
+/** Seeds of the repeated kills: 20 of them in the full form, or those of GB_MATRIX_KILLS. */
+const KILLS = Number(process.env['GB_MATRIX_KILLS'] ?? (wanted.includes('all') ? '20' : '0'));
+const seeds = Array.from({ length: KILLS }, (_, index) => index + 1);
 
 function isWanted({ fault, time }: Cell): boolean {
   const name = cellName(fault, time);
@@ -29,35 +34,58 @@ const cells = CELLS.filter(isWanted);
 
 describe('the failure matrix', () => {
   let stage: Stage | undefined;
-  const results: (CellResult | { fault: string; time: string; failure: string })[] = [];
+  const results: (CellResult | FailedCell)[] = [];
+  const kills: KillResult[] = [];
+
+  /** What fails leaves no start for what follows: that gets a new stage. */
+  async function onStage<T>(play: (on: Stage) => Promise<T>): Promise<T> {
+    const on = (stage ??= await Stage.open());
+    try {
+      return await play(on);
+    } catch (error) {
+      stage = undefined;
+      await on.close().catch(() => undefined);
+      throw error;
+    }
+  }
 
   beforeAll(async () => {
     stage = await Stage.open();
   }, 120_000);
-
   afterEach(() => {
     mkdirSync(dirname(RESULTS), { recursive: true });
-    writeFileSync(RESULTS, JSON.stringify({ date: new Date().toISOString(), results }, null, 2));
+    writeFileSync(RESULTS, JSON.stringify({ results, kills }, null, 2));
   });
-  afterAll(async () => stage?.close(), 120_000);
+  afterAll(async () => {
+    if (wanted.includes('all')) writeReport(results, kills);
+    await stage?.close();
+  }, 300_000);
 
-  test.each(cells.map((cell) => [cellName(cell.fault, cell.time), cell] as const))(
-    '%s',
-    async (_, { fault, time, expected }) => {
-      stage ??= await Stage.open();
-      try {
-        results.push(await playCell(stage, fault, time, expected));
-      } catch (error) {
-        const failure = error instanceof Error ? error.message : String(error);
-        results.push({ fault, time, failure });
-        // What a failed cell leaves behind is no start for the next one.
-        const broken = stage;
-        stage = undefined;
-        await broken.close().catch(() => undefined);
-        throw error;
-      }
-      expect(results.at(-1)).toMatchObject({ fault, time });
-    },
-    300_000,
-  );
+  if (cells.length > 0)
+    test.each(cells.map((cell) => [cellName(cell.fault, cell.time), cell] as const))(
+      '%s',
+      async (_, { fault, time, expected }) => {
+        try {
+          const result = await onStage((on) => playCell(on, fault, time, expected));
+          results.push(result);
+          expect(result).toMatchObject({ fault, time });
+        } catch (error) {
+          const failure = error instanceof Error ? error.message : String(error);
+          results.push({ fault, time, failure });
+          throw error;
+        }
+      },
+      300_000,
+    );
+
+  if (seeds.length > 0)
+    test.each(seeds)(
+      'kill -9 of the feeder at a random moment, %i',
+      async (seed) => {
+        const result = await onStage((on) => killOnce(on, seed));
+        kills.push(result);
+        expect(['911', 'right bytes']).toContain(result.result);
+      },
+      300_000,
+    );
 });

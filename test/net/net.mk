@@ -23,3 +23,12 @@ NATIVES += $(NET_TROUBLE)
 $(NET_TROUBLE): test/net/trouble.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE -shared $< -o $@ -ldl
+
+# The whole failure matrix, which writes its tables into docs/failures.md (about an hour), and a mixed load with random
+# faults for FABRIC_SOAK_SECONDS (120; full: 3600). Both want the machine for themselves.
+JEST := NODE_OPTIONS=--experimental-vm-modules node_modules/.bin/jest --runInBand --forceExit
+.PHONY: test-matrix test-fabric-soak
+test-matrix: all
+	@GB_MATRIX=all $(JEST) test/e2e/failures
+test-fabric-soak: all
+	@$(JEST) test/soak

@@ -33,6 +33,8 @@ const RAM_BYTES = 16 * MIB;
 const BUFFER_BYTES = 4 * MIB;
 const PROGRAM_BYTES = 96 * MIB;
 const BYSTANDER_BYTES = 56 * MIB;
+/** It repeats all its rounds on the CPU before it ends. */
+const PROOF_MS = 180_000;
 
 export interface Program {
   readonly run: Running;
@@ -53,6 +55,7 @@ export class Stage {
     readonly network: Network,
     readonly host: Machine,
     readonly feeders: readonly Machine[],
+    private readonly roundSeconds: number,
   ) {
     this.troubles = {
       host: new Trouble(host),
@@ -62,7 +65,8 @@ export class Stage {
     this.state = new StateWatch(host);
   }
 
-  static async open(): Promise<Stage> {
+  /** `roundSeconds`: of the bystander, which works for a thousand of them. */
+  static async open(roundSeconds = 1): Promise<Stage> {
     const network = await createNetwork(2, LINES);
     const host = new Machine('host', network.host, {
       GREENBOOST_GPU: 'sim',
@@ -76,7 +80,7 @@ export class Stage {
           GREENBOOST_LEASE_TTL: String(TTL_SECONDS),
         }),
     );
-    const stage = new Stage(network, host, feeders);
+    const stage = new Stage(network, host, feeders, roundSeconds);
     try {
       await stage.begin();
     } catch (error) {
@@ -93,11 +97,7 @@ export class Stage {
     await this.network.lines[OTHER]!.set({ rate: '40Mbit' });
     await this.connect(OTHER);
     await this.network.lines[OTHER]!.set(LINES[OTHER]);
-    this.bystander = this.program({
-      bytes: BYSTANDER_BYTES,
-      rounds: 1000,
-      options: ['--round-seconds', '1'],
-    });
+    this.bystander = this.startBystander();
     const { pid } = await this.spilled(this.bystander);
     await this.startFeeder(VICTIM);
     await this.connect(VICTIM);
@@ -267,20 +267,35 @@ export class Stage {
     );
   }
 
-  /** Lets the bystander end and checks its result. */
+  private startBystander(): Program {
+    return this.program({
+      bytes: BYSTANDER_BYTES,
+      rounds: 1000,
+      options: ['--round-seconds', String(this.roundSeconds)],
+    });
+  }
+
+  /** @throws unless it ends, and right. */
+  async endBystander(): Promise<void> {
+    const { bystander } = this;
+    if (!bystander) return;
+    this.bystander = undefined;
+    writeFileSync(bystander.untilFile, '');
+    const done = await Promise.race([bystander.run.finished, sleep(PROOF_MS)]);
+    if (done?.code !== 0) throw new Error(`the bystander: ${bystander.run.output()}`);
+  }
+
+  /** Ends everything. @throws when the bystander was not right. */
   async close(): Promise<void> {
-    let wrong: string | undefined;
-    if (this.bystander && this.bystander.run.child.exitCode === null) {
-      writeFileSync(this.bystander.untilFile, '');
-      const done = await Promise.race([this.bystander.run.finished, sleep(60_000)]);
-      if (!done || done.code !== 0) wrong = done ? done.stdout + done.stderr : 'it did not end';
+    try {
+      await this.endBystander();
+    } finally {
+      await this.events.close();
+      await this.state.close();
+      await this.host.close();
+      for (const feeder of this.feeders) await feeder.close();
+      this.network.close();
     }
-    await this.events.close();
-    await this.state.close();
-    await this.host.close();
-    for (const feeder of this.feeders) await feeder.close();
-    this.network.close();
-    if (wrong !== undefined) throw new Error(`the bystander: ${wrong}`);
   }
 }
 

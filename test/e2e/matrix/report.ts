@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tables of docs/failures.md that a full run writes: what was seen, not what was expected.
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { join } from 'node:path';
+import { ROOT } from '../../arch/files.js';
+import type { CellResult } from './cell.js';
+import { FAULTS, type FaultName } from './faults.js';
+import type { KillResult } from './kills.js';
+import { TTL_SECONDS } from './stage.js';
+import { TIMES, type TimeName } from './times.js';
+
+export interface FailedCell {
+  readonly fault: FaultName;
+  readonly time: TimeName;
+  readonly failure: string;
+}
+
+const PAGE = join(ROOT, 'docs', 'failures.md');
+const BEGIN = '<!-- begin: written by make test-matrix -->';
+const END = '<!-- end: written by make test-matrix -->';
+
+const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
+const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+const row = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
+
+function resultRow(result: CellResult | FailedCell): string {
+  const name = [FAULTS[result.fault].title, result.time];
+  if ('failure' in result) return row([...name, '', '', '', `**failed**: ${result.failure}`, '']);
+  const { planted, transition, noticedMs, returnedMs } = result;
+  return row([
+    ...name,
+    planted,
+    transition.join(', ') || 'none',
+    noticedMs === null ? '' : seconds(noticedMs),
+    result.result,
+    seconds(returnedMs),
+  ]);
+}
+
+function overview(results: readonly (CellResult | FailedCell)[]): string[] {
+  const faults = [...new Set(results.map(({ fault }) => fault))];
+  const short = (fault: FaultName, time: TimeName): string => {
+    const found = results.find((result) => result.fault === fault && result.time === time);
+    if (!found) return '—';
+    if ('failure' in found) return '**failed**';
+    return found.result.split(';')[0] as string;
+  };
+  return [
+    row(['fault', ...TIMES]),
+    row(['---', ...TIMES.map(() => '---')]),
+    ...faults.map((fault) =>
+      row([FAULTS[fault].title, ...TIMES.map((time) => short(fault, time))]),
+    ),
+  ];
+}
+
+function killLines(kills: readonly KillResult[]): string[] {
+  if (kills.length === 0) return [];
+  const count = (wanted: string): number => kills.filter(({ result }) => result === wanted).length;
+  const slowest = Math.max(...kills.map(({ returnedMs }) => returnedMs));
+  return [
+    '',
+    `kill -9 of the feeder at a random moment, ${kills.length} times: ${count('911')} programs got 911 with feeder and ` +
+      `range named, ${count('right bytes')} had nothing there at that moment and ended right; no abort, no hang, no ` +
+      `wrong byte; the slowest return of memory took ${seconds(slowest)}.`,
+  ];
+}
+
+/** Replaces the written part of the page. */
+export function writeReport(
+  results: readonly (CellResult | FailedCell)[],
+  kills: readonly KillResult[],
+): void {
+  const page = readFileSync(PAGE, 'utf8');
+  const [before, rest] = page.split(BEGIN);
+  const after = rest?.split(END)[1];
+  if (before === undefined || after === undefined) throw new Error(`${PAGE}: no marks`);
+  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
+    cwd: ROOT,
+    encoding: 'utf8',
+  }).trim();
+  const played = results.filter((result) => !('failure' in result)).length;
+  const lines = [
+    BEGIN,
+    '',
+    `${new Date().toISOString().slice(0, 10)}, at ${commit}, on ${cpus().length} cores: ${played} of ${results.length} ` +
+      `cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
+    '',
+    'What the program (or, while shaking hands, the command) got:',
+    '',
+    ...overview(results),
+    ...killLines(kills),
+    '',
+    'What was seen in each cell; *noticed* and *memory back* from the fault and from the end of the program on:',
+    '',
+    row(['fault', 'time', 'really there', 'event log', 'noticed', 'result', 'memory back']),
+    row(['---', '---', '---', '---', '---', '---', '---']),
+    ...results.map(resultRow),
+    '',
+    END,
+  ];
+  writeFileSync(PAGE, before + lines.join('\n') + after);
+}
