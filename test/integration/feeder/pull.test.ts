@@ -2,7 +2,7 @@
 // From feeder to feeder: two real feeders, a host that brings the ticket and sees no byte of it.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import * as grpc from '@grpc/grpc-js';
+import type * as grpc from '@grpc/grpc-js';
 import { LaneRight, type LeaseRef } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { errorFromStatus } from '../../../proto/grpc.js';
 import {
