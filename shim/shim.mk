@@ -4,7 +4,7 @@ SHIM_LIB := $(BUILD)/lib/libgreenboost_cuda.so
 SHIM_SOURCES := $(wildcard shim/src/*.c)
 SHIM_OBJECTS := $(SHIM_SOURCES:shim/src/%.c=$(BUILD)/obj/shim/%.o)
 # Initial-exec thread locals: the launch path reads one counter and must not ask the loader for it.
-SHIM_CFLAGS := -D_GNU_SOURCE -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
+SHIM_CFLAGS := -D_GNU_SOURCE -Idriver/lane -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
 
 NATIVES += $(SHIM_LIB) $(BUILD)/bin/gb-probe
 
@@ -12,10 +12,11 @@ $(BUILD)/obj/shim/%.o: shim/src/%.c shim/shim.mk
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(SHIM_CFLAGS) -MMD -MP -c $< -o $@
 
-$(SHIM_LIB): $(SHIM_OBJECTS) shim/greenboost.map
+# Lanes come as one object of the lane library's, whose names stay inside.
+$(SHIM_LIB): $(SHIM_OBJECTS) $(BUILD)/obj/lane.o shim/greenboost.map
 	@mkdir -p $(@D)
 	$(CC) -shared -Wl,-soname,libgreenboost_cuda.so -Wl,-Bsymbolic-functions \
-	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) -o $@ -pthread -ldl
+	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) $(BUILD)/obj/lane.o -o $@ -pthread -ldl
 
 -include $(SHIM_OBJECTS:.o=.d)
 

@@ -192,6 +192,7 @@ void gb_span_discard(struct gb_span *span) {
   free(span->chunks);
   free(span->marks.offsets);
   free(span->pieces);
+  free(span->extents);
   free(span);
 }
 

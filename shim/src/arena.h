@@ -20,8 +20,9 @@
 
 #define GB_DEVICES_MAX 16
 #define GB_SPANS_MAX (1u << 20)
-/* Ranges leave the local tiers in pieces of this size; each has its own hash. */
+/* Ranges leave the local tiers in pieces of this size; each granule of them has its own hash. */
 #define GB_PIECE_BYTES (16ull << 20)
+#define GB_PIECE_GRANULES (GB_PIECE_BYTES / GB_GRANULE)
 
 /*
  * One physical handle, mapped at its fixed place in the span; the unit in which staging moves
@@ -63,9 +64,10 @@ enum gb_scan { GB_SCAN_UNKNOWN = 0, GB_SCAN_CLEAN = 1, GB_SCAN_HIDDEN = 2 };
 
 /* The copy of one piece on a feeder or NVMe. */
 struct gb_piece {
-  struct gb_digest digest;
+  struct gb_digest digests[GB_PIECE_GRANULES];
   uint32_t slot; /* of the store, when NVMe keeps the span */
-  bool valid;    /* digest names what the copy holds */
+  uint8_t stale[2]; /* of each copy on feeders, by granule: it missed the last store (copies.h) */
+  bool valid;    /* the digests name what the copy holds */
 };
 
 struct gb_slab;
@@ -110,6 +112,8 @@ struct gb_span {
   bool going;                /* freed by the program; only its feeder room is left to drop */
   enum gb_tier keeper;       /* a feeder's tier, or GB_TIER_T3 */
   char feeder[64];
+  struct gb_extent *extents; /* where it lies on feeders, in order; while it is placed there */
+  uint32_t extent_count;
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
   /* Memory of the program's own handles (appspan.h): resident always, without a guard; base, context
    * and buffer_id change while it is not mapped. */
@@ -169,6 +173,11 @@ static inline uint32_t gb_residency(const struct gb_span *span) {
 
 static inline uint32_t gb_piece_count(const struct gb_span *span) {
   return (uint32_t)((span->bytes + GB_PIECE_BYTES - 1) / GB_PIECE_BYTES);
+}
+
+static inline uint64_t gb_piece_bytes(const struct gb_span *span, uint32_t piece) {
+  uint64_t offset = piece * GB_PIECE_BYTES;
+  return span->bytes - offset < GB_PIECE_BYTES ? span->bytes - offset : GB_PIECE_BYTES;
 }
 
 #endif

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * bounce.h: pinned host memory through which spans leave and come back, cut into pieces. The feeders'
- * belongs to the connection with the agent, the NVMe file's to this process. pre of everything:
+ * bounce.h: pinned host memory through which spans leave and come back, cut into pieces. pre of everything:
  * gb_lock, and a context is current.
  */
 #ifndef GB_BOUNCE_H
@@ -9,18 +8,18 @@
 
 #include "arena.h"
 
+/* So many pieces are on their way at once. */
+#define GB_BOUNCE_PIECES 4u
+
 struct gb_bounce {
   unsigned char *map; /* NULL: not open */
   uint64_t bytes;
-  uint64_t generation; /* of the connection it belongs to */
   bool pinned;
   uint32_t pieces; /* places of GB_PIECE_BYTES */
 };
 
-/* The staging memory of the present connection. returns: NULL when there is none. */
-struct gb_bounce *gb_bounce_agent(void);
-/* Memory of our own, which a fork does not copy. returns: NULL without memory. */
-struct gb_bounce *gb_bounce_own(void);
+/* The memory, which a fork does not copy; GB_BOUNCE_PIECES of it. returns: NULL without memory. */
+struct gb_bounce *gb_bounce_get(void);
 /* Somebody may still write into it: never used again, nor unmapped. */
 void gb_bounce_abandon(struct gb_bounce *bounce);
 

@@ -17,8 +17,10 @@
 
 #include "arena.h"
 #include "config.h"
+#include "lanes.h"
 #include "link.h"
 #include "lock.h"
+#include "moving.h"
 #include "report.h"
 #include "share.h"
 #include "wire.h"
@@ -30,6 +32,8 @@
 #define BACKOFF_MS_MAX 2000
 #define REFUSED_BACKOFF_MS 30000
 #define STOP_TIMEOUT_S 2
+/* While moves wait for a lock that somebody holds. */
+#define MOVING_TRY_MS 20
 
 struct gb_link gb_link = {
     .lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .staging_fd = -1, .wake_fd = -1};
@@ -71,6 +75,7 @@ static bool on_hello_ack(const struct gb_frame *frame, const void *payload) {
 static bool on_notice(const struct gb_frame *frame, const void *payload) {
   struct gb_limits limits;
   struct gb_lost lost;
+  struct gb_move move;
   switch (frame->type) {
     case GB_MSG_LIMITS:
       if (!gb_wire_read(frame, payload, &limits, sizeof limits)) return false;
@@ -81,6 +86,10 @@ static bool on_notice(const struct gb_frame *frame, const void *payload) {
       if (!gb_wire_read(frame, payload, &lost, sizeof lost)) return false;
       lost.feeder[sizeof lost.feeder - 1] = '\0';
       gb_span_note_lost(&lost);
+      return true;
+    case GB_MSG_MOVE:
+      if (!gb_wire_read(frame, payload, &move, sizeof move)) return false;
+      gb_moving_note(&move);
       return true;
     default: return (frame->flags & GB_FRAME_OPTIONAL) != 0;
   }
@@ -132,7 +141,9 @@ static bool receive(struct gb_wire *wire, int fd) {
 
 static void send_report(bool always) {
   struct gb_report report;
-  if (gb_report_take(&report) || always) gb_client_notice(GB_MSG_REPORT, &report, sizeof report);
+  if (!gb_report_take(&report) && !always) return;
+  gb_client_notice(GB_MSG_REPORT, &report, sizeof report);
+  gb_lanes_report();
 }
 
 /* Reads until the link breaks or the process ends. */
@@ -142,10 +153,11 @@ static void serve(int fd) {
   while (!atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     struct pollfd fds[2] = {{.fd = fd, .events = POLLIN},
                             {.fd = gb_link.wake_fd, .events = POLLIN}};
-    int ready = poll(fds, 2, GB_REPORT_INTERVAL_MS);
+    int ready = poll(fds, 2, gb_moving_waiting() ? MOVING_TRY_MS : GB_REPORT_INTERVAL_MS);
     if (ready < 0 && errno != EINTR) return;
     if (fds[0].revents != 0 && !receive(&wire, fd)) return;
     if (!gb_link.ready && gb_now_ns() > hello_until) return;
+    gb_moving_try();
     gb_report_tick();
     send_report(false);
   }

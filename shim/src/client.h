@@ -27,18 +27,17 @@ void gb_client_stop(void);
 /* One request. Storage belongs to the caller and must stay until gb_client_wait returned. */
 struct gb_call {
   uint64_t request_id;
-  uint32_t reply_bytes; /* expected; at most sizeof reply */
+  uint32_t reply_bytes; /* expected */
+  void *reply;          /* the caller's, of that size; NULL: only the status is wanted */
   uint32_t status;      /* GB_STATUS_UNREACHABLE when the link broke */
   bool done;
   bool sent;
   uint16_t type;
-  _Alignas(8) unsigned char reply[80];
 };
 
-/* Sends a request. Blocks while GB_ABI_REQUESTS_MAX are outstanding. Any failure shows in
- * gb_client_wait. */
-void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes,
-                    uint32_t reply_bytes);
+/* Sends a request; call->reply and call->reply_bytes are set. Blocks while GB_ABI_REQUESTS_MAX are
+ * outstanding. Any failure shows in gb_client_wait. */
+void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes);
 /* Waits for the reply. On a timeout the connection is dropped (a late reply must find nobody).
  * returns: reply status. */
 enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms);
@@ -46,8 +45,14 @@ enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms);
 /* Request and reply in one. */
 enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *request,
                                 struct gb_budget_reply *reply, uint32_t timeout_ms);
-enum gb_status gb_client_range(uint16_t type, const struct gb_range *request,
-                               struct gb_status_reply *reply, uint32_t timeout_ms);
+enum gb_status gb_client_drop(const struct gb_range *request, uint32_t timeout_ms);
+enum gb_status gb_client_place(const struct gb_range *request, struct gb_place_reply *reply,
+                               uint32_t timeout_ms);
+enum gb_status gb_client_lane(const struct gb_ticket_request *request, struct gb_ticket_reply *reply,
+                              uint32_t timeout_ms);
+/* A request whose reply nobody waits for. Any thread, the link's too. Dropped without a link, or when
+ * GB_TELLS_MAX are unanswered. */
+void gb_client_tell(uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes);
 /* Fire and forget; dropped without a link. */
 void gb_client_notice(uint16_t type, const void *payload, uint32_t bytes);
 
@@ -57,11 +62,5 @@ bool gb_client_ready(void);
 uint64_t gb_client_features(void);
 /* What the agent would grant in all, from its last word; false when it never spoke. */
 bool gb_client_limit(enum gb_tier tier, uint64_t *bytes);
-
-/* Number of the current connection, from 1; 0 when not ready. */
-uint64_t gb_client_generation(void);
-/* Maps the staging memory of the current connection. owns: the mapping is the caller's (munmap).
- * returns: false when not ready or out of address space. */
-bool gb_client_map_staging(void **map, uint64_t *bytes, uint64_t *generation);
 
 #endif

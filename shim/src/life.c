@@ -14,6 +14,7 @@
 #include "gate.h"
 #include "gated.h"
 #include "ipc.h"
+#include "lanes.h"
 #include "lock.h"
 #include "report.h"
 #include "share.h"
@@ -54,6 +55,7 @@ static void in_child(void) {
   atomic_store_explicit(&active, false, memory_order_release);
   gb_slow_path = 0;
   gb_client_forked();
+  gb_lanes_forked();
   gb_store_forked();
   gb_ipc_forked();
 }
@@ -66,6 +68,7 @@ static void at_exit(void) {
   gb_report_write();
   gb_client_stop();
   gb_away_stop();
+  gb_lanes_stop();
 }
 
 static void start(void) {

@@ -111,7 +111,7 @@ static enum gb_moved store_pieces(struct gb_span *span, const struct gb_bounce *
 }
 
 enum gb_moved gb_nvme_store(struct gb_span *span, CUstream stream, struct gb_seen *seen) {
-  struct gb_bounce *bounce = gb_bounce_own();
+  struct gb_bounce *bounce = gb_bounce_get();
   if (bounce == NULL) return GB_MOVE_UNREACHABLE;
   bool *written = calloc(gb_piece_count(span), sizeof *written);
   if (written == NULL) return GB_MOVE_UNREACHABLE;
@@ -140,7 +140,7 @@ static void ahead_of(const struct gb_span *span, uint32_t from, uint32_t count) 
 }
 
 enum gb_moved gb_nvme_load(struct gb_span *span, CUstream stream) {
-  struct gb_bounce *bounce = gb_bounce_own();
+  struct gb_bounce *bounce = gb_bounce_get();
   if (bounce == NULL) return GB_MOVE_UNREACHABLE;
   enum gb_moved result = GB_MOVED;
   for (uint32_t piece = 0; piece < gb_piece_count(span) && result == GB_MOVED; piece++) {

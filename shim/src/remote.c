@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* remote.c: grants, placements and drops on feeders. */
+/* remote.c: grants, placements and drops on feeders; spans to them and back. */
 #include "remote.h"
 
 #include <stdatomic.h>
@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "away.h"
+#include "bounce.h"
+#include "copies.h"
 #include "lock.h"
+#include "moving.h"
+#include "report.h"
 #include "tier.h"
 
 static _Atomic uint64_t granted;
@@ -56,11 +61,42 @@ void gb_remote_shrink(uint64_t wanted) {
     granted = before;
 }
 
+/* The extents of an answer, if they are side by side and cover the range. */
+static bool take_extents(struct gb_span *span, const struct gb_range *range,
+                         const struct gb_place_reply *reply) {
+  uint64_t at = range->offset;
+  if (reply->extent_count == 0 || reply->extent_count > GB_ABI_EXTENTS_MAX) return false;
+  for (uint32_t i = 0; i < reply->extent_count; i++) {
+    const struct gb_extent *extent = &reply->extents[i];
+    bool sound = extent->offset == at && extent->lane != 0 && extent->length > 0 &&
+                 extent->length % GB_ABI_RANGE_ALIGN == 0 &&
+                 extent->length <= range->offset + range->length - at;
+    if (!sound) return false;
+    at += extent->length;
+  }
+  struct gb_extent *extents = calloc(reply->extent_count, sizeof *extents);
+  if (at != range->offset + range->length || extents == NULL) {
+    free(extents);
+    return false;
+  }
+  memcpy(extents, reply->extents, reply->extent_count * sizeof *extents);
+  free(span->extents);
+  span->extents = extents;
+  span->extent_count = reply->extent_count;
+  return true;
+}
+
 static enum gb_status ask_place(struct gb_span *span) {
   struct gb_range range = {.offset = span->base - gb_arena_base_address, .length = span->bytes};
-  struct gb_status_reply reply;
-  enum gb_status status = gb_client_range(GB_MSG_PLACE, &range, &reply, GB_REMOTE_TIMEOUT_MS);
+  struct gb_place_reply reply;
+  enum gb_status status = gb_client_place(&range, &reply, GB_REMOTE_TIMEOUT_MS);
   if (status != GB_STATUS_OK) return status;
+  if (!take_extents(span, &range, &reply)) {
+    gb_log(GB_LOG_ERROR, "the agent's placement of 0x%llx makes no sense: not used",
+           (unsigned long long)span->base);
+    gb_client_drop(&range, GB_REMOTE_TIMEOUT_MS);
+    return GB_STATUS_INTERNAL;
+  }
   span->placed = true;
   span->keeper = reply.tier == GB_TIER_T1R ? GB_TIER_T1R : GB_TIER_T2R;
   memcpy(span->feeder, reply.feeder, sizeof span->feeder);
@@ -93,15 +129,20 @@ enum gb_status gb_remote_place(struct gb_span *span) {
 
 bool gb_remote_drop(struct gb_span *span) {
   struct gb_range range = {.offset = span->base - gb_arena_base_address, .length = span->bytes};
-  struct gb_status_reply reply;
   if (!span->placed) return true;
-  enum gb_status status = gb_client_range(GB_MSG_DROP, &range, &reply, GB_REMOTE_TIMEOUT_MS);
+  enum gb_status status = gb_client_drop(&range, GB_REMOTE_TIMEOUT_MS);
   if (status == GB_STATUS_UNREACHABLE) return false;
   /* Any other answer means that the agent holds nothing for it any more. */
   span->placed = false;
   placed_bytes -= span->bytes;
   gb_tier_add_away(span->keeper, -(int64_t)span->bytes);
-  for (uint32_t i = 0; i < gb_piece_count(span); i++) span->pieces[i].valid = false;
+  free(span->extents);
+  span->extents = NULL;
+  span->extent_count = 0;
+  for (uint32_t i = 0; i < gb_piece_count(span); i++) {
+    span->pieces[i].valid = false;
+    memset(span->pieces[i].stale, 0, sizeof span->pieces[i].stale);
+  }
   return true;
 }
 
@@ -125,4 +166,98 @@ void gb_remote_end(struct gb_span *span) {
   gb_span_hide(span);
   span->going = true;
   waiting_count++;
+}
+
+/* ---- out ---- */
+
+static struct gb_transit transits[GB_BOUNCE_PIECES];
+
+/* Waits for whatever still uses the memory. */
+static void settle_all(void) {
+  for (uint32_t i = 0; i < GB_BOUNCE_PIECES; i++) {
+    if (transits[i].busy) gb_transit_end(&transits[i]);
+  }
+}
+
+static enum gb_moved end_store(struct gb_transit *transit) {
+  if (!transit->busy) return GB_MOVED;
+  struct gb_span *span = transit->span;
+  enum gb_moved result = gb_moved_from(gb_transit_end(transit));
+  if (result != GB_MOVED) return result;
+  span->pieces[transit->piece].valid = true;
+  gb_report_add(GB_COUNT_EVICT_BYTES, gb_piece_bytes(span, transit->piece));
+  return result;
+}
+
+/* One piece out of its chunk; stored unless the feeder's copy is the same. */
+static enum gb_moved store_piece(struct gb_span *span, uint32_t piece,
+                                 const struct gb_bounce *bounce, CUstream stream,
+                                 struct gb_seen *seen) {
+  struct gb_transit *transit = &transits[piece % bounce->pieces];
+  unsigned char *memory = gb_bounce_piece(bounce, piece);
+  enum gb_moved before = end_store(transit);
+  if (before != GB_MOVED) return before;
+  if (!gb_piece_copy_out(span, piece, memory, stream) || !gb_piece_copied(stream))
+    return GB_MOVE_FAILED;
+  if (!gb_piece_is_kept(span, piece, memory, seen))
+    gb_transit_store(transit, span, piece, memory);
+  return GB_MOVED;
+}
+
+enum gb_moved gb_remote_store(struct gb_span *span, CUstream stream, struct gb_seen *seen) {
+  const struct gb_bounce *bounce = gb_bounce_get();
+  enum gb_moved result = bounce == NULL ? GB_MOVE_UNREACHABLE : GB_MOVED;
+  gb_moving_run();
+  for (uint32_t piece = 0; piece < gb_piece_count(span) && result == GB_MOVED; piece++) {
+    result = store_piece(span, piece, bounce, stream, seen);
+  }
+  for (uint32_t i = 0; i < GB_BOUNCE_PIECES && result == GB_MOVED; i++) {
+    result = end_store(&transits[i]);
+  }
+  settle_all();
+  return result;
+}
+
+/* ---- in ---- */
+
+/* The piece as it was stored, from one of its copies. */
+static enum gb_moved end_load(struct gb_transit *transit, const unsigned char *bytes) {
+  struct gb_span *span = transit->span;
+  enum gb_status status = gb_transit_end(transit);
+  uint8_t differs = 0;
+  while (status == GB_STATUS_OK &&
+         (differs = gb_piece_differs(span, transit->piece, bytes)) != 0) {
+    gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "content_mismatch",
+             "feeder %s returned other bytes for 0x%llx", gb_transit_source(transit, differs),
+             (unsigned long long)(span->base + transit->piece * GB_PIECE_BYTES));
+    status = gb_transit_reject(transit, differs);
+  }
+  return gb_moved_from(status);
+}
+
+static enum gb_moved load_piece(struct gb_span *span, uint32_t piece,
+                                const struct gb_bounce *bounce, CUstream stream) {
+  const unsigned char *bytes = gb_bounce_piece(bounce, piece);
+  enum gb_moved result = end_load(&transits[piece % bounce->pieces], bytes);
+  if (result != GB_MOVED) return result;
+  gb_report_add(GB_COUNT_FETCH_BYTES, gb_piece_bytes(span, piece));
+  bool copied = gb_piece_copy_in(span, piece, bytes, stream) && gb_piece_copied(stream);
+  return copied ? GB_MOVED : GB_MOVE_FAILED;
+}
+
+enum gb_moved gb_remote_load(struct gb_span *span, CUstream stream) {
+  const struct gb_bounce *bounce = gb_bounce_get();
+  enum gb_moved result = bounce == NULL ? GB_MOVE_UNREACHABLE : GB_MOVED;
+  uint64_t started = gb_now_ns();
+  uint32_t sent = 0;
+  gb_moving_run();
+  for (uint32_t piece = 0; piece < gb_piece_count(span) && result == GB_MOVED; piece++) {
+    for (; sent < gb_piece_count(span) && sent < piece + bounce->pieces; sent++) {
+      gb_transit_load(&transits[sent % bounce->pieces], span, sent, gb_bounce_piece(bounce, sent));
+    }
+    result = load_piece(span, piece, bounce, stream);
+  }
+  settle_all();
+  if (result == GB_MOVED) gb_away_note_fetch(span->bytes, gb_now_ns() - started);
+  return result;
 }

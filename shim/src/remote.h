@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "client.h"
+#include "move_part.h"
 
 #define GB_REMOTE_TIMEOUT_MS 15000u
 
@@ -31,6 +32,10 @@ bool gb_remote_drop(struct gb_span *span);
 void gb_remote_end(struct gb_span *span);
 /* Ends spans whose drop nobody answered before. */
 void gb_remote_drop_waiting(void);
+/* Every piece of the span to its feeder, or back, through pinned memory. pre: a context is current,
+ * placed. On failure of a store what is here is whole. */
+enum gb_moved gb_remote_store(struct gb_span *span, CUstream stream, struct gb_seen *seen);
+enum gb_moved gb_remote_load(struct gb_span *span, CUstream stream);
 /* Feeder bytes granted. Any thread. */
 uint64_t gb_remote_held(void);
 

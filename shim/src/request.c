@@ -17,7 +17,8 @@
 #include "tier.h"
 #include "wire.h"
 
-#define STAGING_BYTES_GATED (4 * GB_PIECE_BYTES)
+/* Requests nobody waits for, unanswered at once. */
+#define GB_TELLS_MAX 8
 
 struct timespec gb_link_deadline(uint32_t milliseconds) {
   uint64_t at = gb_now_ns() + milliseconds * GB_MS;
@@ -66,26 +67,44 @@ static struct gb_call **free_place(void) {
   return NULL;
 }
 
-void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes,
-                    uint32_t reply_bytes) {
+/* pre: lock, and the link is ready. returns: false when the link broke. */
+static bool enter_and_send(struct gb_call *call, struct gb_call **place, const void *payload,
+                           uint32_t bytes) {
+  call->request_id = ++gb_link.next_request_id;
+  if (!send_frame(call->type, call->request_id, payload, bytes)) return false;
+  call->done = false;
+  call->sent = true;
+  *place = call;
+  return true;
+}
+
+void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, uint32_t bytes) {
   call->status = GB_STATUS_UNREACHABLE;
   call->done = true;
   call->sent = false;
   call->type = type;
-  call->reply_bytes = reply_bytes;
   struct timespec until = gb_link_deadline(5000);
   pthread_mutex_lock(&gb_link.lock);
   struct gb_call **place = NULL;
   while (gb_link.ready && (place = free_place()) == NULL) {
     if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) != 0) break;
   }
-  if (gb_link.ready && place != NULL) {
-    call->request_id = ++gb_link.next_request_id;
-    if (send_frame(type, call->request_id, payload, bytes)) {
-      call->done = false;
-      call->sent = true;
-      *place = call;
-    }
+  if (gb_link.ready && place != NULL) enter_and_send(call, place, payload, bytes);
+  pthread_mutex_unlock(&gb_link.lock);
+}
+
+void gb_client_tell(uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes) {
+  static struct gb_call calls[GB_TELLS_MAX]; /* under the lock; done when free */
+  static bool prepared;
+  pthread_mutex_lock(&gb_link.lock);
+  for (int i = 0; i < GB_TELLS_MAX && !prepared; i++) calls[i].done = true;
+  prepared = true;
+  struct gb_call **place = gb_link.ready ? free_place() : NULL;
+  for (int i = 0; i < GB_TELLS_MAX && place != NULL; i++) {
+    if (!calls[i].done) continue;
+    calls[i] = (struct gb_call){.type = type, .reply_bytes = reply_bytes, .done = true};
+    enter_and_send(&calls[i], place, payload, bytes);
+    break;
   }
   pthread_mutex_unlock(&gb_link.lock);
 }
@@ -103,8 +122,7 @@ enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms) {
   while (!call->done) {
     if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) == 0) continue;
     if (call->done) break;
-    /* The agent may still act on it later: only a new connection, with staging memory of its own,
-     * is safe from that. */
+    /* The agent may still act on it later: its account and ours agree again at the next HELLO. */
     forget(call);
     call->done = true;
     if (gb_link.fd >= 0) shutdown(gb_link.fd, SHUT_RDWR);
@@ -123,8 +141,9 @@ bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
     struct gb_call *call = gb_link.calls[i];
     if (call == NULL || call->request_id != frame->request_id || call->type != frame->type)
       continue;
-    if (!gb_wire_read(frame, payload, call->reply, call->reply_bytes)) break;
-    memcpy(&call->status, call->reply, sizeof call->status);
+    if (frame->payload_bytes < call->reply_bytes) break;
+    if (call->reply != NULL) gb_wire_read(frame, payload, call->reply, call->reply_bytes);
+    memcpy(&call->status, payload, sizeof call->status);
     call->done = true;
     gb_link.calls[i] = NULL;
     known = true;
@@ -137,11 +156,10 @@ bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
 
 static enum gb_status request(uint16_t type, const void *payload, uint32_t bytes, void *reply,
                               uint32_t reply_bytes, uint32_t timeout_ms) {
-  struct gb_call call = {.request_id = 0};
-  gb_client_send(&call, type, payload, bytes, reply_bytes);
-  enum gb_status status = gb_client_wait(&call, timeout_ms);
-  memcpy(reply, call.reply, reply_bytes);
-  return status;
+  struct gb_call call = {.reply = reply, .reply_bytes = reply_bytes};
+  memset(reply, 0, reply_bytes);
+  gb_client_send(&call, type, payload, bytes);
+  return gb_client_wait(&call, timeout_ms);
 }
 
 enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget,
@@ -153,11 +171,25 @@ enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *budget,
   return status;
 }
 
-enum gb_status gb_client_range(uint16_t type, const struct gb_range *range,
-                               struct gb_status_reply *reply, uint32_t timeout_ms) {
-  memset(reply, 0, sizeof *reply);
-  enum gb_status status = request(type, range, sizeof *range, reply, sizeof *reply, timeout_ms);
+enum gb_status gb_client_drop(const struct gb_range *range, uint32_t timeout_ms) {
+  struct gb_status_reply reply;
+  return request(GB_MSG_DROP, range, sizeof *range, &reply, sizeof reply, timeout_ms);
+}
+
+enum gb_status gb_client_place(const struct gb_range *range, struct gb_place_reply *reply,
+                               uint32_t timeout_ms) {
+  enum gb_status status =
+      request(GB_MSG_PLACE, range, sizeof *range, reply, sizeof *reply, timeout_ms);
   reply->feeder[sizeof reply->feeder - 1] = '\0';
+  return status;
+}
+
+enum gb_status gb_client_lane(const struct gb_ticket_request *lane, struct gb_ticket_reply *reply,
+                              uint32_t timeout_ms) {
+  enum gb_status status =
+      request(GB_MSG_LANE, lane, sizeof *lane, reply, sizeof *reply, timeout_ms);
+  reply->feeder[sizeof reply->feeder - 1] = '\0';
+  reply->address[sizeof reply->address - 1] = '\0';
   return status;
 }
 
@@ -178,24 +210,6 @@ bool gb_client_limit(enum gb_tier tier, uint64_t *bytes) {
   if (!atomic_load_explicit(&gb_link.limits_known, memory_order_acquire)) return false;
   *bytes = atomic_load_explicit(&gb_link.limits[tier], memory_order_relaxed);
   return true;
-}
-
-uint64_t gb_client_generation(void) {
-  return gb_link.ready ? gb_link.generation : 0;
-}
-
-bool gb_client_map_staging(void **map, uint64_t *bytes, uint64_t *generation) {
-  bool mapped = false;
-  pthread_mutex_lock(&gb_link.lock);
-  if (gb_link.ready) {
-    *map = mmap(NULL, gb_link.staging_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, gb_link.staging_fd,
-                0);
-    *bytes = gb_link.staging_bytes;
-    *generation = gb_link.generation;
-    mapped = *map != MAP_FAILED;
-  }
-  pthread_mutex_unlock(&gb_link.lock);
-  return mapped;
 }
 
 /* ---- opening and closing ---- */
@@ -248,7 +262,7 @@ static int make_staging(uint64_t bytes) {
 }
 
 bool gb_link_open(int fd) {
-  uint64_t bytes = gb_config()->gated ? STAGING_BYTES_GATED : GB_ABI_STAGING_BYTES_MIN;
+  uint64_t bytes = GB_ABI_STAGING_BYTES_MIN;
   int staging = make_staging(bytes);
   if (staging < 0) {
     gb_log(GB_LOG_ERROR, "no staging memory (memfd): the agent cannot be used");

@@ -7,10 +7,14 @@
  * usage: agent SOCKET RAM_MIB FEEDER_MIB [FAULT=N ...]
  *   cut=N      every Nth request: close the connection instead of answering
  *   late=N     every Nth request: answer after 30 ms
- *   refuse=N   every Nth PLACE or STORE: GB_STATUS_CAPACITY
- *   away=N     every Nth FETCH or STORE: GB_STATUS_UNREACHABLE
- *   lose=N     after N stores: every stored byte is gone; LOST notices, then GB_STATUS_DATA_LOSS
- *   flip=N     every Nth FETCH: one bit of the bytes is wrong
+ *   refuse=N   every Nth PLACE: GB_STATUS_CAPACITY
+ *   away=N     every Nth LANE: GB_STATUS_UNREACHABLE
+ *   lose=N     after N writes: every stored byte is gone; LOST notices, then GB_STATUS_DATA_LOSS
+ *   flip=N     every Nth read, if it is of the first feeder: one bit is wrong
+ *   revoke=N   every Nth read or write: the ticket of that lane is taken back
+ *   stop=N     every Nth read or write of the first feeder: silence for longer than a lane waits
+ *   move=N     after every Nth request: half of a range begins to move to a new lane
+ *   mirror=1   every range has a second copy; with lose=N only one of the two is lost
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +28,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "feeder.h"
 #include "gb_abi.h"
 
 #define BLOCK GB_ABI_RANGE_ALIGN
@@ -31,7 +36,8 @@
 
 struct range {
   uint64_t offset, length;
-  unsigned char *bytes;
+  uint32_t lanes[2]; /* of its halves */
+  uint32_t mirrors[2];
 };
 
 static struct range ranges[RANGES_MAX];
@@ -39,14 +45,15 @@ static uint32_t range_count;
 static uint64_t limits[GB_TIER_COUNT], held[GB_TIER_COUNT], placed;
 static uint8_t attachment[16];
 static struct {
-  unsigned cut, late, refuse, away, lose, flip;
+  unsigned cut, late, refuse, away, lose, move, mirror;
 } faults;
 static struct {
-  unsigned requests, places, stores, fetches, drops, connections, lost, errors;
-  unsigned cut, refused, away, flipped;
+  unsigned requests, places, drops, tickets, connections, lost, errors;
+  unsigned cut, refused, away, moved, dirty, unknown;
 } counts;
-static int staging = -1;
-static bool gone; /* the feeder is lost with all bytes */
+static uint32_t lane_last = 2; /* numbers given so far */
+static struct gb_move moving;  /* sequence 0: none */
+static bool gone; /* feeders are lost with all bytes: both, or with mirrors the first */
 static volatile sig_atomic_t stopping;
 
 static void stop(int number) {
@@ -59,68 +66,85 @@ static bool write_all(int fd, const void *bytes, size_t length) {
 }
 
 static bool reply(int fd, const struct gb_frame *request, const void *payload, uint32_t bytes) {
-  unsigned char message[512];
+  unsigned char message[2048];
   struct gb_frame frame = {bytes, request->type, GB_FRAME_REPLY, request->request_id};
   memcpy(message, &frame, sizeof frame);
   memcpy(message + sizeof frame, payload, bytes);
   return write_all(fd, message, sizeof frame + bytes);
 }
 
-static struct range *range_at(uint64_t offset, uint64_t length) {
+/* The first half of a range lies on one feeder, the rest on the other. */
+static uint32_t extents_of(const struct range *range, struct gb_extent extents[2]) {
+  uint64_t half = range->length / 2 / BLOCK * BLOCK;
+  uint32_t count = 0;
+  if (half > 0) extents[count++] = (struct gb_extent){range->offset, half, range->lanes[0], 0};
+  extents[count++] =
+      (struct gb_extent){range->offset + half, range->length - half, range->lanes[1], 0};
+  for (uint32_t i = 0; i < count && faults.mirror != 0; i++) extents[i].mirror = range->mirrors[i];
+  if (count == 1) extents[0].mirror = faults.mirror != 0 ? range->mirrors[1] : 0;
+  return count;
+}
+
+static bool allocate(const struct range *range) {
+  struct gb_extent extents[2];
+  uint32_t count = extents_of(range, extents);
+  bool done = true;
+  for (uint32_t i = 0; i < count; i++) {
+    done &= feeder_place(extents[i].lane, extents[i].offset, extents[i].length);
+    if (extents[i].mirror != 0)
+      done &= feeder_place(extents[i].mirror, extents[i].offset, extents[i].length);
+  }
+  return done;
+}
+
+static struct range *range_of(uint64_t offset, uint64_t length) {
   for (uint32_t i = 0; i < range_count; i++) {
-    if (offset >= ranges[i].offset && offset + length <= ranges[i].offset + ranges[i].length)
-      return &ranges[i];
+    if (ranges[i].offset == offset && ranges[i].length == length) return &ranges[i];
   }
   return NULL;
 }
 
-static uint32_t place(const struct gb_range *request) {
+static uint32_t place(const struct gb_range *request, struct gb_place_reply *answer) {
   if (request->offset % BLOCK != 0 || request->length % BLOCK != 0 || request->length == 0)
     return GB_STATUS_INVALID;
-  for (uint32_t i = 0; i < range_count; i++) {
-    if (ranges[i].offset == request->offset && ranges[i].length == request->length)
-      return GB_STATUS_OK;
+  if (gone && faults.mirror == 0) return GB_STATUS_CAPACITY;
+  struct range *range = range_of(request->offset, request->length);
+  for (uint32_t i = 0; i < range_count && range == NULL; i++) {
     bool apart = request->offset + request->length <= ranges[i].offset ||
                  ranges[i].offset + ranges[i].length <= request->offset;
     if (!apart) return GB_STATUS_INVALID;
   }
-  if (placed + request->length > held[GB_TIER_T2R] || range_count == RANGES_MAX)
-    return GB_STATUS_CAPACITY;
-  ranges[range_count++] = (struct range){request->offset, request->length, malloc(request->length)};
-  placed += request->length;
+  if (range == NULL) {
+    if (placed + request->length > held[GB_TIER_T2R] || range_count == RANGES_MAX)
+      return GB_STATUS_CAPACITY;
+    /* After a loss only the second feeder is left. */
+    uint32_t first = gone ? 2 : 1;
+    range = &ranges[range_count++];
+    *range = (struct range){request->offset, request->length, {first, 2}, {gone ? 0 : 2, gone ? 0 : 1}};
+    placed += request->length;
+    if (!allocate(range)) return GB_STATUS_INTERNAL;
+  }
+  answer->extent_count = extents_of(range, answer->extents);
   return GB_STATUS_OK;
 }
 
 static uint32_t drop(const struct gb_range *request) {
-  for (uint32_t i = 0; i < range_count; i++) {
-    if (ranges[i].offset != request->offset || ranges[i].length != request->length) continue;
-    free(ranges[i].bytes);
-    placed -= ranges[i].length;
-    ranges[i] = ranges[--range_count];
-    return GB_STATUS_OK;
-  }
-  return GB_STATUS_NOT_FOUND;
-}
-
-static uint32_t transfer(const struct gb_transfer *t, bool store) {
-  struct range *range = range_at(t->offset, t->length);
+  struct range *range = range_of(request->offset, request->length);
   if (range == NULL) return GB_STATUS_NOT_FOUND;
-  if (gone && !store) return GB_STATUS_DATA_LOSS;
-  unsigned char *bytes = range->bytes + (t->offset - range->offset);
-  ssize_t moved = store ? pread(staging, bytes, t->length, (off_t)t->staging_offset)
-                        : pwrite(staging, bytes, t->length, (off_t)t->staging_offset);
-  if (moved != (ssize_t)t->length) return GB_STATUS_INTERNAL;
-  if (!store && faults.flip != 0 && counts.fetches % faults.flip == 0) {
-    unsigned char wrong = bytes[t->length / 2] ^ 1;
-    counts.flipped++;
-    if (pwrite(staging, &wrong, 1, (off_t)(t->staging_offset + t->length / 2)) != 1)
-      return GB_STATUS_INTERNAL;
-  }
+  for (uint32_t lane = 1; lane <= lane_last; lane++) feeder_free(lane, range->offset, range->length);
+  placed -= range->length;
+  *range = ranges[--range_count];
+  if (moving.sequence != 0 && moving.offset >= request->offset &&
+      moving.offset < request->offset + request->length)
+    moving.sequence = 0;
   return GB_STATUS_OK;
 }
 
-static void lose_everything(int fd) {
+static void lose(int fd) {
   gone = true;
+  feeder_lose(1);
+  if (faults.mirror != 0) return; /* the other copy is whole */
+  for (uint32_t lane = 2; lane <= lane_last; lane++) feeder_lose(lane);
   for (uint32_t i = 0; i < range_count; i++) {
     struct {
       struct gb_frame frame;
@@ -133,15 +157,10 @@ static void lose_everything(int fd) {
 }
 
 static bool hello(int fd, const struct gb_frame *frame, const struct gb_hello *hello_message) {
-  char path[64];
   struct gb_hello_ack ack = {
       .status = GB_STATUS_OK, .abi_major = GB_ABI_MAJOR, .agent_pid = (uint32_t)getpid()};
   if (hello_message->magic != GB_ABI_MAGIC || hello_message->abi_major != GB_ABI_MAJOR)
     return false;
-  snprintf(path, sizeof path, "/proc/%u/fd/%d", hello_message->pid, hello_message->staging_fd);
-  if (staging >= 0) close(staging);
-  staging = open(path, O_RDWR | O_CLOEXEC);
-  if (staging < 0) return false;
   if (memcmp(attachment, hello_message->attachment_id, sizeof attachment) != 0) {
     memcpy(attachment, hello_message->attachment_id, sizeof attachment);
     memset(held, 0, sizeof held);
@@ -176,32 +195,114 @@ static bool every(unsigned fault, unsigned count) {
   return fault != 0 && count % fault == 0;
 }
 
-static bool serve_range(int fd, const struct gb_frame *frame, const void *payload) {
-  struct gb_status_reply answer = {
-      .status = GB_STATUS_INVALID, .tier = GB_TIER_T2R, .feeder = "feeder-one"};
-  bool moves = frame->type == GB_MSG_STORE || frame->type == GB_MSG_FETCH;
-  if (frame->type == GB_MSG_PLACE) counts.places++;
-  if (frame->type == GB_MSG_STORE) counts.stores++;
-  if (frame->type == GB_MSG_FETCH) counts.fetches++;
-  if (frame->type == GB_MSG_DROP) counts.drops++;
-  if (frame->type != GB_MSG_DROP && frame->type != GB_MSG_FETCH &&
-      every(faults.refuse, counts.places + counts.stores)) {
+static bool serve_place(int fd, const struct gb_frame *frame, const void *payload) {
+  struct gb_place_reply answer = {.tier = GB_TIER_T2R, .feeder = "feeder-one"};
+  counts.places++;
+  if (every(faults.refuse, counts.places)) {
     counts.refused++;
     answer.status = GB_STATUS_CAPACITY;
-  } else if (moves && every(faults.away, counts.stores + counts.fetches)) {
-    counts.away++;
-    answer.status = GB_STATUS_UNREACHABLE;
-  } else if (frame->type == GB_MSG_PLACE) {
-    answer.status = place(payload);
-  } else if (frame->type == GB_MSG_DROP) {
-    answer.status = drop(payload);
   } else {
-    answer.status = transfer(payload, frame->type == GB_MSG_STORE);
+    answer.status = place(payload, &answer);
   }
   if (answer.status == GB_STATUS_INVALID || answer.status == GB_STATUS_INTERNAL) counts.errors++;
-  if (!reply(fd, frame, &answer, sizeof answer)) return false;
-  if (faults.lose != 0 && !gone && counts.stores >= faults.lose) lose_everything(fd);
-  return true;
+  return reply(fd, frame, &answer, sizeof answer);
+}
+
+static bool serve_drop(int fd, const struct gb_frame *frame, const void *payload) {
+  struct gb_status_reply answer = {.status = drop(payload)};
+  counts.drops++;
+  return reply(fd, frame, &answer, sizeof answer);
+}
+
+static bool serve_lane(int fd, const struct gb_frame *frame, const void *payload) {
+  const struct gb_ticket_request *request = payload;
+  struct gb_ticket_reply answer = {.status = GB_STATUS_OK};
+  counts.tickets++;
+  if (request->lane == 0 || request->lane > lane_last) {
+    counts.errors++;
+    answer.status = GB_STATUS_NOT_FOUND;
+  } else if (every(faults.away, counts.tickets)) {
+    counts.away++;
+    answer.status = GB_STATUS_UNREACHABLE;
+  } else if (!feeder_ticket(request->lane, &answer)) {
+    answer.status = GB_STATUS_DATA_LOSS;
+  }
+  return reply(fd, frame, &answer, sizeof answer);
+}
+
+/* ---- moves ---- */
+
+static void send_move(int fd, uint32_t phase) {
+  struct {
+    struct gb_frame frame;
+    struct gb_move move;
+  } notice = {{sizeof(struct gb_move), GB_MSG_MOVE, 0, 0}, moving};
+  notice.move.phase = phase;
+  write_all(fd, &notice, sizeof notice);
+}
+
+/* The second half of some range goes to a lane that nobody had. */
+static void start_move(int fd) {
+  struct gb_extent extents[2];
+  struct range *range = range_count > 0 ? &ranges[counts.requests % range_count] : NULL;
+  if (range == NULL || moving.sequence != 0 || gone || lane_last >= GB_ABI_LANES_MAX) return;
+  struct gb_extent *last = &extents[extents_of(range, extents) - 1];
+  moving = (struct gb_move){.sequence = counts.requests,
+                            .offset = last->offset,
+                            .length = last->length,
+                            .from_lane = last->lane,
+                            .to_lane = ++lane_last,
+                            .source_lane = last->lane};
+  if (!feeder_place(moving.to_lane, moving.offset, moving.length)) counts.errors++;
+  send_move(fd, GB_MOVE_BEGIN);
+}
+
+static void end_move(bool moved) {
+  struct range *range = NULL;
+  for (uint32_t i = 0; i < range_count && range == NULL; i++) {
+    if (ranges[i].offset + ranges[i].length == moving.offset + moving.length) range = &ranges[i];
+  }
+  uint32_t loser = moved ? moving.from_lane : moving.to_lane;
+  feeder_free(loser, moving.offset, moving.length);
+  if (moved && range != NULL) range->lanes[1] = moving.to_lane;
+  moving.sequence = 0;
+}
+
+static bool serve_moved(int fd, const struct gb_frame *frame, const void *payload) {
+  const struct gb_move_reply *moved = payload;
+  struct gb_status_reply answer = {.status = GB_STATUS_OK};
+  if (moved->sequence == moving.sequence && moving.sequence != 0) {
+    bool ok = moved->outcome == GB_MOVE_OK;
+    if (moved->phase == GB_MOVE_BEGIN && ok) {
+      if (!feeder_pull(moving.from_lane, moving.to_lane, moving.offset, moving.length))
+        counts.errors++;
+      send_move(fd, GB_MOVE_COMMIT);
+    } else {
+      counts.moved += moved->phase == GB_MOVE_COMMIT && ok;
+      counts.dirty += moved->outcome == GB_MOVE_DIRTY;
+      counts.unknown += moved->outcome == GB_MOVE_UNKNOWN;
+      end_move(moved->phase == GB_MOVE_COMMIT && ok);
+    }
+  }
+  return reply(fd, frame, &answer, sizeof answer);
+}
+
+static bool serve_known(int fd, const struct gb_frame *frame, const void *payload) {
+  switch (frame->type) {
+    case GB_MSG_GRANT:
+    case GB_MSG_RETURN:
+      return frame->payload_bytes == sizeof(struct gb_budget) && budget(fd, frame, payload);
+    case GB_MSG_PLACE:
+      return frame->payload_bytes == sizeof(struct gb_range) && serve_place(fd, frame, payload);
+    case GB_MSG_DROP:
+      return frame->payload_bytes == sizeof(struct gb_range) && serve_drop(fd, frame, payload);
+    case GB_MSG_LANE:
+      return frame->payload_bytes == sizeof(struct gb_ticket_request) &&
+             serve_lane(fd, frame, payload);
+    case GB_MSG_MOVED:
+      return frame->payload_bytes == sizeof(struct gb_move_reply) && serve_moved(fd, frame, payload);
+    default: counts.errors++; return false;
+  }
 }
 
 static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
@@ -214,18 +315,10 @@ static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
     return false;
   }
   if (every(faults.late, counts.requests)) usleep(30000);
-  switch (frame->type) {
-    case GB_MSG_GRANT:
-    case GB_MSG_RETURN:
-      return frame->payload_bytes == sizeof(struct gb_budget) && budget(fd, frame, payload);
-    case GB_MSG_PLACE:
-    case GB_MSG_DROP:
-      return frame->payload_bytes == sizeof(struct gb_range) && serve_range(fd, frame, payload);
-    case GB_MSG_STORE:
-    case GB_MSG_FETCH:
-      return frame->payload_bytes == sizeof(struct gb_transfer) && serve_range(fd, frame, payload);
-    default: counts.errors++; return false;
-  }
+  if (!serve_known(fd, frame, payload)) return false;
+  if (every(faults.move, counts.requests)) start_move(fd);
+  if (faults.lose != 0 && !gone && feeder_count().writes >= faults.lose) lose(fd);
+  return true;
 }
 
 static bool read_exact(int fd, void *bytes, size_t length) {
@@ -253,14 +346,18 @@ static void session(int fd) {
   close(fd);
 }
 
-static void read_faults(int count, char **arguments) {
+static void read_faults(int count, char **arguments, struct feeder_faults *feeder) {
   for (int i = 4; i < count; i++) {
     sscanf(arguments[i], "cut=%u", &faults.cut);
     sscanf(arguments[i], "late=%u", &faults.late);
     sscanf(arguments[i], "refuse=%u", &faults.refuse);
     sscanf(arguments[i], "away=%u", &faults.away);
     sscanf(arguments[i], "lose=%u", &faults.lose);
-    sscanf(arguments[i], "flip=%u", &faults.flip);
+    sscanf(arguments[i], "move=%u", &faults.move);
+    sscanf(arguments[i], "mirror=%u", &faults.mirror);
+    sscanf(arguments[i], "flip=%u", &feeder->flip);
+    sscanf(arguments[i], "revoke=%u", &feeder->revoke);
+    sscanf(arguments[i], "stop=%u", &feeder->stop);
   }
 }
 
@@ -271,7 +368,9 @@ int main(int count, char **arguments) {
   limits[GB_TIER_T1] = UINT64_MAX;
   limits[GB_TIER_T2] = strtoull(arguments[2], NULL, 10) << 20;
   limits[GB_TIER_T2R] = strtoull(arguments[3], NULL, 10) << 20;
-  read_faults(count, arguments);
+  struct feeder_faults feeder = {0};
+  read_faults(count, arguments, &feeder);
+  if (!feeder_start(&feeder)) return 1;
   struct sigaction action = {.sa_handler = stop};
   sigaction(SIGTERM, &action, NULL);
   int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -288,13 +387,16 @@ int main(int count, char **arguments) {
     if (fd >= 0) session(fd);
   }
   unlink(arguments[1]);
+  struct feeder_counts bytes = feeder_count();
+  feeder_stop();
   printf(
-      "agent: connections=%u requests=%u places=%u stores=%u fetches=%u drops=%u cut=%u refused=%u "
-      "away=%u flipped=%u "
-      "lost=%u errors=%u placed_bytes=%llu held_t2_bytes=%llu held_t2r_bytes=%llu\n",
-      counts.connections, counts.requests, counts.places, counts.stores, counts.fetches,
-      counts.drops, counts.cut, counts.refused, counts.away, counts.flipped, counts.lost,
-      counts.errors, (unsigned long long)placed, (unsigned long long)held[GB_TIER_T2],
+      "agent: connections=%u requests=%u places=%u writes=%u reads=%u drops=%u tickets=%u cut=%u "
+      "refused=%u away=%u flipped=%u revoked=%u stopped=%u moved=%u dirty=%u unknown=%u lost=%u errors=%u "
+      "placed_bytes=%llu held_t2_bytes=%llu held_t2r_bytes=%llu\n",
+      counts.connections, counts.requests, counts.places, bytes.writes, bytes.reads, counts.drops,
+      counts.tickets, counts.cut, counts.refused, counts.away, bytes.flipped, bytes.revoked,
+      bytes.stopped, counts.moved, counts.dirty, counts.unknown, counts.lost, counts.errors,
+      (unsigned long long)placed, (unsigned long long)held[GB_TIER_T2],
       (unsigned long long)held[GB_TIER_T2R]);
   return 0;
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # The shim's core against a model, on the simulated driver: plain, with ASan and UBSan, with TSan.
 CORE_OUT := $(BUILD)/test/core
-CORE_SOURCES := $(wildcard shim/src/*.c)
-CORE_HEADERS := $(wildcard shim/src/*.h shim/src/*.def shim/include/*.h test/c/core/*.h)
-CORE_CFLAGS := -D_GNU_SOURCE -Idriver/include -Ishim/include
+CORE_SOURCES := $(wildcard shim/src/*.c driver/lane/*.c)
+CORE_HEADERS := $(wildcard shim/src/*.h shim/src/*.def shim/include/*.h driver/lane/*.h test/c/core/*.h)
+CORE_CFLAGS := -D_GNU_SOURCE -Idriver/include -idirafter driver/lane -Ishim/include
 CORE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
 CORE_TSAN := -fsanitize=thread -O1
 CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
@@ -32,9 +32,10 @@ $(CORE_OUT)/kernels.so: test/c/core/kernels.c driver/sim/gbsim_kernel.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -Idriver/sim -shared $< -o $@
 
-$(CORE_OUT)/agent: test/c/core/agent.c shim/include/gb_abi.h
+$(CORE_OUT)/agent: test/c/core/agent.c test/c/core/feeder.c test/c/core/feeder.h shim/include/gb_abi.h $(LANE_LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(CORE_CFLAGS) $< -o $@
+	$(CC) $(CFLAGS_ALL) $(CORE_CFLAGS) test/c/core/agent.c test/c/core/feeder.c -o $@ -L$(BUILD)/lib -lgreenboost_lane \
+	  -Wl,-rpath,'$$ORIGIN/../../lib' -pthread
 
 $(CORE_OUT)/unit: test/c/core/unit.c $(CORE_SOURCES) $(CORE_HEADERS)
 	@mkdir -p $(@D)

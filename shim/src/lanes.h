@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lanes.h: the process's lanes to feeders (docs/adr/0011, 0012), by the numbers the agent gives them in PLACE.
+ * A lane is opened on first need with a ticket of the agent's, and again with another one after it has ended.
+ *
+ *   closed --get--> open --it has ended--> closed --the agent says DATA_LOSS--> gone
+ *
+ * pre of everything: gb_lock, unless it says otherwise. Nothing of it exists in a forked child.
+ */
+#ifndef GB_LANES_H
+#define GB_LANES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gb_abi.h"
+#include "lane.h"
+
+/* An open lane in use: closed only when nobody uses it any more. */
+struct gb_open_lane {
+  gb_lane *lane;
+  uint32_t number;
+  uint32_t users;
+  bool dropped; /* another one may have taken its number */
+};
+
+/* The open lane of a number; opens it if need be, which takes a request to the agent and at most some
+ * seconds. owns: on GB_STATUS_OK the caller gives it back with gb_lanes_done. returns: GB_STATUS_OK;
+ * GB_STATUS_UNREACHABLE: ask again later; GB_STATUS_DATA_LOSS: what lay behind it is gone. */
+enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open);
+/* Gives it back. `status` of lane.h is how the request ended; a lane that has ended with it is closed. */
+void gb_lanes_done(struct gb_open_lane *open, int status);
+/* The feeder's name, for messages; "" before the first ticket. */
+const char *gb_lanes_feeder(uint32_t number);
+/* Tells the agent how every lane is. Any thread, no lock needed. */
+void gb_lanes_report(void);
+/* Says goodbye everywhere, within a fraction of a second. pre: nobody uses any. */
+void gb_lanes_stop(void);
+/* In a forked child: the parent's lanes are not ours. No lock. */
+void gb_lanes_forked(void);
+
+#endif

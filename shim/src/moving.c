@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* moving.c: MOVE notices, answered and carried out. */
+#include "moving.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "arena.h"
+#include "client.h"
+#include "lock.h"
+#include "remote.h"
+
+enum state { FREE = 0, WATCHED, COMMITTED };
+
+struct watch {
+  struct gb_move move;
+  enum state state;
+  bool written;
+};
+
+static pthread_mutex_t notice_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct gb_move notices[GB_MOVE_NOTICES_MAX]; /* a ring, under notice_lock */
+static uint32_t notice_first;
+static _Atomic uint32_t notice_count;
+/* Under gb_lock; the oldest is overwritten. */
+static struct watch watches[GB_MOVES_MAX];
+static uint32_t watch_next;
+
+void gb_moving_note(const struct gb_move *move) {
+  pthread_mutex_lock(&notice_lock);
+  if (notice_count < GB_MOVE_NOTICES_MAX)
+    notices[(notice_first + notice_count++) % GB_MOVE_NOTICES_MAX] = *move;
+  pthread_mutex_unlock(&notice_lock);
+}
+
+bool gb_moving_waiting(void) {
+  return atomic_load_explicit(&notice_count, memory_order_relaxed) > 0;
+}
+
+static bool next_notice(struct gb_move *move) {
+  pthread_mutex_lock(&notice_lock);
+  bool any = notice_count > 0;
+  if (any) {
+    *move = notices[notice_first];
+    notice_first = (notice_first + 1) % GB_MOVE_NOTICES_MAX;
+    notice_count--;
+  }
+  pthread_mutex_unlock(&notice_lock);
+  return any;
+}
+
+static struct watch *find(uint64_t sequence) {
+  for (uint32_t i = 0; i < GB_MOVES_MAX; i++) {
+    if (watches[i].state != FREE && watches[i].move.sequence == sequence) return &watches[i];
+  }
+  return NULL;
+}
+
+/* ---- the extents of a span ---- */
+
+static uint32_t *slot_of(struct gb_extent *extent, uint32_t lane) {
+  if (extent->lane == lane) return &extent->lane;
+  return extent->mirror == lane ? &extent->mirror : NULL;
+}
+
+static bool holds(const struct gb_extent *extent, const struct gb_move *move) {
+  return extent->offset <= move->offset &&
+         move->offset + move->length <= extent->offset + extent->length;
+}
+
+/* The span whose extent holds the moved bytes behind from_lane. */
+static struct gb_span *span_of(const struct gb_move *move, uint32_t *index) {
+  bool inside = move->offset < gb_arena_size_bytes && move->length > 0 &&
+                move->length <= gb_arena_size_bytes - move->offset &&
+                (move->offset | move->length) % GB_ABI_RANGE_ALIGN == 0;
+  struct gb_span *span = inside ? gb_span_at(gb_arena_base_address + move->offset) : NULL;
+  if (span == NULL || !gb_on_feeder(span)) return NULL;
+  for (*index = 0; *index < span->extent_count; ++*index) {
+    struct gb_extent *extent = &span->extents[*index];
+    if (holds(extent, move) && slot_of(extent, move->from_lane) != NULL) return span;
+  }
+  return NULL;
+}
+
+/* Cuts an extent so that the moved bytes are one of their own. returns: false without memory. */
+static bool split(struct gb_span *span, uint32_t index, const struct gb_move *move) {
+  struct gb_extent whole = span->extents[index];
+  uint64_t before = move->offset - whole.offset;
+  uint64_t after = whole.offset + whole.length - (move->offset + move->length);
+  uint32_t more = (before > 0) + (after > 0);
+  if (more == 0) return true;
+  struct gb_extent *grown =
+      realloc(span->extents, (span->extent_count + more) * sizeof *span->extents);
+  if (grown == NULL) return false;
+  span->extents = grown;
+  memmove(&grown[index + 1 + more], &grown[index + 1],
+          (span->extent_count - index - 1) * sizeof *grown);
+  span->extent_count += more;
+  struct gb_extent part = whole;
+  if (before > 0) {
+    part.length = before;
+    grown[index++] = part;
+  }
+  part.offset = move->offset;
+  part.length = move->length;
+  grown[index++] = part;
+  if (after > 0) {
+    part.offset = move->offset + move->length;
+    part.length = after;
+    grown[index] = part;
+  }
+  return true;
+}
+
+/* A copy pulled from a stale one is as stale, one pulled from a fresh one is not. */
+static void inherit_staleness(struct gb_span *span, const struct gb_move *move, uint32_t to,
+                              uint32_t from) {
+  uint64_t base = span->base - gb_arena_base_address;
+  for (uint64_t at = move->offset; at < move->offset + move->length; at += GB_GRANULE) {
+    struct gb_piece *piece = &span->pieces[(at - base) / GB_PIECE_BYTES];
+    uint8_t bit = (uint8_t)(1u << ((at - base) % GB_PIECE_BYTES / GB_GRANULE));
+    uint8_t *stale = &piece->stale[to];
+    *stale = (uint8_t)((*stale & ~bit) | (piece->stale[from] & bit));
+  }
+}
+
+static enum gb_move_outcome use_new_lane(const struct gb_move *move) {
+  uint32_t index = 0;
+  struct gb_span *span = span_of(move, &index);
+  if (span == NULL || !split(span, index, move)) return GB_MOVE_UNKNOWN;
+  while (span->extents[index].offset != move->offset) index++;
+  struct gb_extent *extent = &span->extents[index];
+  uint32_t *slot = slot_of(extent, move->from_lane);
+  uint32_t to = slot == &extent->lane ? 0 : 1;
+  uint32_t from = move->source_lane == 0 || move->source_lane == move->from_lane ? to : 1 - to;
+  inherit_staleness(span, move, to, from);
+  *slot = move->to_lane;
+  return GB_MOVE_OK;
+}
+
+/* ---- notices ---- */
+
+static enum gb_move_outcome begin(const struct gb_move *move) {
+  uint32_t index = 0;
+  if (span_of(move, &index) == NULL) return GB_MOVE_UNKNOWN;
+  struct watch *watch = find(move->sequence);
+  if (watch == NULL) watch = &watches[watch_next++ % GB_MOVES_MAX];
+  *watch = (struct watch){.move = *move, .state = WATCHED};
+  return GB_MOVE_OK;
+}
+
+static enum gb_move_outcome commit(const struct gb_move *move) {
+  struct watch *watch = find(move->sequence);
+  if (watch == NULL) return GB_MOVE_UNKNOWN;
+  if (watch->state == COMMITTED) return GB_MOVE_OK;
+  enum gb_move_outcome outcome = watch->written ? GB_MOVE_DIRTY : use_new_lane(&watch->move);
+  watch->state = outcome == GB_MOVE_OK ? COMMITTED : FREE;
+  return outcome;
+}
+
+/* An answer that is lost with the link is asked for again. */
+static void carry_out(const struct gb_move *move) {
+  struct gb_move_reply reply = {.sequence = move->sequence, .phase = move->phase};
+  struct watch *watch = find(move->sequence);
+  switch (move->phase) {
+    case GB_MOVE_BEGIN: reply.outcome = begin(move); break;
+    case GB_MOVE_COMMIT: reply.outcome = commit(move); break;
+    default:
+      if (watch != NULL && watch->state == WATCHED) watch->state = FREE;
+      return;
+  }
+  gb_client_tell(GB_MSG_MOVED, &reply, sizeof reply, sizeof(struct gb_status_reply));
+}
+
+void gb_moving_run(void) {
+  struct gb_move move;
+  while (gb_moving_waiting() && next_notice(&move)) carry_out(&move);
+}
+
+void gb_moving_try(void) {
+  if (!gb_moving_waiting() || pthread_mutex_trylock(&gb_lock) != 0) return;
+  gb_moving_run();
+  pthread_mutex_unlock(&gb_lock);
+}
+
+void gb_moving_written(uint64_t offset, uint64_t length) {
+  for (uint32_t i = 0; i < GB_MOVES_MAX; i++) {
+    struct watch *watch = &watches[i];
+    bool apart = watch->move.offset + watch->move.length <= offset ||
+                 offset + length <= watch->move.offset;
+    if (watch->state == WATCHED && !apart) watch->written = true;
+  }
+}
