@@ -4,11 +4,10 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "arena.h"
 #include "client.h"
+#include "extents.h"
 #include "lock.h"
 #include "remote.h"
 
@@ -60,16 +59,6 @@ static struct watch *find(uint64_t sequence) {
 
 /* ---- the extents of a span ---- */
 
-static uint32_t *slot_of(struct gb_extent *extent, uint32_t lane) {
-  if (extent->lane == lane) return &extent->lane;
-  return extent->mirror == lane ? &extent->mirror : NULL;
-}
-
-static bool holds(const struct gb_extent *extent, const struct gb_move *move) {
-  return extent->offset <= move->offset &&
-         move->offset + move->length <= extent->offset + extent->length;
-}
-
 /* The span whose extent holds the moved bytes behind from_lane. */
 static struct gb_span *span_of(const struct gb_move *move, uint32_t *index) {
   bool inside = move->offset < gb_arena_size_bytes && move->length > 0 &&
@@ -79,39 +68,11 @@ static struct gb_span *span_of(const struct gb_move *move, uint32_t *index) {
   if (span == NULL || !gb_on_feeder(span)) return NULL;
   for (*index = 0; *index < span->extent_count; ++*index) {
     struct gb_extent *extent = &span->extents[*index];
-    if (holds(extent, move) && slot_of(extent, move->from_lane) != NULL) return span;
+    bool holds = extent->offset <= move->offset &&
+                 move->offset + move->length <= extent->offset + extent->length;
+    if (holds && gb_extent_slot(extent, move->from_lane) != NULL) return span;
   }
   return NULL;
-}
-
-/* Cuts an extent so that the moved bytes are one of their own. returns: false without memory. */
-static bool split(struct gb_span *span, uint32_t index, const struct gb_move *move) {
-  struct gb_extent whole = span->extents[index];
-  uint64_t before = move->offset - whole.offset;
-  uint64_t after = whole.offset + whole.length - (move->offset + move->length);
-  uint32_t more = (before > 0) + (after > 0);
-  if (more == 0) return true;
-  struct gb_extent *grown =
-      realloc(span->extents, (span->extent_count + more) * sizeof *span->extents);
-  if (grown == NULL) return false;
-  span->extents = grown;
-  memmove(&grown[index + 1 + more], &grown[index + 1],
-          (span->extent_count - index - 1) * sizeof *grown);
-  span->extent_count += more;
-  struct gb_extent part = whole;
-  if (before > 0) {
-    part.length = before;
-    grown[index++] = part;
-  }
-  part.offset = move->offset;
-  part.length = move->length;
-  grown[index++] = part;
-  if (after > 0) {
-    part.offset = move->offset + move->length;
-    part.length = after;
-    grown[index] = part;
-  }
-  return true;
 }
 
 /* A copy pulled from a stale one is as stale, one pulled from a fresh one is not. */
@@ -129,10 +90,12 @@ static void inherit_staleness(struct gb_span *span, const struct gb_move *move, 
 static enum gb_move_outcome use_new_lane(const struct gb_move *move) {
   uint32_t index = 0;
   struct gb_span *span = span_of(move, &index);
-  if (span == NULL || !split(span, index, move)) return GB_MOVE_UNKNOWN;
-  while (span->extents[index].offset != move->offset) index++;
-  struct gb_extent *extent = &span->extents[index];
-  uint32_t *slot = slot_of(extent, move->from_lane);
+  if (span == NULL) return GB_MOVE_UNKNOWN;
+  struct gb_extent *extent = gb_extents_cut(span, index, move->offset, move->length);
+  if (extent == NULL) return GB_MOVE_UNKNOWN;
+  uint32_t *slot = gb_extent_slot(extent, move->from_lane);
+  if (slot == NULL || move->to_lane == 0 || gb_extent_slot(extent, move->to_lane) != NULL)
+    return GB_MOVE_UNKNOWN;
   uint32_t to = slot == &extent->lane ? 0 : 1;
   uint32_t from = move->source_lane == 0 || move->source_lane == move->from_lane ? to : 1 - to;
   inherit_staleness(span, move, to, from);

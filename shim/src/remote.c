@@ -10,6 +10,7 @@
 #include "away.h"
 #include "bounce.h"
 #include "copies.h"
+#include "extents.h"
 #include "lock.h"
 #include "moving.h"
 #include "report.h"
@@ -61,37 +62,12 @@ void gb_remote_shrink(uint64_t wanted) {
     granted = before;
 }
 
-/* The extents of an answer, if they are side by side and cover the range. */
-static bool take_extents(struct gb_span *span, const struct gb_range *range,
-                         const struct gb_place_reply *reply) {
-  uint64_t at = range->offset;
-  if (reply->extent_count == 0 || reply->extent_count > GB_ABI_EXTENTS_MAX) return false;
-  for (uint32_t i = 0; i < reply->extent_count; i++) {
-    const struct gb_extent *extent = &reply->extents[i];
-    bool sound = extent->offset == at && extent->lane != 0 && extent->length > 0 &&
-                 extent->length % GB_ABI_RANGE_ALIGN == 0 &&
-                 extent->length <= range->offset + range->length - at;
-    if (!sound) return false;
-    at += extent->length;
-  }
-  struct gb_extent *extents = calloc(reply->extent_count, sizeof *extents);
-  if (at != range->offset + range->length || extents == NULL) {
-    free(extents);
-    return false;
-  }
-  memcpy(extents, reply->extents, reply->extent_count * sizeof *extents);
-  free(span->extents);
-  span->extents = extents;
-  span->extent_count = reply->extent_count;
-  return true;
-}
-
 static enum gb_status ask_place(struct gb_span *span) {
   struct gb_range range = {.offset = span->base - gb_arena_base_address, .length = span->bytes};
   struct gb_place_reply reply;
   enum gb_status status = gb_client_place(&range, &reply, GB_REMOTE_TIMEOUT_MS);
   if (status != GB_STATUS_OK) return status;
-  if (!take_extents(span, &range, &reply)) {
+  if (!gb_extents_take(span, &range, &reply)) {
     gb_log(GB_LOG_ERROR, "the agent's placement of 0x%llx makes no sense: not used",
            (unsigned long long)span->base);
     gb_client_drop(&range, GB_REMOTE_TIMEOUT_MS);
@@ -136,9 +112,7 @@ bool gb_remote_drop(struct gb_span *span) {
   span->placed = false;
   placed_bytes -= span->bytes;
   gb_tier_add_away(span->keeper, -(int64_t)span->bytes);
-  free(span->extents);
-  span->extents = NULL;
-  span->extent_count = 0;
+  gb_extents_drop(span);
   for (uint32_t i = 0; i < gb_piece_count(span); i++) {
     span->pieces[i].valid = false;
     memset(span->pieces[i].stale, 0, sizeof span->pieces[i].stale);

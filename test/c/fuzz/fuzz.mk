@@ -6,8 +6,8 @@ FUZZ_CC := $(shell for cc in clang clang-19 clang-18 clang-17 clang-16 clang-15;
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined
 FUZZ_NAMES := $(patsubst test/c/fuzz/%_fuzz.c,%,$(wildcard test/c/fuzz/*_fuzz.c))
 FUZZ_SOURCES_executor := driver/executor/frame.c driver/executor/ranges.c
-FUZZ_SOURCES_shim := $(addprefix shim/src/,client.c request.c wire.c arena.c va.c config.c)
-FUZZ_FLAGS_shim := -D_GNU_SOURCE -pthread
+FUZZ_SOURCES_shim := $(addprefix shim/src/,client.c request.c wire.c arena.c va.c config.c extents.c moving.c)
+FUZZ_FLAGS_shim := -D_GNU_SOURCE -idirafter driver/lane -pthread
 FUZZ_SOURCES_lane := $(wildcard driver/lane/crypt*.c driver/lane/link*.c) \
   $(addprefix driver/lane/,keys.c names.c sock.c wire.c)
 FUZZ_FLAGS_lane := -D_GNU_SOURCE -DLANE_NO_DEEPBIND -Idriver/lane -pthread
