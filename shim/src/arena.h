@@ -67,6 +67,7 @@ struct gb_piece {
   struct gb_digest digests[GB_PIECE_GRANULES];
   uint32_t slot; /* of the store, when NVMe keeps the span */
   uint8_t stale[2]; /* of each copy on feeders, by granule: it missed the last store (copies.h) */
+  bool stored;   /* once before: what it holds changes, and nobody has seen it elsewhere */
   bool valid;    /* the digests name what the copy holds */
 };
 

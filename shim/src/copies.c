@@ -66,27 +66,73 @@ static bool is_open(const struct gb_part_copy *copy) {
   return copy->lane != 0 && !copy->gone && !copy->bad && !copy->done;
 }
 
-static void begin_copy(const struct gb_part *part, struct gb_part_copy *copy, bool store) {
-  struct gb_lane_segment segment = {
-      .offset = part->offset, .bytes = part->bytes, .memory = part->memory};
+/* ---- offers ---- */
+
+/* What other programs have had is written once: weights, when they leave for the first time. */
+static bool is_worth_offering(struct gb_transit *transit, const struct gb_open_lane *open) {
+  if (!transit->store || !open->offers || piece_of(transit)->stored) return false;
+  if (transit->hashed) return true;
+  uint32_t blocks = (uint32_t)(gb_piece_bytes(transit->span, transit->piece) / GB_OFFER_BLOCK_BYTES);
+  transit->hashed = gb_lane_digests(transit->memory, GB_OFFER_BLOCK_BYTES, blocks,
+                                    transit->digests[0], 0) == GB_LANE_OK;
+  return transit->hashed;
+}
+
+/* The segments of a part that the feeder does not have. returns: how many. */
+static uint32_t missing(struct gb_transit *transit, const struct gb_part *part,
+                        const struct gb_open_lane *open, struct gb_lane_segment *segments) {
+  uint8_t have[(GB_OFFER_BLOCKS + 7) / 8] = {0};
+  uint32_t first = (uint32_t)((uint64_t)(part->memory - transit->memory) / GB_OFFER_BLOCK_BYTES);
+  uint32_t blocks = (uint32_t)(part->bytes / GB_OFFER_BLOCK_BYTES);
+  uint32_t count = 0;
+  uint64_t cached = 0;
+  gb_lane_offer(open->lane, 0, part->offset, GB_OFFER_BLOCK_BYTES, transit->digests[first], blocks,
+                have, 0);
+  for (uint32_t i = 0; i < blocks; i++) {
+    uint64_t at = i * GB_OFFER_BLOCK_BYTES;
+    bool there = (have[i / 8] & (1u << i % 8)) != 0;
+    if (there) cached += GB_OFFER_BLOCK_BYTES;
+    if (there) continue;
+    struct gb_lane_segment *last = count > 0 ? &segments[count - 1] : NULL;
+    if (last != NULL && last->offset + last->bytes == part->offset + at)
+      last->bytes += GB_OFFER_BLOCK_BYTES;
+    else
+      segments[count++] = (struct gb_lane_segment){.offset = part->offset + at,
+                                                   .bytes = GB_OFFER_BLOCK_BYTES,
+                                                   .memory = part->memory + at};
+  }
+  gb_lanes_count_cached(open, cached);
+  return count;
+}
+
+/* ---- requests ---- */
+
+static void begin_copy(struct gb_transit *transit, const struct gb_part *part,
+                       struct gb_part_copy *copy) {
+  struct gb_lane_segment segments[GB_OFFER_BLOCKS] = {
+      {.offset = part->offset, .bytes = part->bytes, .memory = part->memory}};
   struct gb_lane_request request = {.size = sizeof request,
-                                    .operation = store ? GB_LANE_WRITE : GB_LANE_READ,
-                                    .priority = store ? GB_LANE_NORMAL : GB_LANE_DEMAND,
+                                    .operation = transit->store ? GB_LANE_WRITE : GB_LANE_READ,
+                                    .priority = transit->store ? GB_LANE_NORMAL : GB_LANE_DEMAND,
                                     .segment_count = 1,
-                                    .segments = &segment};
+                                    .segments = segments};
   enum gb_status status = gb_lanes_get(copy->lane, &copy->open);
   copy->gone = status == GB_STATUS_DATA_LOSS;
   if (status != GB_STATUS_OK) return;
-  int submitted = gb_lane_submit(copy->open->lane, &request, &copy->id);
-  copy->busy = submitted == GB_LANE_OK;
+  if (is_worth_offering(transit, copy->open))
+    request.segment_count = missing(transit, part, copy->open, segments);
+  int submitted = request.segment_count == 0 ? gb_lane_state(copy->open->lane)
+                                             : gb_lane_submit(copy->open->lane, &request, &copy->id);
+  copy->busy = submitted == GB_LANE_OK && request.segment_count > 0;
+  copy->done = submitted == GB_LANE_OK && request.segment_count == 0;
   if (!copy->busy) gb_lanes_done(copy->open, submitted);
 }
 
 /* Begins what can be: every copy of a store, one copy of a load. */
-static void begin_part(struct gb_part *part, bool store) {
+static void begin_part(struct gb_transit *transit, struct gb_part *part) {
   for (uint32_t i = 0; i < GB_COPIES; i++) {
-    if (is_open(&part->copies[i])) begin_copy(part, &part->copies[i], store);
-    if (part->copies[i].busy && !store) return;
+    if (is_open(&part->copies[i])) begin_copy(transit, part, &part->copies[i]);
+    if (part->copies[i].busy && !transit->store) return;
   }
 }
 
@@ -123,7 +169,7 @@ static void start(struct gb_transit *transit, struct gb_span *span, uint32_t pie
   *transit = (struct gb_transit){
       .span = span, .memory = memory, .piece = piece, .store = store, .busy = true};
   cut(transit);
-  for (uint32_t i = 0; i < transit->part_count; i++) begin_part(&transit->parts[i], store);
+  for (uint32_t i = 0; i < transit->part_count; i++) begin_part(transit, &transit->parts[i]);
 }
 
 void gb_transit_store(struct gb_transit *transit, struct gb_span *span, uint32_t piece,
@@ -152,7 +198,7 @@ static uint32_t attempt(struct gb_transit *transit, bool *lost) {
   uint32_t left = 0;
   for (uint32_t i = 0; i < transit->part_count; i++) {
     struct gb_part *part = &transit->parts[i];
-    if (!end_part(part)) begin_part(part, transit->store);
+    if (!end_part(part)) begin_part(transit, part);
   }
   for (uint32_t i = 0; i < transit->part_count; i++) {
     struct gb_part *part = &transit->parts[i];
@@ -197,7 +243,7 @@ static void say_stale(const struct gb_transit *transit, const struct gb_part_cop
 static void settle_store(struct gb_transit *transit) {
   for (uint32_t i = 0; i < transit->part_count; i++) {
     struct gb_part *part = &transit->parts[i];
-    if (has_open_copy(part)) begin_part(part, true);
+    if (has_open_copy(part)) begin_part(transit, part);
     end_part(part);
     for (uint32_t k = 0; k < GB_COPIES; k++) {
       const struct gb_part_copy *copy = &part->copies[k];
@@ -212,7 +258,8 @@ static void settle_store(struct gb_transit *transit) {
 enum gb_status gb_transit_end(struct gb_transit *transit) {
   transit->busy = false;
   enum gb_status status = persist(transit);
-  if (status == GB_STATUS_OK && transit->store) settle_store(transit);
+  if (transit->store && status == GB_STATUS_OK) settle_store(transit);
+  if (transit->store) piece_of(transit)->stored = true;
   return status;
 }
 

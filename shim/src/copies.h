@@ -15,6 +15,10 @@
 #define GB_COPIES 2u
 /* Extents that one piece can touch: they begin and end at multiples of GB_GRANULE, as pieces do. */
 #define GB_PARTS_MAX GB_PIECE_GRANULES
+/* Blocks that are offered by their content (docs/adr/0012). */
+#define GB_OFFER_BLOCK_BYTES (1ull << 20)
+#define GB_OFFER_BLOCKS (GB_PIECE_BYTES / GB_OFFER_BLOCK_BYTES)
+
 /* How long a lane that is away is asked for again before a call gives up. */
 #define GB_COPIES_PATIENCE_MS 15000u
 
@@ -46,7 +50,9 @@ struct gb_transit {
   uint32_t part_count; /* 0: the span has no room for it on feeders */
   bool store;
   bool busy;
+  bool hashed; /* digests are set */
   struct gb_part parts[GB_PARTS_MAX];
+  uint8_t digests[GB_OFFER_BLOCKS][GB_LANE_DIGEST_BYTES]; /* of a store whose content is offered */
 };
 
 /* Begin to move a piece between memory and its copies; failures show at the end. A store concerns every copy, a load

@@ -21,6 +21,7 @@ struct entry {
   struct gb_open_lane *open; /* NULL: closed */
   int ended;     /* why it was closed last, enum gb_lane_status */
   bool gone;     /* for good */
+  uint64_t cached_bytes;
   struct gb_lane_counters past; /* sums of lanes of this number that have ended */
   char feeder[64];
 };
@@ -73,7 +74,9 @@ static int open_lane(const struct gb_ticket_reply *reply, gb_lane **lane) {
 static bool enter_open(struct entry *entry, gb_lane *lane, const struct gb_ticket_reply *reply) {
   struct gb_open_lane *open = calloc(1, sizeof *open);
   if (open == NULL) return false;
-  *open = (struct gb_open_lane){.lane = lane, .number = entry->number};
+  *open = (struct gb_open_lane){.lane = lane,
+                                .number = entry->number,
+                                .offers = (reply->features & GB_LANE_FEATURE_OFFER) != 0};
   pthread_mutex_lock(&table_lock);
   entry->open = open;
   entry->opened_count++;
@@ -160,6 +163,14 @@ void gb_lanes_done(struct gb_open_lane *open, int status) {
   close_if_unused(open);
 }
 
+void gb_lanes_count_cached(const struct gb_open_lane *open, uint64_t bytes) {
+  struct entry *entry = find(open->number);
+  if (entry == NULL) return;
+  pthread_mutex_lock(&table_lock);
+  entry->cached_bytes += bytes;
+  pthread_mutex_unlock(&table_lock);
+}
+
 const char *gb_lanes_feeder(uint32_t number) {
   const struct entry *entry = find(number);
   return entry != NULL ? entry->feeder : "";
@@ -172,6 +183,7 @@ static struct gb_lane_report report_of(const struct entry *entry) {
   struct gb_lane_counters now = {0};
   struct gb_lane_report report = {.lane = entry->number,
                                   .state = (uint32_t)entry->ended,
+                                  .cached_bytes = entry->cached_bytes,
                                   .opened_count = entry->opened_count};
   if (entry->open != NULL && gb_lane_counters(entry->open->lane, &now) == GB_LANE_OK) {
     report.state = now.state;

@@ -22,6 +22,7 @@ struct gb_open_lane {
   uint32_t number;
   uint32_t users;
   bool dropped; /* another one may have taken its number */
+  bool offers;  /* the feeder keeps blocks by their content: offering them is worth a round trip */
 };
 
 /* The open lane of a number; opens it if need be, which takes a request to the agent and at most some
@@ -30,6 +31,8 @@ struct gb_open_lane {
 enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open);
 /* Gives it back. `status` of lane.h is how the request ended; a lane that has ended with it is closed. */
 void gb_lanes_done(struct gb_open_lane *open, int status);
+/* So many bytes need not be written over it: the feeder had them. */
+void gb_lanes_count_cached(const struct gb_open_lane *open, uint64_t bytes);
 /* The feeder's name, for messages; "" before the first ticket. */
 const char *gb_lanes_feeder(uint32_t number);
 /* Tells the agent how every lane is. Any thread, no lock needed. */

@@ -13,6 +13,7 @@
  *   flip=N     every Nth read, if it is of the first feeder: one bit is wrong
  *   revoke=N   every Nth read or write: the ticket of that lane is taken back
  *   stop=N     every Nth read or write of the first feeder: silence for longer than a lane waits
+ *   offers=1   feeders know what was written by its content
  *   move=N     after every Nth request: half of a range begins to move to a new lane
  *   mirror=1   every range has a second copy; with lose=N only one of the two is lost
  */
@@ -53,6 +54,7 @@ static struct {
 } counts;
 static uint32_t lane_last = 2; /* numbers given so far */
 static struct gb_move moving;  /* sequence 0: none */
+static struct gb_lane_report lane_reports[GB_ABI_LANES_MAX]; /* the last of each */
 static bool gone; /* feeders are lost with all bytes: both, or with mirrors the first */
 static volatile sig_atomic_t stopping;
 
@@ -305,8 +307,25 @@ static bool serve_known(int fd, const struct gb_frame *frame, const void *payloa
   }
 }
 
+/* Reports and events are for others; what lanes say of themselves is kept. */
+static bool notice(const struct gb_frame *frame, const void *payload) {
+  const struct gb_lane_report *report = payload;
+  if (frame->type != GB_MSG_LANES) return true;
+  if (frame->payload_bytes != sizeof *report || report->lane == 0 || report->lane > lane_last)
+    counts.errors++;
+  else
+    lane_reports[report->lane % GB_ABI_LANES_MAX] = *report;
+  return true;
+}
+
+static unsigned cached_mib(void) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) bytes += lane_reports[i].cached_bytes;
+  return (unsigned)(bytes >> 20);
+}
+
 static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
-  if (frame->request_id == 0) return true; /* reports and events */
+  if (frame->request_id == 0) return notice(frame, payload);
   if (frame->type == GB_MSG_HELLO)
     return frame->payload_bytes >= sizeof(struct gb_hello) && hello(fd, frame, payload);
   counts.requests++;
@@ -358,6 +377,7 @@ static void read_faults(int count, char **arguments, struct feeder_faults *feede
     sscanf(arguments[i], "flip=%u", &feeder->flip);
     sscanf(arguments[i], "revoke=%u", &feeder->revoke);
     sscanf(arguments[i], "stop=%u", &feeder->stop);
+    sscanf(arguments[i], "offers=%u", &feeder->offers);
   }
 }
 
@@ -391,11 +411,13 @@ int main(int count, char **arguments) {
   feeder_stop();
   printf(
       "agent: connections=%u requests=%u places=%u writes=%u reads=%u drops=%u tickets=%u cut=%u "
-      "refused=%u away=%u flipped=%u revoked=%u stopped=%u moved=%u dirty=%u unknown=%u lost=%u errors=%u "
+      "refused=%u away=%u flipped=%u revoked=%u stopped=%u moved=%u dirty=%u unknown=%u offered=%u known=%u "
+      "cached_mib=%u lost=%u errors=%u "
       "placed_bytes=%llu held_t2_bytes=%llu held_t2r_bytes=%llu\n",
       counts.connections, counts.requests, counts.places, bytes.writes, bytes.reads, counts.drops,
       counts.tickets, counts.cut, counts.refused, counts.away, bytes.flipped, bytes.revoked,
-      bytes.stopped, counts.moved, counts.dirty, counts.unknown, counts.lost, counts.errors,
+      bytes.stopped, counts.moved, counts.dirty, counts.unknown, bytes.offered, bytes.known,
+      cached_mib(), counts.lost, counts.errors,
       (unsigned long long)placed, (unsigned long long)held[GB_TIER_T2],
       (unsigned long long)held[GB_TIER_T2R]);
   return 0;

@@ -22,6 +22,15 @@ struct range {
   unsigned users;
 };
 
+#define BLOCK_BYTES (1u << 20)
+#define BLOCKS_MAX 128
+
+/* What was written last, by its content. */
+struct block {
+  uint8_t digest[GB_LANE_DIGEST_BYTES];
+  unsigned char bytes[BLOCK_BYTES];
+};
+
 struct store {
   uint32_t number;
   bool lost;
@@ -37,6 +46,8 @@ static pthread_cond_t unused = PTHREAD_COND_INITIALIZER;
 static struct feeder_faults faults;
 static struct feeder_counts counts;
 static gb_lane_server *server;
+static struct block *blocks[BLOCKS_MAX]; /* a ring */
+static unsigned block_next;
 
 /* pre: lock. */
 static struct store *store_of(uint32_t lane) {
@@ -112,12 +123,43 @@ static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_wri
   return memory;
 }
 
+/* pre: lock. */
+static void keep_block(const unsigned char *bytes) {
+  struct block **place = &blocks[block_next++ % BLOCKS_MAX];
+  if (*place == NULL) *place = malloc(sizeof **place);
+  memcpy((*place)->bytes, bytes, BLOCK_BYTES);
+  if (gb_lane_digest(bytes, BLOCK_BYTES, (*place)->digest) != GB_LANE_OK) abort();
+}
+
+/* pre: lock. */
+static const struct block *known_block(const uint8_t *digest) {
+  for (uint32_t i = 0; i < BLOCKS_MAX; i++) {
+    if (blocks[i] != NULL && memcmp(blocks[i]->digest, digest, GB_LANE_DIGEST_BYTES) == 0) return blocks[i];
+  }
+  return NULL;
+}
+
+static void offer(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
+                  uint8_t *have) {
+  pthread_mutex_lock(&lock);
+  for (uint32_t i = 0; i < count && block_bytes == BLOCK_BYTES && faults.offers != 0; i++) {
+    const struct block *known = known_block(digests + i * GB_LANE_DIGEST_BYTES);
+    struct range *range = range_at(context, offset + i * BLOCK_BYTES, BLOCK_BYTES);
+    counts.offered++;
+    if (known == NULL || range == NULL) continue;
+    memcpy(range->bytes + (offset + i * BLOCK_BYTES - range->offset), known->bytes, BLOCK_BYTES);
+    have[i / 8] |= (uint8_t)(1u << i % 8);
+    counts.known++;
+  }
+  pthread_mutex_unlock(&lock);
+}
+
 static int release(void *context, uint64_t token, void *memory, uint64_t offset, uint64_t bytes, int commit) {
   struct range *range = (struct range *)(uintptr_t)token;
   (void)context;
-  (void)bytes;
-  (void)commit;
   pthread_mutex_lock(&lock);
+  if (commit && faults.offers != 0 && bytes == BLOCK_BYTES && offset % BLOCK_BYTES == 0)
+    keep_block(memory);
   if (memory != range->bytes + (offset - range->offset)) free(memory);
   range->users--;
   pthread_cond_broadcast(&unused);
@@ -125,7 +167,7 @@ static int release(void *context, uint64_t token, void *memory, uint64_t offset,
   return 0;
 }
 
-static const struct gb_lane_backing backing = {.acquire = acquire, .release = release};
+static const struct gb_lane_backing backing = {.acquire = acquire, .release = release, .offer = offer};
 
 /* ---- memory ---- */
 
@@ -205,6 +247,7 @@ bool feeder_ticket(uint32_t lane, struct gb_ticket_reply *reply) {
   reply->port = (uint32_t)gb_lane_server_port(server);
   reply->lane = lane;
   reply->connections = 1;
+  reply->features = faults.offers != 0 ? (uint64_t)GB_LANE_FEATURE_OFFER : 0;
   return true;
 }
 
@@ -244,6 +287,7 @@ bool feeder_start(const struct feeder_faults *wanted) {
 
 void feeder_stop(void) {
   gb_lane_server_close(server);
+  for (uint32_t i = 0; i < BLOCKS_MAX; i++) free(blocks[i]);
   for (uint32_t i = 0; i < LANES_MAX && stores[i] != NULL; i++) {
     for (uint32_t k = 0; k < stores[i]->count; k++) {
       free(stores[i]->ranges[k]->bytes);

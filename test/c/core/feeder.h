@@ -14,11 +14,12 @@
 struct feeder_faults {
   unsigned flip;   /* every Nth read, if it is of lane 1: one bit of the bytes is wrong */
   unsigned revoke; /* every Nth read or write: the lane's ticket is taken back */
+  unsigned offers; /* not 0: whole MiBs that were written are known by their content */
   unsigned stop;   /* every Nth read or write of lane 1: no answer for longer than a lane waits */
 };
 
 struct feeder_counts {
-  unsigned reads, writes, flipped, revoked, stopped;
+  unsigned reads, writes, flipped, revoked, stopped, offered, known;
 };
 
 /* Starts the server. returns: false when it cannot. */

@@ -222,6 +222,8 @@ gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=400
 expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
 gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
 expect "they moved" "$(agent_figure moved) > 0"
+gated "gated, known content" 55 "$((steps / 2))" 4 8 offers=1
+expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
 gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1
 gated "gated, two copies, wrong bytes" 53 "$((steps / 4))" 4 8 mirror=1 flip=15
 expect "the fault happened" "$(agent_figure flipped) > 0"
