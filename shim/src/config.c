@@ -127,6 +127,7 @@ static void read_nvme(void) {
 static void read_all(void) {
   config.disabled = is("GREENBOOST_DISABLE", "1");
   config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
+  config.replicas = is("GREENBOOST_REPLICAS", "2");
   config.vram_budget = UINT64_MAX;
   config.ram_budget = UINT64_MAX;
   read_size("GREENBOOST_VRAM_BUDGET", &config.vram_budget);

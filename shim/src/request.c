@@ -219,7 +219,10 @@ void gb_link_prepare_hello(void) {
   hello->magic = GB_ABI_MAGIC;
   hello->abi_major = GB_ABI_MAJOR;
   hello->abi_minor = GB_ABI_MINOR;
-  hello->features = gb_config()->gated && gb_arena_size_bytes != 0 ? (uint64_t)GB_FEATURE_GATED : 0;
+  if (gb_config()->gated && gb_arena_size_bytes != 0) {
+    hello->features = GB_FEATURE_GATED;
+    if (gb_config()->replicas) hello->features |= GB_FEATURE_REPLICAS;
+  }
   hello->arena_base = gb_arena_base_address;
   hello->arena_bytes = gb_arena_size_bytes;
   hello->vram_budget_bytes = gb_config()->vram_budget;
