@@ -32,6 +32,9 @@ case $variant in
   gpu) binaries=$out/plain; module=$out/kernels.ptx; driver=${LD_LIBRARY_PATH:-} ;;
 esac
 [ "${GB_TEST_STEPS:-}" ] && steps=$GB_TEST_STEPS
+# Of programs with one thread: TSan makes them slow, and has more to see in those with many.
+single=$steps
+[ "$variant" = tsan ] && single=$((steps / 4))
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
 export GBSIM_GPU=core-$$ GBSIM_VRAM=256MiB GBSIM_DIR=$work GREENBOOST_LOG=error
 export GREENBOOST_VRAM_BUDGET=32MiB GREENBOOST_SOCKET=$work/shim.sock GREENBOOST_STATS_FILE=$work/stats.json
@@ -82,7 +85,7 @@ expect() { # expect WHAT CONDITION: arithmetic over figures
 no_agent() {
   export GREENBOOST_RAM_BUDGET=128MiB
   unset GREENBOOST_OVERCOMMIT
-  program "local tiers, 1 thread" 11 "$steps" 1 120 16
+  program "local tiers, 1 thread" 11 "$single" 1 120 16
   expect "T1 was filled to the byte" "$(figure vramPeakBytes) == 33554432"
   expect "T2 was used" "$(figure ramPeakBytes) > 0"
   expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
@@ -100,7 +103,7 @@ edges() {
   [ "$variant" = gpu ] && return
   export GREENBOOST_RAM_BUDGET=128MiB
   GBSIM_FAIL=cuMemCreate@9=2,cuMemMap@17=2,cuMemSetAccess@23=2,cuMemCreate@40=2 \
-    program "driver refuses now and then" 15 "$steps" 1 120 16
+    program "driver refuses now and then" 15 "$single" 1 120 16
   expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
 }
 
@@ -108,7 +111,7 @@ edges() {
 plain_form() {
   [ "$variant" = gpu ] && return
   export GREENBOOST_RAM_BUDGET=128MiB
-  GBSIM_HOST_NUMA=0 program "no HOST_NUMA memory" 13 "$steps" 1 120 16
+  GBSIM_HOST_NUMA=0 program "no HOST_NUMA memory" 13 "$single" 1 120 16
   expect "both tiers were used" "$(figure vramPeakBytes) > 0 && $(figure ramPeakBytes) > 0"
   expect "nothing is left" "$(figure allocationCount) == 0 && $(figure ramUsedBytes) == 0"
   GBSIM_FAIL=cuMemAddressReserve=2 program "no arena" 14 "$steps" 4 120 8
@@ -179,7 +182,7 @@ spoil_file() {
 
 nvme_runs() {
   export GREENBOOST_NVME_DIR=$nvme_dir GREENBOOST_NVME_BUDGET=512MiB GREENBOOST_NVME_WRITES_PER_DAY=1TiB
-  nvme "NVMe, 1 thread" 41 "$steps" 1 16
+  nvme "NVMe, 1 thread" 41 "$single" 1 16
   nvme "NVMe, 8 threads" 42 "$((steps / 5))" 8 8
   expect "clean ranges were not written" "$(figure cleanDropBytes) > 0"
   live=72 nvme "NVMe, hidden pointers" 47 "$((steps / 2))" 1 8
@@ -205,7 +208,7 @@ no_agent
 plain_form
 edges
 export GREENBOOST_RAM_BUDGET=32MiB GREENBOOST_OVERCOMMIT=gated
-gated "gated, 1 thread" 21 "$steps" 1 16
+gated "gated, 1 thread" 21 "$single" 1 16
 gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
 live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
 expect "some launches were unaccounted and ran" "$(figure unaccountedLaunchCount) > $(figure refusedLaunchCount)"
@@ -214,23 +217,10 @@ expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connectio
 gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7
 gated "gated, feeder full" 25 "$((steps / 4))" 1 16 refuse=11
 expect "the fault happened" "$(agent_figure refused) > 0"
-gated "gated, feeder away" 26 "$((steps / 4))" 4 8 revoke=29 away=2
-expect "the faults happened" "$(agent_figure away) > 0 && $(agent_figure revoked) > 0"
-gated "gated, tickets taken back" 28 "$((steps / 4))" 4 8 revoke=61
-expect "the fault happened" "$(agent_figure revoked) > 0 && $(agent_figure tickets) > 2"
-gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=400
-expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
-gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
-expect "they moved" "$(agent_figure moved) > 0"
-gated "gated, known content" 55 "$((steps / 2))" 4 8 offers=1
-expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
-gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1
-gated "gated, two copies, wrong bytes" 53 "$((steps / 4))" 4 8 mirror=1 flip=15
-expect "the fault happened" "$(agent_figure flipped) > 0"
-gated "gated, two copies, one is lost" 54 "$((steps / 4))" 4 8 mirror=1 lose=200
-expect "the program did not notice" "$(figure stickyCudaError) == 0"
-lossy "gated, feeder lost" lose=200 1
-lossy "gated, feeder lost, 8 threads" lose=200 8
+gated "gated, feeder away" 26 "$((steps / 4))" 4 8 away=9
+expect "the fault happened" "$(agent_figure away) > 0"
+lossy "gated, feeder lost" lose=20 1
+lossy "gated, feeder lost, 8 threads" lose=20 8
 lossy "gated, wrong bytes" flip=15 1
 nvme_runs
 settle
