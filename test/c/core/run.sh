@@ -217,10 +217,23 @@ expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connectio
 gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7
 gated "gated, feeder full" 25 "$((steps / 4))" 1 16 refuse=11
 expect "the fault happened" "$(agent_figure refused) > 0"
-gated "gated, feeder away" 26 "$((steps / 4))" 4 8 away=9
-expect "the fault happened" "$(agent_figure away) > 0"
-lossy "gated, feeder lost" lose=20 1
-lossy "gated, feeder lost, 8 threads" lose=20 8
+gated "gated, feeder away" 26 "$((steps / 4))" 4 8 revoke=29 away=2
+expect "the faults happened" "$(agent_figure away) > 0 && $(agent_figure revoked) > 0"
+gated "gated, tickets taken back" 28 "$((steps / 4))" 4 8 revoke=61
+expect "the fault happened" "$(agent_figure revoked) > 0 && $(agent_figure tickets) > 2"
+gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=400
+expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
+gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
+expect "they moved" "$(agent_figure moved) > 0"
+gated "gated, known content" 55 "$((steps / 2))" 4 8 offers=1
+expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
+gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1
+gated "gated, two copies, wrong bytes" 53 "$((steps / 4))" 4 8 mirror=1 flip=15
+expect "the fault happened" "$(agent_figure flipped) > 0"
+gated "gated, two copies, one is lost" 54 "$((steps / 4))" 4 8 mirror=1 lose=200
+expect "the program did not notice" "$(figure stickyCudaError) == 0"
+lossy "gated, feeder lost" lose=200 1
+lossy "gated, feeder lost, 8 threads" lose=200 8
 lossy "gated, wrong bytes" flip=15 1
 nvme_runs
 settle
