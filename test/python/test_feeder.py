@@ -111,9 +111,14 @@ class Lease(unittest.TestCase):
         later.release(taken)
 
     def test_a_lane_reads_and_writes_ram(self):
+        for ciphers, name in ((2, 'AES-256-GCM'), (4, 'ChaCha20-Poly1305')):
+            self.lane_reads_and_writes(ciphers, name)
+
+    def lane_reads_and_writes(self, ciphers, name):
         lease = self.lease()
         ticket, secret, port = self.feeder.open_lane(lease, 0, 4 * MIB, READ_WRITE)
-        lane = Lane('127.0.0.1', port, ticket, secret)
+        lane = Lane('127.0.0.1', port, ticket, secret, ciphers=ciphers)
+        self.assertEqual(lane.cipher, name)
         self.assertEqual(lane.read(0, 3 * MIB + 17), bytes(3 * MIB + 17))  # zeroed
         data = os.urandom(2 * MIB + 4099)
         lane.write(MIB + 3, data)

@@ -4,6 +4,7 @@ import json
 import os
 import unittest
 
+import record_lane
 from daemon import ROOT
 from gbclient import crypto, hpack, keys, protobuf
 
@@ -52,17 +53,24 @@ class Crypto(unittest.TestCase):
     def test_known_answers(self):
         for key, nonce, plain, sealed, tag in self.CASES:
             key, nonce, plain = (bytes.fromhex(text) for text in (key, nonce, plain))
-            self.assertEqual(crypto.seal(key, nonce, plain).hex(), sealed + tag)
-            self.assertEqual(crypto.open_sealed(key, nonce, bytes.fromhex(sealed + tag)), plain)
+            self.assertEqual(crypto.seal('AES-256-GCM', key, nonce, plain).hex(), sealed + tag)
+            self.assertEqual(crypto.open_sealed('AES-256-GCM', key, nonce, bytes.fromhex(sealed + tag)), plain)
 
     def test_a_changed_bit_is_found(self):
         key, nonce = bytes(32), bytes(12)
-        sealed = crypto.seal(key, nonce, b'some bytes')
-        for at in range(len(sealed)):
-            spoiled = bytearray(sealed)
-            spoiled[at] ^= 1
-            with self.assertRaises(crypto.Forged):
-                crypto.open_sealed(key, nonce, bytes(spoiled))
+        for cipher in crypto.CIPHERS:
+            sealed = crypto.seal(cipher, key, nonce, b'some bytes')
+            for at in range(len(sealed)):
+                spoiled = bytearray(sealed)
+                spoiled[at] ^= 1
+                with self.assertRaises(crypto.Forged):
+                    crypto.open_sealed(cipher, key, nonce, bytes(spoiled))
+
+
+class Lanes(unittest.TestCase):
+    def test_what_was_recorded_is_what_is_said_today(self):
+        with open(os.path.join(ROOT, 'test', 'vectors', 'lane-v1.txt'), encoding='utf8') as file:
+            self.assertEqual(record_lane.recording(), file.read())
 
 
 class Hpack(unittest.TestCase):

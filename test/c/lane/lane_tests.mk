@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Lanes between real processes over real sockets: plain, with ASan, UBSan and leak check, with TSan.
 LANE_TEST_OUT := $(BUILD)/test/lane
-LANE_TEST_NAMES := wire attack lane trouble door rate offer
+LANE_TEST_NAMES := wire recorded attack lane trouble door rate offer
 LANE_TEST_SOURCES := $(LANE_SOURCES) test/c/lane/harness.c
 LANE_TEST_HEADERS := $(LANE_HEADERS) test/c/lane/harness.h test/c/check.h
 LANE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1

@@ -12,9 +12,10 @@ from .crypto import Forged, open_sealed, seal
 from .keys import LANE_SALT, fields, hkdf
 
 OPENING_BYTES, HEAD_BYTES, TAG_BYTES = 112, 48, 16
-READ, DATA, WRITE, ACK, ERROR, CANCEL, CREDIT, PING, PONG, REKEY, GOODBYE = range(1, 12)
+READ, DATA, WRITE, ACK, ERROR, CANCEL, CREDIT, PING, PONG, REKEY, GOODBYE, OFFER, HAVE = range(1, 14)
 DEMAND, NORMAL, BACKGROUND = range(3)
-AES_256_GCM = 1
+AES_256_GCM, CHACHA20_POLY1305 = 1, 2
+CIPHERS = {AES_256_GCM: 'AES-256-GCM', CHACHA20_POLY1305: 'ChaCha20-Poly1305'}
 EXPRESS = 1
 HEAD = struct.Struct('<BBHIQQIIIIQ')
 RECORD_BYTES = 1 << 20
@@ -39,7 +40,8 @@ class RequestFailed(Exception):
 class Direction:
     """The key of one direction: what it seals or opens comes in one order only."""
 
-    def __init__(self, secret):
+    def __init__(self, cipher, secret):
+        self._cipher = cipher
         self._take(secret)
 
     def _take(self, secret):
@@ -56,10 +58,10 @@ class Direction:
         return number.to_bytes(12, 'big')
 
     def seal(self, plain):
-        return seal(self._key, self._nonce(), plain)
+        return seal(self._cipher, self._key, self._nonce(), plain)
 
     def open(self, sealed):
-        return open_sealed(self._key, self._nonce(), sealed)
+        return open_sealed(self._cipher, self._key, self._nonce(), sealed)
 
 
 def opening_frame(ticket, secret, random, index=0, flags=0, major=1, minor=0, ciphers=1 << AES_256_GCM, offered=0,
@@ -72,22 +74,23 @@ def opening_frame(ticket, secret, random, index=0, flags=0, major=1, minor=0, ci
 
 
 def answer_fields(opening, answer, ticket, secret):
-    """(largest record, window, features) of the server's answer. raises: Forged, ValueError."""
+    """(cipher, largest record, window, features) of the server's answer. raises: Forged, ValueError."""
     key = hkdf(secret, LANE_SALT, fields('open, server to client', ticket), 32)
     proof = hmac.new(key, opening + answer[:80], hashlib.sha256).digest()
     if not hmac.compare_digest(proof, answer[80:]):
         raise Forged()
     magic, major, _minor, index, zero, cipher, back, _random, record, window, features, none = \
         struct.unpack('<8sHHBBBx16s32sIIII', answer[:80])
-    if (magic, major, index, zero, cipher, back, none) != (b'GBLANE-S', 1, opening[12], 0, AES_256_GCM, ticket, 0):
+    sound = (magic, major, index, zero, back, none) == (b'GBLANE-S', 1, opening[12], 0, ticket, 0)
+    if not sound or cipher not in CIPHERS or not opening[14] >> cipher & 1:
         raise ValueError('an answer that makes no sense')
-    return record, window, features
+    return CIPHERS[cipher], record, window, features
 
 
-def directions(opening, answer, secret):
+def directions(opening, answer, cipher, secret):
     """(client to server, server to client)."""
     salt = opening + answer
-    return tuple(Direction(hkdf(secret, salt, fields('records, ' + words, 'AES-256-GCM'), 32))
+    return tuple(Direction(cipher, hkdf(secret, salt, fields('records, ' + words, cipher), 32))
                  for words in ('client to server', 'server to client'))
 
 
@@ -105,8 +108,8 @@ class Lane:
             sent = opening_frame(ticket, secret, secrets.token_bytes(32), **opening)
             self._socket.sendall(sent)
             answer = self._receive(OPENING_BYTES, Refused)
-            self.record_bytes, self.window, self.features = answer_fields(sent, answer, ticket, secret)
-            self._seal, self._open = directions(sent, answer, secret)
+            self.cipher, self.record_bytes, self.window, self.features = answer_fields(sent, answer, ticket, secret)
+            self._seal, self._open = directions(sent, answer, self.cipher, secret)
         except BaseException:
             self._socket.close()
             raise
