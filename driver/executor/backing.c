@@ -2,10 +2,11 @@
 /*
  * backing.c: the bytes behind a lane. Called by the lane library's threads, one for each connection. RAM is handed out
  * where it lies and stays pinned meanwhile; everything else goes through a pinned buffer, and is pinned only while the
- * GPU copies.
+ * GPU copies. Blocks that the cache knows are put in place without having travelled.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
+#include <string.h>
 
 #include "lanes.h"
 
@@ -50,6 +51,8 @@ static void *find_memory(struct gbx_lanes *lanes, struct gbx_piece *piece) {
   return piece->buffer ? piece->buffer->memory : NULL;
 }
 
+_Static_assert(GBX_BLOCK_BYTES <= GB_LANE_RECORD_BYTES, "a buffer holds a block");
+
 static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_write, uint64_t *token) {
   struct gbx_granted *granted = context;
   struct gbx_piece *piece = bytes <= granted->lanes->buffers.bytes ? calloc(1, sizeof(*piece)) : NULL;
@@ -66,8 +69,9 @@ static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_wri
   return memory;
 }
 
-/* Brings what arrived in a buffer to its place. returns: 0, or -1 when it is not allocated (any more) or failed. */
-static int commit_buffer(struct gbx_lanes *lanes, struct gbx_piece *piece) {
+/* Brings what is in a buffer to its place. `count`: bytes to account for. returns: 0, or -1 when it is not allocated
+ * (any more) or failed. */
+static int commit_buffer(struct gbx_lanes *lanes, struct gbx_piece *piece, uint64_t count) {
   struct gbx_span *span = &piece->span;
   if (gbx_store_pin(lanes->store, span->offset, span->length, span) != GBX_OK)
     return -1;
@@ -75,7 +79,7 @@ static int commit_buffer(struct gbx_lanes *lanes, struct gbx_piece *piece) {
   struct gbx_result started = gbx_span_copy(lanes->store, span, streams, piece->buffer->memory, false);
   struct gbx_result ended = gbx_memory_wait(&lanes->store->memory, streams);
   bool ok = started.status == GBX_OK && ended.status == GBX_OK;
-  gbx_store_unpin(lanes->store, span, 0, ok ? span->length : 0);
+  gbx_store_unpin(lanes->store, span, 0, ok ? count : 0);
   gbx_end_if_fatal(started);
   gbx_end_if_fatal(ended);
   return ok ? 0 : -1;
@@ -88,15 +92,68 @@ static int release(void *context, uint64_t token, void *memory, uint64_t offset,
   (void)memory;
   (void)offset;
   if (piece->buffer && piece->for_write && commit)
-    result = commit_buffer(lanes, piece);
+    result = commit_buffer(lanes, piece, bytes);
   if (piece->buffer)
     gbx_buffers_return(&lanes->buffers, piece->buffer);
   else
     unlink_piece(lanes, piece);
   bool wrote_in_place = piece->for_write && commit && !piece->buffer;
+  uint64_t at = piece->span.offset;
   gbx_store_unpin(lanes->store, &piece->span, piece->for_write ? 0 : bytes, wrote_in_place ? bytes : 0);
+  if (piece->for_write && commit && result == 0)
+    gbx_cache_arrived(lanes->cache, at, bytes);
   free(piece);
   return result;
 }
 
-const struct gb_lane_backing gbx_backing = {.prepare = prepare, .acquire = acquire, .release = release};
+/* ---- blocks that are known ---- */
+
+struct filling {
+  struct gbx_granted *granted;
+  uint64_t offset; /* of the first block, in the arena */
+  uint8_t *have;
+};
+
+/* Puts a block in place. */
+static void take_block(void *context, unsigned index, const uint8_t *content) {
+  struct filling *filling = context;
+  struct gbx_lanes *lanes = filling->granted->lanes;
+  struct gbx_piece piece = {.granted = filling->granted, .for_write = true};
+  piece.span = (struct gbx_span){.offset = filling->offset + (uint64_t)index * GBX_BLOCK_BYTES,
+                                 .length = GBX_BLOCK_BYTES};
+  void *memory = find_memory(lanes, &piece);
+  if (!memory)
+    return;
+  memcpy(memory, content, GBX_BLOCK_BYTES);
+  bool done = true;
+  if (piece.buffer) {
+    done = commit_buffer(lanes, &piece, 0) == 0;
+    gbx_buffers_return(&lanes->buffers, piece.buffer);
+  } else {
+    unlink_piece(lanes, &piece);
+    gbx_store_unpin(lanes->store, &piece.span, 0, 0);
+  }
+  if (!done)
+    return;
+  filling->have[index / 8] |= (uint8_t)(1u << index % 8);
+  pthread_mutex_lock(&lanes->lock);
+  filling->granted->cached_bytes += GBX_BLOCK_BYTES;
+  pthread_mutex_unlock(&lanes->lock);
+}
+
+static void offer(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
+                  uint8_t *have) {
+  struct gbx_granted *granted = context;
+  struct filling filling = {.granted = granted, .offset = granted->is.offset + offset, .have = have};
+  if (block_bytes != GBX_BLOCK_BYTES)
+    return;
+  gbx_cache_fill(granted->lanes->cache, digests, count, take_block, &filling);
+  for (uint32_t index = 0; index < count; index++) {
+    if ((have[index / 8] & 1u << index % 8) == 0)
+      gbx_cache_want(granted->lanes->cache, filling.offset + (uint64_t)index * GBX_BLOCK_BYTES,
+                     digests + (size_t)index * GBX_DIGEST_BYTES);
+  }
+}
+
+const struct gb_lane_backing gbx_backing = {
+    .prepare = prepare, .acquire = acquire, .release = release, .offer = offer};

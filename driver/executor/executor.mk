@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # gb-executor: holds lent memory, one process per attachment. Needs no CUDA to build and none to lend RAM.
 EXECUTOR_SOURCES := $(addprefix driver/executor/,main.c service.c store.c memory.c ranges.c \
-  frame.c driver.c probe.c lanes.c backing.c ahead.c buffers.c pull.c)
+  frame.c driver.c probe.c lanes.c backing.c ahead.c buffers.c pull.c cache.c \
+  cache_disk.c)
 EXECUTOR_HEADERS := $(wildcard driver/executor/*.h driver/lane/lane.h driver/include/*.h driver/include/gb_cuda/*)
 EXECUTOR_CFLAGS := -Idriver/lane
+# Object by object: the block cache uses what lanes are sealed with.
+EXECUTOR_LANE := $(patsubst driver/lane/%.c,$(BUILD)/obj/lane/%.o,$(wildcard driver/lane/*.c))
 NATIVES += $(BUILD)/bin/gb-executor
 
-$(BUILD)/bin/gb-executor: $(EXECUTOR_SOURCES) $(EXECUTOR_HEADERS) $(BUILD)/obj/lane.o
+$(BUILD)/bin/gb-executor: $(EXECUTOR_SOURCES) $(EXECUTOR_HEADERS) $(EXECUTOR_LANE)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(EXECUTOR_CFLAGS) -fPIE -pie $(EXECUTOR_SOURCES) $(BUILD)/obj/lane.o -o $@ $(LDFLAGS_ALL) -pthread -ldl
+	$(CC) $(CFLAGS_ALL) $(EXECUTOR_CFLAGS) -fPIE -pie $(EXECUTOR_SOURCES) $(EXECUTOR_LANE) -o $@ $(LDFLAGS_ALL) -pthread -ldl

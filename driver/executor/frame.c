@@ -28,6 +28,8 @@ long gbx_payload_bytes(uint16_t type) {
   case GBX_MSG_PULL_STAT:
   case GBX_MSG_PULL_CANCEL:
     return sizeof(struct gbx_pull_ref);
+  case GBX_MSG_CACHE:
+    return sizeof(struct gbx_cache);
   default:
     return -1;
   }

@@ -21,6 +21,7 @@ struct gbx_request {
     struct gbx_limit limit;
     struct gbx_pull pull;
     struct gbx_pull_ref pull_ref;
+    struct gbx_cache cache;
   } payload;
 };
 

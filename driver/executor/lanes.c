@@ -160,6 +160,10 @@ struct gbx_lane_stat gbx_lanes_stat(struct gbx_lanes *lanes, const uint8_t *tick
   struct gbx_lane_stat stat = {.status = result.status, .detail = result.detail};
   if (status != GB_LANE_OK)
     return stat;
+  pthread_mutex_lock(&lanes->lock);
+  const struct gbx_granted *granted = find(lanes, ticket_id);
+  stat.cached_bytes = granted ? granted->cached_bytes : 0;
+  pthread_mutex_unlock(&lanes->lock);
   stat.state = counters.state;
   stat.connections = counters.connections;
   stat.bytes_read = counters.bytes_read;
@@ -263,9 +267,10 @@ static void *events_main(void *argument) {
 
 /* ---- beginning and end ---- */
 
-void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, int door_fd,
+void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache, int door_fd,
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context) {
-  *lanes = (struct gbx_lanes){.store = store, .notice = notice, .notice_context = notice_context, .stop = -1};
+  *lanes = (struct gbx_lanes){
+      .store = store, .cache = cache, .notice = notice, .notice_context = notice_context, .stop = -1};
   pthread_mutex_init(&lanes->lock, NULL);
   pthread_cond_init(&lanes->changed, NULL);
   gbx_buffers_open(&lanes->buffers, &store->memory, GB_LANE_RECORD_BYTES, GBX_LANE_BUFFERS_MAX);

@@ -12,6 +12,7 @@
 #define GBX_LANES_H
 
 #include "ahead.h"
+#include "cache.h"
 #include "lane.h"
 
 /* A ticket whose lane has ended, or that nobody opened in time, can be asked about for so long. */
@@ -27,6 +28,7 @@ struct gbx_granted {
   bool ending;         /* somebody revokes it */
   uint64_t forget_ms;  /* monotonic; 0: it lives */
   uint64_t unopened_until_ms;
+  uint64_t cached_bytes; /* found in the block cache */
 };
 
 /* RAM that a connection works on in place, or the buffer it works on instead. */
@@ -40,6 +42,7 @@ struct gbx_piece {
 
 struct gbx_lanes {
   struct gbx_store *store;
+  struct gbx_block_cache *cache;
   gb_lane_server *server; /* NULL: `status` says why */
   int status;             /* enum gb_lane_status */
   struct gbx_buffers buffers;
@@ -56,7 +59,7 @@ struct gbx_lanes {
 
 /* Starts serving connections that arrive over `door_fd`, which is taken over. Without one, or without libcrypto, there
  * are no lanes and gbx_lanes_grant says why. `notice` is called by a thread of its own. */
-void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, int door_fd,
+void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache, int door_fd,
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context);
 
 /* Ends every lane. After the return nothing is touched or pinned by them. */

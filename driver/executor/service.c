@@ -27,6 +27,8 @@ struct service {
   int door;
   bool open; /* INIT succeeded; set before the workers start */
   struct gbx_store store;
+  struct gbx_block_cache cache;
+  struct gbx_streams cache_streams; /* the cache's own thread's */
   struct gbx_lanes lanes;
   struct gbx_pulls pulls;
   pthread_t workers[WORKER_COUNT];
@@ -147,6 +149,30 @@ static void do_transfer(struct service *service, struct gbx_streams *streams, co
   gbx_end_if_fatal(result);
 }
 
+/* Copies a part of the arena; the block cache's. */
+static bool copy_out(void *context, uint64_t offset, uint8_t *to, uint64_t bytes) {
+  struct service *service = context;
+  struct gbx_span span;
+  if (gbx_store_pin(&service->store, offset, bytes, &span) != GBX_OK)
+    return false;
+  struct gbx_result started = gbx_span_copy(&service->store, &span, &service->cache_streams, to, true);
+  struct gbx_result ended = gbx_memory_wait(&service->store.memory, &service->cache_streams);
+  gbx_store_unpin(&service->store, &span, 0, 0);
+  gbx_end_if_fatal(started);
+  gbx_end_if_fatal(ended);
+  return started.status == GBX_OK && ended.status == GBX_OK;
+}
+
+static void do_cache(struct service *service, const struct gbx_request *request) {
+  const struct gbx_cache *cache = &request->payload.cache;
+  int error = memchr(cache->path, '\0', sizeof(cache->path)) == NULL
+                  ? ENAMETOOLONG
+                  : gbx_cache_open(&service->cache, cache->path, cache->key, cache->budget_bytes);
+  bool invalid = error == ENAMETOOLONG || error == EINVAL || error == EEXIST;
+  struct gbx_result result = {error == 0 ? GBX_OK : invalid ? GBX_INVALID : GBX_SYSTEM, error};
+  send_status(service, request, result, 0);
+}
+
 static void do_request(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
   switch (request->type) {
   case GBX_MSG_ALLOCATE:
@@ -157,6 +183,8 @@ static void do_request(struct service *service, struct gbx_streams *streams, con
     return send_status(service, request, gbx_lanes_grant(&service->lanes, &request->payload.grant), 0);
   case GBX_MSG_REVOKE:
     return send_status(service, request, gbx_lanes_revoke(&service->lanes, request->payload.ticket.ticket_id), 0);
+  case GBX_MSG_CACHE:
+    return do_cache(service, request);
   default:
     return do_transfer(service, streams, request);
   }
@@ -205,7 +233,8 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     service->store.let_go = let_go;
     service->store.let_go_context = service;
     gbx_pulls_open(&service->pulls, &service->store, send_pulled, service);
-    gbx_lanes_open(&service->lanes, &service->store, service->door, send_lane_event, service);
+    gbx_cache_init(&service->cache, copy_out, service);
+    gbx_lanes_open(&service->lanes, &service->store, &service->cache, service->door, send_lane_event, service);
     for (unsigned index = 0; index < WORKER_COUNT; index++) {
       if (pthread_create(&service->workers[index], NULL, worker_main, service) != 0) {
         fprintf(stderr, "gb-executor: cannot start a thread\n");
@@ -337,6 +366,7 @@ int gbx_serve(int socket_fd, int door_fd) {
     for (unsigned index = 0; index < WORKER_COUNT; index++)
       pthread_join(service.workers[index], NULL);
     gbx_pulls_close(&service.pulls);
+    gbx_cache_close(&service.cache);
     gbx_lanes_close(&service.lanes);
     gbx_store_close(&service.store);
   }

@@ -2,7 +2,8 @@
 # gb-executor driven over its socket and over lanes, with RAM alone and on the simulated driver; plain and sanitized.
 EXECUTOR_TEST := $(BUILD)/test/executor
 EXECUTOR_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
-EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ranges_test gb-executor-asan gb-executor-tsan)
+EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ranges_test gb-executor-asan gb-executor-tsan \
+  cache_test-asan cache_test-tsan)
 TEST_BINARIES += $(EXECUTOR_TESTS)
 
 .PHONY: test-c-executor
@@ -21,6 +22,11 @@ $(EXECUTOR_TEST)/ranges_test: test/c/executor/ranges_test.c driver/executor/rang
 
 # The sanitizers see the lane library too; its objects are those of its own tests.
 define EXECUTOR_VARIANT
+$(EXECUTOR_TEST)/cache_test-$(1): test/c/executor/cache_test.c driver/executor/cache.c driver/executor/cache_disk.c \
+    $(EXECUTOR_HEADERS) test/c/check.h $(LANE_SOURCES:driver/lane/%.c=$(BUILD)/test/lane/$(1)/obj/%.o)
+	@mkdir -p $$(@D)
+	nice $$(CC) $$(CFLAGS_ALL) $(EXECUTOR_CFLAGS) -Idriver/executor $(2) $$(filter %.c %.o,$$^) -o $$@ \
+	  -pthread -ldl
 $(EXECUTOR_TEST)/gb-executor-$(1): $(EXECUTOR_SOURCES) $(EXECUTOR_HEADERS) \
     $(LANE_SOURCES:driver/lane/%.c=$(BUILD)/test/lane/$(1)/obj/%.o)
 	@mkdir -p $$(@D)

@@ -262,6 +262,77 @@ static void rates_are_held_and_can_change(void) {
   CHECK_EQUAL(close_executor(&executor), 0);
 }
 
+/* ---- blocks that are known ---- */
+
+static struct gbx_cache cache_of(const char *folder) {
+  struct gbx_cache cache = {.key = {9, 9, 9}, .budget_bytes = 64 * MIB};
+  snprintf(cache.path, sizeof(cache.path), "%s", folder);
+  return cache;
+}
+
+/* Offers 16 blocks at `offset` as a host does before it writes. returns: how many were there, as bits. */
+static unsigned offer(gb_lane *lane, uint64_t offset, const uint8_t *content) {
+  uint8_t digests[16 * GB_LANE_DIGEST_BYTES], have[2] = {0};
+  CHECK_EQUAL(gb_lane_digests(content, MIB, 16, digests, 1), GB_LANE_OK);
+  CHECK_EQUAL(gb_lane_offer(lane, 0, offset, MIB, digests, 16, have, 0), GB_LANE_OK);
+  return have[0] | (unsigned)have[1] << 8;
+}
+
+/* Sends what is not there. returns: how many blocks were. */
+static unsigned upload(gb_lane *lane, const uint8_t *content) {
+  unsigned have = offer(lane, 0, content);
+  for (unsigned index = 0; index < 16; index++) {
+    if ((have & 1u << index) == 0)
+      CHECK_EQUAL(put(lane, index * MIB, content + index * MIB, MIB), GB_LANE_OK);
+  }
+  return (unsigned)__builtin_popcount(have);
+}
+
+/* A second executor finds what was sent to the first. */
+static void a_second_upload(uint32_t kind, const char *folder, unsigned round, uint32_t seed) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  struct gbx_cache cache = cache_of(folder);
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_CACHE, &cache, sizeof(cache)).status, GBX_OK);
+  CHECK_EQUAL(ask_status(&executor, GBX_MSG_CACHE, &cache, sizeof(cache)).status, GBX_INVALID); /* once */
+  CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, kind, 0, 32 * MIB), GBX_OK);
+  struct gbx_grant grant = grant_of((uint8_t)(20 + round), 0, 32 * MIB);
+  gb_lane *lane;
+  REQUIRE(give(&executor, &grant) == GBX_OK && open_lane(&grant, 2, &lane) == GB_LANE_OK);
+  uint8_t *content = malloc(16 * MIB), *copy = malloc(16 * MIB);
+  fill(content, 16 * MIB, seed);
+  unsigned found = upload(lane, content);
+  CHECK_EQUAL(found, round == 0 ? 0 : 16);
+  CHECK_EQUAL(get(lane, 0, copy, 16 * MIB), GB_LANE_OK);
+  CHECK(memcmp(content, copy, 16 * MIB) == 0);
+  struct gbx_lane_stat stat = lane_of(&executor, &grant);
+  CHECK_EQUAL(stat.cached_bytes, found * MIB);
+  CHECK_EQUAL(stat.bytes_read, (16 - found) * MIB + 16 * GB_LANE_DIGEST_BYTES); /* the offer */
+  CHECK_EQUAL(stat_of(&executor).write_bytes, (16 - found) * MIB);
+  /* Kept in the background: offered at another place, everything is there in the end. */
+  unsigned have = 0;
+  for (uint64_t until = now_ms() + 60000; have != 0xffff && now_ms() < until; usleep(100000))
+    have = offer(lane, 16 * MIB, content);
+  CHECK_EQUAL(have, 0xffff);
+  CHECK_EQUAL(get(lane, 16 * MIB, copy, 16 * MIB), GB_LANE_OK);
+  CHECK(memcmp(content, copy, 16 * MIB) == 0);
+  gb_lane_close(lane, 1000);
+  free(content);
+  free(copy);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
+static void what_was_sent_before_is_not_sent_again(void) {
+  char folder[] = "/tmp/gb-blocks-test-XXXXXX", command[64];
+  REQUIRE(mkdtemp(folder) != NULL);
+  a_second_upload(GBX_DEVICE_RAM, folder, 0, 50);
+  a_second_upload(GBX_DEVICE_RAM, folder, 1, 50);
+  if (with_gpu)
+    a_second_upload(GBX_DEVICE_GPU, folder, 2, 50);
+  snprintf(command, sizeof(command), "rm -r %s", folder);
+  CHECK_EQUAL(system(command), 0);
+}
+
 int main(int argc, char **argv) {
   if (!lane_peer_begin(argc, argv))
     return 2;
@@ -273,6 +344,7 @@ int main(int argc, char **argv) {
   RUN(holes_are_errors_and_the_lane_lives);
   RUN(memory_is_freed_under_load);
   RUN(rates_are_held_and_can_change);
+  RUN(what_was_sent_before_is_not_sent_again);
   gb_lane_door_close(lane_door);
   return check_done();
 }
