@@ -35,6 +35,8 @@ export interface Attachment {
   uncounted: boolean;
   /** RAM bytes locked against swapping. */
   lockedBytes: number;
+  /** Ranges that are being scrubbed; each resolves, never rejects. */
+  readonly leaving: Set<Promise<void>>;
   /** Why its bytes are gone, once they are. */
   failure: GbError | undefined;
   /** Set when the lease ends; nothing new starts from then on. */
@@ -108,6 +110,7 @@ export class Attachments {
       writeBytes: 0,
       uncounted: false,
       lockedBytes: 0,
+      leaving: new Set(),
       failure: undefined,
       ending: undefined,
     };
@@ -185,6 +188,7 @@ export class Attachments {
         `a lease holds at most ${RANGES_PER_LEASE_MAX} ranges`,
       );
     }
+    if (!this.fits(attachment, device, offset, length)) await this.settle(lease.id);
     const range: HeldRange = { device, offset, length, lockedBytes: 0, ready: false };
     attachment.ranges.add(range);
     const undoGuard =
@@ -207,14 +211,16 @@ export class Attachments {
     attachment.lockedBytes += device === RAM_KEY ? range.lockedBytes : 0;
     this.options.onChange();
     if (signal.aborted) {
-      await this.free(lease, device, offset, length).catch(() => undefined);
+      if (!attachment.ending && !attachment.failure) this.free(lease, device, offset, length);
       throw new GbError('CANCELED', 'the caller went away; the range was freed again');
     }
     return range.lockedBytes;
   }
 
-  /** Scrubs and gives back exactly one allocated range. @throws GbError NOT_FOUND, DATA_LOSS. */
-  async free(lease: Lease, device: DeviceKey, offset: number, length: number): Promise<void> {
+  /** Gives back exactly one allocated range. It is scrubbed in the background and counts as used
+   *  until then; who needs its place or its bytes meanwhile waits for that.
+   *  @throws GbError NOT_FOUND, DATA_LOSS. */
+  free(lease: Lease, device: DeviceKey, offset: number, length: number): void {
     const attachment = this.get(lease.id);
     const range = attachment.ranges.find(device, offset, length);
     if (!range?.ready)
@@ -223,11 +229,42 @@ export class Attachments {
         `no range of ${length} bytes was allocated at offset ${offset}`,
       );
     range.ready = false; // A second Free, and new transfers, do not find it.
-    await attachment.executor.free(executorRange(range));
+    const left = this.scrub(attachment, range);
+    attachment.leaving.add(left);
+    void left.then(() => attachment.leaving.delete(left));
+  }
+
+  /** Resolves when everything that was freed until now is scrubbed. */
+  async settle(leaseId: LeaseId): Promise<void> {
+    await Promise.all(this.held.get(leaseId)?.leaving ?? []);
+  }
+
+  /** Never rejects: what cannot be scrubbed is lent to nobody again. */
+  private async scrub(attachment: Attachment, range: HeldRange): Promise<void> {
+    try {
+      await attachment.executor.free(executorRange(range));
+    } catch (err) {
+      if (attachment.failure || attachment.ending) return; // It went with its executor.
+      const { leaseId: lease } = attachment;
+      const text = 'a range could not be scrubbed; it stays with its lease';
+      this.options.log.error({ event: 'scrub_failed', lease, err, ...range }, text);
+      return;
+    }
     attachment.ranges.remove(range);
-    attachment.lockedBytes -= device === RAM_KEY ? range.lockedBytes : 0;
+    attachment.lockedBytes -= range.device === RAM_KEY ? range.lockedBytes : 0;
     this.giveBack(attachment, range);
     this.options.onChange();
+  }
+
+  private fits(
+    { leaseId, ranges }: Attachment,
+    device: DeviceKey,
+    offset: number,
+    length: number,
+  ): boolean {
+    const held = this.options.pool.holding(leaseId).get(device);
+    const room = held ? held.limitBytes - held.usedBytes : 0;
+    return length <= room && !ranges.overlaps(offset, length);
   }
 
   /** Checks a transfer before its first byte. @throws GbError NOT_FOUND unless all of it is

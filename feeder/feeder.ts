@@ -165,7 +165,13 @@ export class Feeder {
 
   /** @throws GbError as LeaseTable.authorize; CAPACITY_EXHAUSTED; WRONG_STATE below what is used,
    *  and for more than before unless lending. */
-  resize(caller: Caller, id: string, fencingToken: bigint, limits: DeviceBytes): void {
+  async resize(
+    caller: Caller,
+    id: string,
+    fencingToken: bigint,
+    limits: DeviceBytes,
+  ): Promise<void> {
+    await this.attachments.settle(this.authorize(caller, id, fencingToken).id);
     const lease = this.authorize(caller, id, fencingToken);
     const holding = this.pool.holding(lease.id);
     if ([...limits].some(([device, bytes]) => bytes > (holding.get(device)?.limitBytes ?? 0))) {

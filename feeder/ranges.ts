@@ -27,13 +27,18 @@ export class RangeSet {
   add(range: HeldRange): void {
     const index = this.firstEndingAfter(range.offset);
     const next = this.sorted[index];
-    if (next && next.offset < range.offset + range.length) {
+    if (next && this.overlaps(range.offset, range.length)) {
       throw new GbError(
         'ALREADY_EXISTS',
         `the range overlaps one at offset ${next.offset} of ${next.length} bytes`,
       );
     }
     this.sorted.splice(index, 0, range);
+  }
+
+  overlaps(offset: number, length: number): boolean {
+    const next = this.sorted[this.firstEndingAfter(offset)];
+    return next !== undefined && next.offset < offset + length;
   }
 
   find(device: DeviceKey, offset: number, length: number): HeldRange | undefined {

@@ -181,7 +181,7 @@ function leaseHandlers(options: ServerOptions): Pick<Handlers, LeaseCalls> {
     },
     async resizeLease(request, { peer }) {
       const { leaseId, fencingToken } = refFrom(request.lease);
-      feeder.resize(sessions.get(peer), leaseId, fencingToken, limitsOf(request.devices));
+      await feeder.resize(sessions.get(peer), leaseId, fencingToken, limitsOf(request.devices));
       return {};
     },
     async renewLeases(request, { peer }) {
@@ -242,7 +242,7 @@ function memoryHandlers({
     async free(request, { peer }) {
       const lease = authorized(feeder, sessions.get(peer), request.lease);
       const { device, offset, length } = rangeFrom(request.range);
-      await attachments.free(lease, device, offset, length);
+      attachments.free(lease, device, offset, length);
       return {};
     },
     async read(call) {

@@ -50,7 +50,7 @@ test('bytes come back as they were written, and every counter is exact', async (
 
   await host.free(lease, 32 * MIB, 4 * MIB);
   expect(await codeOf(host.read(lease, 33 * MIB, 4))).toBe('NOT_FOUND');
-  expect((await host.account()).used).toBe(32 * MIB);
+  await until('it is scrubbed', async () => (await host.account()).used === 32 * MIB);
   const { freedBytes } = await host.client.releaseLease({ lease });
   expect(freedBytes).toBe(BigInt(32 * MIB));
   expect(await host.account()).toEqual({ capacity: 256 * MIB, leased: 0, used: 0 });
@@ -68,6 +68,28 @@ test('memory is scrubbed: what is allocated again reads zero', async () => {
   }
   await host.client.releaseLease({ lease });
 });
+
+test('what was freed counts until it is scrubbed; who needs its place or its bytes waits', async () => {
+  const host = await feeder.connect();
+  const lease = await host.lease({ ram: 64 * MIB });
+  await host.allocate(lease, 0, 64 * MIB);
+  const lane = await host.lane(lease);
+  await lane.write(0, 0, Buffer.alloc(64 * MIB, 0xa5));
+  await host.free(lease, 0, 64 * MIB);
+  expect(await codeOf(host.free(lease, 0, 64 * MIB))).toBe('NOT_FOUND');
+  // The same place, another one with all of the lease's bytes, and a smaller lease.
+  await host.allocate(lease, 0, 32 * MIB);
+  const zeroes = Buffer.alloc(32 * MIB, 1);
+  await lane.read(0, 0, zeroes);
+  expect(zeroes.every((byte) => byte === 0)).toBe(true);
+  await host.free(lease, 0, 32 * MIB);
+  await host.allocate(lease, 128 * MIB, 64 * MIB);
+  await host.free(lease, 128 * MIB, 64 * MIB);
+  const devices = [{ device: { kind: 1, index: 0 }, bytes: BigInt(2 * MIB) }];
+  expect(await codeOf(host.client.resizeLease({ lease, devices }))).toBe('OK');
+  expect(await host.account()).toMatchObject({ leased: 2 * MIB, used: 0 });
+  await host.client.releaseLease({ lease });
+}, 20_000);
 
 test('probes and pings move what they say', async () => {
   const host = await feeder.connect();
