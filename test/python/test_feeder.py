@@ -2,6 +2,7 @@
 """A second implementation against a real feeder: what docs/protocol.md says is enough to borrow its memory."""
 import os
 import secrets
+import threading
 import time
 import unittest
 
@@ -72,6 +73,43 @@ class Session(unittest.TestCase):
             Feeder('127.0.0.1', daemon.port, wrong)  # noticed before anything is sent
         with self.assertRaises(TlsError):
             TlsConnection('127.0.0.1', daemon.port, self.feeder.key.identity, secrets.token_bytes(32))
+
+
+class Rotation(unittest.TestCase):
+    def test_lanes_end_with_the_key_they_were_made_under(self):
+        own = Daemon(ram='16MiB')
+        self.addCleanup(own.stop)
+        host, feeders = host_id(), [Feeder('127.0.0.1', own.port, own.key)]
+        own.greenboost('key', 'rotate')
+        own.key = own.greenboost('key', 'show').strip().splitlines()[-1]
+        for _attempt in range(50):  # a running feeder looks at its keys once a second
+            try:
+                feeders.append(Feeder('127.0.0.1', own.port, own.key))
+                break
+            except TlsError:
+                time.sleep(0.1)
+        lanes = []
+        for feeder in feeders:
+            self.addCleanup(feeder.close)
+            feeder.hello(host)
+            lease, _attachment = feeder.acquire(2 * MIB)
+            feeder.allocate(lease, 0, 2 * MIB)
+            ticket, secret, port = feeder.open_lane(lease, 0, 2 * MIB, READ)
+            lanes.append(Lane('127.0.0.1', port, ticket, secret))
+        revoking = threading.Thread(target=own.greenboost, args=('key', 'revoke', feeders[0].key.fingerprint))
+        revoking.start()
+        self.addCleanup(revoking.join)
+        until = time.monotonic() + 10
+        with self.assertRaises((LaneEnded, OSError, RequestFailed, ValueError)):
+            while time.monotonic() < until:
+                self.assertEqual(lanes[1].read(0, 8), bytes(8))
+                self.assertEqual(lanes[0].read(0, 8), bytes(8))
+                time.sleep(0.05)
+        for _again in range(20):
+            self.assertEqual(lanes[1].read(0, 8), bytes(8))
+        Feeder('127.0.0.1', own.port, own.key).close()
+        with self.assertRaises(TlsError):
+            TlsConnection('127.0.0.1', own.port, feeders[0].key.identity, feeders[0].key.psk)
 
 
 class Lease(unittest.TestCase):
