@@ -20,6 +20,8 @@ export interface Act {
 /** Bytes per second that count as a transfer, and as quiet. */
 const BUSY = SLOW.bytesPerSecond / 2;
 const QUIET = 100e3;
+/** Some buffers of a program. */
+const UPLOADED_BYTES = 14e6;
 
 const rate = (bytesPerSecond: number): string => `${(bytesPerSecond / 1e6).toFixed(1)} MB/s`;
 
@@ -60,8 +62,18 @@ async function idle(stage: Stage): Promise<Act> {
 
 async function uploading(stage: Stage): Promise<Act> {
   await stage.line.set(SLOW.settings, 'host');
+  const before = (await stage.line.stats()).host.bytes;
   const program = stage.program();
   let phase = '';
+  // Some of it is there already, and only there.
+  await waitFor(
+    'some buffers were sent',
+    async () => {
+      phase = stage.phase(program);
+      return (await stage.line.stats()).host.bytes - before > UPLOADED_BYTES;
+    },
+    60_000,
+  );
   const carried = await busy(stage, 'host', () => (phase = stage.phase(program)));
   return { program, proof: `phase ${phase}; ${carried}` };
 }
