@@ -41,7 +41,8 @@ export class AuditReader {
 
   constructor(private readonly stateDir: string) {}
 
-  /** The lines since the last call, oldest first; all that are kept, the first time. @throws when a file cannot be read. */
+  /** The lines since the last call, oldest first; all that are kept, the first time.
+   *  @throws when a file cannot be read. */
   next(): AuditLine[] {
     const files = this.files();
     const known = files.findIndex(({ inode }) => inode === this.place?.inode);
@@ -70,7 +71,8 @@ export class AuditReader {
     const file = openSync(path, 'r');
     const lines: AuditLine[] = [];
     try {
-      if (fstatSync(file, { bigint: true }).ino !== place.inode) return []; // Rotated this moment: the next call finds it.
+      // Rotated this moment: the next call finds it.
+      if (fstatSync(file, { bigint: true }).ino !== place.inode) return [];
       for (;;) {
         const chunk = Buffer.alloc(CHUNK_BYTES);
         const count = readSync(file, chunk, 0, CHUNK_BYTES, place.offset);

@@ -38,7 +38,7 @@ function localTime(time: string): string {
   return shifted.toISOString().slice(0, 19).replace('T', ' ');
 }
 
-/** Prints the log, oldest first; `follow` goes on until Ctrl-C. @throws GbError PERMISSION_DENIED when it is not ours. */
+/** Prints the log, oldest first; `follow` goes on until Ctrl-C. @throws when it cannot be read. */
 export async function showAudit(options: { json?: boolean; follow?: boolean }): Promise<void> {
   const reader = new AuditReader(stateDir());
   const paint = painters(process.stdout);
