@@ -11,6 +11,8 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
 import {
+  EXECUTOR_FILL_BYTES_PER_MS,
+  EXECUTOR_FREES_MAX,
   EXECUTOR_PULL_POLL_MS,
   EXECUTOR_REQUEST_TIMEOUT_MS,
   EXECUTOR_SLOT_COUNT,
@@ -122,6 +124,8 @@ export class Executor {
   private gone: GbError | undefined;
   private lastWords = '';
   private hostNuma = false;
+  private freeing = 0;
+  private readonly freeWaiters: (() => void)[] = [];
 
   private constructor(
     private readonly child: ChildProcess,
@@ -178,13 +182,25 @@ export class Executor {
   /** Maps zeroed memory. Returns how many of its bytes are locked. @throws GbError CAPACITY_EXHAUSTED,
    *  INVALID_ARGUMENT for a range that does not fit, DATA_LOSS when the executor is gone. */
   async allocate(range: ExecutorRange): Promise<number> {
-    const { bytes } = await this.simple(GbxMsg.ALLOCATE, this.encodeRange(range), 'allocate');
+    const timeoutMs = fillTimeoutMs(range);
+    const payload = this.encodeRange(range);
+    const { bytes } = await this.simple(GbxMsg.ALLOCATE, payload, 'allocate', timeoutMs);
     return Number(bytes);
   }
 
-  /** Scrubs and unmaps exactly what one allocate mapped. Transfers under way are waited for. */
+  /** Scrubs and unmaps exactly what one allocate mapped; resolves when its bytes are the machine's again. Whoever works
+   *  on them is waited for, two seconds at most: then his lane is revoked. A few at a time, so that no caller's time runs
+   *  while others are scrubbed. */
   async free(range: ExecutorRange): Promise<void> {
-    await this.simple(GbxMsg.FREE, this.encodeRange(range), 'free');
+    while (this.freeing >= EXECUTOR_FREES_MAX)
+      await new Promise<void>((resolve) => this.freeWaiters.push(resolve));
+    this.freeing++;
+    try {
+      await this.simple(GbxMsg.FREE, this.encodeRange(range), 'free', fillTimeoutMs(range));
+    } finally {
+      this.freeing--;
+      this.freeWaiters.shift()?.();
+    }
   }
 
   /** Copies `data` (at most FRAME_BYTES_MAX) to arena offset `offset`. Ownership: `data` is not kept. Blocks while all
@@ -332,8 +348,9 @@ export class Executor {
     type: GbxMsgType,
     payload: Buffer,
     verb: string,
+    timeoutMs?: number,
   ): Promise<{ bytes: bigint }> {
-    const status = gbxStatus.decode(await this.request(type, payload));
+    const status = gbxStatus.decode(await this.request(type, payload, timeoutMs));
     if (status.status !== GbxStatus.OK) throw this.failure(status.status, status.detail, verb);
     return status;
   }
@@ -443,3 +460,8 @@ const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = 
   [GbxStatus.LANE]: ['DRIVER_ERROR', 'could not use the lane: status of driver/lane/lane.h'],
   [GbxStatus.CANCELED]: ['CANCELED', 'was told to stop'],
 };
+
+/** Time for a request that touches every byte of a range. */
+function fillTimeoutMs({ length }: ExecutorRange): number {
+  return EXECUTOR_REQUEST_TIMEOUT_MS + Number(length) / EXECUTOR_FILL_BYTES_PER_MS;
+}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # gb-executor: holds lent memory, one process per attachment. Needs no CUDA to build and none to lend RAM.
-EXECUTOR_SOURCES := $(addprefix driver/executor/,main.c service.c store.c memory.c ranges.c \
+EXECUTOR_SOURCES := $(addprefix driver/executor/,main.c service.c store.c memory.c ram.c ranges.c \
   frame.c driver.c probe.c lanes.c backing.c ahead.c buffers.c pull.c cache.c \
   cache_disk.c)
 EXECUTOR_HEADERS := $(wildcard driver/executor/*.h driver/lane/lane.h driver/include/*.h driver/include/gb_cuda/*)

@@ -8,12 +8,7 @@
 #include <string.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
-#endif
 
 #define ARENA_BYTES_MAX (4ull << 40)
 #define ADDRESS_END (1ull << 47)
@@ -154,77 +149,33 @@ struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_in
   }
   memory->arena_base = init->arena_base;
   memory->arena_bytes = init->arena_bytes;
-  pthread_mutex_init(&memory->lock, NULL);
+  gbx_ram_init(&memory->ram);
   return ok;
 }
 
 /* ---- anonymous RAM ---- */
 
-/* Locks as much of the entry as the limit permits, from its start. Answers the bytes that are locked. */
-static uint64_t lock_ram(struct gbx_memory *memory, void *address, uint64_t length) {
-  uint64_t locked = 0;
-  pthread_mutex_lock(&memory->lock);
-  if (mlock(address, length) == 0) {
-    locked = length;
-  } else {
-    struct rlimit limit;
-    uint64_t room = 0;
-    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur > memory->mlocked_bytes)
-      room = limit.rlim_cur - memory->mlocked_bytes;
-    uint64_t part = (room < length ? room : length) & ~4095ull;
-    if (part > 0 && mlock(address, part) == 0)
-      locked = part;
-  }
-  memory->mlocked_bytes += locked;
-  pthread_mutex_unlock(&memory->lock);
-  return locked;
-}
-
-/* Makes every page present now, so that a later write cannot meet an empty machine. returns: 0 or errno. */
-static int populate(void *address, uint64_t length) {
-  if (madvise(address, length, MADV_POPULATE_WRITE) == 0)
-    return 0;
-  if (errno != EINVAL)
-    return errno == EFAULT || errno == EHWPOISON ? ENOMEM : errno;
-  for (uint64_t offset = 0; offset < length; offset += 4096)
-    ((volatile uint8_t *)address)[offset] = 0;
-  return 0;
-}
-
-static void give_back_anonymous(struct gbx_memory *memory, struct gbx_entry *entry) {
-  uint64_t length = entry->range.length;
-  if (memory->gpu_count > 0) {
-    munmap(entry->cpu, length);
-  } else {
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    mmap(entry->cpu, length, PROT_NONE, flags, -1, 0); /* back to what the reservation was */
-  }
-  pthread_mutex_lock(&memory->lock);
-  memory->mlocked_bytes -= entry->locked_bytes;
-  pthread_mutex_unlock(&memory->lock);
-  entry->locked_bytes = 0;
-  entry->cpu = NULL;
-}
-
 static struct gbx_result map_anonymous(struct gbx_memory *memory, struct gbx_entry *entry) {
-  uint64_t length = entry->range.length;
   bool in_arena = memory->gpu_count == 0;
   void *wanted = in_arena ? (void *)(memory->arena_base + entry->range.offset) : NULL;
-  int flags = MAP_PRIVATE | MAP_ANONYMOUS | (in_arena ? MAP_FIXED : 0);
-  void *address = mmap(wanted, length, PROT_READ | PROT_WRITE, flags, -1, 0);
-  if (address == MAP_FAILED)
-    return from_errno(errno);
-  entry->cpu = address;
-  madvise(address, length, MADV_HUGEPAGE);
-  madvise(address, length, MADV_DONTDUMP);
-  madvise(address, length, MADV_DONTFORK);
-  int error = populate(address, length);
-  if (error != 0) {
-    give_back_anonymous(memory, entry);
+  struct gbx_ram_piece piece;
+  int error = gbx_ram_map(&memory->ram, wanted, entry->range.length, in_arena ? -1 : memory->numa_node, &piece);
+  if (error != 0)
     return from_errno(error);
-  }
-  entry->locked_bytes = lock_ram(memory, address, length);
+  entry->cpu = piece.address;
+  entry->locked_bytes = piece.locked_bytes;
+  entry->mlocked_bytes = piece.mlocked_bytes;
   return ok;
+}
+
+static void unmap_anonymous(struct gbx_memory *memory, struct gbx_entry *entry) {
+  const struct gbx_ram_piece piece = {.address = entry->cpu,
+                                      .length = entry->range.length,
+                                      .locked_bytes = entry->locked_bytes,
+                                      .mlocked_bytes = entry->mlocked_bytes};
+  gbx_ram_unmap(&memory->ram, &piece, memory->gpu_count == 0);
+  entry->cpu = NULL;
+  entry->locked_bytes = entry->mlocked_bytes = 0;
 }
 
 /* ---- chunks of the driver: VRAM, and RAM as HOST_NUMA ---- */
@@ -332,8 +283,7 @@ struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_streams *
 
 struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry) {
   if (!is_chunk(memory, entry)) {
-    memset(entry->cpu, 0, entry->range.length);
-    give_back_anonymous(memory, entry);
+    unmap_anonymous(memory, entry);
     return ok;
   }
   CUresult current = make_current(memory, gpu_of(entry));

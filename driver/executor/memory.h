@@ -5,15 +5,14 @@
  * RAM without a GPU is anonymous memory at its arena address. With GPUs the whole arena belongs to the driver: RAM is
  * HOST_NUMA chunks that GPU and CPU see at the same address, or, where the driver cannot do that, anonymous memory
  * elsewhere; VRAM is device chunks.
- * locks: nothing here locks except the account of locked bytes; one entry is only ever touched by one thread, save for
+ * locks: nothing here locks except what ram.h says; one entry is only ever touched by one thread, save for
  * copies, which may overlap.
  */
 #ifndef GBX_MEMORY_H
 #define GBX_MEMORY_H
 
-#include <pthread.h>
-
 #include "driver.h"
+#include "ram.h"
 #include "ranges.h"
 
 struct gbx_memory {
@@ -28,8 +27,7 @@ struct gbx_memory {
   int staging_fd;
   uint64_t staging_bytes;
   uint8_t *staging;
-  pthread_mutex_t lock; /* protects mlocked_bytes and mlock itself */
-  uint64_t mlocked_bytes;
+  struct gbx_ram ram;
 };
 
 /* What copies of one thread, or of one buffer, run on: a stream on each GPU, made when first needed. */

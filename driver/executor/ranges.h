@@ -28,6 +28,7 @@ struct gbx_entry {
   void *cpu;             /* RAM: where the CPU sees it; NULL for VRAM */
   uint64_t handle;       /* CUmemGenericAllocationHandle; 0: anonymous memory */
   uint64_t locked_bytes; /* RAM: of its bytes, locked or pinned */
+  uint64_t mlocked_bytes; /* of them, counted against RLIMIT_MEMLOCK */
 };
 
 struct gbx_ranges {

@@ -14,13 +14,28 @@
 #include "lanes.h"
 #include "pull.h"
 
-#define WORKER_COUNT 4
-/* Requests waiting for a worker; beyond this the socket is not read, and the daemon waits. */
+/* Threads of a pool. Scrubbing takes long: FREE has a pool of its own, and nobody else waits for it. */
+#define WORKERS 4
+/* Requests waiting for a worker of a pool; beyond this the socket is not read, and the daemon waits. */
 #define QUEUE_MAX 64
 #define INPUT_BYTES (4 * (sizeof(struct gbx_frame) + GBX_PAYLOAD_BYTES_MAX))
 /* The largest payload that is sent. */
 #define REPLY_BYTES_MAX sizeof(struct gbx_lane_stat)
 _Static_assert(sizeof(struct gbx_stat) <= REPLY_BYTES_MAX && sizeof(struct gbx_lane_event) <= REPLY_BYTES_MAX, "replies");
+
+struct service;
+
+struct pool {
+  struct service *service;
+  pthread_t workers[WORKERS];
+  pthread_mutex_t lock; /* protects everything below */
+  pthread_cond_t wake_worker;
+  pthread_cond_t wake_reader; /* room in the queue */
+  struct gbx_request queue[QUEUE_MAX];
+  unsigned head;
+  unsigned count;
+  bool ending;
+};
 
 struct service {
   int socket;
@@ -31,15 +46,8 @@ struct service {
   struct gbx_streams cache_streams; /* the cache's own thread's */
   struct gbx_lanes lanes;
   struct gbx_pulls pulls;
-  pthread_t workers[WORKER_COUNT];
-
-  pthread_mutex_t lock; /* protects everything below */
-  pthread_cond_t wake_worker;
-  pthread_cond_t wake_reader; /* room in the queue */
-  struct gbx_request queue[QUEUE_MAX];
-  unsigned queue_head;
-  unsigned queue_count;
-  bool ending;
+  struct pool work;
+  struct pool scrub;
 
   pthread_mutex_t send_lock; /* one frame at a time */
 };
@@ -190,26 +198,61 @@ static void do_request(struct service *service, struct gbx_streams *streams, con
   }
 }
 
+/* ---- pools ---- */
+
 static void *worker_main(void *argument) {
-  struct service *service = argument;
+  struct pool *pool = argument;
   struct gbx_streams streams = {0};
   for (;;) {
-    pthread_mutex_lock(&service->lock);
-    while (service->queue_count == 0 && !service->ending)
-      pthread_cond_wait(&service->wake_worker, &service->lock);
-    if (service->ending) {
-      pthread_mutex_unlock(&service->lock);
+    pthread_mutex_lock(&pool->lock);
+    while (pool->count == 0 && !pool->ending)
+      pthread_cond_wait(&pool->wake_worker, &pool->lock);
+    if (pool->ending) {
+      pthread_mutex_unlock(&pool->lock);
       return NULL;
     }
-    struct gbx_request request = service->queue[service->queue_head];
-    explicit_bzero(&service->queue[service->queue_head], sizeof(request));
-    service->queue_head = (service->queue_head + 1) % QUEUE_MAX;
-    service->queue_count--;
-    pthread_cond_signal(&service->wake_reader);
-    pthread_mutex_unlock(&service->lock);
-    do_request(service, &streams, &request);
+    struct gbx_request request = pool->queue[pool->head];
+    explicit_bzero(&pool->queue[pool->head], sizeof(request));
+    pool->head = (pool->head + 1) % QUEUE_MAX;
+    pool->count--;
+    pthread_cond_signal(&pool->wake_reader);
+    pthread_mutex_unlock(&pool->lock);
+    do_request(pool->service, &streams, &request);
     explicit_bzero(&request, sizeof(request)); /* it may have held a secret */
   }
+}
+
+static void start_pool(struct service *service, struct pool *pool) {
+  pool->service = service;
+  pthread_mutex_init(&pool->lock, NULL);
+  pthread_cond_init(&pool->wake_worker, NULL);
+  pthread_cond_init(&pool->wake_reader, NULL);
+  for (unsigned index = 0; index < WORKERS; index++) {
+    if (pthread_create(&pool->workers[index], NULL, worker_main, pool) != 0) {
+      fprintf(stderr, "gb-executor: cannot start a thread\n");
+      _exit(1);
+    }
+  }
+}
+
+/* Lets the workers end what they have begun. */
+static void end_pool(struct pool *pool) {
+  pthread_mutex_lock(&pool->lock);
+  pool->ending = true;
+  pthread_cond_broadcast(&pool->wake_worker);
+  pthread_mutex_unlock(&pool->lock);
+  for (unsigned index = 0; index < WORKERS; index++)
+    pthread_join(pool->workers[index], NULL);
+}
+
+static void enqueue(struct pool *pool, const struct gbx_request *request) {
+  pthread_mutex_lock(&pool->lock);
+  while (pool->count == QUEUE_MAX)
+    pthread_cond_wait(&pool->wake_reader, &pool->lock);
+  pool->queue[(pool->head + pool->count) % QUEUE_MAX] = *request;
+  pool->count++;
+  pthread_cond_signal(&pool->wake_worker);
+  pthread_mutex_unlock(&pool->lock);
 }
 
 /* ---- the reader ---- */
@@ -235,12 +278,8 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     gbx_pulls_open(&service->pulls, &service->store, send_pulled, service);
     gbx_cache_init(&service->cache, copy_out, service);
     gbx_lanes_open(&service->lanes, &service->store, &service->cache, service->door, send_lane_event, service);
-    for (unsigned index = 0; index < WORKER_COUNT; index++) {
-      if (pthread_create(&service->workers[index], NULL, worker_main, service) != 0) {
-        fprintf(stderr, "gb-executor: cannot start a thread\n");
-        _exit(1);
-      }
-    }
+    start_pool(service, &service->work);
+    start_pool(service, &service->scrub);
     reply.staging_fd = service->store.memory.staging_fd;
     reply.ram_is_host_numa = init->gpu_count > 0 && service->store.memory.host_numa;
     reply.arena_base = service->store.memory.arena_base;
@@ -276,16 +315,6 @@ static void do_lane(struct service *service, const struct gbx_request *request) 
   send_reply(service, request, &stat, sizeof(stat));
 }
 
-static void enqueue(struct service *service, const struct gbx_request *request) {
-  pthread_mutex_lock(&service->lock);
-  while (service->queue_count == QUEUE_MAX)
-    pthread_cond_wait(&service->wake_reader, &service->lock);
-  service->queue[(service->queue_head + service->queue_count) % QUEUE_MAX] = *request;
-  service->queue_count++;
-  pthread_cond_signal(&service->wake_worker);
-  pthread_mutex_unlock(&service->lock);
-}
-
 static void dispatch(struct service *service, const struct gbx_request *request) {
   if (!request->valid)
     return refuse(service, request, GBX_INVALID);
@@ -304,8 +333,10 @@ static void dispatch(struct service *service, const struct gbx_request *request)
   case GBX_MSG_PULL_STAT:
   case GBX_MSG_PULL_CANCEL:
     return do_pull(service, request);
+  case GBX_MSG_FREE:
+    return enqueue(&service->scrub, request);
   default:
-    return enqueue(service, request);
+    return enqueue(&service->work, request);
   }
 }
 
@@ -353,18 +384,12 @@ int gbx_serve(int socket_fd, int door_fd) {
   static struct service service;
   service.socket = socket_fd;
   service.door = door_fd;
-  pthread_mutex_init(&service.lock, NULL);
   pthread_mutex_init(&service.send_lock, NULL);
-  pthread_cond_init(&service.wake_worker, NULL);
-  pthread_cond_init(&service.wake_reader, NULL);
   int result = read_requests(&service);
   if (service.open) {
-    pthread_mutex_lock(&service.lock);
-    service.ending = true;
-    pthread_cond_broadcast(&service.wake_worker);
-    pthread_mutex_unlock(&service.lock);
-    for (unsigned index = 0; index < WORKER_COUNT; index++)
-      pthread_join(service.workers[index], NULL);
+    atomic_store(&service.store.memory.ram.hurry, true);
+    end_pool(&service.work);
+    end_pool(&service.scrub);
     gbx_pulls_close(&service.pulls);
     gbx_cache_close(&service.cache);
     gbx_lanes_close(&service.lanes);

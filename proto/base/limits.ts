@@ -149,6 +149,10 @@ export const EXECUTOR_SLOT_COUNT = 16;
 export const EXECUTOR_START_TIMEOUT_MS = 20_000;
 /** One request to an executor; beyond it nobody knows what its memory holds, and it is ended. */
 export const EXECUTOR_REQUEST_TIMEOUT_MS = 60_000;
+/** Zeroing and scrubbing of a busy machine, at the slowest: a large range gets more time by its size. */
+export const EXECUTOR_FILL_BYTES_PER_MS = 256 * KIB;
+/** Ranges of one executor that are scrubbed at once. */
+export const EXECUTOR_FREES_MAX = 4;
 /** How often a pull between feeders is asked how far it is. */
 export const EXECUTOR_PULL_POLL_MS = 500;
 /** How long an executor may take to scrub and go before it is killed. */

@@ -2,8 +2,8 @@
 # gb-executor driven over its socket and over lanes, with RAM alone and on the simulated driver; plain and sanitized.
 EXECUTOR_TEST := $(BUILD)/test/executor
 EXECUTOR_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
-EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ranges_test gb-executor-asan gb-executor-tsan \
-  cache_test-asan cache_test-tsan)
+EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ram_test ranges_test \
+  gb-executor-asan gb-executor-tsan cache_test-asan cache_test-tsan)
 TEST_BINARIES += $(EXECUTOR_TESTS)
 
 .PHONY: test-c-executor
@@ -19,6 +19,10 @@ $(EXECUTOR_TEST)/%_test: test/c/executor/%_test.c $(wildcard test/c/executor/*.h
 $(EXECUTOR_TEST)/ranges_test: test/c/executor/ranges_test.c driver/executor/ranges.c $(EXECUTOR_HEADERS) test/c/check.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(EXECUTOR_ASAN) -Idriver/executor $< driver/executor/ranges.c -o $@
+
+$(EXECUTOR_TEST)/ram_test: test/c/executor/ram_test.c driver/executor/ram.c driver/executor/ram.h test/c/check.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -Idriver/executor $< driver/executor/ram.c -o $@ -pthread
 
 # The sanitizers see the lane library too; its objects are those of its own tests.
 define EXECUTOR_VARIANT

@@ -26,6 +26,7 @@ export GBSIM_GPU GBSIM_VRAM
 tsan="TSAN_OPTIONS=halt_on_error=1"
 sim="env LD_LIBRARY_PATH=$build/lib/sim"
 run "range table against a model" "$out/ranges_test"
+run "pages of RAM" "$out/ram_test"
 run "RAM only" "$out/executor_test" "$build/bin/gb-executor" ram
 run "RAM only, ASan and UBSan" "$out/executor_test" "$out/gb-executor-asan" ram-sanitized
 run "simulated GPU" $sim "$out/executor_test" "$build/bin/gb-executor" sim
