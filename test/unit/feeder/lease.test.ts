@@ -204,7 +204,9 @@ describe('one lease', () => {
     expect(table.renew(caller(1, 2), lease.id, 1n, 0).t).toBe('ok'); // token 2, never heard of
     expect(table.renew(caller(1, 3), lease.id, 1n, 0).t).toBe('fenced'); // its session still lives
     table.orphan(caller(1, 2).sessionId, 0);
-    expect(table.renew(caller(1, 3), lease.id, 1n, 0)).toMatchObject({ lease: { fencingToken: 3n } });
+    expect(table.renew(caller(1, 3), lease.id, 1n, 0)).toMatchObject({
+      lease: { fencingToken: 3n },
+    });
     expect(codeOf(() => table.authorize(caller(1, 3), lease.id, 3n, 0))).toBe('OK');
     table.orphan(caller(1, 3).sessionId, 0);
     expect(table.renew(caller(1, 4), lease.id, 2n, 0).t).toBe('fenced');

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
+import { join } from 'node:path';
 import { GbError, type GbErrorCode } from '../../../proto/base/errors.js';
 import { normalizeAddress } from '../../../tui/cli/commands/connect.js';
 import { feedSettings } from '../../../tui/cli/commands/feed.js';
@@ -61,14 +62,25 @@ describe('arguments', () => {
       ram: '16GiB',
       vram: ['0=8GiB', '1=512MiB'],
       port: '9750',
+      lanePort: '0',
+      hostBytesMax: '8GiB',
+      hostRate: '100MB/s',
+      cacheDir: 'blocks',
+      cacheBytes: '0',
       allowWan: true,
     });
     expect(settings).toMatchObject({
       ramBytes: 16 * 2 ** 30,
       port: 9750,
+      lanePort: 0,
+      hostBytesMax: 8 * 2 ** 30,
+      hostRate: 100e6,
+      cacheDir: join(process.cwd(), 'blocks'),
+      cacheBytes: 0,
       allowWan: true,
       bind: [],
     });
+    expect(feedSettings({})).not.toHaveProperty('lanePort'); // The daemon's own default.
     expect([...settings.vramBytes]).toEqual([
       [0, 8 * 2 ** 30],
       [1, 512 * 2 ** 20],
@@ -81,6 +93,10 @@ describe('arguments', () => {
     { vram: ['0=1GiB', '0=2GiB'] },
     { port: '99999' },
     { port: 'x' },
+    { lanePort: '-1' },
+    { hostRate: '10kB' },
+    { hostRate: 'fast' },
+    { cacheBytes: 'all' },
   ])('feedSettings refuses %j', (options) => {
     expect(() => feedSettings(options)).toThrow('INVALID_ARGUMENT');
   });
