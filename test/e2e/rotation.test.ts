@@ -88,6 +88,7 @@ test('a program goes on while the keys of both feeders are rotated', async () =>
     expect(names).not.toContain(name);
   for (const [index, feeder] of cluster.feeders.entries())
     await checkAudit(feeder, rotated[index]!);
+  await checkLanes(rotated);
 }, 240_000);
 
 /** Both machines wrote down the same story, in the right order. */
@@ -123,6 +124,23 @@ async function checkAudit(
     list.flatMap(({ event, session }) => (event.endsWith('_opened') ? [session] : [])),
   );
   expect(sessions[0]).toEqual(expect.arrayContaining(sessions[1] as unknown[]));
+}
+
+/** The program's lanes under the old keys were ended by the feeders, and others came in their place. */
+async function checkLanes(rotated: readonly { before: string; after: string }[]): Promise<void> {
+  const lines = (await Promise.all(cluster.feeders.map(audit))).flat();
+  const tickets = lines.filter(({ event }) => event === 'lane_ticket');
+  const leases = (keys: readonly string[]): unknown[] =>
+    tickets.flatMap(({ lease, fingerprint }) =>
+      lease && keys.includes(String(fingerprint)) ? [lease] : [],
+    );
+  const old = leases(rotated.map(({ before }) => before));
+  expect(old.length).toBeGreaterThan(0);
+  expect(leases(rotated.map(({ after }) => after))).toEqual(expect.arrayContaining(old));
+  const ended = lines.filter(
+    ({ event, reason }) => event === 'lane_closed' && reason === 'key_removed',
+  );
+  expect(ended.map(({ lease }) => lease)).toEqual(expect.arrayContaining(old));
 }
 
 test('a feeder that takes its key away is left, and the other one is not', async () => {
