@@ -92,8 +92,8 @@ const DEFAULT_RAM_SHARE = 0.5;
 const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
 const PORT_MAX = 65_535;
 
-/** Hosts renew every 5 s, and look for a new connection after 6 s of silence. */
-const LEASE_TTL_SECONDS_MIN = 8;
+/** Hosts renew every 5 s and look for a new connection after 6 s of silence: less does not bear one of either lost. */
+const LEASE_TTL_SECONDS_MIN = 15;
 const LEASE_TTL_SECONDS_MAX = 3_600;
 
 const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);

@@ -40,12 +40,14 @@ describe('the failure matrix', () => {
   /** What fails leaves no start for what follows: that gets a new stage. */
   async function onStage<T>(play: (on: Stage) => Promise<T>): Promise<T> {
     const on = (stage ??= await Stage.open());
+    const fromMs = Date.now();
     try {
       return await play(on);
     } catch (error) {
       stage = undefined;
+      const told = on.story(fromMs);
       await on.close().catch(() => undefined);
-      throw error;
+      throw new Error(`${error instanceof Error ? error.message : String(error)}\n${told}`);
     }
   }
 

@@ -15,8 +15,8 @@ import { createNetwork, type Network } from '../namespaces.js';
 import { Trouble } from '../trouble.js';
 
 export const PORT = '9740';
-/** Of both feeders: the shortest time a feeder takes is 8 s, the usual one 30. */
-export const TTL_SECONDS = Number(process.env['GB_MATRIX_TTL'] ?? '10');
+/** Of both feeders: the shortest that a feeder takes; the usual one is 30. */
+export const TTL_SECONDS = Number(process.env['GB_MATRIX_TTL'] ?? '15');
 export const VICTIM = 0;
 export const OTHER = 1;
 /** As the lines are unless a cell says otherwise. The victim is the cheaper one. */
@@ -265,6 +265,29 @@ export class Stage {
       },
       40_000,
     );
+  }
+
+  /** What agent and feeders have said since `fromMs`, for a failure's report. */
+  story(fromMs: number): string {
+    const events = this.events.all
+      .filter(({ heardMs }) => heardMs >= fromMs)
+      .map(({ heardMs, name, subject, text }) => ({ ms: heardMs, text: [name, subject, text] }));
+    const logs = this.daemons.flatMap((daemon, index) =>
+      daemon
+        .output()
+        .split('\n')
+        .filter((line) => line.startsWith('{'))
+        .map((line) => JSON.parse(line) as { time: string | number; event?: string; msg?: string })
+        .map(({ time, event, msg }) => ({
+          ms: new Date(time).getTime(),
+          text: [this.feeders[index]!.name, event, msg],
+        }))
+        .filter(({ ms }) => ms >= fromMs),
+    );
+    return [...events, ...logs]
+      .sort((a, b) => a.ms - b.ms)
+      .map(({ ms, text }) => `${((ms - fromMs) / 1000).toFixed(2)} ${text.join(': ')}`)
+      .join('\n');
   }
 
   private startBystander(): Program {
