@@ -25,7 +25,7 @@ export interface LaneOpening {
 export const LANE_CONNECTIONS = 1;
 
 /** enum gb_lane_status of driver/lane/lane.h. */
-const LANE_OPEN = 0;
+export const LANE_OPEN = 0;
 const LANE_CLOSED = 12;
 
 export class LaneBook {

@@ -15,6 +15,7 @@ import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { keyFingerprint } from '../../security/pairing.js';
 import type { VramArbiter } from '../attachments/arbiter.js';
 import type { Attachment } from '../attachments/attachment.js';
+import { LANE_OPEN } from '../attachments/lanes.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { Ledger } from '../ledger.js';
 import type { Link, LinkStateName } from '../links/link.js';
@@ -141,6 +142,20 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
     leaseCount: registry.leasesOn(link.feederId).length,
     keyFingerprint: keyFingerprint(link.key),
     keyAddedUnixMs: BigInt(link.key.createdUnixMs),
+    ...laneFacts(link, registry),
+  };
+}
+
+/** Its open lanes together; programs tell of them twice a second. */
+function laneFacts(link: Link, registry: AttachmentRegistry): LinkInit {
+  const lanes = registry.all
+    .flatMap((attachment) => attachment.lanesTo(link.feederId))
+    .filter(({ report }) => report.state === LANE_OPEN);
+  const ages = lanes.map(({ report }) => report.key_age_ms);
+  return {
+    laneCount: lanes.length,
+    laneCipher: lanes[0]?.report.cipher ?? '',
+    laneKeyAgeMs: ages.reduce((oldest, age) => (age > oldest ? age : oldest), 0n),
   };
 }
 

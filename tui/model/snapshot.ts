@@ -101,6 +101,10 @@ export interface LinkJson {
   keyFingerprint: string;
   /** When the present key came into the keyring. */
   keyAddedUnixMs: number | null;
+  /** Open lanes of programs; their cipher and the age of their oldest key. */
+  laneCount: number;
+  laneCipher: string | null;
+  laneKeyAgeMs: number | null;
   devices: DeviceJson[];
 }
 
@@ -274,6 +278,9 @@ export function linkJson(link: Link): LinkJson {
     leaseCount: link.leaseCount,
     keyFingerprint: link.keyFingerprint,
     keyAddedUnixMs: link.keyAddedUnixMs === 0n ? null : Number(link.keyAddedUnixMs),
+    laneCount: link.laneCount,
+    laneCipher: link.laneCipher || null,
+    laneKeyAgeMs: link.laneCount === 0 ? null : bytesFromWire(link.laneKeyAgeMs),
     devices: link.devices.map(deviceJson),
   };
 }

@@ -91,6 +91,12 @@ export function usedOfLent(link: LinkJson, kind: 'ram' | 'gpu'): string {
   return `${formatBytes(sumOf(link, kind, 'usedBytes'))} / ${formatBytes(capacity)}`;
 }
 
+/** `2 AES-256-GCM, key 3 min`: open lanes of programs and how long their oldest key is in use. */
+function lanesText({ laneCount, laneCipher, laneKeyAgeMs }: LinkJson): string {
+  if (laneCount === 0) return '-';
+  return `${laneCount} ${laneCipher ?? ''}, key ${formatAge(laneKeyAgeMs ?? 0)}`;
+}
+
 export function linkTable(snapshot: SnapshotJson): Table {
   return {
     columns: [
@@ -109,6 +115,7 @@ export function linkTable(snapshot: SnapshotJson): Table {
       optional(left('CIPHER')),
       optional(left('KEY')),
       optional(right('KEY AGE')),
+      optional(left('LANES')),
     ],
     rows: snapshot.links.map((link) => [
       link.feederName || link.feederId,
@@ -128,6 +135,7 @@ export function linkTable(snapshot: SnapshotJson): Table {
       link.cipher || '-',
       link.keyFingerprint,
       link.keyAddedUnixMs === null ? '-' : formatAge(snapshot.unixMs - link.keyAddedUnixMs),
+      lanesText(link),
     ]),
   };
 }

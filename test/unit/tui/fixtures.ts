@@ -46,6 +46,9 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
     leaseCount: 1,
     keyFingerprint: 'abcd',
     keyAddedUnixMs: null,
+    laneCount: 0,
+    laneCipher: null,
+    laneKeyAgeMs: null,
     devices: [
       {
         kind: 'ram',

@@ -20,6 +20,9 @@ test('every link shows its cipher, its key by fingerprint, and how long it has h
           cipher: 'TLS_AES_128_GCM_SHA256',
           keyFingerprint: '1111-2222-3333-4444',
           keyAddedUnixMs: BigInt(NOW_MS - 3 * DAY_MS),
+          laneCount: 2,
+          laneCipher: 'AES-256-GCM',
+          laneKeyAgeMs: 61_000n,
         },
         { feederName: 'loom', keyFingerprint: '5555-6666-7777-8888' },
       ],
@@ -34,8 +37,14 @@ test('every link shows its cipher, its key by fingerprint, and how long it has h
     rows.map((row) =>
       titles.map((title) => row[columns.findIndex((column) => column.title === title)] ?? ''),
     );
-  expect(cells(['FEEDER', 'CIPHER', 'KEY', 'KEY AGE'])).toEqual([
-    ['kiln', 'TLS_AES_128_GCM_SHA256', '1111-2222-3333-4444', expect.stringMatching(/^3 ?d/)],
-    ['loom', '-', '5555-6666-7777-8888', '-'],
+  expect(cells(['FEEDER', 'CIPHER', 'KEY', 'KEY AGE', 'LANES'])).toEqual([
+    [
+      'kiln',
+      'TLS_AES_128_GCM_SHA256',
+      '1111-2222-3333-4444',
+      expect.stringMatching(/^3 ?d/),
+      expect.stringMatching(/^2 AES-256-GCM, key 1 ?m/),
+    ],
+    ['loom', '-', '5555-6666-7777-8888', '-', '-'],
   ]);
 });
