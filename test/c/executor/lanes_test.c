@@ -231,6 +231,44 @@ static void memory_is_freed_under_load(void) {
   CHECK_EQUAL(close_executor(&executor), 0);
 }
 
+/* Writes for ever from a process of its own. */
+static pid_t start_writer(const struct gbx_grant *grant) {
+  pid_t writer = fork();
+  if (writer != 0)
+    return writer;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  gb_lane *lane;
+  uint8_t *bytes = malloc(grant->length);
+  int status = open_lane(grant, 2, &lane);
+  memset(bytes, 0x5a, grant->length);
+  while (status == GB_LANE_OK)
+    status = put(lane, 0, bytes, grant->length);
+  _exit(status);
+}
+
+/* A peer that is stopped in the middle of its writes holds memory for two seconds, and then no more. */
+static void a_stopped_writer_keeps_nothing(void) {
+  struct executor executor;
+  REQUIRE(open_executor(&executor));
+  for (uint8_t round = 0; round < 4; round++) {
+    CHECK_EQUAL(change(&executor, GBX_MSG_ALLOCATE, GBX_DEVICE_RAM, 0, 8 * MIB), GBX_OK);
+    struct gbx_grant grant = grant_of((uint8_t)(40 + round), 0, 8 * MIB);
+    REQUIRE(give(&executor, &grant) == GBX_OK);
+    pid_t writer = start_writer(&grant);
+    for (uint64_t until = now_ms() + 5000; lane_of(&executor, &grant).bytes_read < MIB && now_ms() < until;)
+      usleep(1000);
+    CHECK_EQUAL(kill(writer, SIGSTOP), 0);
+    uint64_t start = now_ms();
+    CHECK_EQUAL(change(&executor, GBX_MSG_FREE, GBX_DEVICE_RAM, 0, 8 * MIB), GBX_OK);
+    CHECK(now_ms() - start < 3500);
+    kill(writer, SIGKILL);
+    waitpid(writer, NULL, 0);
+    take_back(&executor, &grant);
+  }
+  CHECK_EQUAL(stat_of(&executor).ram_bytes, 0);
+  CHECK_EQUAL(close_executor(&executor), 0);
+}
+
 /* ---- rates ---- */
 
 static void rates_are_held_and_can_change(void) {
@@ -343,6 +381,7 @@ int main(int argc, char **argv) {
   RUN(bad_grants_are_refused);
   RUN(holes_are_errors_and_the_lane_lives);
   RUN(memory_is_freed_under_load);
+  RUN(a_stopped_writer_keeps_nothing);
   RUN(rates_are_held_and_can_change);
   RUN(what_was_sent_before_is_not_sent_again);
   gb_lane_door_close(lane_door);
