@@ -81,6 +81,21 @@ export class LaneClient {
     await this.transfer('gb_lane_write', region, offset, from, options);
   }
 
+  /** Asks which blocks of `blockBytes`, the first at `offset`, need not be written: the server has filled in those
+   *  whose SHA-256 it knows. Returns for each whether it has. */
+  async offer(
+    region: number,
+    offset: number | bigint,
+    blockBytes: number,
+    digests: readonly Uint8Array[],
+  ): Promise<boolean[]> {
+    const have = Buffer.alloc(Math.ceil(digests.length / 8));
+    const all = Buffer.concat(digests);
+    const args = [region, offset, blockBytes, all, digests.length, have, 0] as const;
+    check(await this.run('gb_lane_offer', ...args), 'offering blocks over a lane');
+    return digests.map((_, index) => (((have[index >> 3] ?? 0) >> (index & 7)) & 1) === 1);
+  }
+
   /** One round trip. Units: nanoseconds. */
   async ping(timeoutMs = 2000): Promise<number> {
     const out = new Out();
@@ -126,7 +141,7 @@ export class LaneClient {
   }
 
   private run(
-    name: 'gb_lane_read' | 'gb_lane_write' | 'gb_lane_ping',
+    name: 'gb_lane_read' | 'gb_lane_write' | 'gb_lane_offer' | 'gb_lane_ping',
     ...args: readonly unknown[]
   ): Promise<number> {
     const work = callLater(name, this.open, ...args);

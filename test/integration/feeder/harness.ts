@@ -53,7 +53,8 @@ export interface TestFeeder {
   readonly feeder: RunningFeeder;
   readonly folder: string;
   readonly socketPath: string;
-  connect(hostId?: HostId): Promise<TestHost>;
+  /** `features`: offered in Hello. */
+  connect(hostId?: HostId, features?: bigint): Promise<TestHost>;
   /** A session that has not said Hello. */
   connectSilently(): SilentClient;
   control(): ServiceClient<typeof FeedService>;
@@ -121,7 +122,8 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
     folder,
     socketPath,
     connectSilently,
-    connect: (hostId = createId('host')) => sayHello(connectSilently(), hostId, lanes),
+    connect: (hostId = createId('host'), features = 0n) =>
+      sayHello(connectSilently(), { ...hello(hostId), featuresOffered: features }, lanes),
     control() {
       const credentials = grpc.credentials.createInsecure();
       const client = createClient(
@@ -152,10 +154,10 @@ export const hello = (hostId: string) => ({
 
 async function sayHello(
   client: SilentClient,
-  hostId: HostId,
+  words: ReturnType<typeof hello> & { featuresOffered: bigint },
   lanes: LaneClient[],
 ): Promise<TestHost> {
-  const told = await client.hello(hello(hostId), { timeoutMs: 5_000 });
+  const told = await client.hello(words, { timeoutMs: 5_000 });
   const big = BigInt;
   const ticket: TestHost['ticket'] = async (lease, wish = {}) => {
     const rights = wish.rights ?? LaneRight.READ_WRITE;
@@ -175,7 +177,7 @@ async function sayHello(
       return lane;
     },
     client,
-    hostId,
+    hostId: words.hostId as HostId,
     async lease({ ram = 0, gpu = 0 }) {
       const devices = [
         ...(ram ? [{ device: RAM, bytes: big(ram) }] : []),
