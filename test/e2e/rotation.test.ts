@@ -71,6 +71,21 @@ test('a program goes on while the keys of both feeders are rotated', async () =>
       errorCount: 0,
     });
   }
+  // What each link is secured with is shown, of its lanes too.
+  const links = await waitFor('lanes are shown', async () => {
+    const { links: now } = await cluster.host.status();
+    return now.some(({ laneCount }) => laneCount > 0) ? now : undefined;
+  });
+  for (const link of links) {
+    expect(link).toMatchObject({
+      cipher: 'TLS_AES_128_GCM_SHA256',
+      keyAddedUnixMs: expect.any(Number),
+    });
+    expect(Date.now() - (link.keyAddedUnixMs as number)).toBeLessThan(120_000);
+    if (link.laneCount === 0) continue;
+    expect(link.laneCipher).toMatch(/^(AES-256-GCM|ChaCha20-Poly1305)$/);
+    expect(link.laneKeyAgeMs).toBeLessThan(120_000);
+  }
   writeFileSync(until, '');
   const done = await run.finished;
   expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({
