@@ -6,6 +6,7 @@ import { connect, type Socket } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { HANDSHAKE_BYTES_MAX } from '../../../proto/base/limits.js';
+import { keyFingerprint } from '../../../security/pairing.js';
 import { openFaultyWire } from './faulty-wire.js';
 import {
   knock,
@@ -137,7 +138,9 @@ describe('a handshake', () => {
     door.keys.splice(0, 1, key);
     const { closed } = await knock(door, [flight]);
     expect(closed).toBe(true);
-    expect(door.failures).toEqual([{ address: '127.0.0.1', reason: 'tls' }]);
+    expect(door.failures).toEqual([
+      { address: '127.0.0.1', reason: 'tls', keyFingerprint: keyFingerprint(door.key) },
+    ]);
     expect(door.opened).toEqual([]);
     expectNothingLeft();
   });
@@ -222,7 +225,9 @@ describe('a peer that dawdles', () => {
     const { received, closed } = await knock(door, [flight.subarray(0, helloLength(flight))]);
     expect(closed).toBe(true);
     expect(received[0]).toBe(22); // It answers the ServerHello to a true first message, and nothing after.
-    expect(door.failures).toEqual([{ address: '127.0.0.1', reason: 'timeout' }]);
+    expect(door.failures).toEqual([
+      { address: '127.0.0.1', reason: 'timeout', keyFingerprint: keyFingerprint(door.key) },
+    ]);
     expectNothingLeft();
   });
 
@@ -254,7 +259,11 @@ test('a true host beyond the number of sessions is closed and counted', async ()
   const second = openClient(door, { key: door.key });
   await expect(second.echo('x', 1_000)).rejects.toBeDefined();
   expect(second.credentials.refusal).toBeUndefined(); // Not the key's fault: it may try again.
-  expect(door.failures[0]).toEqual({ address: '127.0.0.1', reason: 'sessions_full' });
+  expect(door.failures[0]).toEqual({
+    address: '127.0.0.1',
+    reason: 'sessions_full',
+    keyFingerprint: keyFingerprint(door.key),
+  });
   await first.echo('still served');
   first.close();
   second.close();
