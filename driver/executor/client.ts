@@ -23,6 +23,7 @@ import {
 import type { Logger } from '../../proto/base/log.js';
 import { nativePath } from '../../proto/base/paths.js';
 import { cuErrorName } from '../cuda/errors.js';
+import { laneStatusName } from '../lane/names.js';
 import { driverEnv, type GpuDriver } from '../library.js';
 import { seqpacketPair } from '../os/unix.js';
 import {
@@ -437,8 +438,11 @@ export class Executor {
 
   private failure(status: number, detail: number, verb: string): GbError {
     const [code, text] = STATUS_ERRORS[status] ?? ['DRIVER_ERROR', `answered status ${status}`];
-    const why =
-      status === GbxStatus.DRIVER ? `: ${cuErrorName(detail)}` : detail ? ` (${detail})` : '';
+    const name =
+      status === GbxStatus.DRIVER
+        ? cuErrorName(detail)
+        : status === GbxStatus.LANE && laneStatusName(detail);
+    const why = name ? `: ${name}` : detail ? ` (${detail})` : '';
     const words = verb === 'init' ? this.lastWords.trim().split('\n').at(-1) : '';
     return new GbError(code, `${verb}: the executor ${text}${why}${words ? `; ${words}` : ''}`, {
       details: status === GbxStatus.LANE ? { laneStatus: detail } : { detail },
@@ -457,7 +461,7 @@ const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = 
   [GbxStatus.ARENA_UNAVAILABLE]: ['DRIVER_ERROR', 'could not reserve the arena at its address'],
   [GbxStatus.DRIVER]: ['DRIVER_ERROR', 'was refused by the CUDA driver'],
   [GbxStatus.SYSTEM]: ['DRIVER_ERROR', 'was refused by the system'],
-  [GbxStatus.LANE]: ['DRIVER_ERROR', 'could not use the lane: status of driver/lane/lane.h'],
+  [GbxStatus.LANE]: ['DRIVER_ERROR', 'could not use the lane'],
   [GbxStatus.CANCELED]: ['CANCELED', 'was told to stop'],
 };
 

@@ -4,10 +4,10 @@ import {
   gbxCache,
   gbxGrant,
   gbxLaneEvent,
-  gbxLaneStat,
   gbxLimit,
   gbxPull,
   gbxTicket,
+  type gbxLaneStat,
 } from './abi.js';
 
 /** A ticket for one lane to a part of the arena. */
@@ -34,7 +34,7 @@ export interface LaneGrant {
 
 /** How a lane is. */
 export interface LaneStat {
-  /** enum gb_lane_status: 0 open, LANE_PENDING not opened yet, else how it ended. */
+  /** LaneStatus of driver/lane/names.ts: OK while open, PENDING before, else how it ended. */
   readonly state: number;
   readonly connections: number;
   /** Arrived from the peer. */
@@ -51,9 +51,6 @@ export interface LaneStat {
   readonly cipher: string;
   readonly provider: string;
 }
-
-/** enum gb_lane_status: not opened yet. */
-export const LANE_PENDING = 22;
 
 /** Something happened to a lane, or to somebody who wanted one. */
 export interface LaneEvent {
