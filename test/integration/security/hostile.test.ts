@@ -139,7 +139,7 @@ describe('a handshake', () => {
     const { closed } = await knock(door, [flight]);
     expect(closed).toBe(true);
     expect(door.failures).toEqual([
-      { address: '127.0.0.1', reason: 'tls', keyFingerprint: keyFingerprint(door.key) },
+      { address: '127.0.0.1', reason: 'tls', keyFingerprint: keyFingerprint(key) },
     ]);
     expect(door.opened).toEqual([]);
     expectNothingLeft();
@@ -226,7 +226,7 @@ describe('a peer that dawdles', () => {
     expect(closed).toBe(true);
     expect(received[0]).toBe(22); // It answers the ServerHello to a true first message, and nothing after.
     expect(door.failures).toEqual([
-      { address: '127.0.0.1', reason: 'timeout', keyFingerprint: keyFingerprint(door.key) },
+      { address: '127.0.0.1', reason: 'timeout', keyFingerprint: keyFingerprint(key) },
     ]);
     expectNothingLeft();
   });
