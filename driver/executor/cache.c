@@ -318,8 +318,8 @@ void gbx_cache_fill(struct gbx_block_cache *cache, const uint8_t *digests, unsig
 
 /* ---- beginning and end ---- */
 
-void gbx_cache_init(struct gbx_block_cache *cache, bool (*copy)(void *context, uint64_t offset, uint8_t *to, uint64_t bytes),
-                    void *context) {
+void gbx_cache_init(struct gbx_block_cache *cache,
+                    bool (*copy)(void *context, uint64_t offset, uint8_t *to, uint64_t bytes), void *context) {
   *cache = (struct gbx_block_cache){.copy = copy, .context = context, .disk = {.folder = -1}};
   pthread_condattr_t monotonic;
   pthread_condattr_init(&monotonic);

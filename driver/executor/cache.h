@@ -4,7 +4,7 @@
  * than GBX_CACHE_WAIT_MS: a disk that is slower is not asked for a while.
  *
  *   a block:  offered, not here (want) --arrived whole--> ready --hashed, equal--> on the disk
- *             forgotten when something else is wanted at its place, when it is the oldest of too many, or on any trouble
+ *             forgotten when something else is wanted at its place, as the oldest of too many, and on any trouble
  *
  * locks: the cache's lock, which is held over neither disk nor copies.
  */
@@ -66,8 +66,8 @@ struct gbx_block_cache {
 };
 
 /* Makes a cache that finds nothing. */
-void gbx_cache_init(struct gbx_block_cache *cache, bool (*copy)(void *context, uint64_t offset, uint8_t *to, uint64_t bytes),
-                    void *context);
+void gbx_cache_init(struct gbx_block_cache *cache,
+                    bool (*copy)(void *context, uint64_t offset, uint8_t *to, uint64_t bytes), void *context);
 
 /* Opens its folder, in the background when that takes long. At most once. returns: 0, or errno if it is known at once:
  * EEXIST a second time, EPERM a folder that others may enter. */

@@ -189,9 +189,9 @@ export class Executor {
     return Number(bytes);
   }
 
-  /** Scrubs and unmaps exactly what one allocate mapped; resolves when its bytes are the machine's again. Whoever works
-   *  on them is waited for, two seconds at most: then his lane is revoked. A few at a time, so that no caller's time runs
-   *  while others are scrubbed. */
+  /** Scrubs and unmaps exactly what one allocate mapped; resolves when its bytes are the machine's
+   *  again. Whoever works on them is waited for, two seconds at most: then his lane is revoked. A few
+   *  at a time, so that no caller's time runs while others are scrubbed. */
   async free(range: ExecutorRange): Promise<void> {
     while (this.freeing >= EXECUTOR_FREES_MAX)
       await new Promise<void>((resolve) => this.freeWaiters.push(resolve));

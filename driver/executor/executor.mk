@@ -11,4 +11,5 @@ NATIVES += $(BUILD)/bin/gb-executor
 
 $(BUILD)/bin/gb-executor: $(EXECUTOR_SOURCES) $(EXECUTOR_HEADERS) $(EXECUTOR_LANE)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(EXECUTOR_CFLAGS) -fPIE -pie $(EXECUTOR_SOURCES) $(EXECUTOR_LANE) -o $@ $(LDFLAGS_ALL) -pthread -ldl
+	$(CC) $(CFLAGS_ALL) $(EXECUTOR_CFLAGS) -fPIE -pie $(EXECUTOR_SOURCES) $(EXECUTOR_LANE) -o $@ \
+	  $(LDFLAGS_ALL) -pthread -ldl

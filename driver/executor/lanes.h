@@ -3,7 +3,7 @@
  * lanes.h: the lanes that end in this executor. Each ticket leads to one part of the arena; its bytes are read and
  * written by the lane library's threads, RAM where it lies, VRAM through pinned buffers (backing.c).
  *
- *   granted --opened--> open --closed--> ended --GBX_TICKET_KEPT_MS--> forgotten       revoke: gone at once, at any time
+ *   granted --opened--> open --closed--> ended --GBX_TICKET_KEPT_MS--> forgotten          revoke: gone at once
  *
  * locks: the lanes' lock, before the lane library's, which calls backing.c with none of its own held. The store's is
  * taken without it.

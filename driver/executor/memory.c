@@ -212,7 +212,8 @@ static CUresult set_access(struct gbx_memory *memory, const struct gbx_entry *en
   return memory->driver.cuMemSetAccess(address, entry->range.length, access, count);
 }
 
-static struct gbx_result zero_chunk(struct gbx_memory *memory, struct gbx_streams *streams, const struct gbx_entry *entry) {
+static struct gbx_result zero_chunk(struct gbx_memory *memory, struct gbx_streams *streams,
+                                    const struct gbx_entry *entry) {
   if (entry->cpu) {
     memset(entry->cpu, 0, entry->range.length);
     return ok;

@@ -30,9 +30,9 @@ struct gbx_ram_piece {
 
 void gbx_ram_init(struct gbx_ram *ram);
 
-/* Maps zeroed memory over what is reserved at `wanted`, or anywhere (NULL). Pages come from the pool of huge pages if it
- * has that many, else the kernel is asked for huge ones; from `node` as far as it has them, -1: from the node that has
- * most to give. pre: `length` and `wanted` are multiples of GBX_HUGE_BYTES. returns: 0 or errno. */
+/* Maps zeroed memory over what is reserved at `wanted`, or anywhere (NULL). Pages come from the pool of huge pages if
+ * it has that many, else the kernel is asked for huge ones; from `node` as far as it has them, -1: from the node that
+ * has most to give. pre: `length` and `wanted` are multiples of GBX_HUGE_BYTES. returns: 0 or errno. */
 int gbx_ram_map(struct gbx_ram *ram, void *wanted, uint64_t length, int node, struct gbx_ram_piece *piece);
 
 /* Scrubs and unmaps; `reserved`: its addresses stay reserved. */

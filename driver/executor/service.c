@@ -21,7 +21,8 @@
 #define INPUT_BYTES (4 * (sizeof(struct gbx_frame) + GBX_PAYLOAD_BYTES_MAX))
 /* The largest payload that is sent. */
 #define REPLY_BYTES_MAX sizeof(struct gbx_lane_stat)
-_Static_assert(sizeof(struct gbx_stat) <= REPLY_BYTES_MAX && sizeof(struct gbx_lane_event) <= REPLY_BYTES_MAX, "replies");
+_Static_assert(sizeof(struct gbx_stat) <= REPLY_BYTES_MAX, "replies");
+_Static_assert(sizeof(struct gbx_lane_event) <= REPLY_BYTES_MAX, "notices");
 
 struct service;
 

@@ -143,7 +143,8 @@ static inline bool ask(struct executor *executor, uint16_t type, const void *pay
          frame.payload_bytes == reply_bytes && read_fully(executor->socket, reply, reply_bytes);
 }
 
-static inline struct gbx_status ask_status(struct executor *executor, uint16_t type, const void *payload, uint32_t bytes) {
+static inline struct gbx_status ask_status(struct executor *executor, uint16_t type, const void *payload,
+                                           uint32_t bytes) {
   struct gbx_status status = {.status = 999};
   CHECK(ask(executor, type, payload, bytes, &status, sizeof(status)));
   return status;
@@ -162,12 +163,14 @@ static inline struct gbx_stat stat_of(struct executor *executor) {
   return stat;
 }
 
-static inline uint32_t change(struct executor *executor, uint16_t type, uint32_t kind, uint64_t offset, uint64_t length) {
+static inline uint32_t change(struct executor *executor, uint16_t type, uint32_t kind, uint64_t offset,
+                              uint64_t length) {
   struct gbx_range range = {kind, 0, offset, length};
   return ask_status(executor, type, &range, sizeof(range)).status;
 }
 
-static inline uint32_t transfer(struct executor *executor, uint16_t type, uint64_t offset, uint64_t length, uint64_t staging) {
+static inline uint32_t transfer(struct executor *executor, uint16_t type, uint64_t offset, uint64_t length,
+                                uint64_t staging) {
   struct gbx_transfer request = {offset, length, staging};
   struct gbx_status status = ask_status(executor, type, &request, sizeof(request));
   CHECK_EQUAL(status.bytes, status.status == GBX_OK ? length : 0);

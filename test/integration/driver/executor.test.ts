@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An executor as its daemon has it: a process of its own with lent RAM, lanes that end in it, pulls between two of them,
-// what happens meanwhile, and what is left afterwards.
+// An executor as its daemon has it: a process of its own with lent RAM, lanes that end in it, pulls
+// between two of them, what happens meanwhile, and what is left afterwards.
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
