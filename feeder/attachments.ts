@@ -9,6 +9,7 @@ import { GbError } from '../proto/base/errors.js';
 import type { LeaseId } from '../proto/base/ids.js';
 import {
   FRAME_BYTES_MAX,
+  LANE_COUNTS_PER_SECOND_MAX,
   LANE_LAST_COUNT_MS,
   LANE_SAMPLE_INTERVAL_MS,
   RANGE_ALIGN_BYTES,
@@ -33,6 +34,7 @@ export interface Attachment {
   writeBytes: number;
   /** Bytes may have moved since. */
   uncounted: boolean;
+  counting: Promise<void> | undefined;
   /** RAM bytes locked against swapping. */
   lockedBytes: number;
   /** Ranges that are being scrubbed; each resolves, never rejects. */
@@ -70,9 +72,10 @@ export class Attachments {
   private readTotal = 0;
   private writeTotal = 0;
   private readonly sampler: Timer;
+  private restUntilMs = 0;
 
   constructor(private readonly options: AttachmentsOptions) {
-    this.sampler = options.clock.every(LANE_SAMPLE_INTERVAL_MS, () => void this.countAll());
+    this.sampler = options.clock.every(LANE_SAMPLE_INTERVAL_MS, () => this.countInTurn());
   }
 
   /** Bytes served to hosts since start, and taken from them. */
@@ -109,6 +112,7 @@ export class Attachments {
       readBytes: 0,
       writeBytes: 0,
       uncounted: false,
+      counting: undefined,
       lockedBytes: 0,
       leaving: new Set(),
       failure: undefined,
@@ -139,8 +143,19 @@ export class Attachments {
     }
   }
 
-  /** Asks an executor what it has served and taken. Never rejects. */
-  async count(attachment: Attachment): Promise<void> {
+  /** Asks an executor what it has served and taken, one question at a time; what is known
+   *  afterwards is from after the call. Never rejects. */
+  count(attachment: Attachment): Promise<void> {
+    const before = attachment.counting ?? Promise.resolve();
+    const counting = before.then(() => this.countNow(attachment));
+    attachment.counting = counting;
+    void counting.then(() => {
+      if (attachment.counting === counting) attachment.counting = undefined;
+    });
+    return counting;
+  }
+
+  private async countNow(attachment: Attachment): Promise<void> {
     attachment.uncounted = false;
     const stat = await attachment.executor.stat().catch(() => undefined);
     if (!stat) return;
@@ -151,14 +166,24 @@ export class Attachments {
     attachment.writeBytes = Math.max(attachment.writeBytes, writeBytes);
   }
 
-  /** The same for every lease whose bytes may have moved. */
+  /** An executor that hangs is not asked again and again. */
+  private countInTurn(): void {
+    const nowMs = this.options.clock.nowMs();
+    if (nowMs < this.restUntilMs) return;
+    this.restUntilMs = nowMs + (this.held.size * 1000) / LANE_COUNTS_PER_SECOND_MAX;
+    for (const attachment of this.moving()) if (!attachment.counting) void this.count(attachment);
+  }
+
+  /** Counts every lease whose bytes may have moved. */
   async countAll(): Promise<void> {
-    const { lanes } = this.options;
-    const moving = [...this.held.values()].filter(
+    await Promise.all(this.moving().map((attachment) => this.count(attachment)));
+  }
+
+  private moving(): Attachment[] {
+    return [...this.held.values()].filter(
       ({ leaseId, uncounted, ending, failure }) =>
-        !ending && !failure && (uncounted || lanes.hasOpen(leaseId)),
+        !ending && !failure && (uncounted || this.options.lanes.hasOpen(leaseId)),
     );
-    await Promise.all(moving.map((attachment) => this.count(attachment)));
   }
 
   /** @throws GbError DATA_LOSS when its executor died; LEASE_EXPIRED when it is ending. */
@@ -236,7 +261,7 @@ export class Attachments {
 
   /** Resolves when everything that was freed until now is scrubbed. */
   async settle(leaseId: LeaseId): Promise<void> {
-    await Promise.all(this.held.get(leaseId)?.leaving ?? []);
+    await Promise.all([...(this.held.get(leaseId)?.leaving ?? [])]);
   }
 
   /** Never rejects: what cannot be scrubbed is lent to nobody again. */

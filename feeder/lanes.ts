@@ -14,6 +14,7 @@ import {
   LANES_PER_LEASE_MAX,
   LANES_PER_SESSION_MAX,
   LANE_ACTIVE_RATE,
+  LANE_COUNTS_PER_SECOND_MAX,
   LANE_LAST_COUNT_MS,
   LANE_SAMPLE_INTERVAL_MS,
   LANE_TICKET_MARGIN_MS,
@@ -91,6 +92,7 @@ interface Ticket {
   rateBase: { readonly ms: number; readonly readBytes: number; readonly writeBytes: number };
   readRate: number;
   writeRate: number;
+  counting: Promise<void> | undefined;
   ending: Promise<void> | undefined;
 }
 
@@ -113,6 +115,8 @@ export class Lanes {
   private readonly fair = new FairShare<HostId>();
   /** Bytes per second of hosts that would leave too little to others. */
   private caps: ReadonlyMap<HostId, number> = new Map();
+  private restUntilMs = 0;
+  private stopped = false;
 
   constructor(private readonly options: LanesOptions) {
     this.sweep = options.clock.every(KEY_SWEEP_INTERVAL_MS / 2, () => this.endRevoked());
@@ -128,8 +132,10 @@ export class Lanes {
   }
 
   /** Makes a ticket valid. Returns its id. Cancel: it is taken back.
-   *  @throws GbError CAPACITY_EXHAUSTED, and as the holder; then there is none. */
+   *  @throws GbError CAPACITY_EXHAUSTED, WRONG_STATE after stop, and as the holder; then there is
+   *  none. */
   async open(session: Session, wish: LaneWish, signal: AbortSignal): Promise<Buffer> {
+    if (this.stopped) throw new GbError('WRONG_STATE', 'the feeder is stopping');
     this.checkRoom(session.sessionId, wish.leaseId);
     const ticket = this.makeTicket(session, wish);
     const secret = wish.brokeredSecret
@@ -220,11 +226,9 @@ export class Lanes {
     );
   }
 
-  /** Counts all open lanes now, or those of one lease. */
-  async sample(leaseId?: LeaseId): Promise<void> {
-    const open = [...this.tickets.values()].filter(
-      ({ state, wish }) => state === 'open' && (leaseId === undefined || wish.leaseId === leaseId),
-    );
+  /** Counts all open lanes now. */
+  async sample(): Promise<void> {
+    const open = [...this.tickets.values()].filter(({ state }) => state === 'open');
     await Promise.all(open.map((ticket) => this.countOne(ticket)));
   }
 
@@ -241,8 +245,9 @@ export class Lanes {
     }));
   }
 
-  /** Takes every ticket back. */
+  /** Takes every ticket back, and gives out no more. */
   async stop(): Promise<void> {
+    this.stopped = true;
     this.sweep.cancel();
     this.sampler.cancel();
     await Promise.all([...this.tickets.values()].map((ticket) => this.end(ticket, 'stopping')));
@@ -266,6 +271,7 @@ export class Lanes {
       rateBase: { ms: this.options.clock.nowMs(), readBytes: 0, writeBytes: 0 },
       readRate: 0,
       writeRate: 0,
+      counting: undefined,
       ending: undefined,
     };
   }
@@ -302,7 +308,18 @@ export class Lanes {
     }
   }
 
-  private async countOne(ticket: Ticket): Promise<void> {
+  /** One question at a time for each lane; what is known afterwards is from after the call. */
+  private countOne(ticket: Ticket): Promise<void> {
+    const before = ticket.counting ?? Promise.resolve();
+    const counting = before.then(() => this.countNow(ticket));
+    ticket.counting = counting;
+    void counting.then(() => {
+      if (ticket.counting === counting) ticket.counting = undefined;
+    });
+    return counting;
+  }
+
+  private async countNow(ticket: Ticket): Promise<void> {
     const stat = await ticket.wish.holder.lane(ticket.id).catch(() => undefined);
     if (!stat) return;
     const { bytesWritten: readBytes, bytesRead: writeBytes } = stat; // It counts from its side.
@@ -341,7 +358,14 @@ export class Lanes {
 
   /** Counts, and shares out anew what the machine can carry. */
   private async turn(): Promise<void> {
-    await this.sample();
+    const nowMs = this.options.clock.nowMs();
+    if (nowMs < this.restUntilMs) return;
+    this.restUntilMs = nowMs + (this.tickets.size * 1000) / LANE_COUNTS_PER_SECOND_MAX;
+    // An executor that hangs is not asked again and again.
+    const open = [...this.tickets.values()].filter(
+      ({ state, counting }) => state === 'open' && !counting,
+    );
+    await Promise.all(open.map((ticket) => this.countOne(ticket)));
     const rates = new Map<HostId, number>();
     for (const { hostId, readRate, writeRate } of this.tickets.values())
       rates.set(hostId, (rates.get(hostId) ?? 0) + Math.max(readRate, writeRate));

@@ -22,6 +22,7 @@ export interface ProbeLanesOptions {
 export class ProbeLanes {
   private readonly executors = new Set<Executor>();
   private starting = 0;
+  private stopped = false;
 
   constructor(private readonly options: ProbeLanesOptions) {}
 
@@ -35,14 +36,16 @@ export class ProbeLanes {
     release: () => void,
   ): Promise<Buffer> {
     let executor: Executor | undefined;
+    let over = false;
     const end = (): void => {
-      if (executor) void this.stopOne(executor);
+      if (over) return;
+      over = true;
+      void executor?.stop();
       release();
     };
     try {
       executor = await this.start();
-      const holder = executor;
-      const lane = { holder, leaseId: undefined, offset: 0n, brokeredSecret: undefined };
+      const lane = { holder: executor, leaseId: undefined, offset: 0n, brokeredSecret: undefined };
       return await this.options.lanes.open(session, { ...lane, ...wish, onEnd: end }, signal);
     } catch (reason) {
       end();
@@ -51,39 +54,45 @@ export class ProbeLanes {
   }
 
   async stop(): Promise<void> {
-    await Promise.all([...this.executors].map((executor) => this.stopOne(executor)));
+    this.stopped = true;
+    await Promise.all([...this.executors].map((executor) => executor.stop()));
   }
 
   private async start(): Promise<Executor> {
+    if (this.stopped) throw new GbError('WRONG_STATE', 'the feeder is stopping');
     if (this.executors.size + this.starting >= LANE_PROBES_MAX)
       throw new GbError('CAPACITY_EXHAUSTED', `${LANE_PROBES_MAX} hosts measure their links now`);
-    const { guard, clock, log, lanes } = this.options;
     this.starting += 1;
-    const undoGuard = await guard.admit(LANE_PROBE_BYTES).catch((reason: unknown) => {
-      this.starting -= 1;
-      throw reason;
-    });
+    let undoGuard: (() => void) | undefined;
     try {
-      const executor = await Executor.start({
-        arenaBase: ARENA_WINDOW_BASE,
-        arenaBytes: BigInt(LANE_PROBE_BYTES),
-        gpuOrdinals: [],
-        gpu: 'none',
-        clock,
-        log,
-        onLaneEvent: (event) => lanes.onEvent(undefined, event),
-      });
-      this.executors.add(executor);
-      void executor.ended.then(() => this.executors.delete(executor));
-      await executor.allocate({ offset: 0n, length: BigInt(LANE_PROBE_BYTES) });
-      return executor;
+      undoGuard = await this.options.guard.admit(LANE_PROBE_BYTES);
+      return await this.startNow();
     } finally {
       this.starting -= 1;
-      undoGuard();
+      undoGuard?.();
     }
   }
 
-  private async stopOne(executor: Executor): Promise<void> {
-    await executor.stop();
+  private async startNow(): Promise<Executor> {
+    const { clock, log, lanes } = this.options;
+    const executor = await Executor.start({
+      arenaBase: ARENA_WINDOW_BASE,
+      arenaBytes: BigInt(LANE_PROBE_BYTES),
+      gpuOrdinals: [],
+      gpu: 'none',
+      clock,
+      log,
+      onLaneEvent: (event) => lanes.onEvent(undefined, event),
+    });
+    this.executors.add(executor);
+    void executor.ended.then(() => this.executors.delete(executor));
+    try {
+      await executor.allocate({ offset: 0n, length: BigInt(LANE_PROBE_BYTES) });
+      if (this.stopped) throw new GbError('WRONG_STATE', 'the feeder is stopping');
+      return executor;
+    } catch (reason) {
+      await executor.stop();
+      throw reason;
+    }
   }
 }

@@ -193,6 +193,8 @@ export const LANE_PROBES_PER_SESSION_MAX = 2;
 export const LANE_PROBES_MAX = 8;
 /** How often open lanes are counted, and hosts' shares adjusted. */
 export const LANE_SAMPLE_INTERVAL_MS = 500;
+/** Questions about lanes, and about leases with lanes: with very many each is asked less often. */
+export const LANE_COUNTS_PER_SECOND_MAX = 100;
 /** A lane that moves less takes part in no sharing. Bytes per second. */
 export const LANE_ACTIVE_RATE = 100_000;
 /** The last count of a lane may delay the end of its lease by this much. */
