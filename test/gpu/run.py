@@ -18,7 +18,7 @@ import common
 CHECKS = [
     "overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks", "budget", "waits", "two-programs",
     "nccl", "nvme", "soak", "frame-kernels", "suite", "identical",
-    "graphs", "ipc",
+    "graphs", "ipc", "fabric-vram",
 ]
 
 
