@@ -13,7 +13,6 @@ import {
   openFeeder,
   pattern,
   RAM,
-  until,
 } from './harness.js';
 import type { Client, TestFeeder, TestHost } from './harness.js';
 
@@ -168,92 +167,6 @@ test.each(BAD)('%s is refused with %s', async (_name, code, call) => {
   expect(await codeOf(call(host.client))).toBe(code);
 });
 
-describe('transfers', () => {
-  test.each([
-    ['before the range', 0, 4096, 'NOT_FOUND'],
-    ['over its end', 8 * MIB - 1, 2, 'NOT_FOUND'],
-    ['of nothing', 4 * MIB, 0, 'INVALID_ARGUMENT'],
-    ['that are too long', 4 * MIB, 64 * MIB + 1, 'INVALID_ARGUMENT'],
-  ])('%s are refused', async (_name, offset, length, code) => {
-    expect(await codeOf(host.read(lease, offset, length))).toBe(code);
-    const { call, response } = host.client.write();
-    call.write({
-      part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(length) } },
-    });
-    call.end();
-    expect(await codeOf(response)).toBe(code);
-  });
-
-  const header = (length: number) => ({
-    part: {
-      case: 'header' as const,
-      value: { lease, offset: BigInt(4 * MIB), length: BigInt(length) },
-    },
-  });
-  const data = (bytes: Uint8Array) => ({ part: { case: 'data' as const, value: bytes } });
-
-  // Their bytes are those that are there already, so that contents stay comparable.
-  test.each([
-    ['no message at all', () => []],
-    ['data before the header', () => [data(pattern(4, 1))]],
-    ['a second header', () => [header(8), header(8)]],
-    [
-      'fewer bytes than promised',
-      () => [header(2 * MIB), data(pattern(4 * MIB, 1).subarray(0, MIB))],
-    ],
-    ['more bytes than promised', () => [header(4), data(pattern(4 * MIB, 1).subarray(0, 8))]],
-    ['an empty frame', () => [header(4), data(new Uint8Array(0))]],
-    ['an oversized frame', () => [header(2 * MIB), data(pattern(4 * MIB, 1).subarray(0, MIB + 4))]],
-    ['an empty message', () => [header(4), { part: { case: undefined } }]],
-  ])('a write with %s is a protocol violation', async (_name, messages) => {
-    const { call, response } = host.client.write();
-    for (const message of messages()) call.write(message as never);
-    call.end();
-    expect(await codeOf(response)).toBe('PROTOCOL_VIOLATION');
-  });
-
-  test('a message beyond the limit is refused by the transport', async () => {
-    const { call, response } = host.client.write();
-    call.write(header(4 * MIB));
-    call.write(data(new Uint8Array(5 * MIB)));
-    call.end();
-    expect(await codeOf(response)).toBe('PROTOCOL_VIOLATION');
-  });
-
-  test('a write that is cancelled midway leaves the range allocated', async () => {
-    const { call, response } = host.client.write();
-    call.write(header(4 * MIB));
-    call.write(data(pattern(4 * MIB, 1).subarray(0, MIB)));
-    await new Promise((resolve) => setTimeout(resolve, 50));
-    call.cancel();
-    expect(await codeOf(response)).toBe('CANCELED');
-  });
-
-  test('transfers of one session are bounded, and their places are given back', async () => {
-    const calls = Array.from({ length: 16 }, () => host.client.write());
-    for (const { call } of calls) call.write(header(4 * MIB));
-    await until(
-      'all places are taken',
-      async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'CAPACITY_EXHAUSTED',
-    );
-    for (const { call } of calls) call.cancel();
-    await Promise.all(calls.map(({ response }) => codeOf(response)));
-    await until(
-      'places are free',
-      async () => (await codeOf(host.read(lease, 4 * MIB, 4))) === 'OK',
-    );
-  });
-
-  test('probes are bounded', async () => {
-    const call = host.client.probeDownload({ bytes: BigInt(257 * MIB) });
-    await expect(
-      (async () => {
-        for await (const message of call) void message;
-      })(),
-    ).rejects.toThrow(/at most/);
-  });
-});
-
 describe('Hello', () => {
   test('every call before it is refused', async () => {
     const client = feeder.connectSilently();
@@ -261,9 +174,6 @@ describe('Hello', () => {
     expect(await codeOf(client.acquireLease({ ...attachment }))).toBe('WRONG_STATE');
     expect(await codeOf(client.statLease({ lease }))).toBe('WRONG_STATE');
     expect(await codeOf(client.renewLeases({ leases: [lease] }))).toBe('WRONG_STATE');
-    const { call, response } = client.write();
-    call.end();
-    expect(await codeOf(response)).toBe('WRONG_STATE');
   });
 
   test('another major version is refused, both are named', async () => {

@@ -16,7 +16,7 @@ import {
   type LeaseRef,
 } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { FeedService } from '../../../proto/gen/greenboost/v1/control_pb.js';
-import { createClient, errorFromStatus, type ServiceClient } from '../../../proto/grpc.js';
+import { createClient, type ServiceClient } from '../../../proto/grpc.js';
 import * as grpc from '@grpc/grpc-js';
 import { LaneClient } from '../../../driver/lane/client.js';
 import { createPskChannelCredentials } from '../../../security/channel.js';
@@ -67,7 +67,8 @@ export interface TestHost {
   lease(bytes: { ram?: number; gpu?: number }): Promise<LeaseRef>;
   allocate(lease: LeaseRef, offset: number, length: number, device?: typeof RAM): Promise<bigint>;
   free(lease: LeaseRef, offset: number, length: number, device?: typeof RAM): Promise<void>;
-  write(lease: LeaseRef, offset: number, data: Uint8Array): Promise<number>;
+  /** Over a lane of its own. */
+  write(lease: LeaseRef, offset: number, data: Uint8Array): Promise<void>;
   read(lease: LeaseRef, offset: number, length: number): Promise<Buffer>;
   /** capacity, leased and used bytes of a device, now. */
   account(device?: typeof RAM): Promise<{ capacity: number; leased: number; used: number }>;
@@ -169,6 +170,21 @@ async function sayHello(
     expect(asked.port).toBe(told.lanePort);
     return { id: asked.ticketId, secret, address: '127.0.0.1', port: asked.port };
   };
+  const withLane = async <T>(
+    lease: LeaseRef,
+    wish: LaneWish,
+    use: (lane: LaneClient) => Promise<T>,
+  ): Promise<T> => {
+    const own = await ticket(lease, wish);
+    const lane = await openTicket(own);
+    try {
+      return await use(lane);
+    } finally {
+      await lane.close();
+      // It may be known to have ended already.
+      await client.closeLane({ ticketId: own.id }).catch(() => undefined);
+    }
+  };
   return {
     ticket,
     async lane(lease, wish) {
@@ -202,22 +218,16 @@ async function sayHello(
     async free(lease, offset, length, device = RAM) {
       await client.free({ lease, range: { device, offset: big(offset), length: big(length) } });
     },
-    write: (lease, offset, data) => writeAll(client, lease, offset, data),
-    async read(lease, offset, length) {
-      const parts: Uint8Array[] = [];
-      try {
-        for await (const message of client.read({
-          lease,
-          offset: big(offset),
-          length: big(length),
-        })) {
-          parts.push((message as { data: Uint8Array }).data);
-        }
-      } catch (reason) {
-        throw errorFromStatus(reason as grpc.ServiceError, 'FEEDER_UNREACHABLE');
-      }
-      return Buffer.concat(parts);
-    },
+    write: (lease, offset, data) =>
+      withLane(lease, { offset, length: data.length, rights: LaneRight.WRITE }, (lane) =>
+        lane.write(0, 0, data),
+      ),
+    read: (lease, offset, length) =>
+      withLane(lease, { offset, length, rights: LaneRight.READ }, async (lane) => {
+        const into = Buffer.alloc(length);
+        await lane.read(0, 0, into);
+        return into;
+      }),
     async account(device = RAM) {
       const { devices } = await firstStats(client);
       const lent = devices.find(({ id }) => id?.kind === device.kind && id.index === device.index)!;
@@ -249,31 +259,6 @@ export async function firstStats(client: Client) {
     };
   }
   throw new Error('no statistics');
-}
-
-export async function writeAll(
-  client: Client,
-  lease: LeaseRef,
-  offset: number,
-  data: Uint8Array,
-): Promise<number> {
-  const { call, response } = client.write();
-  call.write({
-    part: { case: 'header', value: { lease, offset: BigInt(offset), length: BigInt(data.length) } },
-  });
-  let settled = false;
-  const end = response.then(
-    () => (settled = true),
-    () => (settled = true),
-  );
-  for (let position = 0; position < data.length && !settled; position += MIB) {
-    const frame = data.subarray(position, position + MIB);
-    if (!call.write({ part: { case: 'data', value: frame } })) {
-      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
-    }
-  }
-  call.end();
-  return Number((await response).bytes);
 }
 
 /** The code a promise rejects with, or 'OK'. */
