@@ -17,8 +17,6 @@ import { Mover } from './mover.js';
 import { extentsOf, lossOf, type Discard } from './pieces.js';
 import { RangeQueue } from './range-queue.js';
 import { Repair } from './repair.js';
-import type { Staging } from './staging.js';
-import { relay, transfer, type Direction, type Transfer } from './transfers.js';
 
 export interface AttachmentDeps {
   readonly clock: Clock;
@@ -38,7 +36,6 @@ export class Attachment {
   readonly budget: FeederBudget;
   readonly copies: Copies;
   readonly lanes: LaneBook;
-  staging: Staging | undefined;
   report: Report | undefined;
   /** Most bytes ever placed on feeders, by kind. */
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
@@ -49,8 +46,6 @@ export class Attachment {
   forgetful = false;
   /** The number of the next lease. Kept on disk: a number is never used twice. */
   nextLane = 1;
-  /** The program has said HELLO without staging memory, or asked for a lane. */
-  usesLanes = false;
   readonly mover: Mover;
   private readonly repair: Repair;
   private connected: ShimPeer | undefined;
@@ -86,7 +81,6 @@ export class Attachment {
       persist,
       peer: (signal) => this.awaitPeer(signal),
       onGone: (range, feederName) => this.onGone(range, feederName),
-      relay: (...move) => (this.usesLanes ? undefined : relay(copies, ...move)),
     });
     this.repair = new Repair({
       clock,
@@ -139,20 +133,6 @@ export class Attachment {
     });
   }
 
-  /** Staging to feeders or back. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE,
-   *  INVALID_ARGUMENT. */
-  transfer(direction: Direction, wanted: Transfer): Promise<void> {
-    return this.queue.run(wanted, async () => {
-      const { staging } = this;
-      if (!staging) throw new GbError('WRONG_STATE', 'the program is not connected');
-      if (wanted.length <= 0 || rangeEnd(wanted) > this.facts.arenaBytes)
-        throw new GbError('INVALID_ARGUMENT', 'the transfer lies outside the arena');
-      staging.check(wanted.stagingOffset, wanted.length);
-      this.orUnknown(() => this.copies.residency.cover(wanted));
-      await transfer(this.copies, staging, direction, wanted, this.ended.signal);
-    });
-  }
-
   /** Frees the whole extents of the range. Feeders that are away free theirs at adoption.
    *  @throws GbError NOT_FOUND, INVALID_ARGUMENT. */
   drop(range: ByteRange): Promise<void> {
@@ -165,7 +145,6 @@ export class Attachment {
 
   /** What opens the lane of that number. @throws GbError FEEDER_UNREACHABLE, DATA_LOSS, NOT_FOUND. */
   async ticket(lane: number): Promise<LaneOpening> {
-    this.usesLanes = true;
     return this.orUnknownLane(() => this.lanes.ticket(lane));
   }
 
@@ -213,11 +192,7 @@ export class Attachment {
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();
     const signal = AbortSignal.any([watch.signal, this.ended.signal]);
-    return evacuate(this, feederId, {
-      ...watch,
-      signal,
-      inOrder: (extent, work) => (this.usesLanes ? work() : this.queue.run(extent, work)),
-    });
+    return evacuate(this, feederId, { ...watch, signal });
   }
 
   /** The program is gone. Ends transfers, moves and leases. */
@@ -226,8 +201,6 @@ export class Attachment {
     this.connected?.close('the program has ended');
     await this.mover.stop();
     await this.queue.idle();
-    await this.staging?.close();
-    this.staging = undefined;
     await this.budget.releaseAll();
   }
 

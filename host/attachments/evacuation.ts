@@ -17,11 +17,6 @@ export interface EvacuationWatch {
   readonly onMoved: (bytes: number) => void;
 }
 
-export interface EvacuationOptions extends EvacuationWatch {
-  /** Runs one move in order with the other work on its bytes. */
-  readonly inOrder: <T>(extent: Extent, work: () => Promise<T>) => Promise<T>;
-}
-
 export interface EvacuationParts {
   readonly budget: FeederBudget;
   readonly copies: Copies;
@@ -40,7 +35,7 @@ export function bytesOn({ budget }: Pick<EvacuationParts, 'budget'>, feederId: s
 export async function evacuate(
   parts: EvacuationParts,
   feederId: string,
-  watch: EvacuationOptions,
+  watch: EvacuationWatch,
 ): Promise<number> {
   const { budget, copies } = parts;
   const queue = copies.residency.all.filter((extent) => isOn(extent, feederId));
@@ -49,13 +44,10 @@ export async function evacuate(
   const work = async (): Promise<void> => {
     for (let extent = queue.shift(); extent; extent = queue.shift()) {
       if (watch.signal.aborted) return;
-      const next = extent;
-      const moved = await watch
-        .inOrder(next, () => moveOff(parts, next, feederId, watch))
-        .catch((reason: unknown) => {
-          failures.push(GbError.from(reason));
-          return 0;
-        });
+      const moved = await moveOff(parts, extent, feederId, watch).catch((reason: unknown) => {
+        failures.push(GbError.from(reason));
+        return 0;
+      });
       movedBytes += moved;
       if (moved > 0) watch.onMoved(moved);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lanes of one program: tickets for it, and what it tells of them. Its bytes go to feeders by
 // themselves; here they are only counted.
+import { LaneStatus } from '../../driver/lane/names.js';
 import { GbError } from '../../proto/base/errors.js';
 import { LaneRight } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { LaneTicket } from '../links/feeder-client.js';
@@ -23,10 +24,6 @@ export interface LaneOpening {
 
 /** Sockets for bulk of one lane; one more carries small demand requests. */
 export const LANE_CONNECTIONS = 1;
-
-/** enum gb_lane_status of driver/lane/lane.h. */
-export const LANE_OPEN = 0;
-const LANE_CLOSED = 12;
 
 export class LaneBook {
   private readonly reports = new Map<number, LaneReport>();
@@ -65,8 +62,8 @@ export class LaneBook {
     const sent = grown(report.bytes_written, before?.bytes_written);
     const received = grown(report.bytes_read, before?.bytes_read);
     this.directory.noteTraffic(hold.feederId, sent, received);
-    const broken = report.state !== LANE_OPEN && report.state !== LANE_CLOSED;
-    if (broken && before?.state !== report.state) {
+    const broken = report.state !== LaneStatus.OK && report.state !== LaneStatus.CLOSED;
+    if (broken && (before?.state ?? LaneStatus.OK) !== report.state) {
       this.onBroken(hold, report);
       this.directory.suspect(hold.feederId);
     }

@@ -37,13 +37,6 @@ export interface MoverDeps {
   readonly persist: () => Promise<void>;
   /** The program's bytes went to a feeder that is gone. */
   readonly onGone: (range: ByteRange, feederName: string) => void;
-  /** For a program without lanes: copies by itself; the program then need not be asked. */
-  readonly relay: (
-    range: ByteRange,
-    source: Copy,
-    target: Copy,
-    options: MoveOptions,
-  ) => Promise<void> | undefined;
 }
 
 export interface MoveOptions {
@@ -203,12 +196,6 @@ export class Mover {
     { signal, onBytes }: MoveOptions,
   ): Promise<'ok' | 'dirty' | 'unknown'> {
     const { wish, to } = entry;
-    const relayed = this.deps.relay(wish, source, to, { signal, onBytes });
-    if (relayed) {
-      await relayed;
-      await this.settle(this.note(entry), true);
-      return 'ok';
-    }
     const peer = await this.deps.peer(signal);
     try {
       const begun = await until(peer.move(wish, 'begin'), signal);
@@ -218,25 +205,33 @@ export class Mover {
       peer.cancelMove(wish);
       throw reason;
     }
-    this.note(entry);
+    // From now on the program decides.
+    this.undecided.push(entry);
+    this.deps.copies.undiscard(discardOf(to, to));
     await this.deps.persist();
     return this.ask(entry, signal);
-  }
-
-  /** From now on the program decides. */
-  private note<T extends Undecided>(entry: T): T {
-    this.undecided.push(entry);
-    if (entry.to) this.deps.copies.undiscard(discardOf(entry.to, entry.to));
-    return entry;
   }
 
   /** Whether the program uses the new copy; asked again until it says so, which it does alike. When
    *  it cannot be asked the move stays undecided, until `decide`. */
   private async ask(entry: Undecided, signal: AbortSignal): Promise<'ok' | 'dirty' | 'unknown'> {
     const peer = await this.deps.peer(signal);
-    const outcome = await until(peer.move(entry.wish, 'commit'), signal);
+    const answer = await until(peer.move(entry.wish, 'commit'), signal);
+    const switched = answer === 'unknown' && (await this.hasSwitched(peer, entry.wish, signal));
+    const outcome = switched ? 'ok' : answer;
     if (this.undecided.includes(entry)) await this.settle(entry, outcome === 'ok');
     return outcome;
+  }
+
+  /** A program remembers so many moves; whether an older one was carried out shows in its extents:
+   *  only what lies behind the new lane could be moved back. */
+  private async hasSwitched(peer: ShimPeer, wish: MoveWish, signal: AbortSignal): Promise<boolean> {
+    const sequence = this.nextSequence();
+    const { fromLane, toLane } = wish;
+    const back = { ...wish, sequence, fromLane: toLane, toLane: fromLane, sourceLane: toLane };
+    const outcome = await until(peer.move(back, 'begin'), signal);
+    peer.cancelMove(back);
+    return outcome === 'ok';
   }
 
   /** The program has said which copy counts; the other one is given up, on disk first. */

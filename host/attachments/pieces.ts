@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small pure things about ranges, copies and the errors that concern them.
 import { GbError } from '../../proto/base/errors.js';
-import { TRANSFER_BYTES_MAX } from '../../proto/base/limits.js';
 import {
   overlaps,
   rangeEnd,
   type ByteRange,
   type Copy,
   type Extent,
-  type Segment,
 } from '../placement/residency.js';
 import { isOf, type Hold, type Room } from './holds.js';
 
@@ -55,11 +53,6 @@ export function without(range: ByteRange, taken: readonly ByteRange[]): ByteRang
   return left;
 }
 
-/** All of an extent as a segment. */
-export function wholeSegment(extent: Extent): Segment {
-  return { offset: extent.offset, length: extent.length, extent };
-}
-
 /** The bytes of a copy or lease are gone with its feeder. */
 export function lossOf(of: { readonly feederName: string }): GbError {
   return new GbError('DATA_LOSS', `the bytes are gone with feeder ${of.feederName}`, {
@@ -82,20 +75,6 @@ export const rangeKey = (range: ByteRange & { deviceKey: string }): string =>
 /** True when our copy is that range of the feeder's. */
 export function isSame(copy: Copy, range: ByteRange & { deviceKey: string }, hold: Hold): boolean {
   return isOf(copy, hold) && rangeKey(copy) === rangeKey(range);
-}
-
-/** Pieces of at most `bytesMax`, in order. */
-export function splitSegments(
-  segments: readonly Segment[],
-  bytesMax = TRANSFER_BYTES_MAX,
-): Segment[] {
-  return segments.flatMap(({ offset, length, extent }) => {
-    const pieces: Segment[] = [];
-    for (let at = 0; at < length; at += bytesMax) {
-      pieces.push({ offset: offset + at, length: Math.min(bytesMax, length - at), extent });
-    }
-    return pieces;
-  });
 }
 
 /** Adjacent ranges as one; in order. */

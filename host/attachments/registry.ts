@@ -2,6 +2,7 @@
 // All programs of this agent: who may attach, who came back, who is gone. A broken socket ends
 // nothing; the end of the process does.
 import { randomInt } from 'node:crypto';
+import { laneStatusName } from '../../driver/lane/names.js';
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
@@ -16,7 +17,6 @@ import type { EventLog, Severity } from '../control/events.js';
 import type { Ledger } from '../ledger.js';
 import type { FeederCalls, LeaseHandle } from '../links/feeder-client.js';
 import type { ByteRange } from '../placement/residency.js';
-import { laneStatusName } from '../shim/status.js';
 import type { LaneReport } from '../shim/abi.js';
 import type { SavedAttachment } from '../state.js';
 import { Attachment } from './attachment.js';
@@ -320,7 +320,7 @@ export class AttachmentRegistry {
   }
 
   private onLaneBroken(attachment: Attachment, hold: Hold, report: LaneReport): void {
-    const why = laneStatusName(report.state);
+    const why = laneStatusName(report.state).toLowerCase();
     const text = `the lane to ${hold.feederName} ended: ${why}`;
     this.tell(attachment, 'warning', 'lane_broken', { text });
   }

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // What people ask the agent to do. Each action is complete when it answers.
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import { parseId } from '../../proto/base/ids.js';
+import { DRAIN_PROGRESS_INTERVAL_MS } from '../../proto/base/limits.js';
 import type {
   ConnectResponseSchema,
   DisconnectResponseSchema,
+  DrainStatusSchema,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
+import type { DrainProgress } from '../links/drains.js';
+import type { Link } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
+import { pingFeeder, type PingPart } from '../links/ping.js';
 import type { LocalTiers } from '../tiers/local.js';
-import { feederTiers, linkMessage } from './snapshot.js';
+import { drainMessage, feederTiers, linkMessage } from './snapshot.js';
+
+type DrainInit = MessageInitShape<typeof DrainStatusSchema>;
 
 export interface ActionDeps {
   readonly links: LinkManager;
@@ -39,7 +47,51 @@ export class Actions {
     const { address, timeoutMs, signal } = request;
     const link = await this.deps.links.connect({ address, keyId, timeoutMs, signal });
     const { registry } = this.deps;
-    return { link: linkMessage(link, registry), tiers: feederTiers(link, registry.all) };
+    return { link: this.message(link), tiers: feederTiers(link, registry.all) };
+  }
+
+  /** Empties a feeder; `onProgress` at most every DRAIN_PROGRESS_INTERVAL_MS. Cancel: `signal`; what
+   *  has moved stays moved. @throws GbError NOT_FOUND, WRONG_STATE, CANCELED. */
+  async drain(
+    feeder: string,
+    options: { signal: AbortSignal; clock: Clock; onProgress: (status: DrainInit) => void },
+  ): Promise<DrainInit> {
+    const { links } = this.deps;
+    const { feederId } = links.named(feeder);
+    let last: DrainProgress | undefined;
+    const tell = (): void => {
+      last = links.drains.progressOf(feederId) ?? last;
+      if (last) options.onProgress(drainMessage(last, false));
+    };
+    const timer = options.clock.every(DRAIN_PROGRESS_INTERVAL_MS, tell);
+    const begin = options.clock.nowMs();
+    try {
+      const work = links.drain(feeder, options.signal);
+      last = links.drains.progressOf(feederId);
+      const movedBytes = await work;
+      const elapsedMs = options.clock.nowMs() - begin;
+      const bytesPerSecond = elapsedMs > 0 ? (movedBytes * 1000) / elapsedMs : 0;
+      const totals = { totalBytes: movedBytes, movedBytes, bytesPerSecond, elapsedMs };
+      return drainMessage({ ...totals, etaMs: 0, waitsFor: '' }, true);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** @throws GbError NOT_FOUND. */
+  async setPaused(
+    feeder: string,
+    paused: boolean,
+  ): Promise<{ link: ReturnType<typeof linkMessage> }> {
+    return { link: this.message(await this.deps.links.setPaused(feeder, paused)) };
+  }
+
+  /** @throws GbError NOT_FOUND, FEEDER_UNREACHABLE. */
+  ping(
+    feeder: string,
+    options: { count: number; intervalMs: number; clock: Clock; signal: AbortSignal },
+  ): AsyncGenerator<PingPart, void, void> {
+    return pingFeeder(this.deps.links.named(feeder), options);
   }
 
   /** @throws GbError NOT_FOUND; WRONG_STATE when bytes would be lost. */
@@ -67,6 +119,10 @@ export class Actions {
       });
     }
     this.deps.stopSoon();
+  }
+
+  private message(link: Link): ReturnType<typeof linkMessage> {
+    return linkMessage(link, this.deps.registry, this.deps.links.drains);
   }
 
   private keyIdFor(feederId: string): string {

@@ -84,6 +84,10 @@ export class ControlServer {
         });
       },
       disconnect: ({ feeder, force }, { signal }) => actions.disconnect(feeder, force, signal),
+      drain: (call) => this.drain(call),
+      pause: ({ feeder }) => actions.setPaused(feeder, true),
+      resume: ({ feeder }) => actions.setPaused(feeder, false),
+      pingFeeder: (call) => this.ping(call),
       probe: async () => {
         await actions.probe();
         return snapshot();
@@ -105,6 +109,37 @@ export class ControlServer {
     return this.stream(call, (signal) =>
       newestOnly(call, { changes, clock, intervalMs, signal, message: snapshot }),
     );
+  }
+
+  /** A watcher that does not keep up misses progress, not the end. */
+  private drain(call: Parameters<ServiceHandlers<typeof AgentService>['drain']>[0]): Promise<void> {
+    const { actions, clock } = this.deps;
+    return this.stream(call, async (signal) => {
+      let behind = false;
+      const done = await actions.drain(call.request.feeder, {
+        signal,
+        clock,
+        onProgress(status) {
+          if (behind || signal.aborted) return;
+          behind = !call.write(status);
+          if (behind) call.once('drain', () => (behind = false));
+        },
+      });
+      if (!signal.aborted) call.write(done);
+    });
+  }
+
+  private ping(
+    call: Parameters<ServiceHandlers<typeof AgentService>['pingFeeder']>[0],
+  ): Promise<void> {
+    const { actions, clock } = this.deps;
+    const { feeder, count, intervalMs } = call.request;
+    return this.stream(call, async (signal) => {
+      for await (const part of actions.ping(feeder, { count, intervalMs, clock, signal })) {
+        if (!call.write(part)) await untilDrained(call, signal);
+        if (signal.aborted) return;
+      }
+    });
   }
 
   private follow(
@@ -134,8 +169,9 @@ export class ControlServer {
       throw new GbError('CAPACITY_EXHAUSTED', `${WATCHERS_MAX} streams are open`);
     const controller = new AbortController();
     this.streams.add(controller);
-    call.on('cancelled', () => controller.abort());
-    call.on('close', () => controller.abort());
+    const end = (): void => controller.abort(new GbError('CANCELED', 'the caller went away'));
+    call.on('cancelled', end);
+    call.on('close', end);
     try {
       await run(controller.signal);
     } finally {

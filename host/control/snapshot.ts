@@ -2,11 +2,13 @@
 // The one account people read: agent, tiers, links, programs, recent events. Builds messages,
 // decides nothing.
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { LaneStatus } from '../../driver/lane/names.js';
 import { SNAPSHOT_EVENTS_MAX } from '../../proto/base/limits.js';
 import {
   LinkState,
   TierKind,
   type AttachmentSchema,
+  type DrainStatusSchema,
   type LinkSchema,
   type SnapshotSchema,
   type TierSchema,
@@ -15,14 +17,15 @@ import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { keyFingerprint } from '../../security/pairing.js';
 import type { VramArbiter } from '../attachments/arbiter.js';
 import type { Attachment } from '../attachments/attachment.js';
-import { LANE_OPEN } from '../attachments/lanes.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
+import type { LaneFacts } from '../attachments/lanes.js';
 import type { Ledger } from '../ledger.js';
+import type { DrainProgress, Drains } from '../links/drains.js';
 import type { Link, LinkStateName } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
-import { AbiTier, PHASES, STAGING, type Report } from '../shim/abi.js';
+import { AbiTier, PHASES, STAGING, type LaneReport, type Report } from '../shim/abi.js';
 import type { LocalTiers } from '../tiers/local.js';
-import type { EventLog } from './events.js';
+import { plainText, type EventLog } from './events.js';
 
 export type SnapshotInit = MessageInitShape<typeof SnapshotSchema>;
 type TierInit = MessageInitShape<typeof TierSchema>;
@@ -74,7 +77,7 @@ export function buildSnapshot(sources: SnapshotSources): SnapshotInit {
       local.ram({ ledger, usedBytes: sum(attachments, (a) => used(a, AbiTier.T2)) }),
       ...links.links.flatMap((link) => feederTiers(link, attachments)),
     ],
-    links: links.links.map((link) => linkMessage(link, registry)),
+    links: links.links.map((link) => linkMessage(link, registry, links.drains)),
     attachments: attachments.map((attachment) => attachmentMessage(attachment, sources)),
     recentEvents: events.recent(SNAPSHOT_EVENTS_MAX),
     memoryAvailableBytes: BigInt(local.memory.availableBytes),
@@ -102,7 +105,8 @@ export function feederTiers(link: Link, attachments: readonly Attachment[]): Tie
     const { measurement } = link;
     const notes = [
       link.state === 'ready' ? '' : `feeder is ${link.state}`,
-      measurement ? '' : 'link not measured yet',
+      link.paused ? 'paused: nothing new is placed there' : '',
+      link.laneDetail || (measurement ? '' : 'link not measured yet'),
     ];
     return {
       kind: device.id?.kind === DeviceKind.GPU ? TierKind.FEEDER_VRAM : TierKind.FEEDER_RAM,
@@ -121,7 +125,8 @@ export function feederTiers(link: Link, attachments: readonly Attachment[]): Tie
   });
 }
 
-export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit {
+export function linkMessage(link: Link, registry: AttachmentRegistry, drains: Drains): LinkInit {
+  const drain = drains.progressOf(link.feederId);
   const { measurement, traffic } = link;
   return {
     feederId: link.feederId,
@@ -142,20 +147,56 @@ export function linkMessage(link: Link, registry: AttachmentRegistry): LinkInit 
     leaseCount: registry.leasesOn(link.feederId).length,
     keyFingerprint: keyFingerprint(link.key),
     keyAddedUnixMs: BigInt(link.key.createdUnixMs),
-    ...laneFacts(link, registry),
+    paused: link.paused,
+    ...(drain ? { drain: drainMessage(drain, false) } : {}),
+    ...laneFacts(registry.all.flatMap((attachment) => attachment.lanesTo(link.feederId))),
+    laneDetail: link.laneDetail,
   };
 }
 
-/** Its open lanes together; programs tell of them twice a second. */
-function laneFacts(link: Link, registry: AttachmentRegistry): LinkInit {
-  const lanes = registry.all
-    .flatMap((attachment) => attachment.lanesTo(link.feederId))
-    .filter(({ report }) => report.state === LANE_OPEN);
-  const ages = lanes.map(({ report }) => report.key_age_ms);
+/** How far a drain is. */
+export function drainMessage(
+  progress: DrainProgress,
+  done: boolean,
+): MessageInitShape<typeof DrainStatusSchema> {
+  const { totalBytes, movedBytes, bytesPerSecond, etaMs, elapsedMs, waitsFor } = progress;
   return {
-    laneCount: lanes.length,
-    laneCipher: lanes[0]?.report.cipher ?? '',
-    laneKeyAgeMs: ages.reduce((oldest, age) => (age > oldest ? age : oldest), 0n),
+    totalBytes: BigInt(totalBytes),
+    movedBytes: BigInt(movedBytes),
+    bytesPerSecond,
+    etaMs: BigInt(etaMs === undefined ? -1 : Math.round(etaMs)),
+    elapsedMs: BigInt(Math.round(elapsedMs)),
+    waitsFor,
+    done,
+  };
+}
+
+/** All lanes of programs to one feeder together; programs tell of them twice a second. */
+function laneFacts(
+  lanes: readonly LaneFacts[],
+): Pick<LinkInit, 'laneCount' | 'laneCipher' | 'laneKeyAgeMs' | 'laneTraffic'> {
+  const open = lanes.map(({ report }) => report).filter(({ state }) => state === LaneStatus.OK);
+  const total = (value: (report: LaneReport) => bigint): bigint =>
+    lanes.reduce((sum, { report }) => sum + value(report), 0n);
+  const words = (value: (report: LaneReport) => string): string =>
+    [...new Set(open.map(value).map((word) => plainText(word, 24)))].join(', ');
+  const trips = open.map(({ round_trip_ns }) => Number(round_trip_ns)).filter((ns) => ns > 0);
+  const traffic = {
+    connectionCount: open.reduce((sum, { connections }) => sum + connections, 0),
+    sentBytes: total((report) => report.bytes_written),
+    receivedBytes: total((report) => report.bytes_read),
+    wireSentBytes: total((report) => report.wire_bytes_out),
+    wireReceivedBytes: total((report) => report.wire_bytes_in),
+    cachedBytes: total((report) => report.cached_bytes),
+    roundTripMicros: trips.length > 0 ? Math.min(...trips) / 1000 : 0,
+    provider: words(({ provider }) => provider),
+    brokenCount: lanes.length - open.length,
+  };
+  return {
+    laneCount: open.length,
+    laneCipher: words(({ cipher }) => cipher),
+    laneKeyAgeMs: open.reduce((oldest, { key_age_ms: age }) => (age > oldest ? age : oldest), 0n),
+    laneTraffic: traffic,
   };
 }
 

@@ -8,14 +8,11 @@ import type { Clock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import {
   CONNECT_TIMEOUT_MS,
-  FLOW_CONTROL_WINDOW_BYTES,
   HEARTBEAT_INTERVAL_MS,
   MESSAGE_BYTES_MAX,
   PROTOCOL_MAJOR,
   PROTOCOL_MINOR,
   RETIRE_MS,
-  TRANSFER_TIMEOUT_MS,
-  TRANSFERS_PER_LINK_MAX,
 } from '../../proto/base/limits.js';
 import { softwareVersion } from '../../proto/base/version.js';
 import {
@@ -33,9 +30,7 @@ import {
   type FeederCalls,
   type RawFeederClient,
   type SessionFacts,
-  type Traffic,
 } from './feeder-client.js';
-import { BulkGate } from './bulk-gate.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
 export interface FeederConnection {
@@ -54,7 +49,6 @@ export interface FeederConnection {
 export interface OpenRequest {
   readonly address: string;
   readonly key: PairingKey;
-  readonly traffic: Traffic;
   readonly signal: AbortSignal;
   /** TLS stands, Hello comes next. */
   readonly onSecured: () => void;
@@ -116,19 +110,18 @@ async function openConnection(
     if (!secured) throw new GbError('PROTOCOL_VIOLATION', 'the session has no keys');
     const session: SessionFacts = { ...secured, features: hello.features };
     watch(raw, signal, request, close);
-    const settle = () => raw.ping({}, { timeoutMs: TRANSFER_TIMEOUT_MS, signal });
-    const bulk = new BulkGate(TRANSFERS_PER_LINK_MAX, settle);
     const underWay = new CallCounter();
+    const client = underWay.counting(new FeederClient(raw, signal, session));
     return {
       hello,
       cipher: secured.cipher,
-      client: underWay.counting(new FeederClient(raw, signal, request.traffic, bulk, session)),
+      client,
       signal,
       retire() {
         underWay.whenIdle(close);
         clock.after(RETIRE_MS, close);
       },
-      measure: () => measureLink(raw, { clock, signal, traffic: request.traffic, bulk }),
+      measure: () => measureLink(client, { clock, signal }),
       close,
     };
   } catch (reason) {
@@ -180,7 +173,6 @@ const CHANNEL_OPTIONS: grpc.ClientOptions = {
   'grpc.enable_http_proxy': 0,
   'grpc.use_local_subchannel_pool': 1,
   'grpc.initial_reconnect_backoff_ms': CONNECT_TIMEOUT_MS,
-  'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW_BYTES,
 };
 
 function helloRequest(host: HostIdentity): Parameters<RawFeederClient['hello']>[0] {

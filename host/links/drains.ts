@@ -6,7 +6,7 @@ import { GbError } from '../../proto/base/errors.js';
 import { DRAIN_PASSES_MAX, DRAIN_RATE_WINDOW_MS } from '../../proto/base/limits.js';
 import { formatBytes } from '../../proto/base/units.js';
 import type { Attachment } from '../attachments/attachment.js';
-import { sumHolds } from '../attachments/holds.js';
+import { sumHolds, type FeederView } from '../attachments/holds.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { Link } from './link.js';
 
@@ -18,7 +18,7 @@ export interface DrainProgress {
   readonly bytesPerSecond: number;
   /** undefined: not known yet. */
   readonly etaMs: number | undefined;
-  readonly startedMs: number;
+  readonly elapsedMs: number;
   /** Which program is at work; empty: none. */
   readonly waitsFor: string;
 }
@@ -26,8 +26,8 @@ export interface DrainProgress {
 export interface DrainDeps {
   readonly clock: Clock;
   readonly registry: () => AttachmentRegistry;
-  /** Bytes that feeders other than this have free. */
-  readonly roomOutside: (feederId: string) => number;
+  /** Feeders that take new leases. */
+  readonly usable: () => readonly FeederView[];
   readonly touch: () => void;
 }
 
@@ -44,9 +44,13 @@ class Drain implements DrainProgress {
 
   constructor(
     readonly totalBytes: number,
-    readonly startedMs: number,
+    private readonly startedMs: number,
     private readonly nowMs: () => number,
   ) {}
+
+  get elapsedMs(): number {
+    return this.nowMs() - this.startedMs;
+  }
 
   pulled(bytes: number): void {
     this.samples.push({ atMs: this.nowMs(), bytes });
@@ -78,8 +82,21 @@ export class Drains {
 
   constructor(private readonly deps: DrainDeps) {}
 
+  /** undefined: none is under way. */
   progressOf(feederId: string): DrainProgress | undefined {
     return this.running.get(feederId);
+  }
+
+  /** Puts a link into `draining` and empties it; on failure, unless tolerated, it is ready again.
+   *  Returns the bytes moved. @throws as run, in words for people. */
+  async empty(link: Link, options: DrainOptions): Promise<number> {
+    link.drain();
+    try {
+      return (await this.run(link, options)).movedBytes;
+    } catch (reason) {
+      link.undrain();
+      throw asWrongState(reason, link.name);
+    }
   }
 
   /** Empties a feeder that is `draining`. Returns the bytes moved and, if tolerant, why others were
@@ -92,7 +109,7 @@ export class Drains {
   ): Promise<{ movedBytes: number; failure: GbError | undefined }> {
     if (this.running.has(feederId))
       throw new GbError('WRONG_STATE', `feeder ${name} is being drained already`);
-    const { registry, roomOutside, clock } = this.deps;
+    const { registry, clock } = this.deps;
     const totalBytes = registry().all.reduce((sum, a) => sum + a.bytesOn(feederId), 0);
     const leasedBytes = sumHolds(
       registry()
@@ -100,7 +117,7 @@ export class Drains {
         .map(({ hold }) => hold),
       ({ limitBytes }) => limitBytes,
     );
-    if (!options.tolerant && leasedBytes > roomOutside(feederId)) {
+    if (!options.tolerant && leasedBytes > this.roomOutside(feederId)) {
       throw new GbError(
         'WRONG_STATE',
         `no other feeder has room for the ${formatBytes(leasedBytes)} it holds`,
@@ -109,7 +126,7 @@ export class Drains {
     const drain = new Drain(totalBytes, clock.nowMs(), () => clock.nowMs());
     this.running.set(feederId, drain);
     try {
-      const failure = await this.empty(feederId, drain, options);
+      const failure = await this.emptyAll(feederId, drain, options);
       return { movedBytes: drain.movedBytes, failure };
     } finally {
       this.running.delete(feederId);
@@ -117,8 +134,17 @@ export class Drains {
     }
   }
 
+  private roomOutside(feederId: string): number {
+    let bytes = 0;
+    for (const view of this.deps.usable()) {
+      if (view.feederId === feederId) continue;
+      for (const { freeBytes } of view.devices) bytes += Math.max(0, freeBytes);
+    }
+    return bytes;
+  }
+
   /** Placements that were under way when it began land, and are found by another pass. */
-  private async empty(
+  private async emptyAll(
     feederId: string,
     drain: Drain,
     options: DrainOptions,
@@ -163,7 +189,7 @@ export class Drains {
 }
 
 /** Why a feeder cannot be emptied, with what to do. */
-export function asWrongState(reason: unknown, name: string): GbError {
+function asWrongState(reason: unknown, name: string): GbError {
   const error = GbError.from(reason);
   if (error.code !== 'WRONG_STATE' && error.code !== 'CAPACITY_EXHAUSTED') return error;
   return new GbError('WRONG_STATE', `feeder ${name} cannot be drained: ${error.rawMessage}`, {

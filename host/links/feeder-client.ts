@@ -1,18 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The calls of FeederService in the agent's own words, over one authenticated connection. Bulk
-// bytes stream in frames.
+// The calls of FeederService in the agent's own words, over one authenticated connection. Bytes of
+// programs never pass here.
 import { bytesFromWire } from '../../proto/base/units.js';
-import { assert } from '../../proto/base/assert.js';
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import {
-  CALL_TIMEOUT_MS,
-  FRAME_BYTES_MAX,
-  PULL_SILENCE_MS,
-  RANGES_PER_LEASE_MAX,
-  TRANSFER_BYTES_MAX,
-  TRANSFER_TIMEOUT_MS,
-} from '../../proto/base/limits.js';
+import { CALL_TIMEOUT_MS, PULL_SILENCE_MS, RANGES_PER_LEASE_MAX } from '../../proto/base/limits.js';
 import { deriveLaneSecret, type Exporter } from '../../security/derive.js';
 import type { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import {
@@ -25,9 +17,8 @@ import {
   type PullProgress,
   type Range,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
-import { errorFromStatus, type CallOptions, type ServiceClient } from '../../proto/grpc.js';
+import { errorFromStatus, type ServiceClient } from '../../proto/grpc.js';
 import type * as grpc from '@grpc/grpc-js';
-import type { BulkGate } from './bulk-gate.js';
 
 export type RawFeederClient = ServiceClient<typeof FeederService>;
 
@@ -103,15 +94,9 @@ interface ByteSpan {
   readonly length: number;
 }
 
-/** Fills or takes one frame; `position` counts from the start of the transfer. */
-export type FrameMover = (position: number, frame: Uint8Array) => Promise<void>;
-
 const TICKET_ID_BYTES = 16;
 /** Devices of one feeder that a lease may span. */
 const DEVICES_PER_LEASE_MAX = 64;
-
-/** Frames written ahead of the sink; bounds memory per read. */
-const SINK_FRAMES_MAX = 4;
 
 export function deviceKey(device: { kind: DeviceKind; index: number } | undefined): DeviceKey {
   if (!device) throw new GbError('PROTOCOL_VIOLATION', 'the feeder named no device');
@@ -145,10 +130,18 @@ export class FeederClient {
   constructor(
     private readonly raw: RawFeederClient,
     private readonly signal: AbortSignal,
-    private readonly traffic: Traffic,
-    private readonly bulk: BulkGate,
     private readonly session: SessionFacts,
   ) {}
+
+  /** The feeder's numeric address on this connection. */
+  get address(): string {
+    return this.session.address;
+  }
+
+  /** One round trip of a call. */
+  async ping(timeoutMs: number): Promise<void> {
+    await this.raw.ping({}, { timeoutMs, signal: this.signal });
+  }
 
   /** Our own numeric address on this connection. */
   get localAddress(): string {
@@ -316,109 +309,12 @@ export class FeederClient {
     if (done !== length)
       throw new GbError('PROTOCOL_VIOLATION', `the feeder pulled ${done} of ${length} bytes`);
   }
-
-  /** Streams `length` bytes to the feeder; `source` fills each frame. pre: length <=
-   *  TRANSFER_BYTES_MAX. Cancel: `signal`; the bytes on the feeder are then partly old, partly new.
-   *  */
-  write(
-    lease: LeaseHandle,
-    range: ByteSpan,
-    source: FrameMover,
-    signal: AbortSignal,
-  ): Promise<void> {
-    return this.bulk.run('upload', () => this.writeNow(lease, range, source, signal));
-  }
-
-  /** Streams `length` bytes from the feeder into `sink`, in order, a few frames ahead. pre: as
-   *  write. */
-  read(lease: LeaseHandle, range: ByteSpan, sink: FrameMover, signal: AbortSignal): Promise<void> {
-    return this.bulk.run('download', () => this.readNow(lease, range, sink, signal));
-  }
-
-  private transferOptions(length: number, signal: AbortSignal): CallOptions {
-    assert(length > 0 && length <= TRANSFER_BYTES_MAX, 'a transfer fits into one call');
-    return { timeoutMs: TRANSFER_TIMEOUT_MS, signal: AbortSignal.any([this.signal, signal]) };
-  }
-
-  private async writeNow(
-    lease: LeaseHandle,
-    range: ByteSpan,
-    source: FrameMover,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { offset, length } = range;
-    const { call, response } = this.raw.write(this.transferOptions(length, signal));
-    let settled = false;
-    const end = response.then(
-      () => (settled = true),
-      () => (settled = true),
-    );
-    const send = async (message: Parameters<typeof call.write>[0]): Promise<void> => {
-      if (call.write(message)) return;
-      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
-    };
-    try {
-      await send({
-        part: {
-          case: 'header',
-          value: { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) },
-        },
-      });
-      for (let position = 0; position < length && !settled; position += FRAME_BYTES_MAX) {
-        const frame = Buffer.allocUnsafe(Math.min(FRAME_BYTES_MAX, length - position));
-        await source(position, frame);
-        await send({ part: { case: 'data', value: frame } });
-      }
-    } catch (reason) {
-      call.cancel();
-      throw reason;
-    }
-    call.end();
-    const { bytes } = await response;
-    if (bytes !== BigInt(length))
-      throw new GbError('PROTOCOL_VIOLATION', `the feeder took ${bytes} of ${length} bytes`);
-    this.traffic.sentBytes += length;
-  }
-
-  private async readNow(
-    lease: LeaseHandle,
-    range: ByteSpan,
-    sink: FrameMover,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { offset, length } = range;
-    const request = { lease: refOf(lease), offset: BigInt(offset), length: BigInt(length) };
-    const call = this.raw.read(request, this.transferOptions(length, signal));
-    const writing: Promise<void>[] = [];
-    let position = 0;
-    try {
-      for await (const message of call) {
-        const { data } = message as { data: Uint8Array };
-        if (position + data.length > length)
-          throw new GbError('PROTOCOL_VIOLATION', 'the feeder sent too many bytes');
-        const written = sink(position, data);
-        written.catch(() => undefined);
-        writing.push(written);
-        position += data.length;
-        if (writing.length >= SINK_FRAMES_MAX) await writing.shift();
-      }
-      await Promise.all(writing);
-    } catch (reason) {
-      call.cancel();
-      await Promise.allSettled(writing);
-      throw reason instanceof GbError ? reason : fromStream(reason);
-    }
-    if (position !== length)
-      throw new GbError('PROTOCOL_VIOLATION', `the feeder sent ${position} of ${length} bytes`);
-    this.traffic.receivedBytes += length;
-  }
 }
 
 /** What attachments may ask of a feeder; tests bring their own. */
 export type FeederCalls = { readonly [K in keyof FeederClient]: FeederClient[K] };
 
-/** A broken stream as GbError; errors that are no gRPC status (a staging file, say) keep their
- *  text. */
+/** A broken stream as GbError; errors that are no gRPC status keep their text. */
 export function fromStream(reason: unknown): GbError {
   const status = reason as Partial<grpc.ServiceError>;
   if (reason instanceof Error && typeof status.code === 'number') {

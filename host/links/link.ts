@@ -113,9 +113,13 @@ export class Link {
   devices: LentDevice[] = [];
   lending = true;
   stopping = false;
+  /** It wants its memory back, but stays. */
+  asksBack = false;
   /** No new placements by the user's wish, until resumed. */
   paused: boolean;
   measurement: LinkMeasurement | undefined;
+  /** Why lanes to the feeder cannot be opened; empty: they can, or nobody has tried. */
+  laneDetail = '';
   private current: Entered<LinkState>;
   private attempts: { cancel(): void } | undefined;
   /** Its calls may still be under way; see useKey. */
@@ -154,11 +158,19 @@ export class Link {
   async measure(): Promise<LinkMeasurement> {
     const { current } = this;
     if (current.t !== 'ready' && current.t !== 'draining') this.client();
-    const connection = (current as Ready).connection;
-    const measurement = await connection.measure();
-    this.measurement = measurement;
-    this.options.hooks.statsChanged(this);
-    return measurement;
+    const { connection } = current as Ready;
+    try {
+      this.measurement = await connection.measure();
+      this.laneDetail = '';
+      return this.measurement;
+    } catch (reason) {
+      const error = GbError.from(reason);
+      if (error.code !== 'CANCELED' && !connection.signal.aborted)
+        this.laneDetail = error.rawMessage;
+      throw error;
+    } finally {
+      this.options.hooks.statsChanged(this);
+    }
   }
 
   /** No new leases from now on. @throws GbError WRONG_STATE unless ready. */
@@ -370,7 +382,6 @@ export class Link {
     const opens = this.options.connector({
       address: this.options.address,
       key,
-      traffic: this.traffic,
       signal: opening.signal,
       onSecured,
       onStats: (stats) => this.onStats(opened, stats),
@@ -419,6 +430,7 @@ export class Link {
     this.devices = hello.devices;
     this.ttlMs = hello.leaseTtlMs || LEASE_TTL_MS;
     this.stopping = false;
+    this.asksBack = false;
     this.seen();
   }
 
@@ -433,6 +445,7 @@ export class Link {
     this.devices = stats.devices;
     this.lending = stats.state === FeederState.LENDING;
     this.stopping = stats.state === FeederState.STOPPING;
+    this.asksBack = stats.state === FeederState.DRAINING;
     if (connection && this.current.t === 'stale' && this.current.connection === connection) {
       this.detail = '';
       this.enter(this.holding('ready', connection));

@@ -3,7 +3,7 @@
 // attachments see of feeders (FeederDirectory).
 import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { LEASE_RENEW_INTERVAL_MS, LINKS_MAX } from '../../proto/base/limits.js';
+import { LEASE_RENEW_INTERVAL_MS, LINK_REMEASURE_MS, LINKS_MAX } from '../../proto/base/limits.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
 import type { FeederDirectory, FeederView } from '../attachments/holds.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
@@ -12,7 +12,7 @@ import type { MeasuredCost } from '../placement/policy.js';
 import type { AgentState, SavedLink } from '../state.js';
 import { normalizeAddress, sameAddress } from './address.js';
 import type { Connector, FeederConnection } from './connection.js';
-import { asWrongState, Drains } from './drains.js';
+import { Drains } from './drains.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
 import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
@@ -38,7 +38,12 @@ interface ManagedLink {
   readonly keyId: string;
   /** The measurement under way or done; undefined: never tried. */
   measuring: Promise<void> | undefined;
+  /** When it was last emptied by its own wish. */
+  leftMs: number;
 }
+
+/** A feeder that asks for its memory back is emptied again, as long as something is left. */
+const LEAVE_AGAIN_MS = 10_000;
 
 const UNMEASURED: MeasuredCost = { readBytesPerSecond: 0, latencyMicros: 0 };
 
@@ -54,12 +59,11 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   constructor(private readonly deps: LinkManagerDeps) {
     const { clock, registry, touch } = deps;
-    const roomOutside = (feederId: string): number => this.roomOutside(feederId);
     this.releases = new Releases(
       (feederId) => this.client(feederId),
       () => this.changed(),
     );
-    this.drains = new Drains({ clock, registry, touch, roomOutside });
+    this.drains = new Drains({ clock, registry, touch, usable: () => this.usable() });
   }
 
   get links(): readonly Link[] {
@@ -148,7 +152,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const { link } = entry;
     const registry = this.deps.registry();
     const movedBytes =
-      link.state === 'ready' ? await this.empty(link, { signal, tolerant: force }) : 0;
+      link.state === 'ready' ? await this.drains.empty(link, { signal, tolerant: force }) : 0;
     const left = registry.leasesOn(link.feederId);
     if (left.length > 0 && !force) {
       link.undrain();
@@ -180,7 +184,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
    *  @throws GbError NOT_FOUND; WRONG_STATE when it is away or others have too little room. */
   async drain(feeder: string, signal: AbortSignal): Promise<number> {
     const { link } = this.find(feeder);
-    const movedBytes = await this.empty(link, { signal, tolerant: false });
+    const movedBytes = await this.drains.empty(link, { signal, tolerant: false });
     link.paused = true;
     link.undrain();
     this.deps.events.add('info', 'feeder_drained', link.name, `${movedBytes} bytes moved`);
@@ -219,7 +223,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   usable(): FeederView[] {
     return this.links
-      .filter((link) => link.state === 'ready' && link.lending && !link.paused)
+      .filter((link) => this.takes(link) && link.lending)
       .map((link) => ({
         feederId: link.feederId,
         name: link.name,
@@ -238,7 +242,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   accepts(feederId: string): boolean {
     const link = this.byFeederId(feederId);
-    return link?.state === 'ready' && !link.paused;
+    return link !== undefined && this.takes(link);
   }
 
   client(feederId: string): FeederCalls {
@@ -322,16 +326,27 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   statsChanged(link: Link): void {
     const entry = this.managed.find((other) => other.link === link);
-    if (entry && link.stopping && link.state === 'ready') void this.leave(entry);
+    if (entry && link.state === 'ready' && (link.stopping || link.asksBack)) void this.leave(entry);
     this.deps.touch();
   }
 
   // ---- internals
 
-  /** A feeder says goodbye: what it holds goes to others while it waits. What finds no room is lost
-   *  when it goes. */
-  private async leave({ link }: ManagedLink): Promise<void> {
-    this.deps.events.add('warning', 'feeder_stopping', link.name, 'it says goodbye');
+  /** A feeder says goodbye, or asks for its memory back: what it holds goes to others while it waits.
+   *  What finds no room is lost when it goes. */
+  private async leave(entry: ManagedLink): Promise<void> {
+    const { link } = entry;
+    const nowMs = this.deps.clock.nowMs();
+    const holds = this.deps.registry().leasesOn(link.feederId).length > 0;
+    if (!link.stopping && (!holds || nowMs - entry.leftMs < LEAVE_AGAIN_MS)) return;
+    entry.leftMs = nowMs;
+    const text = link.stopping ? 'it says goodbye' : 'it asks for its memory back';
+    this.deps.events.add(
+      'warning',
+      link.stopping ? 'feeder_stopping' : 'feeder_asks',
+      link.name,
+      text,
+    );
     link.drain();
     const { signal } = new AbortController();
     const failed = (reason: unknown): void => {
@@ -341,29 +356,13 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     await this.drains.run(link, { signal, tolerant: true }).then(({ failure }) => {
       if (failure) failed(failure);
     }, failed);
+    // One that only pauses stays; what was left there is tried again.
+    if (!link.stopping) link.undrain();
   }
 
-  /** Puts the link into `draining` and empties it; on failure it is ready again, unless tolerant. */
-  private async empty(
-    link: Link,
-    options: { signal: AbortSignal; tolerant: boolean },
-  ): Promise<number> {
-    link.drain();
-    try {
-      return (await this.drains.run(link, options)).movedBytes;
-    } catch (reason) {
-      link.undrain();
-      throw asWrongState(reason, link.name);
-    }
-  }
-
-  private roomOutside(feederId: string): number {
-    let bytes = 0;
-    for (const view of this.usable()) {
-      if (view.feederId === feederId) continue;
-      for (const { freeBytes } of view.devices) bytes += Math.max(0, freeBytes);
-    }
-    return bytes;
+  /** A feeder whose lanes cannot be opened is of no use to programs. */
+  private takes({ state, paused, laneDetail }: Link): boolean {
+    return state === 'ready' && !paused && laneDetail === '';
   }
 
   private wakeAll(): void {
@@ -399,7 +398,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const { keyId, ...rest } = options;
     const freshKey = (): PairingKey | undefined => this.keyOf(keyId);
     const link = new Link({ ...rest, connector, hooks: this, clock, random, freshKey });
-    const entry: ManagedLink = { link, keyId, measuring: undefined };
+    const entry: ManagedLink = { link, keyId, measuring: undefined, leftMs: -LEAVE_AGAIN_MS };
     this.managed.push(entry);
     link.start();
     return entry;
@@ -445,13 +444,17 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }
 
   private measure(entry: ManagedLink): Promise<void> {
-    entry.measuring ??= entry.link
+    const { link } = entry;
+    entry.measuring ??= link
       .measure()
-      .then(() => undefined)
+      .then(() => this.wakeAll())
       .catch((reason: unknown) => {
-        const { code, rawMessage } = GbError.from(reason);
-        const away = code === 'CANCELED' || code === 'FEEDER_UNREACHABLE';
-        if (!away) this.deps.events.add('warning', 'link_unmeasured', entry.link.name, rawMessage);
+        if (link.laneDetail === '') return;
+        const { rawMessage } = GbError.from(reason);
+        this.deps.events.add('warning', 'link_unmeasured', link.name, rawMessage);
+        this.deps.clock.after(LINK_REMEASURE_MS, () => {
+          if (link.state === 'ready' && link.laneDetail !== '') void this.measure(entry);
+        });
       })
       .finally(() => (entry.measuring = undefined));
     return entry.measuring;

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a link can do: round trip by small calls, bandwidth by throw-away bytes. Bounded in bytes
-// and time.
-import type { Clock } from '../../proto/base/clock.js';
+// What a link can do: round trips and bandwidth of a lane to scratch memory of the feeder. Bounded in
+// bytes and time; the bytes move on threads of the lane library, not on ours.
+import { LaneClient } from '../../driver/lane/client.js';
+import { sleep, type Clock } from '../../proto/base/clock.js';
+import { GbError } from '../../proto/base/errors.js';
 import {
-  FRAME_BYTES_MAX,
+  LINK_MEASURES_MAX,
   LINK_PROBE_BYTES,
   LINK_PROBE_MS,
   LINK_PROBE_PINGS,
   LINK_PROBE_PINGS_MS,
 } from '../../proto/base/limits.js';
-import type { BulkGate } from './bulk-gate.js';
-import { fromStream, type RawFeederClient, type Traffic } from './feeder-client.js';
+import { MIB } from '../../proto/base/units.js';
+import { LaneRight } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import { LANE_CONNECTIONS } from '../attachments/lanes.js';
+import type { FeederCalls } from './feeder-client.js';
 
 export interface LinkMeasurement {
   readonly rttMicros: number;
@@ -18,87 +22,122 @@ export interface LinkMeasurement {
   readonly downloadBytesPerSecond: number;
 }
 
-const PING_TIMEOUT_MS = 2_000;
-/** A probe that could not stop by itself is cut here. */
-const PROBE_TIMEOUT_MS = 10_000;
-
-export async function measureLink(
-  client: RawFeederClient,
-  options: { clock: Clock; signal: AbortSignal; traffic: Traffic; bulk: BulkGate },
-): Promise<LinkMeasurement> {
-  const rttMicros = await measureRtt(client, options);
-  const { bulk } = options;
-  const uploadBytesPerSecond = await bulk.run('upload', () => measureUpload(client, options));
-  const downloadBytesPerSecond = await bulk.run('download', () => measureDownload(client, options));
-  return { rttMicros, uploadBytesPerSecond, downloadBytesPerSecond };
+export interface Probe {
+  readonly lane: LaneClient;
+  readonly port: number;
+  close(): Promise<void>;
 }
 
-type Options = Parameters<typeof measureLink>[1];
+/** One request over the probe's lane; many records of it are under way at once. */
+const PIECE_BYTES = 8 * MIB;
+const PING_TIMEOUT_MS = 2_000;
+const PIECE_TIMEOUT_MS = 10_000;
 
-/** The median of the later half: the first calls of a process measure its compiler. */
-async function measureRtt(client: RawFeederClient, { clock, signal }: Options): Promise<number> {
+/** So that few workers of Node's are kept, and figures are not those of measurements side by side. */
+class Turns {
+  private busy = 0;
+  private readonly waiting: (() => void)[] = [];
+
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    if (this.busy >= LINK_MEASURES_MAX)
+      await new Promise<void>((resolve) => this.waiting.push(resolve));
+    this.busy++;
+    try {
+      return await work();
+    } finally {
+      this.busy--;
+      this.waiting.shift()?.();
+    }
+  }
+}
+
+const turns = new Turns();
+
+/** Opens a lane to the feeder's scratch memory. Ownership: the caller closes it.
+ *  @throws GbError FEEDER_UNREACHABLE when its lane port cannot be reached, and as the feeder says. */
+export async function openProbe(client: FeederCalls): Promise<Probe> {
+  const ticket = await client.openLane(undefined, {
+    offset: 0,
+    length: LINK_PROBE_BYTES,
+    rights: LaneRight.READ_WRITE,
+    connections: LANE_CONNECTIONS,
+  });
+  const { ticketId: id, secret, address, port } = ticket;
+  try {
+    const lane = await LaneClient.open({
+      address,
+      port,
+      ticket: { id, secret },
+      connections: LANE_CONNECTIONS,
+    });
+    return { lane, port, close: () => lane.close() };
+  } catch (reason) {
+    client.closeLane(id).catch(() => undefined);
+    const error = GbError.from(reason);
+    throw new GbError(error.code, `lanes to port ${port} cannot be opened: ${error.rawMessage}`, {
+      cause: error,
+    });
+  } finally {
+    secret.fill(0);
+  }
+}
+
+/** Round trip and bandwidth. Cancel: `signal`. @throws as openProbe. */
+export function measureLink(
+  client: FeederCalls,
+  options: { clock: Clock; signal: AbortSignal },
+): Promise<LinkMeasurement> {
+  return turns.take(async () => {
+    options.signal.throwIfAborted();
+    const probe = await openProbe(client);
+    try {
+      const rttMicros = await roundTrip(probe.lane, options);
+      return { rttMicros, ...(await rates(probe.lane, options)) };
+    } finally {
+      await probe.close();
+    }
+  });
+}
+
+/** Bandwidth each way. */
+export async function rates(
+  lane: LaneClient,
+  options: { clock: Clock; signal: AbortSignal },
+): Promise<Pick<LinkMeasurement, 'uploadBytesPerSecond' | 'downloadBytesPerSecond'>> {
+  const room = Buffer.allocUnsafeSlow(PIECE_BYTES);
+  const transfer = { deadlineMs: PIECE_TIMEOUT_MS };
+  const uploadBytesPerSecond = await rate(options, (at) => lane.write(0, at, room, transfer));
+  const downloadBytesPerSecond = await rate(options, (at) => lane.read(0, at, room, transfer));
+  return { uploadBytesPerSecond, downloadBytesPerSecond };
+}
+
+/** The median: some meet a busy machine. */
+async function roundTrip(
+  lane: LaneClient,
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+): Promise<number> {
   const samples: number[] = [];
   const begin = clock.nowMs();
   while (samples.length < LINK_PROBE_PINGS && clock.nowMs() - begin < LINK_PROBE_PINGS_MS) {
-    const start = clock.nowMs();
-    await client.ping({ payload: new Uint8Array(8) }, { timeoutMs: PING_TIMEOUT_MS, signal });
-    samples.push((clock.nowMs() - start) * 1000);
+    signal.throwIfAborted();
+    samples.push((await lane.ping(PING_TIMEOUT_MS)) / 1000);
+    await sleep(0);
   }
-  const settled = samples.slice(samples.length >>> 1).sort((a, b) => a - b);
-  return settled[settled.length >>> 1] as number;
+  samples.sort((a, b) => a - b);
+  return samples[samples.length >>> 1] as number;
 }
 
-async function measureUpload(
-  client: RawFeederClient,
-  { clock, signal, traffic }: Options,
+async function rate(
+  { clock, signal }: { clock: Clock; signal: AbortSignal },
+  move: (at: number) => Promise<void>,
 ): Promise<number> {
-  const start = clock.nowMs();
-  const { call, response } = client.probeUpload({ timeoutMs: PROBE_TIMEOUT_MS, signal });
-  let settled = false;
-  const end = response.then(
-    () => (settled = true),
-    () => (settled = true),
-  );
-  const data = new Uint8Array(FRAME_BYTES_MAX);
-  let sent = 0;
-  while (!settled && sent < LINK_PROBE_BYTES && clock.nowMs() - start < LINK_PROBE_MS) {
-    sent += data.length;
-    if (!call.write({ data }))
-      await Promise.race([new Promise((resolve) => call.once('drain', resolve)), end]);
+  const begin = clock.nowMs();
+  let bytes = 0;
+  while (bytes < LINK_PROBE_BYTES && clock.nowMs() - begin < LINK_PROBE_MS) {
+    signal.throwIfAborted();
+    await move(bytes);
+    bytes += PIECE_BYTES;
   }
-  call.end();
-  const { bytes } = await response;
-  traffic.sentBytes += Number(bytes);
-  return rate(Number(bytes), clock.nowMs() - start);
-}
-
-async function measureDownload(
-  client: RawFeederClient,
-  { clock, signal, traffic }: Options,
-): Promise<number> {
-  const start = clock.nowMs();
-  const call = client.probeDownload(
-    { bytes: BigInt(LINK_PROBE_BYTES) },
-    { timeoutMs: PROBE_TIMEOUT_MS, signal },
-  );
-  let received = 0;
-  try {
-    for await (const message of call) {
-      received += (message as { data: Uint8Array }).data.length;
-      if (clock.nowMs() - start >= LINK_PROBE_MS) break;
-    }
-  } catch (reason) {
-    throw fromStream(reason);
-  } finally {
-    call.cancel();
-  }
-  const elapsedMs = clock.nowMs() - start;
-  traffic.receivedBytes += received;
-  // Cut short by time: the answer comes after the rest, and nothing goes the other way before it.
-  if (received < LINK_PROBE_BYTES) await client.ping({}, { timeoutMs: PROBE_TIMEOUT_MS, signal });
-  return rate(received, elapsedMs);
-}
-
-function rate(bytes: number, elapsedMs: number): number {
+  const elapsedMs = clock.nowMs() - begin;
   return elapsedMs > 0 ? (bytes / elapsedMs) * 1000 : 0;
 }

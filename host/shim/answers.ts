@@ -17,6 +17,15 @@ export interface AnswerDeps {
   readonly onBug: (error: unknown, where: string) => void;
 }
 
+const REQUESTS: ReadonlySet<number> = new Set([
+  abi.Msg.GRANT,
+  abi.Msg.RETURN,
+  abi.Msg.PLACE,
+  abi.Msg.DROP,
+  abi.Msg.LANE,
+  abi.Msg.MOVED,
+]);
+
 type Answer = () => Promise<Buffer>;
 
 export class Answers {
@@ -24,8 +33,7 @@ export class Answers {
 
   /** True for the types that are requests of a program. */
   static isRequest(type: number): boolean {
-    const { GRANT, DROP, LANE, MOVED } = abi.Msg;
-    return (type >= GRANT && type <= DROP) || type === LANE || type === MOVED;
+    return REQUESTS.has(type);
   }
 
   /** Decodes at once, answers when called. @throws GbError PROTOCOL_VIOLATION: the peer's fault. */
@@ -45,16 +53,8 @@ export class Answers {
       case abi.Msg.MOVED:
         this.deps.moves.answer(payload);
         return this.status(() => Promise.resolve());
-      default: {
-        const wire = abi.gbTransfer.decode(payload);
-        const transfer = {
-          offset: boundedBytes(wire.offset),
-          length: boundedBytes(wire.length),
-          stagingOffset: boundedBytes(wire.staging_offset),
-        };
-        const direction = type === abi.Msg.STORE ? 'store' : 'fetch';
-        return this.status(() => attachment.transfer(direction, transfer));
-      }
+      default:
+        throw new GbError('PROTOCOL_VIOLATION', `message type ${type}`);
     }
   }
 

@@ -24,7 +24,6 @@ import type {
 import type { GrantDesk } from '../attachments/grants.js';
 import { identifyProcess, readRunId } from '../attachments/process.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
-import { Staging } from '../attachments/staging.js';
 import { plainText, type EventLog, type Severity } from '../control/events.js';
 import type { ProgramHistory } from '../control/history.js';
 import type { Ledger } from '../ledger.js';
@@ -70,7 +69,6 @@ export class ShimSession implements ShimPeer {
   private readonly outstanding = new Set<bigint>();
   private readonly moves: MoveCalls;
   private readonly answers: Answers;
-  private staging: Staging | undefined;
   private eventWindow = { startMs: 0, count: 0 };
   private lastLimits: readonly bigint[] = [];
 
@@ -135,15 +133,13 @@ export class ShimSession implements ShimPeer {
   }
 
   private ended(): void {
-    const { phase, staging } = this;
+    const { phase } = this;
     if (phase.t === 'closed') return;
     this.phase = { t: 'closed' };
     this.moves.end();
     if (phase.t === 'attached') {
-      if (phase.attachment.staging === staging) phase.attachment.staging = undefined;
       this.deps.registry.detach(phase.attachment, this);
     }
-    staging?.close().catch(() => undefined);
     this.onClosed(this);
   }
 
@@ -186,14 +182,7 @@ export class ShimSession implements ShimPeer {
   private async greet(frame: abi.Frame): Promise<void> {
     const { hello, features } = helloFrom(frame.payload);
     const facts = await this.factsFrom(hello, features);
-    const stagingBytes = boundedBytes(hello.staging_bytes);
-    const staging =
-      stagingBytes > 0 ? await Staging.open(hello.pid, hello.staging_fd, stagingBytes) : undefined;
-    this.staging = staging;
-    if (this.phase.t === 'closed') {
-      await staging?.close();
-      return;
-    }
+    if (this.phase.t === 'closed') return;
     const bytesOf = (tier: number) => boundedBytes(hello.held_bytes[tier] ?? 0n);
     const held = {
       t1Bytes: bytesOf(abi.AbiTier.T1),
@@ -203,8 +192,6 @@ export class ShimSession implements ShimPeer {
     };
     const attachment = await this.deps.registry.attach(facts, held, this);
     if ((this.phase as Phase).t === 'closed') return this.deps.registry.detach(attachment, this);
-    attachment.staging = staging;
-    attachment.usesLanes ||= staging === undefined;
     this.phase = { t: 'attached', attachment };
     this.deps.arbiter.update();
     const limits = wireLimits(this.deps.desk.limits(attachment));

@@ -28,35 +28,3 @@ const STATUS: Readonly<Record<GbErrorCode, StatusCode>> = {
 export function statusOf(reason: unknown): StatusCode {
   return reason instanceof GbError ? STATUS[reason.code] : Status.INTERNAL;
 }
-
-/** Names of enum gb_lane_status of driver/lane/lane.h, by value. */
-const LANE_STATUS = [
-  'open',
-  'busy',
-  'invalid',
-  'no memory',
-  'no crypto library',
-  'unreachable',
-  'refused',
-  'timeout',
-  'deadline',
-  'canceled',
-  'silence',
-  'disconnected',
-  'closed',
-  'forged record',
-  'protocol violation',
-  'not found',
-  'denied',
-  'out of range',
-  'revoked',
-  'forked',
-  'I/O error',
-  'limit',
-  'pending',
-] as const;
-
-/** Why a lane is not open, in words. */
-export function laneStatusName(status: number): string {
-  return LANE_STATUS[status] ?? `status ${status}`;
-}

@@ -79,6 +79,7 @@ export const MOVE_PAUSE_MS_MAX = 5_000;
 export const DRAIN_PASSES_MAX = 5;
 /** The rate of a drain is that of the last seconds. */
 export const DRAIN_RATE_WINDOW_MS = 5_000;
+export const DRAIN_PROGRESS_INTERVAL_MS = 250;
 /** Lost mirrors that found no room are tried again. */
 export const REPAIR_INTERVAL_MS = 5_000;
 /** A link that stays silent this long gets a new connection. */
@@ -88,6 +89,10 @@ export const LINK_PROBE_BYTES = 64 * MIB;
 export const LINK_PROBE_MS = 1_000;
 export const LINK_PROBE_PINGS = 200;
 export const LINK_PROBE_PINGS_MS = 250;
+/** Links measured at the same time; others wait. */
+export const LINK_MEASURES_MAX = 2;
+/** A link whose lanes could not be opened is measured again. */
+export const LINK_REMEASURE_MS = 15_000;
 /** How long calls of a connection may last after another has taken its place. */
 export const RETIRE_MS = 60_000;
 export const LINKS_MAX = 64;

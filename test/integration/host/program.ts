@@ -5,19 +5,11 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import * as abi from '../../../host/shim/abi.js';
 import { ARENA_BASE, ARENA_BYTES } from './shim-peer.js';
 
-/** Makes its staging memory, fills pid and descriptor into HELLO, sends each message after the
- *  answer to the last. */
+/** Fills its pid into HELLO, sends each message after the answer to the last. */
 const SOURCE = `
 import { connect } from 'node:net';
-import { ftruncateSync } from 'node:fs';
-import koffi from 'koffi';
-const libc = koffi.load('libc.so.6');
-const fd = libc.func('int memfd_create(const char *name, unsigned int flags)')('program', 2);
-ftruncateSync(fd, 2097152);
-libc.func('int fcntl(int fd, int command, int argument)')(fd, 1033, 6);
 const messages = process.env.GB_MESSAGES.split(',').map((text) => Buffer.from(text, 'hex'));
 messages[0].writeUInt32LE(process.pid, 16 + 32);
-messages[0].writeInt32LE(fd, 16 + 36);
 const socket = connect(process.env.GB_SOCKET, () => socket.write(messages.shift()));
 socket.on('data', () => {
   if (messages.length > 0) socket.write(messages.shift());
@@ -39,8 +31,8 @@ export async function startProgram(
     features: abi.FEATURE_GATED,
     attachment_id: new Uint8Array(16).fill(7),
     pid: 0,
-    staging_fd: 0,
-    staging_bytes: 2097152n,
+    staging_fd: -1,
+    staging_bytes: 0n,
     arena_base: ARENA_BASE,
     arena_bytes: ARENA_BYTES,
     vram_budget_bytes: abi.UINT64_MAX,

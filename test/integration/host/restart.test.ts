@@ -31,7 +31,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
-  for (const peer of peers) peer.socket.destroy();
+  for (const peer of peers) await peer.end();
   if (agent) await killHard(agent);
   for (const { child } of feeders) await killHard(child);
   await host.stop();
@@ -96,17 +96,19 @@ test('the agent killed amid transfers comes back and takes leases, ranges and pr
   const bytes = randomBytes(60 * MIB);
   expect(await peer.store(0, bytes)).toBe(OK);
 
-  const busy = Promise.allSettled(
-    Array.from({ length: 8 }, () => peer.transfer(abi.Msg.FETCH, 0, 60 * MIB)),
-  );
+  const busy = Promise.allSettled(Array.from({ length: 8 }, () => peer.fetch(0, 60 * MIB)));
   await sleep(30);
   await killHard(agent!);
-  await busy;
+  // Lanes outlive the agent that brought the tickets.
+  for (const result of await busy)
+    expect(result).toMatchObject({ status: 'fulfilled', value: { status: OK } });
+  expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
   await eventually('the program loses its agent', 2_000, () => peer.closed);
+  await peer.closeLanes();
 
   agent = await startAgentProcess();
   const held = [0n, BigInt(4 * MIB), 0n, BigInt(64 * MIB), 0n];
-  const again = await attach({ id: peer.id, hello: { held_bytes: held } });
+  const again = await attach({ like: peer, hello: { held_bytes: held } });
   // Until its feeders are back the answer is "retry", never "lost".
   const back = await eventually('the bytes are back', 10_000, async () => {
     const fetched = await again.fetch(0, bytes.length);

@@ -1,31 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// A shim played by a script: speaks gb_abi.h over the socket, with a sealed memfd of this process
-// as staging memory.
+// A shim played by a script: speaks gb_abi.h over the socket, opens lanes to feeders by itself, and
+// answers moves as the shim does.
 import { randomBytes } from 'node:crypto';
-import { closeSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import koffi from 'koffi';
+import { LaneClient } from '../../../driver/lane/client.js';
 import * as abi from '../../../host/shim/abi.js';
+import { GbError } from '../../../proto/base/errors.js';
 import { reportOf, type ReportFields } from './reports.js';
 
 export const CHUNK = 2 * 2 ** 20;
 export const ARENA_BASE = 0x500000000000n;
 export const ARENA_BYTES = 1n << 36n;
 
-const F_ADD_SEALS = 1033;
-const MFD_ALLOW_SEALING = 2;
+export interface PeerExtent {
+  readonly offset: number;
+  readonly length: number;
+  lanes: number[];
+}
 
-type Call = (...args: readonly unknown[]) => number;
-const libc = koffi.load('libc.so.6');
-const memfdCreate = libc.func('int memfd_create(const char *name, unsigned int flags)') as Call;
-const fcntl = libc.func('int fcntl(int fd, int command, int argument)') as Call;
+type OpenedLane = { client: LaneClient } | { status: number; feeder: string };
 
-/** A memfd of `bytes` bytes. Ownership: the caller closes it. */
-export function createStaging(bytes: number, seals = 0x1 | 0x2 | 0x4): number {
-  const fd = memfdCreate('gb-test-staging', MFD_ALLOW_SEALING);
-  ftruncateSync(fd, bytes);
-  if (seals !== 0 && fcntl(fd, F_ADD_SEALS, seals) !== 0) throw new Error('seals');
-  return fd;
+interface Watched {
+  readonly move: ReturnType<typeof abi.gbMove.decode>;
+  written: boolean;
+  committed: boolean;
 }
 
 export type HelloOverrides = Partial<Parameters<typeof abi.gbHello.encode>[0]>;
@@ -35,14 +33,19 @@ export class ShimPeer {
   readonly lost: { offset: number; length: number; feeder: string }[] = [];
   readonly limits: bigint[][] = [];
   closed = false;
+  extents: PeerExtent[] = [];
+  /** What it was asked about moves, in order; and what answers. */
+  readonly moves: string[] = [];
+  onMove: (phase: number) => void | Promise<void> = () => undefined;
+  private readonly lanes = new Map<number, LaneClient>();
+  private readonly opening = new Map<number, Promise<OpenedLane>>();
+  private readonly watched = new Map<bigint, Watched>();
   private readonly decoder = new abi.FrameDecoder();
   private readonly calls = new Map<bigint, (payload: Buffer) => void>();
   private nextId = 0n;
 
   private constructor(
     readonly socket: Socket,
-    readonly stagingFd: number,
-    readonly stagingBytes: number,
     id: Buffer | undefined,
   ) {
     this.id = id ?? randomBytes(16);
@@ -57,26 +60,28 @@ export class ShimPeer {
     });
   }
 
-  static async open(
-    path: string,
-    options: { id?: Buffer; stagingBytes?: number; stagingFd?: number } = {},
-  ): Promise<ShimPeer> {
-    const stagingBytes = options.stagingBytes ?? 64 * 2 ** 20;
-    const fd = options.stagingFd ?? createStaging(stagingBytes);
+  static async open(path: string, options: { id?: Buffer } = {}): Promise<ShimPeer> {
     const socket = connect(path);
     await new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
       socket.once('error', reject);
     });
-    return new ShimPeer(socket, fd, stagingBytes, options.id);
+    return new ShimPeer(socket, options.id);
   }
 
-  /** Opens and says HELLO. @throws when it is refused. */
+  /** Opens and says HELLO. `like`: the same program after its socket broke; it keeps its lanes and
+   *  knows where its bytes are. @throws when it is refused. */
   static async attach(
     path: string,
-    options: { id?: Buffer; stagingBytes?: number; hello?: HelloOverrides } = {},
+    options: { like?: ShimPeer; hello?: HelloOverrides } = {},
   ): Promise<ShimPeer> {
-    const peer = await ShimPeer.open(path, options);
+    const { like } = options;
+    const peer = await ShimPeer.open(path, like ? { id: like.id } : {});
+    if (like) {
+      peer.extents = like.extents;
+      for (const [lane, client] of like.lanes) peer.lanes.set(lane, client);
+      for (const [sequence, watched] of like.watched) peer.watched.set(sequence, watched);
+    }
     const ack = await peer.hello(options.hello);
     if (ack.status !== abi.Status.OK) throw new Error(`HELLO refused: ${ack.status}`);
     return peer;
@@ -90,8 +95,8 @@ export class ShimPeer {
       features: abi.FEATURE_GATED,
       attachment_id: this.id,
       pid: process.pid,
-      staging_fd: this.stagingFd,
-      staging_bytes: BigInt(this.stagingBytes),
+      staging_fd: -1,
+      staging_bytes: 0n,
       arena_base: ARENA_BASE,
       arena_bytes: ARENA_BYTES,
       vram_budget_bytes: abi.UINT64_MAX,
@@ -156,47 +161,219 @@ export class ShimPeer {
     return abi.gbStatusReply.decode(await this.request(type, payload));
   }
 
-  place(offset: number, length: number): ReturnType<ShimPeer['range']> {
-    return this.range(abi.Msg.PLACE, offset, length);
+  async place(offset: number, length: number): Promise<ReturnType<typeof abi.gbPlaceReply.decode>> {
+    const payload = abi.gbRange.encode({ offset: BigInt(offset), length: BigInt(length) });
+    const reply = abi.gbPlaceReply.decode(await this.request(abi.Msg.PLACE, payload));
+    this.forget(offset, reply.status === abi.Status.OK ? length : 0);
+    for (let index = 0; index < reply.extent_count; index++) {
+      const at = index * abi.gbExtent.size;
+      const extent = abi.gbExtent.decode(Buffer.from(reply.extents).subarray(at));
+      const lanes = [extent.lane, extent.mirror].filter((lane) => lane !== 0);
+      this.extents.push({ offset: Number(extent.offset), length: Number(extent.length), lanes });
+    }
+    return reply;
   }
 
-  drop(offset: number, length: number): ReturnType<ShimPeer['range']> {
-    return this.range(abi.Msg.DROP, offset, length);
+  async drop(offset: number, length: number): ReturnType<ShimPeer['range']> {
+    const reply = await this.range(abi.Msg.DROP, offset, length);
+    if (reply.status === abi.Status.OK) this.forget(offset, length);
+    return reply;
   }
 
-  async transfer(
-    type: number,
-    offset: number,
-    length: number,
-    stagingOffset = 0,
-  ): Promise<ReturnType<typeof abi.gbStatusReply.decode>> {
-    const payload = abi.gbTransfer.encode({
-      offset: BigInt(offset),
-      length: BigInt(length),
-      staging_offset: BigInt(stagingOffset),
-    });
-    return abi.gbStatusReply.decode(await this.request(type, payload));
+  async ticket(lane: number): Promise<ReturnType<typeof abi.gbTicketReply.decode>> {
+    const payload = abi.gbTicketRequest.encode({ lane, attempt: 0 });
+    return abi.gbTicketReply.decode(await this.request(abi.Msg.LANE, payload));
   }
 
-  async store(offset: number, bytes: Uint8Array, stagingOffset = 0): Promise<number> {
-    writeSync(this.stagingFd, bytes, 0, bytes.length, stagingOffset);
-    return (await this.transfer(abi.Msg.STORE, offset, bytes.length, stagingOffset)).status;
+  /** Writes to every copy. Returns the status of the first that failed, DATA_LOSS only if all did. */
+  async store(offset: number, bytes: Uint8Array): Promise<number> {
+    for (const piece of this.pieces(offset, bytes.length)) {
+      const part = Buffer.from(bytes)
+        .subarray(piece.offset - offset)
+        .subarray(0, piece.length);
+      for (const watched of this.watched.values()) {
+        const { move } = watched;
+        const end = Number(move.offset + move.length);
+        if (piece.offset < end && Number(move.offset) < piece.offset + piece.length)
+          watched.written = true;
+      }
+      const all = await Promise.all(
+        piece.lanes.map((lane) =>
+          this.overLane(lane, (client) => client.write(0, piece.offset, part)),
+        ),
+      );
+      const failed = all.filter(({ status }) => status !== abi.Status.OK);
+      const gone = failed.filter(({ status }) => status === abi.Status.DATA_LOSS);
+      if (failed.length > gone.length || gone.length === all.length)
+        return (
+          failed.find(({ status }) => status !== abi.Status.DATA_LOSS)?.status ?? gone[0]!.status
+        );
+    }
+    return abi.Status.OK;
   }
 
+  /** Reads from the first copy that answers. */
   async fetch(
     offset: number,
     length: number,
-    stagingOffset = 0,
   ): Promise<{ status: number; feeder: string; bytes: Buffer }> {
-    const { status, feeder } = await this.transfer(abi.Msg.FETCH, offset, length, stagingOffset);
     const bytes = Buffer.alloc(length);
-    readSync(this.stagingFd, bytes, 0, length, stagingOffset);
-    return { status, feeder, bytes };
+    for (const piece of this.pieces(offset, length)) {
+      const part = bytes.subarray(piece.offset - offset, piece.offset - offset + piece.length);
+      let last: { status: number; feeder: string } = { status: abi.Status.NOT_FOUND, feeder: '' };
+      for (const lane of piece.lanes) {
+        last = await this.overLane(lane, (client) => client.read(0, piece.offset, part));
+        if (last.status === abi.Status.OK) break;
+      }
+      if (last.status !== abi.Status.OK) return { ...last, bytes };
+    }
+    return { status: abi.Status.OK, feeder: '', bytes };
+  }
+
+  /** How one lane is, as REPORT time would tell. */
+  reportLane(lane: number, fields: Partial<ReturnType<typeof abi.gbLaneReport.decode>> = {}): void {
+    const counters = this.lanes.get(lane)?.counters();
+    const report = {
+      lane,
+      state: 0,
+      bytes_read: BigInt(counters?.bytesRead ?? 0),
+      bytes_written: BigInt(counters?.bytesWritten ?? 0),
+      wire_bytes_in: BigInt(counters?.wireBytesIn ?? 0),
+      wire_bytes_out: BigInt(counters?.wireBytesOut ?? 0),
+      cached_bytes: 0n,
+      round_trip_ns: BigInt(Math.round(counters?.roundTripNanosMin ?? 0)),
+      key_age_ms: BigInt(counters?.keyAgeMs ?? 0),
+      connections: counters?.connections ?? 0,
+      opened_count: 1,
+      cipher: counters?.cipher ?? '',
+      provider: counters?.provider ?? '',
+      ...fields,
+    };
+    this.notice(abi.Msg.LANES, abi.gbLaneReport.encode(report));
+  }
+
+  /** The program ends: its socket and its lanes. */
+  async end(): Promise<void> {
+    this.socket.destroy();
+    await this.closeLanes();
+  }
+
+  /** What is needed next is opened with a new ticket. */
+  async closeLanes(): Promise<void> {
+    const open = [...this.lanes.values()];
+    this.lanes.clear();
+    await Promise.all(open.map((client) => client.close(100)));
+  }
+
+  private async overLane(
+    lane: number,
+    use: (client: LaneClient) => Promise<void>,
+  ): Promise<{ status: number; feeder: string }> {
+    const opened = await this.openedLane(lane);
+    if (!('client' in opened)) return opened;
+    const { client } = opened;
+    try {
+      await use(client);
+      return { status: abi.Status.OK, feeder: '' };
+    } catch (reason) {
+      if (client.state === 'OK' && GbError.from(reason).code !== 'LEASE_EXPIRED') throw reason;
+      if (this.lanes.get(lane) === client) this.lanes.delete(lane);
+      await client.close(0);
+      // A new lane says whether the bytes are gone or only away.
+      const { status, feeder } = await this.ticket(lane);
+      return { status: status === abi.Status.OK ? abi.Status.UNREACHABLE : status, feeder };
+    }
+  }
+
+  /** One at a time for each lane. */
+  private openedLane(lane: number): Promise<OpenedLane> {
+    const client = this.lanes.get(lane);
+    if (client) return Promise.resolve({ client });
+    const opening = this.opening.get(lane) ?? this.openLane(lane);
+    this.opening.set(lane, opening);
+    return opening.finally(() => this.opening.delete(lane));
+  }
+
+  private async openLane(lane: number): Promise<OpenedLane> {
+    const { status, address, port, ticket_id: id, secret, feeder } = await this.ticket(lane);
+    if (status !== abi.Status.OK) return { status, feeder };
+    try {
+      const client = await LaneClient.open({ address, port, ticket: { id, secret } });
+      this.lanes.set(lane, client);
+      return { client };
+    } catch (reason) {
+      if (!(reason instanceof GbError)) throw reason;
+      return { status: abi.Status.UNREACHABLE, feeder };
+    }
+  }
+
+  private pieces(offset: number, length: number): PeerExtent[] {
+    const pieces: PeerExtent[] = [];
+    for (let at = offset; at < offset + length;) {
+      const extent = this.extents.find((e) => e.offset <= at && at < e.offset + e.length);
+      if (!extent) throw new Error(`offset ${at} was never placed`);
+      const end = Math.min(offset + length, extent.offset + extent.length);
+      pieces.push({ offset: at, length: end - at, lanes: extent.lanes });
+      at = end;
+    }
+    return pieces;
+  }
+
+  private forget(offset: number, length: number): void {
+    this.extents = this.extents.filter(
+      (e) => e.offset + e.length <= offset || e.offset >= offset + length,
+    );
+  }
+
+  private cut(at: number): void {
+    const extent = this.extents.find((e) => e.offset < at && at < e.offset + e.length);
+    if (!extent) return;
+    const length = extent.offset + extent.length - at;
+    this.extents = this.extents.map((e) => (e === extent ? { ...e, length: at - e.offset } : e));
+    this.extents.push({ offset: at, length, lanes: [...extent.lanes] });
+  }
+
+  private async onMoveFrame(move: Watched['move']): Promise<void> {
+    const { sequence, phase } = move;
+    const [offset, length] = [Number(move.offset), Number(move.length)];
+    await this.onMove(phase);
+    this.moves.push(['', 'begin', 'commit', 'cancel'][phase] ?? `${phase}`);
+    if (phase === abi.MovePhase.CANCEL) return void this.watched.delete(sequence);
+    const known = this.extents.some(
+      (e) => e.offset <= offset && offset + length <= e.offset + e.length,
+    );
+    const behind =
+      known && this.pieces(offset, length).every((e) => e.lanes.includes(move.from_lane));
+    let outcome: number = abi.MoveOutcome.UNKNOWN;
+    const watched = this.watched.get(sequence);
+    if (phase === abi.MovePhase.BEGIN && behind) {
+      this.watched.set(sequence, { move, written: false, committed: false });
+      outcome = abi.MoveOutcome.OK;
+    } else if (watched?.committed) {
+      outcome = abi.MoveOutcome.OK;
+    } else if (watched && behind) {
+      outcome = watched.written ? abi.MoveOutcome.DIRTY : abi.MoveOutcome.OK;
+      if (watched.written) this.watched.delete(sequence);
+      else this.carryOut(watched);
+    }
+    if (this.closed) return;
+    const payload = abi.gbMoveReply.encode({ sequence, phase, outcome });
+    await this.request(abi.Msg.MOVED, payload).catch(() => undefined);
+  }
+
+  private carryOut(watched: Watched): void {
+    const { offset, length, from_lane: from, to_lane: to } = watched.move;
+    this.cut(Number(offset));
+    this.cut(Number(offset + length));
+    for (const extent of this.extents) {
+      const inside = extent.offset >= Number(offset) && extent.offset < Number(offset + length);
+      if (inside) extent.lanes = extent.lanes.map((lane) => (lane === from ? to : lane));
+    }
+    watched.committed = true;
   }
 
   close(): void {
     this.socket.destroy();
-    closeSync(this.stagingFd);
   }
 
   private onFrame(frame: abi.Frame): void {
@@ -206,6 +383,8 @@ export class ShimPeer {
     } else if (frame.type === abi.Msg.LOST) {
       const { offset, length, feeder } = abi.gbLost.decode(frame.payload);
       this.lost.push({ offset: Number(offset), length: Number(length), feeder });
+    } else if (frame.type === abi.Msg.MOVE) {
+      void this.onMoveFrame(abi.gbMove.decode(frame.payload));
     } else if (frame.type === abi.Msg.LIMITS) {
       this.limits.push([...abi.gbLimits.decode(frame.payload).limit_bytes]);
     }

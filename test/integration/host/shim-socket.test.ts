@@ -2,13 +2,13 @@
 // The shim socket with a scripted peer: who gets in, what is granted, and what happens to those who
 // break the rules.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { closeSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import * as abi from '../../../host/shim/abi.js';
 import { startAgent } from '../../../host/main.js';
 import { sleep } from '../../../proto/base/clock.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { grant, startProgram } from './program.js';
-import { ARENA_BYTES, CHUNK, createStaging, ShimPeer } from './shim-peer.js';
+import { ARENA_BYTES, CHUNK, ShimPeer } from './shim-peer.js';
 
 const { T1, T2, T2R } = abi.AbiTier;
 const { OK, CAPACITY, INVALID, NOT_FOUND, REFUSED, VERSION } = abi.Status;
@@ -121,10 +121,6 @@ describe('HELLO', () => {
     ['an arena outside the window', { arena_base: 0x7f0000000000n }, REFUSED],
     ['an arena that wraps', { arena_bytes: abi.UINT64_MAX }, REFUSED],
     ['no arena and yet gated', { arena_base: 0n, arena_bytes: 0n }, REFUSED],
-    ['a descriptor that is no memfd', { staging_fd: 0 }, INVALID],
-    ['a negative descriptor', { staging_fd: -1 }, INVALID],
-    ['more staging than there is', { staging_bytes: 1n << 29n }, INVALID],
-    ['too much staging', { staging_bytes: 1n << 40n }, INVALID],
     ['a wrong magic', { magic: 1 }, INVALID],
   ] as const)('%s is refused, and leaves nothing behind', async (_what, hello, status) => {
     const peer = await open();
@@ -133,13 +129,6 @@ describe('HELLO', () => {
     const snapshot = await host.status();
     expect(snapshot.attachments).toEqual([]);
     expect(eventNames(snapshot)).toContain('attachment_refused');
-  });
-
-  test('staging memory that can still shrink is refused', async () => {
-    const fd = createStaging(CHUNK, 0);
-    const peer = await open({ stagingFd: fd, stagingBytes: CHUNK });
-    expect((await peer.hello()).status).toBe(INVALID);
-    closeSync(fd);
   });
 
   test('a program without an arena may attach when it keeps nothing on feeders', async () => {
@@ -208,7 +197,7 @@ describe('grants of T2', () => {
     await sleep(700);
     expect((await host.status()).attachments[0]?.ramGrantedBytes).toBe(BigInt(CHUNK));
     const again = await attach({
-      id: peer.id,
+      like: peer,
       hello: { held_bytes: [0n, BigInt(CHUNK), 0n, 0n, 0n] },
     });
     expect(await again.giveBack(T2, CHUNK)).toMatchObject({ heldBytes: 0 });
@@ -227,9 +216,7 @@ describe('ranges without a feeder', () => {
     expect((await peer.place(0, 0)).status).toBe(INVALID);
     expect((await peer.place(Number(ARENA_BYTES), CHUNK)).status).toBe(INVALID);
     expect((await peer.drop(0, CHUNK)).status).toBe(NOT_FOUND);
-    expect((await peer.transfer(abi.Msg.FETCH, 0, 10)).status).toBe(NOT_FOUND);
-    expect((await peer.transfer(abi.Msg.STORE, 0, peer.stagingBytes, 1)).status).toBe(INVALID);
-    expect((await peer.transfer(abi.Msg.STORE, 0, 10, peer.stagingBytes - 9)).status).toBe(INVALID);
+    expect((await peer.ticket(1)).status).toBe(NOT_FOUND);
   });
 });
 
@@ -267,6 +254,22 @@ describe('peers that break the rules are closed and told of once', () => {
   });
 
   const attached: readonly (readonly [string, (peer: ShimPeer) => void])[] = [
+    [
+      'a type of before lanes',
+      (peer) => peer.socket.write(abi.encodeFrame(5, 0, 50n, Buffer.alloc(24))),
+    ],
+    [
+      'an outcome of a move that there is not',
+      (peer) =>
+        peer.socket.write(
+          abi.encodeFrame(
+            abi.Msg.MOVED,
+            0,
+            50n,
+            abi.gbMoveReply.encode({ sequence: 1n, phase: 1, outcome: 9 }),
+          ),
+        ),
+    ],
     ['an unknown type', (peer) => peer.socket.write(abi.encodeFrame(99, 0, 50n, Buffer.alloc(0)))],
     [
       'a request id of 0',

@@ -82,7 +82,9 @@ export class FakeFeeder {
   }
 
   readonly client: FeederCalls = {
+    address: '192.0.2.2',
     localAddress: '192.0.2.1',
+    ping: async () => this.enter('ping'),
     openLane: async (handle, { offset, length, rights, secret }) => {
       if (!handle) throw new GbError('UNSUPPORTED', 'no scratch memory here');
       this.enter('openLane', handle);
@@ -170,16 +172,6 @@ export class FakeFeeder {
         length: bytes.length,
       }));
       return { limits: new Map(lease.limits), ranges };
-    },
-    write: async (handle, range, source) => {
-      const lease = this.enter('write', handle);
-      const { bytes, offset } = rangeAround(lease, range);
-      await source(0, bytes.subarray(range.offset - offset, range.offset - offset + range.length));
-    },
-    read: async (handle, range, sink) => {
-      const lease = this.enter('read', handle);
-      const { bytes, offset } = rangeAround(lease, range);
-      await sink(0, bytes.subarray(range.offset - offset, range.offset - offset + range.length));
     },
   };
 

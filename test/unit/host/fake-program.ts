@@ -32,7 +32,6 @@ export class FakeProgram implements ShimPeer {
 
   connect(attachment = this.attachment): void {
     this.attachment = attachment;
-    attachment.usesLanes = true;
     attachment.peer = this;
   }
 

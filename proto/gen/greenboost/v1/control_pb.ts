@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkihwQKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQigAkKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQiaQoFRXZlbnQSEAoIc2VxdWVuY2UYASABKAQSDwoHdW5peF9tcxgCIAEoAxIQCghzZXZlcml0eRgDIAEoDRIMCgRuYW1lGAQgASgJEg8KB3N1YmplY3QYBSABKAkSDAoEdGV4dBgGIAEoCSKTAwoIU25hcHNob3QSEAoIc29mdHdhcmUYASABKAkSEQoJYWdlbnRfcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIPCgd1bml4X21zGAQgASgDEg0KBWVwb2NoGAUgASgEEg8KB2hvc3RfaWQYBiABKAkSEQoJaG9zdF9uYW1lGAcgASgJEiIKBXRpZXJzGAggAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyEiIKBWxpbmtzGAkgAygLMhMuZ3JlZW5ib29zdC52MS5MaW5rEi4KC2F0dGFjaG1lbnRzGAogAygLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EisKDXJlY2VudF9ldmVudHMYCyADKAsyFC5ncmVlbmJvb3N0LnYxLkV2ZW50Eh4KFm1lbW9yeV9hdmFpbGFibGVfYnl0ZXMYDCABKAQSHAoUbWVtb3J5X3Jlc2VydmVfYnl0ZXMYDSABKAQSIgoabWVtb3J5X3ByZXNzdXJlX3NvbWVfYXZnMTAYDiABKAEiEgoQR2V0U3RhdHVzUmVxdWVzdCIUChJHZXRQcm9ncmFtc1JlcXVlc3QiPwoTR2V0UHJvZ3JhbXNSZXNwb25zZRIoCghwcm9ncmFtcxgBIAMoCzIWLmdyZWVuYm9vc3QudjEuUHJvZ3JhbSLGAQoHUHJvZ3JhbRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhUKDWVuZGVkX3VuaXhfbXMYAiABKAMSDgoGcnVuX2lkGAMgASgJEjUKCHBoYXNlX21zGAQgAygLMiMuZ3JlZW5ib29zdC52MS5Qcm9ncmFtLlBoYXNlTXNFbnRyeRouCgxQaGFzZU1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMtUECgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJLCghTaHV0ZG93bhIeLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlc3BvbnNlMs4CCgtGZWVkU2VydmljZRJPCg1HZXRGZWVkU3RhdHVzEiMuZ3JlZW5ib29zdC52MS5HZXRGZWVkU3RhdHVzUmVxdWVzdBoZLmdyZWVuYm9vc3QudjEuRmVlZFN0YXR1cxJOCglQYXVzZUZlZWQSHy5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlc3BvbnNlElEKClJlc3VtZUZlZWQSIC5ncmVlbmJvb3N0LnYxLlJlc3VtZUZlZWRSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVzcG9uc2USSwoIU3RvcEZlZWQSHi5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXNwb25zZWIGcHJvdG8z", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkiiQUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJIuIBCgtMYW5lVHJhZmZpYxIYChBjb25uZWN0aW9uX2NvdW50GAEgASgNEhIKCnNlbnRfYnl0ZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSFwoPd2lyZV9zZW50X2J5dGVzGAQgASgEEhsKE3dpcmVfcmVjZWl2ZWRfYnl0ZXMYBSABKAQSFAoMY2FjaGVkX2J5dGVzGAYgASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGAcgASgBEhAKCHByb3ZpZGVyGAggASgJEhQKDGJyb2tlbl9jb3VudBgJIAEoDSKACQoKQXR0YWNobWVudBIVCg1hdHRhY2htZW50X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIPCgdjb21tYW5kGAMgASgJEhMKC2RldmljZV9uYW1lGAQgASgJEhcKD3ZyYW1fdXNlZF9ieXRlcxgFIAEoBBIWCg5yYW1fdXNlZF9ieXRlcxgGIAEoBBIeChZmZWVkZXJfdnJhbV91c2VkX2J5dGVzGAcgASgEEh0KFWZlZWRlcl9yYW1fdXNlZF9ieXRlcxgIIAEoBBIXCg92cmFtX3BlYWtfYnl0ZXMYCSABKAQSFgoOcmFtX3BlYWtfYnl0ZXMYCiABKAQSHgoWZmVlZGVyX3ZyYW1fcGVha19ieXRlcxgLIAEoBBIdChVmZWVkZXJfcmFtX3BlYWtfYnl0ZXMYDCABKAQSGQoRcmFtX2dyYW50ZWRfYnl0ZXMYDSABKAQSHAoUZmVlZGVyX2dyYW50ZWRfYnl0ZXMYDiABKAQSGAoQYWxsb2NhdGlvbl9jb3VudBgPIAEoBBIXCg9hbGxvY2F0ZWRfYnl0ZXMYECABKAQSFAoMbGF1bmNoX2NvdW50GBEgASgEEhIKCmNvcHlfY291bnQYEiABKAQSEwoLZmV0Y2hfYnl0ZXMYEyABKAQSEwoLZXZpY3RfYnl0ZXMYFCABKAQSGAoQY2xlYW5fZHJvcF9ieXRlcxgVIAEoBBIgChh1bmFjY291bnRlZF9sYXVuY2hfY291bnQYFiABKAQSHAoUcmVmdXNlZF9sYXVuY2hfY291bnQYFyABKAQSFAoMc3RhbGxfbWljcm9zGBggASgEEg0KBXBoYXNlGBkgASgJEhkKEXN0aWNreV9jdWRhX2Vycm9yGBogASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgbIAEoAxIRCgljb25uZWN0ZWQYHCABKAgSGQoRdnJhbV9idWRnZXRfYnl0ZXMYHSABKAQSDQoFZ2F0ZWQYHiABKAgSFwoPbnZtZV91c2VkX2J5dGVzGB8gASgEEhcKD252bWVfcGVha19ieXRlcxggIAEoBBIXCg9udm1lX3JlYWRfYnl0ZXMYISABKAQSGAoQbnZtZV93cml0ZV9ieXRlcxgiIAEoBBIPCgdzdGFnaW5nGCMgASgJEhUKDW9yZGVyX3BlcmNlbnQYJCABKA0SFgoOc3RhZ2VfaW5fYnl0ZXMYJSABKAQSFwoPc3RhZ2Vfb3V0X2J5dGVzGCYgASgEEhkKEXN0YWdlX2NsZWFuX2J5dGVzGCcgASgEEhMKC3JlbWFwX2NvdW50GCggASgEEhQKDHN3aXRjaF9jb3VudBgpIAEoBBIeChZzd2l0Y2hfYWJhbmRvbmVkX2NvdW50GCogASgEEhUKDXN3aXRjaF9taWNyb3MYKyABKAQSEwoLZnJhbWVfYnl0ZXMYLCABKAQSGQoRZ3JhcGhfc3BsaXRfY291bnQYLSABKAQSEwoLZGV2aWNlX3V1aWQYLiABKAkSGAoQdnJhbV9saW1pdF9ieXRlcxgvIAEoBCJpCgVFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIPCgd1bml4X21zGAIgASgDEhAKCHNldmVyaXR5GAMgASgNEgwKBG5hbWUYBCABKAkSDwoHc3ViamVjdBgFIAEoCRIMCgR0ZXh0GAYgASgJIpMDCghTbmFwc2hvdBIQCghzb2Z0d2FyZRgBIAEoCRIRCglhZ2VudF9waWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEg8KB3VuaXhfbXMYBCABKAMSDQoFZXBvY2gYBSABKAQSDwoHaG9zdF9pZBgGIAEoCRIRCglob3N0X25hbWUYByABKAkSIgoFdGllcnMYCCADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXISIgoFbGlua3MYCSADKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSLgoLYXR0YWNobWVudHMYCiADKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSKwoNcmVjZW50X2V2ZW50cxgLIAMoCzIULmdyZWVuYm9vc3QudjEuRXZlbnQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgMIAEoBBIcChRtZW1vcnlfcmVzZXJ2ZV9ieXRlcxgNIAEoBBIiChptZW1vcnlfcHJlc3N1cmVfc29tZV9hdmcxMBgOIAEoASISChBHZXRTdGF0dXNSZXF1ZXN0IhQKEkdldFByb2dyYW1zUmVxdWVzdCI/ChNHZXRQcm9ncmFtc1Jlc3BvbnNlEigKCHByb2dyYW1zGAEgAygLMhYuZ3JlZW5ib29zdC52MS5Qcm9ncmFtIsYBCgdQcm9ncmFtEi0KCmF0dGFjaG1lbnQYASABKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSFQoNZW5kZWRfdW5peF9tcxgCIAEoAxIOCgZydW5faWQYAyABKAkSNQoIcGhhc2VfbXMYBCADKAsyIy5ncmVlbmJvb3N0LnYxLlByb2dyYW0uUGhhc2VNc0VudHJ5Gi4KDFBoYXNlTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIiMKDFdhdGNoUmVxdWVzdBITCgtpbnRlcnZhbF9tcxgBIAEoDSJICg5Db25uZWN0UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgJEhEKCWZlZWRlcl9pZBgCIAEoCRISCgp0aW1lb3V0X21zGAMgASgNIlgKD0Nvbm5lY3RSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rEiIKBXRpZXJzGAIgAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyIjIKEURpc2Nvbm5lY3RSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVmb3JjZRgCIAEoCCI9ChJEaXNjb25uZWN0UmVzcG9uc2USEwoLbW92ZWRfYnl0ZXMYASABKAQSEgoKbG9zdF9ieXRlcxgCIAEoBCIeCgxEcmFpblJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIpYBCgtEcmFpblN0YXR1cxITCgt0b3RhbF9ieXRlcxgBIAEoBBITCgttb3ZlZF9ieXRlcxgCIAEoBBIYChBieXRlc19wZXJfc2Vjb25kGAMgASgBEg4KBmV0YV9tcxgEIAEoAxISCgplbGFwc2VkX21zGAUgASgDEhEKCXdhaXRzX2ZvchgGIAEoCRIMCgRkb25lGAcgASgIIh4KDFBhdXNlUmVxdWVzdBIOCgZmZWVkZXIYASABKAkiMgoNUGF1c2VSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rIh8KDVJlc3VtZVJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIjMKDlJlc3VtZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiRwoRUGluZ0ZlZWRlclJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWNvdW50GAIgASgNEhMKC2ludGVydmFsX21zGAMgASgNIqIBChJQaW5nRmVlZGVyUmVzcG9uc2USKQoEcGF0aBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuRmVlZGVyUGF0aEgAEi4KCnJvdW5kX3RyaXAYAiABKAsyGC5ncmVlbmJvb3N0LnYxLlJvdW5kVHJpcEgAEikKBHJhdGUYAyABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclJhdGVIAEIGCgRwYXJ0IroBCgpGZWVkZXJQYXRoEhMKC2ZlZWRlcl9uYW1lGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCRIRCglsYW5lX3BvcnQYBCABKA0SFgoOc2Vzc2lvbl9jaXBoZXIYBSABKAkSEwoLbGFuZV9jaXBoZXIYBiABKAkSFQoNbGFuZV9wcm92aWRlchgHIAEoCRIYChBsYW5lX2Nvbm5lY3Rpb25zGAggASgNIkcKCVJvdW5kVHJpcBIQCghzZXF1ZW5jZRgBIAEoDRITCgtjYWxsX21pY3JvcxgCIAEoARITCgtsYW5lX21pY3JvcxgDIAEoASJQCgpGZWVkZXJSYXRlEh8KF3VwbG9hZF9ieXRlc19wZXJfc2Vjb25kGAEgASgBEiEKGWRvd25sb2FkX2J5dGVzX3Blcl9zZWNvbmQYAiABKAEiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMvkGCgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRJCCgVEcmFpbhIbLmdyZWVuYm9vc3QudjEuRHJhaW5SZXF1ZXN0GhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1czABEkIKBVBhdXNlEhsuZ3JlZW5ib29zdC52MS5QYXVzZVJlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLlBhdXNlUmVzcG9uc2USRQoGUmVzdW1lEhwuZ3JlZW5ib29zdC52MS5SZXN1bWVSZXF1ZXN0Gh0uZ3JlZW5ib29zdC52MS5SZXN1bWVSZXNwb25zZRJTCgpQaW5nRmVlZGVyEiAuZ3JlZW5ib29zdC52MS5QaW5nRmVlZGVyUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUGluZ0ZlZWRlclJlc3BvbnNlMAESPQoFUHJvYmUSGy5ncmVlbmJvb3N0LnYxLlByb2JlUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPgoGRXZlbnRzEhwuZ3JlZW5ib29zdC52MS5FdmVudHNSZXF1ZXN0GhQuZ3JlZW5ib29zdC52MS5FdmVudDABElQKC0dldFByb2dyYW1zEiEuZ3JlZW5ib29zdC52MS5HZXRQcm9ncmFtc1JlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVzcG9uc2USSwoIU2h1dGRvd24SHi5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXNwb25zZTLOAgoLRmVlZFNlcnZpY2USTwoNR2V0RmVlZFN0YXR1cxIjLmdyZWVuYm9vc3QudjEuR2V0RmVlZFN0YXR1c1JlcXVlc3QaGS5ncmVlbmJvb3N0LnYxLkZlZWRTdGF0dXMSTgoJUGF1c2VGZWVkEh8uZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXNwb25zZRJRCgpSZXN1bWVGZWVkEiAuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlc3BvbnNlEksKCFN0b3BGZWVkEh4uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVzcG9uc2ViBnByb3RvMw", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -218,6 +218,32 @@ export type Link = Message<"greenboost.v1.Link"> & {
    * @generated from field: uint64 lane_key_age_ms = 21;
    */
   laneKeyAgeMs: bigint;
+
+  /**
+   * by Pause, or after a Drain: no new placements
+   *
+   * @generated from field: bool paused = 22;
+   */
+  paused: boolean;
+
+  /**
+   * absent: none is under way
+   *
+   * @generated from field: greenboost.v1.DrainStatus drain = 23;
+   */
+  drain?: DrainStatus | undefined;
+
+  /**
+   * @generated from field: greenboost.v1.LaneTraffic lane_traffic = 24;
+   */
+  laneTraffic?: LaneTraffic | undefined;
+
+  /**
+   * why lanes to it cannot be opened; empty: they can
+   *
+   * @generated from field: string lane_detail = 25;
+   */
+  laneDetail: string;
 };
 
 /**
@@ -226,6 +252,75 @@ export type Link = Message<"greenboost.v1.Link"> & {
  */
 export const LinkSchema: GenMessage<Link> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_control, 1);
+
+/**
+ * The lanes of all programs to one feeder, as they last told; bytes are of the leases there are now.
+ *
+ * @generated from message greenboost.v1.LaneTraffic
+ */
+export type LaneTraffic = Message<"greenboost.v1.LaneTraffic"> & {
+  /**
+   * @generated from field: uint32 connection_count = 1;
+   */
+  connectionCount: number;
+
+  /**
+   * of programs, to the feeder
+   *
+   * @generated from field: uint64 sent_bytes = 2;
+   */
+  sentBytes: bigint;
+
+  /**
+   * @generated from field: uint64 received_bytes = 3;
+   */
+  receivedBytes: bigint;
+
+  /**
+   * @generated from field: uint64 wire_sent_bytes = 4;
+   */
+  wireSentBytes: bigint;
+
+  /**
+   * @generated from field: uint64 wire_received_bytes = 5;
+   */
+  wireReceivedBytes: bigint;
+
+  /**
+   * not sent because the feeder had them
+   *
+   * @generated from field: uint64 cached_bytes = 6;
+   */
+  cachedBytes: bigint;
+
+  /**
+   * the shortest; 0: not measured
+   *
+   * @generated from field: double round_trip_micros = 7;
+   */
+  roundTripMicros: number;
+
+  /**
+   * who encrypts: "intel-ipsec-mb 1.3.0"; several: with commas
+   *
+   * @generated from field: string provider = 8;
+   */
+  provider: string;
+
+  /**
+   * not open now
+   *
+   * @generated from field: uint32 broken_count = 9;
+   */
+  brokenCount: number;
+};
+
+/**
+ * Describes the message greenboost.v1.LaneTraffic.
+ * Use `create(LaneTrafficSchema)` to create a new message.
+ */
+export const LaneTrafficSchema: GenMessage<LaneTraffic> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 2);
 
 /**
  * @generated from message greenboost.v1.Attachment
@@ -496,7 +591,7 @@ export type Attachment = Message<"greenboost.v1.Attachment"> & {
  * Use `create(AttachmentSchema)` to create a new message.
  */
 export const AttachmentSchema: GenMessage<Attachment> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 2);
+  messageDesc(file_greenboost_v1_control, 3);
 
 /**
  * @generated from message greenboost.v1.Event
@@ -544,7 +639,7 @@ export type Event = Message<"greenboost.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 3);
+  messageDesc(file_greenboost_v1_control, 4);
 
 /**
  * @generated from message greenboost.v1.Snapshot
@@ -632,7 +727,7 @@ export type Snapshot = Message<"greenboost.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 4);
+  messageDesc(file_greenboost_v1_control, 5);
 
 /**
  * @generated from message greenboost.v1.GetStatusRequest
@@ -645,7 +740,7 @@ export type GetStatusRequest = Message<"greenboost.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 5);
+  messageDesc(file_greenboost_v1_control, 6);
 
 /**
  * @generated from message greenboost.v1.GetProgramsRequest
@@ -658,7 +753,7 @@ export type GetProgramsRequest = Message<"greenboost.v1.GetProgramsRequest"> & {
  * Use `create(GetProgramsRequestSchema)` to create a new message.
  */
 export const GetProgramsRequestSchema: GenMessage<GetProgramsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 6);
+  messageDesc(file_greenboost_v1_control, 7);
 
 /**
  * @generated from message greenboost.v1.GetProgramsResponse
@@ -675,7 +770,7 @@ export type GetProgramsResponse = Message<"greenboost.v1.GetProgramsResponse"> &
  * Use `create(GetProgramsResponseSchema)` to create a new message.
  */
 export const GetProgramsResponseSchema: GenMessage<GetProgramsResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 7);
+  messageDesc(file_greenboost_v1_control, 8);
 
 /**
  * @generated from message greenboost.v1.Program
@@ -715,7 +810,7 @@ export type Program = Message<"greenboost.v1.Program"> & {
  * Use `create(ProgramSchema)` to create a new message.
  */
 export const ProgramSchema: GenMessage<Program> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 8);
+  messageDesc(file_greenboost_v1_control, 9);
 
 /**
  * @generated from message greenboost.v1.WatchRequest
@@ -732,7 +827,7 @@ export type WatchRequest = Message<"greenboost.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 9);
+  messageDesc(file_greenboost_v1_control, 10);
 
 /**
  * @generated from message greenboost.v1.ConnectRequest
@@ -763,7 +858,7 @@ export type ConnectRequest = Message<"greenboost.v1.ConnectRequest"> & {
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema: GenMessage<ConnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 10);
+  messageDesc(file_greenboost_v1_control, 11);
 
 /**
  * @generated from message greenboost.v1.ConnectResponse
@@ -785,7 +880,7 @@ export type ConnectResponse = Message<"greenboost.v1.ConnectResponse"> & {
  * Use `create(ConnectResponseSchema)` to create a new message.
  */
 export const ConnectResponseSchema: GenMessage<ConnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 11);
+  messageDesc(file_greenboost_v1_control, 12);
 
 /**
  * @generated from message greenboost.v1.DisconnectRequest
@@ -811,7 +906,7 @@ export type DisconnectRequest = Message<"greenboost.v1.DisconnectRequest"> & {
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema: GenMessage<DisconnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 12);
+  messageDesc(file_greenboost_v1_control, 13);
 
 /**
  * @generated from message greenboost.v1.DisconnectResponse
@@ -833,7 +928,324 @@ export type DisconnectResponse = Message<"greenboost.v1.DisconnectResponse"> & {
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 13);
+  messageDesc(file_greenboost_v1_control, 14);
+
+/**
+ * @generated from message greenboost.v1.DrainRequest
+ */
+export type DrainRequest = Message<"greenboost.v1.DrainRequest"> & {
+  /**
+   * @generated from field: string feeder = 1;
+   */
+  feeder: string;
+};
+
+/**
+ * Describes the message greenboost.v1.DrainRequest.
+ * Use `create(DrainRequestSchema)` to create a new message.
+ */
+export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 15);
+
+/**
+ * @generated from message greenboost.v1.DrainStatus
+ */
+export type DrainStatus = Message<"greenboost.v1.DrainStatus"> & {
+  /**
+   * @generated from field: uint64 total_bytes = 1;
+   */
+  totalBytes: bigint;
+
+  /**
+   * @generated from field: uint64 moved_bytes = 2;
+   */
+  movedBytes: bigint;
+
+  /**
+   * of the last seconds
+   *
+   * @generated from field: double bytes_per_second = 3;
+   */
+  bytesPerSecond: number;
+
+  /**
+   * -1: not known yet
+   *
+   * @generated from field: int64 eta_ms = 4;
+   */
+  etaMs: bigint;
+
+  /**
+   * @generated from field: int64 elapsed_ms = 5;
+   */
+  elapsedMs: bigint;
+
+  /**
+   * which program is at work; empty: none
+   *
+   * @generated from field: string waits_for = 6;
+   */
+  waitsFor: string;
+
+  /**
+   * the last message
+   *
+   * @generated from field: bool done = 7;
+   */
+  done: boolean;
+};
+
+/**
+ * Describes the message greenboost.v1.DrainStatus.
+ * Use `create(DrainStatusSchema)` to create a new message.
+ */
+export const DrainStatusSchema: GenMessage<DrainStatus> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 16);
+
+/**
+ * @generated from message greenboost.v1.PauseRequest
+ */
+export type PauseRequest = Message<"greenboost.v1.PauseRequest"> & {
+  /**
+   * @generated from field: string feeder = 1;
+   */
+  feeder: string;
+};
+
+/**
+ * Describes the message greenboost.v1.PauseRequest.
+ * Use `create(PauseRequestSchema)` to create a new message.
+ */
+export const PauseRequestSchema: GenMessage<PauseRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 17);
+
+/**
+ * @generated from message greenboost.v1.PauseResponse
+ */
+export type PauseResponse = Message<"greenboost.v1.PauseResponse"> & {
+  /**
+   * @generated from field: greenboost.v1.Link link = 1;
+   */
+  link?: Link | undefined;
+};
+
+/**
+ * Describes the message greenboost.v1.PauseResponse.
+ * Use `create(PauseResponseSchema)` to create a new message.
+ */
+export const PauseResponseSchema: GenMessage<PauseResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 18);
+
+/**
+ * @generated from message greenboost.v1.ResumeRequest
+ */
+export type ResumeRequest = Message<"greenboost.v1.ResumeRequest"> & {
+  /**
+   * @generated from field: string feeder = 1;
+   */
+  feeder: string;
+};
+
+/**
+ * Describes the message greenboost.v1.ResumeRequest.
+ * Use `create(ResumeRequestSchema)` to create a new message.
+ */
+export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 19);
+
+/**
+ * @generated from message greenboost.v1.ResumeResponse
+ */
+export type ResumeResponse = Message<"greenboost.v1.ResumeResponse"> & {
+  /**
+   * @generated from field: greenboost.v1.Link link = 1;
+   */
+  link?: Link | undefined;
+};
+
+/**
+ * Describes the message greenboost.v1.ResumeResponse.
+ * Use `create(ResumeResponseSchema)` to create a new message.
+ */
+export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 20);
+
+/**
+ * @generated from message greenboost.v1.PingFeederRequest
+ */
+export type PingFeederRequest = Message<"greenboost.v1.PingFeederRequest"> & {
+  /**
+   * @generated from field: string feeder = 1;
+   */
+  feeder: string;
+
+  /**
+   * round trips, 1 to 1000; 0: 5
+   *
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+
+  /**
+   * between them, at most 10,000; 0: 200
+   *
+   * @generated from field: uint32 interval_ms = 3;
+   */
+  intervalMs: number;
+};
+
+/**
+ * Describes the message greenboost.v1.PingFeederRequest.
+ * Use `create(PingFeederRequestSchema)` to create a new message.
+ */
+export const PingFeederRequestSchema: GenMessage<PingFeederRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 21);
+
+/**
+ * @generated from message greenboost.v1.PingFeederResponse
+ */
+export type PingFeederResponse = Message<"greenboost.v1.PingFeederResponse"> & {
+  /**
+   * @generated from oneof greenboost.v1.PingFeederResponse.part
+   */
+  part: {
+    /**
+     * first
+     *
+     * @generated from field: greenboost.v1.FeederPath path = 1;
+     */
+    value: FeederPath;
+    case: "path";
+  } | {
+    /**
+     * @generated from field: greenboost.v1.RoundTrip round_trip = 2;
+     */
+    value: RoundTrip;
+    case: "roundTrip";
+  } | {
+    /**
+     * last
+     *
+     * @generated from field: greenboost.v1.FeederRate rate = 3;
+     */
+    value: FeederRate;
+    case: "rate";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message greenboost.v1.PingFeederResponse.
+ * Use `create(PingFeederResponseSchema)` to create a new message.
+ */
+export const PingFeederResponseSchema: GenMessage<PingFeederResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 22);
+
+/**
+ * @generated from message greenboost.v1.FeederPath
+ */
+export type FeederPath = Message<"greenboost.v1.FeederPath"> & {
+  /**
+   * @generated from field: string feeder_name = 1;
+   */
+  feederName: string;
+
+  /**
+   * of the session, numeric
+   *
+   * @generated from field: string address = 2;
+   */
+  address: string;
+
+  /**
+   * @generated from field: string local_address = 3;
+   */
+  localAddress: string;
+
+  /**
+   * @generated from field: uint32 lane_port = 4;
+   */
+  lanePort: number;
+
+  /**
+   * @generated from field: string session_cipher = 5;
+   */
+  sessionCipher: string;
+
+  /**
+   * @generated from field: string lane_cipher = 6;
+   */
+  laneCipher: string;
+
+  /**
+   * @generated from field: string lane_provider = 7;
+   */
+  laneProvider: string;
+
+  /**
+   * @generated from field: uint32 lane_connections = 8;
+   */
+  laneConnections: number;
+};
+
+/**
+ * Describes the message greenboost.v1.FeederPath.
+ * Use `create(FeederPathSchema)` to create a new message.
+ */
+export const FeederPathSchema: GenMessage<FeederPath> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 23);
+
+/**
+ * @generated from message greenboost.v1.RoundTrip
+ */
+export type RoundTrip = Message<"greenboost.v1.RoundTrip"> & {
+  /**
+   * @generated from field: uint32 sequence = 1;
+   */
+  sequence: number;
+
+  /**
+   * a gRPC call
+   *
+   * @generated from field: double call_micros = 2;
+   */
+  callMicros: number;
+
+  /**
+   * a record there and one back
+   *
+   * @generated from field: double lane_micros = 3;
+   */
+  laneMicros: number;
+};
+
+/**
+ * Describes the message greenboost.v1.RoundTrip.
+ * Use `create(RoundTripSchema)` to create a new message.
+ */
+export const RoundTripSchema: GenMessage<RoundTrip> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 24);
+
+/**
+ * @generated from message greenboost.v1.FeederRate
+ */
+export type FeederRate = Message<"greenboost.v1.FeederRate"> & {
+  /**
+   * @generated from field: double upload_bytes_per_second = 1;
+   */
+  uploadBytesPerSecond: number;
+
+  /**
+   * @generated from field: double download_bytes_per_second = 2;
+   */
+  downloadBytesPerSecond: number;
+};
+
+/**
+ * Describes the message greenboost.v1.FeederRate.
+ * Use `create(FeederRateSchema)` to create a new message.
+ */
+export const FeederRateSchema: GenMessage<FeederRate> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 25);
 
 /**
  * @generated from message greenboost.v1.ProbeRequest
@@ -846,7 +1258,7 @@ export type ProbeRequest = Message<"greenboost.v1.ProbeRequest"> & {
  * Use `create(ProbeRequestSchema)` to create a new message.
  */
 export const ProbeRequestSchema: GenMessage<ProbeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 14);
+  messageDesc(file_greenboost_v1_control, 26);
 
 /**
  * @generated from message greenboost.v1.EventsRequest
@@ -868,7 +1280,7 @@ export type EventsRequest = Message<"greenboost.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 15);
+  messageDesc(file_greenboost_v1_control, 27);
 
 /**
  * @generated from message greenboost.v1.ShutdownRequest
@@ -885,7 +1297,7 @@ export type ShutdownRequest = Message<"greenboost.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 16);
+  messageDesc(file_greenboost_v1_control, 28);
 
 /**
  * @generated from message greenboost.v1.ShutdownResponse
@@ -898,7 +1310,7 @@ export type ShutdownResponse = Message<"greenboost.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 17);
+  messageDesc(file_greenboost_v1_control, 29);
 
 /**
  * @generated from message greenboost.v1.GetFeedStatusRequest
@@ -911,7 +1323,7 @@ export type GetFeedStatusRequest = Message<"greenboost.v1.GetFeedStatusRequest">
  * Use `create(GetFeedStatusRequestSchema)` to create a new message.
  */
 export const GetFeedStatusRequestSchema: GenMessage<GetFeedStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 18);
+  messageDesc(file_greenboost_v1_control, 30);
 
 /**
  * @generated from message greenboost.v1.FeedStatus
@@ -1003,7 +1415,7 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
  * Use `create(FeedStatusSchema)` to create a new message.
  */
 export const FeedStatusSchema: GenMessage<FeedStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 19);
+  messageDesc(file_greenboost_v1_control, 31);
 
 /**
  * @generated from message greenboost.v1.FeedLease
@@ -1066,7 +1478,7 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  * Use `create(FeedLeaseSchema)` to create a new message.
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 20);
+  messageDesc(file_greenboost_v1_control, 32);
 
 /**
  * @generated from message greenboost.v1.FeedLane
@@ -1175,7 +1587,7 @@ export type FeedLane = Message<"greenboost.v1.FeedLane"> & {
  * Use `create(FeedLaneSchema)` to create a new message.
  */
 export const FeedLaneSchema: GenMessage<FeedLane> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 21);
+  messageDesc(file_greenboost_v1_control, 33);
 
 /**
  * @generated from message greenboost.v1.PauseFeedRequest
@@ -1192,7 +1604,7 @@ export type PauseFeedRequest = Message<"greenboost.v1.PauseFeedRequest"> & {
  * Use `create(PauseFeedRequestSchema)` to create a new message.
  */
 export const PauseFeedRequestSchema: GenMessage<PauseFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 22);
+  messageDesc(file_greenboost_v1_control, 34);
 
 /**
  * @generated from message greenboost.v1.PauseFeedResponse
@@ -1205,7 +1617,7 @@ export type PauseFeedResponse = Message<"greenboost.v1.PauseFeedResponse"> & {
  * Use `create(PauseFeedResponseSchema)` to create a new message.
  */
 export const PauseFeedResponseSchema: GenMessage<PauseFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 23);
+  messageDesc(file_greenboost_v1_control, 35);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedRequest
@@ -1218,7 +1630,7 @@ export type ResumeFeedRequest = Message<"greenboost.v1.ResumeFeedRequest"> & {
  * Use `create(ResumeFeedRequestSchema)` to create a new message.
  */
 export const ResumeFeedRequestSchema: GenMessage<ResumeFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 24);
+  messageDesc(file_greenboost_v1_control, 36);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedResponse
@@ -1231,7 +1643,7 @@ export type ResumeFeedResponse = Message<"greenboost.v1.ResumeFeedResponse"> & {
  * Use `create(ResumeFeedResponseSchema)` to create a new message.
  */
 export const ResumeFeedResponseSchema: GenMessage<ResumeFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 25);
+  messageDesc(file_greenboost_v1_control, 37);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -1248,7 +1660,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 26);
+  messageDesc(file_greenboost_v1_control, 38);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -1261,7 +1673,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 27);
+  messageDesc(file_greenboost_v1_control, 39);
 
 /**
  * @generated from enum greenboost.v1.TierKind
@@ -1405,6 +1817,45 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof DisconnectRequestSchema;
     output: typeof DisconnectResponseSchema;
+  },
+  /**
+   * Moves what programs have on the feeder to others and places nothing new there until Resume; progress until it is
+   * done. Cancelling the call ends it: what has moved stays moved, and the feeder takes placements again.
+   *
+   * @generated from rpc greenboost.v1.AgentService.Drain
+   */
+  drain: {
+    methodKind: "server_streaming";
+    input: typeof DrainRequestSchema;
+    output: typeof DrainStatusSchema;
+  },
+  /**
+   * Places nothing new on the feeder; what lies there stays.
+   *
+   * @generated from rpc greenboost.v1.AgentService.Pause
+   */
+  pause: {
+    methodKind: "unary";
+    input: typeof PauseRequestSchema;
+    output: typeof PauseResponseSchema;
+  },
+  /**
+   * @generated from rpc greenboost.v1.AgentService.Resume
+   */
+  resume: {
+    methodKind: "unary";
+    input: typeof ResumeRequestSchema;
+    output: typeof ResumeResponseSchema;
+  },
+  /**
+   * Round trips to a feeder, one message for each, then what the link carries each way.
+   *
+   * @generated from rpc greenboost.v1.AgentService.PingFeeder
+   */
+  pingFeeder: {
+    methodKind: "server_streaming";
+    input: typeof PingFeederRequestSchema;
+    output: typeof PingFeederResponseSchema;
   },
   /**
    * Measures local tiers and links again.
