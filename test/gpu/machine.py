@@ -18,7 +18,7 @@ class Machine:
 
     def __init__(self, folder, **extra):
         self.env = {**os.environ, **extra}
-        for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
             path = os.path.join(folder, variable.lower())
             os.makedirs(path, mode=0o700)
             self.env[variable] = path

@@ -9,8 +9,8 @@
  *   change KEY    a kernel changes every word
  *   sum           "sum": checksum over all words, by a kernel
  *   touch         a kernel reads one word of each buffer
- *   crowd BYTES   allocates so many more, in buffers as large, and touches each
- *   leave         frees the crowd
+ *   crowd BYTES   allocates one more of that size and writes one byte of it: others have to make room
+ *   leave         frees it
  *
  * gb_away --bytes 256MiB --buffer-bytes 16MiB
  */
@@ -19,25 +19,20 @@
 
 #define BUFFERS_MAX 65536u
 
-struct set {
-  CUdeviceptr *buffers;
-  uint64_t count;
-};
-
-static struct set own, crowd;
-static uint64_t buffer_bytes = 16ull << 20;
+static CUdeviceptr *buffers, crowd;
+static uint64_t buffer_count, buffer_bytes = 16ull << 20;
 static CUfunction update, checksum;
 static CUdeviceptr result;
 static uint64_t *host; /* one buffer's worth */
 
-static void allocate(struct set *set, uint64_t bytes) {
-  set->count = bytes / buffer_bytes;
-  set->buffers = calloc(set->count + 1, sizeof *set->buffers);
-  if (set->buffers == NULL || set->count > BUFFERS_MAX) {
+static void allocate(uint64_t bytes) {
+  buffer_count = bytes / buffer_bytes;
+  buffers = buffer_count > BUFFERS_MAX ? NULL : calloc(buffer_count, sizeof *buffers);
+  if (buffers == NULL) {
     fprintf(stderr, "too many buffers\n");
     exit(EXIT_USAGE);
   }
-  for (uint64_t b = 0; b < set->count; b++) CU(cuMemAlloc(&set->buffers[b], buffer_bytes));
+  for (uint64_t b = 0; b < buffer_count; b++) CU(cuMemAlloc(&buffers[b], buffer_bytes));
 }
 
 static void content(uint64_t b, uint64_t seed) {
@@ -46,17 +41,17 @@ static void content(uint64_t b, uint64_t seed) {
 }
 
 static void do_fill(uint64_t seed) {
-  for (uint64_t b = 0; b < own.count; b++) {
+  for (uint64_t b = 0; b < buffer_count; b++) {
     content(b, seed);
-    CU(cuMemcpyHtoD(own.buffers[b], host, buffer_bytes));
+    CU(cuMemcpyHtoD(buffers[b], host, buffer_bytes));
   }
 }
 
 static uint64_t do_check(uint64_t seed) {
   uint64_t wrong = 0;
   unsigned char *got = malloc(buffer_bytes);
-  for (uint64_t b = 0; b < own.count && got != NULL; b++) {
-    CU(cuMemcpyDtoH(got, own.buffers[b], buffer_bytes));
+  for (uint64_t b = 0; b < buffer_count && got != NULL; b++) {
+    CU(cuMemcpyDtoH(got, buffers[b], buffer_bytes));
     content(b, seed);
     wrong += memcmp(got, host, buffer_bytes) != 0;
   }
@@ -67,8 +62,8 @@ static uint64_t do_check(uint64_t seed) {
 
 static void do_change(uint64_t key) {
   uint64_t words = buffer_bytes / 8;
-  for (uint64_t b = 0; b < own.count; b++) {
-    void *params[] = {&own.buffers[b], &words, &key};
+  for (uint64_t b = 0; b < buffer_count; b++) {
+    void *params[] = {&buffers[b], &words, &key};
     CU(cuLaunchKernel(update, 256, 1, 1, 256, 1, 1, 0, NULL, params, NULL));
   }
 }
@@ -77,23 +72,23 @@ static void do_change(uint64_t key) {
 static uint64_t do_sum(uint64_t words) {
   uint64_t sum = 0;
   CU(cuMemcpyHtoD(result, &sum, sizeof sum));
-  for (uint64_t b = 0; b < own.count; b++) {
-    void *params[] = {&own.buffers[b], &words, &result};
+  for (uint64_t b = 0; b < buffer_count; b++) {
+    void *params[] = {&buffers[b], &words, &result};
     CU(cuLaunchKernel(checksum, 256, 1, 1, 256, 1, 1, 0, NULL, params, NULL));
   }
   CU(cuMemcpyDtoH(&sum, result, sizeof sum));
   return sum;
 }
 
-static void do_crowd(uint64_t bytes) {
-  allocate(&crowd, bytes);
-  for (uint64_t b = 0; b < crowd.count; b++) CU(cuMemsetD8(crowd.buffers[b], 1, 1));
+static void do_leave(void) {
+  if (crowd != 0) CU(cuMemFree(crowd));
+  crowd = 0;
 }
 
-static void do_leave(void) {
-  for (uint64_t b = 0; b < crowd.count; b++) CU(cuMemFree(crowd.buffers[b]));
-  free(crowd.buffers);
-  crowd = (struct set){0};
+static void do_crowd(uint64_t bytes) {
+  do_leave();
+  CU(cuMemAlloc(&crowd, bytes));
+  CU(cuMemsetD8(crowd, 1, 1));
 }
 
 /* Does one command. returns: what it found, for the commands that find something. */
@@ -128,7 +123,7 @@ static void open_all(uint64_t bytes) {
   update = load_kernel(module, "gb_update");
   checksum = load_kernel(module, "gb_checksum");
   CU(cuMemAlloc(&result, 8));
-  allocate(&own, bytes);
+  allocate(bytes);
   host = malloc(buffer_bytes);
   if (host == NULL) exit(EXIT_DRIVER);
 }
@@ -156,6 +151,6 @@ int main(int argc, char **argv) {
     answer(name, found, now_ms() - start);
   }
   do_leave();
-  for (uint64_t b = 0; b < own.count; b++) CU(cuMemFree(own.buffers[b]));
+  for (uint64_t b = 0; b < buffer_count; b++) CU(cuMemFree(buffers[b]));
   return 0;
 }
