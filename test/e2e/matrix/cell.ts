@@ -2,6 +2,7 @@
 // Plays one cell of the failure matrix: brings the stage to a time, plants the fault, and compares
 // what the event log, the program and the accounts say with what the cell expects.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { HeardEvent } from '../follow.js';
 import { waitFor } from '../machine.js';
 import { FAULTS, type Fault, type FaultName, type Planted } from './faults.js';
 import { TTL_SECONDS, type Stage } from './stage.js';
@@ -30,13 +31,17 @@ export interface CellResult {
   readonly transition: readonly string[];
   /** Until the first event of `noticed`; null: nothing had to be noticed. */
   readonly noticedMs: number | null;
+  /** Until the program's own lane ended; null: it did not. */
+  readonly laneMs: number | null;
   readonly result: string;
+  /** From the fault to the program's end. */
+  readonly endedMs: number;
   /** Until the victim's memory was back, after the program had ended. */
   readonly returnedMs: number;
 }
 
 /** A program that has not ended by then hangs. */
-export const PROGRAM_MS = 120_000;
+export const PROGRAM_MS = 240_000;
 const RETURN_MS = 5_000;
 /** Of our own hearing: a process that prints. Where other suites use the same cores, daemons hear
  *  late, too. */
@@ -84,6 +89,15 @@ async function noticed(stage: Stage, expected: Expected, fromMs: number): Promis
   if (ms > withinMs + HEARING_MS)
     throw new Error(`${event.name} came after ${ms} ms, not within ${withinMs}`);
   return ms;
+}
+
+function firstMs(
+  stage: Stage,
+  wanted: (event: HeardEvent) => boolean,
+  fromMs: number,
+): number | null {
+  const found = stage.events.all.find((event) => event.heardMs >= fromMs && wanted(event));
+  return found ? found.heardMs - fromMs : null;
 }
 
 function checkEvents(stage: Stage, expected: Expected, fromMs: number): string[] {
@@ -141,7 +155,9 @@ export async function playCell(
     planted: proof + late,
     transition: checkEvents(stage, expected, fromMs),
     noticedMs,
+    laneMs: firstMs(stage, ({ name }) => name === 'lane_ended' || name === 'lane_broken', fromMs),
     result: [result, command].filter((word) => word && word !== 'no program').join('; '),
+    endedMs: endedMs - fromMs,
     returnedMs,
   };
 }

@@ -27,13 +27,15 @@ const row = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | 
 
 function resultRow(result: CellResult | FailedCell): string {
   const name = [FAULTS[result.fault].title, result.time];
-  if ('failure' in result) return row([...name, '', '', '', `**failed**: ${result.failure}`, '']);
-  const { planted, transition, noticedMs, returnedMs } = result;
+  if ('failure' in result)
+    return row([...name, '', '', '', '', `**failed**: ${result.failure}`, '']);
+  const { planted, transition, noticedMs, laneMs, returnedMs } = result;
   return row([
     ...name,
     planted,
     transition.join(', ') || 'none',
     noticedMs === null ? '' : seconds(noticedMs),
+    laneMs === null ? '' : seconds(laneMs),
     result.result,
     seconds(returnedMs),
   ]);
@@ -93,10 +95,11 @@ export function writeReport(
     ...overview(results),
     ...killLines(kills),
     '',
-    'What was seen in each cell; *noticed* and *memory back* from the fault and from the end of the program on:',
+    'What was seen in each cell. *agent* and *lane*: how long after the fault the agent, and the program by the end of ' +
+      'its lane, noticed it; *memory back*: after the end of the program.',
     '',
-    row(['fault', 'time', 'really there', 'event log', 'noticed', 'result', 'memory back']),
-    row(['---', '---', '---', '---', '---', '---', '---']),
+    row(['fault', 'time', 'really there', 'event log', 'agent', 'lane', 'result', 'memory back']),
+    row(Array.from({ length: 8 }, () => '---')),
     ...results.map(resultRow),
     '',
     END,

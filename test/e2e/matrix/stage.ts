@@ -31,7 +31,7 @@ export const SLOW = { bytesPerSecond: 5e6, settings: { rate: '40Mbit' } } as con
 const VRAM_BYTES = 32 * MIB;
 const RAM_BYTES = 16 * MIB;
 const BUFFER_BYTES = 4 * MIB;
-const PROGRAM_BYTES = 96 * MIB;
+const PROGRAM_BYTES = 80 * MIB;
 const BYSTANDER_BYTES = 56 * MIB;
 /** It repeats all its rounds on the CPU before it ends. */
 const PROOF_MS = 180_000;
@@ -277,10 +277,10 @@ export class Stage {
         .output()
         .split('\n')
         .filter((line) => line.startsWith('{'))
-        .map((line) => JSON.parse(line) as { time: string | number; event?: string; msg?: string })
-        .map(({ time, event, msg }) => ({
+        .map((line) => JSON.parse(line) as { time: string | number; event?: string })
+        .map(({ time, event, ...rest }) => ({
           ms: new Date(time).getTime(),
-          text: [this.feeders[index]!.name, event, msg],
+          text: [this.feeders[index]!.name, event, JSON.stringify(rest)],
         }))
         .filter(({ ms }) => ms >= fromMs),
     );

@@ -63,7 +63,10 @@ export const TABLE: Readonly<Record<FaultName, Row>> = {
   ),
   freeze: row(BACK, CONNECTED),
   freezeLong: row(GIVEN_UP, CONNECTED),
-  stop: row(LEFT, CONNECTED),
+  stop: row(LEFT, CONNECTED, {
+    // It was leaving already.
+    draining: { result: 'right', events: ['feeder_lost', 'feeder_ready'], never: ['data_lost'] },
+  }),
   cut: row(BACK, CONNECTED),
   cutLong: row(GIVEN_UP, CONNECTED),
   halfOpenTo: row(BACK, CONNECTED),
