@@ -2,8 +2,9 @@
 // One program under the shim: its arena, where its ranges lie on feeders, what it was granted, and
 // the moves of its bytes. Outlives its socket; knows no frames (host/shim) and no connections
 // (host/links).
-import type { Clock } from '../../proto/base/clock.js';
+import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
+import { REPAIR_INTERVAL_MS } from '../../proto/base/limits.js';
 import type { FeederCalls } from '../links/feeder-client.js';
 import { isLost, mainCopy, rangeEnd, type ByteRange, type Extent } from '../placement/residency.js';
 import { EXTENTS_MAX, RANGE_ALIGN, type LaneReport, type Report } from '../shim/abi.js';
@@ -49,6 +50,7 @@ export class Attachment {
   readonly mover: Mover;
   private readonly repair: Repair;
   private connected: ShimPeer | undefined;
+  private settleTimer: Timer | undefined;
   private readonly waiters = new Set<() => void>();
   private readonly queue = new RangeQueue();
   private readonly ended = new AbortController();
@@ -192,7 +194,7 @@ export class Attachment {
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();
     const signal = AbortSignal.any([watch.signal, this.ended.signal]);
-    return evacuate(this, feederId, { ...watch, signal });
+    return evacuate(this, feederId, { ...watch, signal }).finally(() => this.settleMoves());
   }
 
   /** The program is gone. Ends transfers, moves and leases. */
@@ -227,10 +229,13 @@ export class Attachment {
     for (const wish of wishes) this.mover.undecided.push({ wish, to: undefined });
   }
 
+  /** Asks about moves that were not decided, now and until they are. */
   private settleMoves(): void {
-    if (this.mover.undecided.length === 0 || !this.connected) return;
+    this.settleTimer?.cancel();
+    if (this.mover.undecided.length === 0 || this.ended.signal.aborted) return;
+    this.settleTimer = this.deps.clock.after(REPAIR_INTERVAL_MS, () => this.settleMoves());
+    if (!this.connected) return;
     this.mover.decide(this.ended.signal).catch((reason: unknown) => {
-      // Asked again when the program or the feeder is back.
       if (!(reason instanceof GbError)) this.deps.onBug(reason, 'a move that was not decided');
     });
   }

@@ -47,7 +47,9 @@ export interface MoveOptions {
 
 interface Running extends ByteRange {
   readonly controller: AbortController;
-  readonly done: Promise<unknown>;
+  /** Where it goes, once that is known. */
+  readonly targets: Set<Copy>;
+  done: Promise<unknown>;
 }
 
 const PULL_CONNECTIONS = 1;
@@ -66,8 +68,16 @@ export class Mover {
   move(extent: Extent, from: Copy, options: MoveOptions): Promise<number> {
     const controller = new AbortController();
     const signal = AbortSignal.any([options.signal, controller.signal]);
-    const done = this.moveExtent(extent, from, { ...options, signal });
-    const entry = { offset: extent.offset, length: extent.length, controller, done };
+    const { offset, length } = extent;
+    const entry: Running = {
+      offset,
+      length,
+      controller,
+      targets: new Set(),
+      done: Promise.resolve(),
+    };
+    const done = this.moveExtent(extent, from, { ...options, signal }, entry.targets);
+    entry.done = done;
     this.running.add(entry);
     return done.finally(() => this.running.delete(entry));
   }
@@ -113,12 +123,22 @@ export class Mover {
     return entry !== undefined;
   }
 
-  private isRunning({ wish }: Undecided): boolean {
-    return [...this.running].some((entry) => overlaps(entry, wish));
+  /** Whoever began it still sees to it. */
+  private isRunning({ to }: Undecided): boolean {
+    return to !== undefined && [...this.running].some(({ targets }) => targets.has(to));
   }
 
-  private async moveExtent(extent: Extent, from: Copy, options: MoveOptions): Promise<number> {
+  private async moveExtent(
+    extent: Extent,
+    from: Copy,
+    options: MoveOptions,
+    underWay: Set<Copy>,
+  ): Promise<number> {
     const { budget, copies } = this.deps;
+    // An earlier move of it that was given up while the program was asked is decided first.
+    for (const entry of this.undecided.filter(({ wish }) => overlaps(wish, extent)))
+      await this.ask(entry, options.signal);
+    if (!copies.residency.all.includes(extent)) return 0;
     const source = from.lost ? extent.copies.find(({ lost }) => !lost) : from;
     if (!source) throw new GbError('DATA_LOSS', 'no copy of the range is left');
     // A feeder that has any of these bytes already cannot take them a second time.
@@ -131,6 +151,7 @@ export class Mover {
         `no other feeder has room for ${extent.length} bytes`,
       );
     const targets = this.targetsOf(extent, places);
+    targets.forEach((target) => underWay.add(target));
     copies.discard(...targets.map((target) => discardOf(target, target)));
     const moved = new Set<Copy>();
     try {

@@ -116,6 +116,7 @@ function addUse(program: Command): void {
       (await import('./commands/connect.js')).disconnectFeeder(feeder, options),
     );
   example(disconnect, 'greenboost disconnect lender');
+  addFeeders(program);
   const run = program
     .command('run')
     .helpGroup(GROUPS.use)
@@ -132,6 +133,12 @@ function addUse(program: Command): void {
         '--overcommit <how>',
         'let ranges live on feeders, fetched before launches that need them',
       ).choices(['gated']),
+    )
+    .addOption(
+      new Option(
+        '--replicas <count>',
+        'copies of what lies on feeders; with 2, each on another one, nothing is lost with a feeder',
+      ).choices(['1', '2']),
     )
     .option(
       '--nvme <dir[:size]>',
@@ -155,6 +162,33 @@ function addUse(program: Command): void {
     'greenboost run --vram-budget 8GiB --overcommit gated -- ./train --epochs 3',
     'greenboost run --nvme /mnt/nvme:200GiB -- python big.py',
   );
+}
+
+function addFeeders(program: Command): void {
+  const load = () => import('./commands/feeders.js');
+  const command = (name: string, description: string): Command =>
+    program
+      .command(name)
+      .helpGroup(GROUPS.use)
+      .description(description)
+      .argument('<feeder>', 'name, id or address')
+      .addOption(jsonOption());
+  const drain = command('drain', 'move what a feeder holds to others; Ctrl-C gives up').action(
+    async (feeder, options) => (await load()).drainFeeder(feeder, options),
+  );
+  example(drain, 'greenboost drain lender', 'greenboost drain lender --json | jq .movedBytes');
+  command('pause', 'place nothing new on a feeder; what lies there stays').action(
+    async (feeder, options) => (await load()).setFeederPaused(feeder, true, options),
+  );
+  command('resume', 'place on it again, after pause or drain').action(async (feeder, options) =>
+    (await load()).setFeederPaused(feeder, false, options),
+  );
+  const ping = command('ping', 'round trips and bandwidth of a feeder, calls and lanes')
+    .helpGroup(GROUPS.look)
+    .option('-c, --count <n>', 'round trips, 1 to 1000', '5')
+    .option('--interval <seconds>', 'between them', '0.2')
+    .action(async (feeder, options) => (await load()).pingFeeder(feeder, options));
+  example(ping, 'greenboost ping lender -c 20', 'greenboost ping lender --json');
 }
 
 function addProfiles(program: Command): void {

@@ -7,8 +7,10 @@ import {
   LinkState,
   TierKind,
   type Attachment,
+  type DrainStatus,
   type Event,
   type FeedStatus,
+  type LaneTraffic,
   type Link,
   type Snapshot,
   type Tier,
@@ -82,6 +84,30 @@ export interface TierJson {
   note: string;
 }
 
+/** How far a drain is. */
+export interface DrainJson {
+  totalBytes: number;
+  movedBytes: number;
+  bytesPerSecond: number;
+  etaMs: number | null;
+  elapsedMs: number;
+  waitsFor: string | null;
+  done: boolean;
+}
+
+/** All lanes of programs to one feeder. */
+export interface LaneTrafficJson {
+  connectionCount: number;
+  sentBytes: number;
+  receivedBytes: number;
+  wireSentBytes: number;
+  wireReceivedBytes: number;
+  cachedBytes: number;
+  rttMicros: number | null;
+  provider: string | null;
+  brokenCount: number;
+}
+
 export interface LinkJson {
   feederId: string;
   feederName: string;
@@ -105,6 +131,12 @@ export interface LinkJson {
   laneCount: number;
   laneCipher: string | null;
   laneKeyAgeMs: number | null;
+  laneTraffic: LaneTrafficJson;
+  /** Why lanes cannot be opened; empty: they can. */
+  laneDetail: string;
+  /** By the user, or after a drain: nothing new is placed there. */
+  paused: boolean;
+  drain: DrainJson | null;
   devices: DeviceJson[];
 }
 
@@ -258,6 +290,34 @@ function tierJson(tier: Tier): TierJson {
   };
 }
 
+function laneTrafficJson(traffic: LaneTraffic | undefined): LaneTrafficJson {
+  const bytes = (value: bigint | undefined): number => bytesFromWire(value ?? 0n);
+  return {
+    connectionCount: traffic?.connectionCount ?? 0,
+    sentBytes: bytes(traffic?.sentBytes),
+    receivedBytes: bytes(traffic?.receivedBytes),
+    wireSentBytes: bytes(traffic?.wireSentBytes),
+    wireReceivedBytes: bytes(traffic?.wireReceivedBytes),
+    cachedBytes: bytes(traffic?.cachedBytes),
+    rttMicros: measured(traffic?.roundTripMicros ?? 0),
+    provider: traffic?.provider || null,
+    brokenCount: traffic?.brokenCount ?? 0,
+  };
+}
+
+/** How far a drain is. @throws as linkJson. */
+export function drainJson(drain: DrainStatus): DrainJson {
+  return {
+    totalBytes: bytesFromWire(drain.totalBytes),
+    movedBytes: bytesFromWire(drain.movedBytes),
+    bytesPerSecond: drain.bytesPerSecond,
+    etaMs: drain.etaMs < 0n ? null : Number(drain.etaMs),
+    elapsedMs: Number(drain.elapsedMs),
+    waitsFor: drain.waitsFor || null,
+    done: drain.done,
+  };
+}
+
 /** One link. @throws GbError PROTOCOL_VIOLATION on a counter above 2^53, as all functions here. */
 export function linkJson(link: Link): LinkJson {
   return {
@@ -281,6 +341,10 @@ export function linkJson(link: Link): LinkJson {
     laneCount: link.laneCount,
     laneCipher: link.laneCipher || null,
     laneKeyAgeMs: link.laneCount === 0 ? null : bytesFromWire(link.laneKeyAgeMs),
+    laneTraffic: laneTrafficJson(link.laneTraffic),
+    laneDetail: link.laneDetail,
+    paused: link.paused,
+    drain: link.drain ? drainJson(link.drain) : null,
     devices: link.devices.map(deviceJson),
   };
 }

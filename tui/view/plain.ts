@@ -97,6 +97,20 @@ function lanesText({ laneCount, laneCipher, laneKeyAgeMs }: LinkJson): string {
   return `${laneCount} ${laneCipher ?? ''}, key ${formatAge(laneKeyAgeMs ?? 0)}`;
 }
 
+/** `4s`, `3m20s`, `2h14m`: how long something takes. */
+export function durationText(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 60 || seconds >= 3600) return formatAge(seconds * 1000);
+  return `${Math.floor(seconds / 60)}m${String(seconds % 60).padStart(2, '0')}s`;
+}
+
+/** The word for a link's state: `ready`, `paused`, `draining 41%`. */
+export function linkStateWord({ state, paused, drain }: LinkJson): string {
+  if (drain && drain.totalBytes > 0)
+    return `${state} ${Math.floor((100 * drain.movedBytes) / drain.totalBytes)}%`;
+  return paused && state === 'ready' ? 'paused' : state;
+}
+
 export function linkTable(snapshot: SnapshotJson): Table {
   return {
     columns: [
@@ -120,7 +134,7 @@ export function linkTable(snapshot: SnapshotJson): Table {
     rows: snapshot.links.map((link) => [
       link.feederName || link.feederId,
       link.address,
-      link.state,
+      linkStateWord(link),
       formatMicros(link.rttMicros ?? 0),
       formatRate(link.uploadBytesPerSecond ?? 0),
       formatRate(link.downloadBytesPerSecond ?? 0),

@@ -49,6 +49,20 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
     laneCount: 0,
     laneCipher: null,
     laneKeyAgeMs: null,
+    laneTraffic: {
+      connectionCount: 0,
+      sentBytes: 0,
+      receivedBytes: 0,
+      wireSentBytes: 0,
+      wireReceivedBytes: 0,
+      cachedBytes: 0,
+      rttMicros: null,
+      provider: null,
+      brokenCount: 0,
+    },
+    laneDetail: '',
+    paused: false,
+    drain: null,
     devices: [
       {
         kind: 'ram',

@@ -130,7 +130,9 @@ function describeLink(
       return `  adds ${formatBytes(tier.capacityBytes)} of ${kind}  (${name})`;
     }),
   ];
-  if (link) {
+  if (link?.laneDetail) {
+    lines.push(`  ${paint.yellow('of no use to programs yet:')} ${cleanText(link.laneDetail)}`);
+  } else if (link) {
     lines.push(
       `  link: ${formatMicros(link.rttMicros ?? 0)} round trip, ${formatRate(link.uploadBytesPerSecond ?? 0)} up, ` +
         `${formatRate(link.downloadBytesPerSecond ?? 0)} down (measured)`,

@@ -25,6 +25,8 @@ export interface RunOptions {
   readonly vramBudget?: string;
   readonly ramBudget?: string;
   readonly overcommit?: 'gated';
+  /** Of what lies on feeders. */
+  readonly replicas?: '1' | '2';
   readonly nvme?: string;
   readonly report?: string;
   readonly profile?: string;
@@ -116,6 +118,11 @@ export function runEnvironment(
   if (options.ramBudget)
     env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
   if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
+  if (options.replicas) {
+    env['GREENBOOST_REPLICAS'] = options.replicas;
+    // Copies of what lies on feeders: the mode that admits that goes with them.
+    if (options.replicas === '2') env['GREENBOOST_OVERCOMMIT'] = 'gated';
+  }
   if (options.nvme) Object.assign(env, nvmeEnvironment(options.nvme));
   if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);

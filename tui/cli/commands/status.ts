@@ -10,6 +10,7 @@ import {
   tierTable,
 } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
+import { drainText } from './feeders.js';
 import { painters, tableLines, writeJson, writeJsonLine, writeLine } from '../output.js';
 
 const CALL_TIMEOUT_MS = 5_000;
@@ -33,8 +34,12 @@ export function writeStatus(snapshot: SnapshotJson): void {
       : ['none; on another machine: greenboost feed start, then here: greenboost connect HOST'],
   );
   for (const link of snapshot.links) {
-    if (link.state !== 'ready' && link.detail)
-      writeLine(cleanText(`  ${link.feederName}: ${link.detail}`));
+    const about = [
+      link.state === 'ready' ? '' : link.detail,
+      link.laneDetail,
+      link.drain ? drainText(link.drain) : '',
+    ];
+    for (const text of about.filter(Boolean)) writeLine(cleanText(`  ${link.feederName}: ${text}`));
   }
   section(
     `Programs (${snapshot.attachments.length})`,

@@ -5,6 +5,7 @@ import { FEEDER_SORTS, feederRows } from '../../model/rows.js';
 import { linkIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';
 import { span, type Glyphs, type Line, type StyleName } from '../lines.js';
+import { linkStateWord } from '../plain.js';
 import { cleanText } from '../text.js';
 import { gib, gibPerSecond, shortAge, shortMicros } from '../units.js';
 
@@ -52,7 +53,7 @@ function memory(link: LinkJson, kind: 'ram' | 'gpu'): string {
 
 function stateText(link: LinkJson, ageMs: number | null): string {
   const away = link.state === 'stale' || link.state === 'lost';
-  return away && ageMs !== null ? `${link.state} ${shortAge(ageMs)}` : link.state;
+  return away && ageMs !== null ? `${link.state} ${shortAge(ageMs)}` : linkStateWord(link);
 }
 
 function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[] {
@@ -90,10 +91,13 @@ function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[
     column('ADDRESS', 20, 3, (link) => cleanText(link.address), { align: 'left' }),
     {
       title: 'STATE',
-      width: 11,
+      width: 13,
       priority: 9,
       align: 'left',
-      cell: (link) => ({ text: stateText(link, age(link)), style: STATE_STYLES[link.state] }),
+      cell: (link) => ({
+        text: stateText(link, age(link)),
+        style: link.paused && link.state === 'ready' ? 'warn' : STATE_STYLES[link.state],
+      }),
     },
     column('VRAM', 11, 6, (link) => memory(link, 'gpu')),
     column('RAM', 11, 7, (link) => memory(link, 'ram')),

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// `greenboost drain`, `pause`, `resume` and `ping`: what people do with one feeder of this host.
+import { GbError } from '../../../proto/base/errors.js';
+import { formatBytes, formatMicros, formatRate } from '../../../proto/base/units.js';
+import type { FeederPath, RoundTrip } from '../../../proto/gen/greenboost/v1/control_pb.js';
+import { messagesOf, withAgent } from '../../control/client.js';
+import { drainJson, linkJson, SCHEMA_VERSION, type DrainJson } from '../../model/snapshot.js';
+import { durationText } from '../../view/plain.js';
+import { cleanText } from '../../view/text.js';
+import { note, writeJson, writeJsonLine, writeLine } from '../output.js';
+
+const CALL_TIMEOUT_MS = 5_000;
+/** Where standard error is no terminal, progress is told so often. */
+const PROGRESS_LINE_MS = 5_000;
+const PING_COUNT_MAX = 1_000;
+const PING_INTERVAL_SECONDS_MAX = 10;
+
+/** Ctrl-C ends `use` by its signal, once; a second one ends the command. */
+async function cancellable<T>(use: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const onInterrupt = (): void => controller.abort(new GbError('CANCELED', 'interrupted'));
+  process.once('SIGINT', onInterrupt);
+  process.once('SIGTERM', onInterrupt);
+  try {
+    return await use(controller.signal);
+  } finally {
+    process.removeListener('SIGINT', onInterrupt);
+    process.removeListener('SIGTERM', onInterrupt);
+  }
+}
+
+/** `1.20 of 3.00 GiB  410 MB/s  4s left`. */
+export function drainText(drain: DrainJson): string {
+  const { totalBytes, movedBytes, bytesPerSecond, etaMs } = drain;
+  const left = etaMs === null ? '' : `, ${durationText(etaMs)} left`;
+  return `${formatBytes(movedBytes)} of ${formatBytes(totalBytes)} moved, ${formatRate(bytesPerSecond)}${left}`;
+}
+
+class ProgressLine {
+  private shownMs = Number.NEGATIVE_INFINITY;
+  private open = false;
+
+  show(text: string, elapsedMs: number): void {
+    if (process.stderr.isTTY) {
+      process.stderr.write(`\r\u001b[K${text}`);
+      this.open = true;
+    } else if (elapsedMs - this.shownMs >= PROGRESS_LINE_MS) {
+      this.shownMs = elapsedMs;
+      note(text);
+    }
+  }
+
+  end(): void {
+    if (this.open) process.stderr.write('\r\u001b[K');
+    this.open = false;
+  }
+}
+
+/** Moves what programs have on a feeder to others, with progress. Ctrl-C ends it; what has moved stays
+ *  moved. @throws GbError NOT_FOUND, WRONG_STATE when others have too little room, CANCELED. */
+export async function drainFeeder(feeder: string, options: { json?: boolean }): Promise<void> {
+  const line = new ProgressLine();
+  let last: DrainJson | undefined;
+  try {
+    await cancellable((signal) =>
+      withAgent(async (client) => {
+        for await (const message of messagesOf(client.drain({ feeder }, { signal }))) {
+          last = drainJson(message);
+          if (options.json) writeJsonLine({ schemaVersion: SCHEMA_VERSION, feeder, ...last });
+          else if (!last.done) line.show(`${feeder}: ${drainText(last)}`, last.elapsedMs);
+        }
+      }),
+    );
+  } catch (reason) {
+    line.end();
+    const error = GbError.from(reason);
+    if (error.code !== 'CANCELED') throw error;
+    const moved = last
+      ? `${formatBytes(last.movedBytes)} had moved and stay there`
+      : 'nothing had moved';
+    throw new GbError('CANCELED', `the drain was given up; ${moved}`, {
+      cause: error,
+      details: { hint: `${feeder} takes placements as before` },
+    });
+  }
+  line.end();
+  if (options.json || !last) return;
+  const { movedBytes, elapsedMs, bytesPerSecond } = last;
+  const rate =
+    movedBytes > 0 ? ` in ${durationText(elapsedMs)} (${formatRate(bytesPerSecond)})` : '';
+  writeLine(`${cleanText(feeder)} is empty; moved ${formatBytes(movedBytes)}${rate}`);
+  note(`nothing new is placed there until: greenboost resume ${feeder}`);
+}
+
+/** Places nothing new on a feeder, or does so again. @throws GbError NOT_FOUND. */
+export async function setFeederPaused(
+  feeder: string,
+  paused: boolean,
+  options: { json?: boolean },
+): Promise<void> {
+  const link = await withAgent(async (client) => {
+    const call = paused ? client.pause : client.resume;
+    return (await call({ feeder }, { timeoutMs: CALL_TIMEOUT_MS })).link;
+  });
+  if (options.json) {
+    writeJson({ schemaVersion: SCHEMA_VERSION, link: link ? linkJson(link) : null });
+    return;
+  }
+  const name = cleanText(link?.feederName || feeder);
+  writeLine(paused ? `${name} is paused: nothing new is placed there` : `${name} takes placements`);
+}
+
+function wholeNumber(text: string, option: string, max: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > max)
+    throw new GbError('INVALID_ARGUMENT', `${option} takes a whole number from 1 to ${max}`);
+  return value;
+}
+
+function describePath(path: FeederPath): string {
+  const peer = `${path.feederName} at ${path.address}, from ${path.localAddress}`;
+  const lane = `lanes at port ${path.lanePort}: ${path.laneCipher} by ${path.laneProvider}`;
+  return cleanText(
+    `${peer}; ${lane}, ${path.laneConnections} connections; calls: ${path.sessionCipher}`,
+  );
+}
+
+/** `120 / 131 / 402 us` would mislead: each figure keeps its unit. */
+function spread(values: readonly number[]): string {
+  const sorted = [...values].sort((a, b) => a - b);
+  const [least, middle, most] = [0, sorted.length >>> 1, sorted.length - 1].map(
+    (index) => sorted[index] ?? 0,
+  );
+  return `${formatMicros(least ?? 0)} / ${formatMicros(middle ?? 0)} / ${formatMicros(most ?? 0)}`;
+}
+
+/** Round trips of calls and lanes, then bandwidth each way. @throws GbError NOT_FOUND,
+ *  FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
+export async function pingFeeder(
+  feeder: string,
+  options: { count: string; interval: string; json?: boolean },
+): Promise<void> {
+  const count = wholeNumber(options.count, '--count', PING_COUNT_MAX);
+  const seconds = Number(options.interval);
+  if (!(seconds > 0) || seconds > PING_INTERVAL_SECONDS_MAX) {
+    const text = `--interval takes seconds up to ${PING_INTERVAL_SECONDS_MAX}`;
+    throw new GbError('INVALID_ARGUMENT', text);
+  }
+  const request = { feeder, count, intervalMs: Math.max(1, Math.round(seconds * 1000)) };
+  let path: FeederPath | undefined;
+  const trips: RoundTrip[] = [];
+  let rates = { uploadBytesPerSecond: 0, downloadBytesPerSecond: 0 };
+  await cancellable((signal) =>
+    withAgent(async (client) => {
+      for await (const { part } of messagesOf(client.pingFeeder(request, { signal }))) {
+        if (part.case === 'path') {
+          path = part.value;
+          if (!options.json) writeLine(describePath(path));
+        } else if (part.case === 'roundTrip') {
+          trips.push(part.value);
+          const { sequence, callMicros, laneMicros } = part.value;
+          const times = `call ${formatMicros(callMicros)}, lane ${formatMicros(laneMicros)}`;
+          if (!options.json) writeLine(`${sequence}: ${times}`);
+        } else if (part.case === 'rate') {
+          rates = part.value;
+        }
+      }
+    }),
+  );
+  const { uploadBytesPerSecond, downloadBytesPerSecond } = rates;
+  const roundTrips = trips.map(({ callMicros, laneMicros }) => ({ callMicros, laneMicros }));
+  if (options.json) {
+    const { $typeName: _type, $unknown: _more, ...where } = path ?? ({} as FeederPath);
+    writeJson({
+      schemaVersion: SCHEMA_VERSION,
+      ...where,
+      roundTrips,
+      uploadBytesPerSecond,
+      downloadBytesPerSecond,
+    });
+    return;
+  }
+  const calls = spread(trips.map(({ callMicros }) => callMicros));
+  const lanes = spread(trips.map(({ laneMicros }) => laneMicros));
+  writeLine(`least / median / most: call ${calls}, lane ${lanes}`);
+  writeLine(`up ${formatRate(uploadBytesPerSecond)}, down ${formatRate(downloadBytesPerSecond)}`);
+}
