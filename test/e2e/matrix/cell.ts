@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { HeardEvent } from '../follow.js';
 import { waitFor } from '../machine.js';
 import { FAULTS, type Fault, type FaultName, type Planted } from './faults.js';
-import { TTL_SECONDS, type Stage } from './stage.js';
+import { LIGHT_BYTES, PROGRAM_BYTES, TTL_SECONDS, type Stage } from './stage.js';
 import { REACH, type Act, type TimeName } from './times.js';
 
 /** What the program gets: its right result; 911 with feeder and range named; and of a connect or
@@ -128,6 +128,7 @@ export async function playCell(
   expected: Expected,
 ): Promise<CellResult> {
   const fault: Fault = FAULTS[faultName];
+  stage.programBytes = fault.slow ? LIGHT_BYTES : PROGRAM_BYTES;
   const act = await REACH[time](stage);
   const rounds = stage.bystanderRounds();
   const fromMs = Date.now();

@@ -19,6 +19,8 @@ export interface Fault {
   readonly title: string;
   /** From plant to lift; undefined: until the program has ended. */
   readonly holdMs: number | undefined;
+  /** Every byte takes long while it lasts. */
+  readonly slow?: boolean;
   plant(stage: Stage): Promise<Planted>;
 }
 
@@ -299,8 +301,8 @@ export const FAULTS = {
   halfOpenFrom: fault('half-open for 6 s: nothing comes from the feeder', 6_000, (stage) =>
     cut(stage, 'feeder'),
   ),
-  loss: fault('5 % loss', undefined, lose),
-  jitter: fault('200 ms jitter', undefined, shake),
+  loss: { ...fault('5 % loss', undefined, lose), slow: true },
+  jitter: { ...fault('200 ms jitter', undefined, shake), slow: true },
   disk: fault('slow disk', undefined, slowDisk),
   clock: fault('clock jump', SHORT_MS, jump),
   memory: fault('full memory', undefined, fillMemory),

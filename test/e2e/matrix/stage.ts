@@ -31,8 +31,10 @@ export const SLOW = { bytesPerSecond: 5e6, settings: { rate: '40Mbit' } } as con
 const VRAM_BYTES = 32 * MIB;
 const RAM_BYTES = 16 * MIB;
 const BUFFER_BYTES = 4 * MIB;
-const PROGRAM_BYTES = 80 * MIB;
-const BYSTANDER_BYTES = 56 * MIB;
+/** Of a program that only just needs a feeder, where every byte takes long. */
+export const LIGHT_BYTES = 56 * MIB;
+export const PROGRAM_BYTES = 80 * MIB;
+const BYSTANDER_BYTES = LIGHT_BYTES;
 /** It repeats all its rounds on the CPU before it ends. */
 const PROOF_MS = 180_000;
 
@@ -49,6 +51,8 @@ export class Stage {
   readonly state: StateWatch;
   readonly troubles: { readonly host: Trouble; readonly feeders: readonly Trouble[] };
   bystander: Program | undefined;
+  /** Of the next program. */
+  programBytes = PROGRAM_BYTES;
   private count = 0;
 
   private constructor(
@@ -150,7 +154,7 @@ export class Stage {
   }
 
   program({
-    bytes = PROGRAM_BYTES,
+    bytes = this.programBytes,
     rounds = 1,
     options = [],
   }: {

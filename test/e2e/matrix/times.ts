@@ -21,7 +21,7 @@ export interface Act {
 const BUSY = SLOW.bytesPerSecond / 2;
 const QUIET = 100e3;
 /** Some buffers of a program. */
-const UPLOADED_BYTES = 14e6;
+const UPLOADED_BYTES = 9e6;
 
 const rate = (bytesPerSecond: number): string => `${(bytesPerSecond / 1e6).toFixed(1)} MB/s`;
 
