@@ -9,8 +9,6 @@ export const ABI_MINOR = 1;
 export const ABI_MAGIC = 0x48534247;
 export const PAYLOAD_BYTES_MAX = 4096;
 export const REQUESTS_MAX = 16;
-export const STAGING_BYTES_MIN = 2 * 2 ** 20;
-export const STAGING_BYTES_MAX = 2 ** 30;
 export const RANGE_ALIGN = 2 * 2 ** 20;
 export const ARENA_WINDOW_BASE = 0x500000000000n;
 export const ARENA_WINDOW_END = 0x555500000000n;
@@ -24,17 +22,15 @@ export const Msg = {
   GRANT: 2,
   RETURN: 3,
   PLACE: 4,
-  STORE: 5,
-  FETCH: 6,
-  DROP: 7,
+  DROP: 5,
+  LANE: 6,
+  MOVED: 7,
   REPORT: 8,
   EVENT: 9,
-  LOST: 10,
-  LIMITS: 11,
-  LANE: 12,
-  LANES: 13,
-  MOVE: 14,
-  MOVED: 15,
+  LANES: 10,
+  LOST: 11,
+  LIMITS: 12,
+  MOVE: 13,
 } as const;
 
 export const Status = {
@@ -75,8 +71,7 @@ export const gbHello = struct('gb_hello', {
   features: 'u64',
   attachment_id: { bytes: 16 },
   pid: 'u32',
-  staging_fd: 'i32',
-  staging_bytes: 'u64',
+  reserved: 'u32',
   arena_base: 'u64',
   arena_bytes: 'u64',
   vram_budget_bytes: 'u64',
@@ -112,12 +107,6 @@ export const gbBudgetReply = struct('gb_budget_reply', {
 });
 
 export const gbRange = struct('gb_range', { offset: 'u64', length: 'u64' });
-
-export const gbTransfer = struct('gb_transfer', {
-  offset: 'u64',
-  length: 'u64',
-  staging_offset: 'u64',
-});
 
 export const gbStatusReply = struct('gb_status_reply', {
   status: 'u32',
@@ -243,7 +232,6 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_budget: gbBudget,
   gb_budget_reply: gbBudgetReply,
   gb_range: gbRange,
-  gb_transfer: gbTransfer,
   gb_status_reply: gbStatusReply,
   gb_report: gbReport,
   gb_event: gbEvent,

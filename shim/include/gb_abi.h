@@ -5,9 +5,8 @@
  *
  * Transport: one SOCK_STREAM Unix socket per attachment (default
  * $XDG_RUNTIME_DIR/greenboost/shim.sock). Every message is a gb_frame followed by exactly the
- * payload of its type; all integers are little-endian; no implicit padding. Bulk bytes never cross
- * the socket: they lie in the attachment's staging memory, a sealed memfd of the shim which the
- * agent opens through /proc/PID/fd/N (same user) and reads and writes with pread and pwrite.
+ * payload of its type; all integers are little-endian; no implicit padding. Bulk bytes go over lanes
+ * (driver/lane/lane.h) straight to feeders, never to the agent.
  *
  * The first message of the shim is HELLO, the first of the agent HELLO_ACK; nothing else is sent
  * before. A different abi_major and an unknown required feature are refused with status
@@ -36,9 +35,6 @@
 #define GB_ABI_PAYLOAD_BYTES_MAX 4096u
 /* Requests outstanding per attachment; one more is a protocol error. */
 #define GB_ABI_REQUESTS_MAX 16u
-/* Staging memory: the shim chooses a size in this range, a multiple of 2 MiB. */
-#define GB_ABI_STAGING_BYTES_MIN (2ull << 20)
-#define GB_ABI_STAGING_BYTES_MAX (1ull << 30)
 /* Addresses and lengths of ranges that are placed on feeders are multiples of this. */
 #define GB_ABI_RANGE_ALIGN (2ull << 20)
 
@@ -62,17 +58,15 @@ enum gb_msg_type {
   GB_MSG_GRANT = 2,    /* shim: gb_budget; reply gb_budget_reply. Ask before memory of that tier is created. */
   GB_MSG_RETURN = 3,   /* shim: gb_budget; reply gb_budget_reply. Memory of that tier was destroyed. */
   GB_MSG_PLACE = 4,    /* shim: gb_range; reply gb_place_reply. Reserve room for the range on feeders (Allocate). */
-  GB_MSG_STORE = 5,    /* shim: gb_transfer; reply gb_status_reply. staging -> feeder. Range was placed before. */
-  GB_MSG_FETCH = 6,    /* shim: gb_transfer; reply gb_status_reply. feeder -> staging. */
-  GB_MSG_DROP = 7,     /* shim: gb_range; reply gb_status_reply. Free the range on its feeders. */
+  GB_MSG_DROP = 5,     /* shim: gb_range; reply gb_status_reply. Free the range on its feeders. */
+  GB_MSG_LANE = 6,    /* shim: gb_ticket_request; reply gb_ticket_reply. A ticket to (re)open the lane of extents. */
+  GB_MSG_MOVED = 7,   /* shim: gb_move_reply; reply gb_status_reply. The answer to MOVE begin and commit. */
   GB_MSG_REPORT = 8,   /* shim: gb_report; notice, at least every GB_REPORT_INTERVAL_MS while something changed */
   GB_MSG_EVENT = 9,    /* shim: gb_event; notice: something people should know (shown by `greenboost events`) */
-  GB_MSG_LOST = 10,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
-  GB_MSG_LIMITS = 11,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
-  GB_MSG_LANE = 12,    /* shim: gb_ticket_request; reply gb_ticket_reply. A ticket to (re)open the lane of extents. */
-  GB_MSG_LANES = 13,   /* shim: gb_lane_report; notice, one for each lane, with REPORT */
-  GB_MSG_MOVE = 14,    /* agent: gb_move; notice: a copy moves to another lane (docs/adr/0012) */
-  GB_MSG_MOVED = 15,   /* shim: gb_move_reply; reply gb_status_reply. The answer to MOVE begin and commit. */
+  GB_MSG_LANES = 10,   /* shim: gb_lane_report; notice, one for each lane, with REPORT */
+  GB_MSG_LOST = 11,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
+  GB_MSG_LIMITS = 12,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
+  GB_MSG_MOVE = 13,    /* agent: gb_move; notice: a copy moves to another lane (docs/adr/0012) */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -120,8 +114,7 @@ struct gb_hello {
   uint64_t features;          /* enum gb_feature the shim asks for; bits the agent does not know are ignored */
   uint8_t attachment_id[16];  /* random; the same after a reconnect, so that the agent can re-adopt its leases */
   uint32_t pid;
-  int32_t staging_fd;         /* descriptor number inside the process */
-  uint64_t staging_bytes;
+  uint32_t reserved;
   uint64_t arena_base;
   uint64_t arena_bytes;
   uint64_t vram_budget_bytes; /* T1 limit; UINT64_MAX: what the device has */
@@ -160,12 +153,6 @@ struct gb_budget_reply {
 struct gb_range {
   uint64_t offset; /* from the arena base, multiple of GB_ABI_RANGE_ALIGN */
   uint64_t length; /* multiple of GB_ABI_RANGE_ALIGN, not 0 */
-};
-
-struct gb_transfer {
-  uint64_t offset;         /* inside one placed range */
-  uint64_t length;         /* at most staging_bytes */
-  uint64_t staging_offset;
 };
 
 struct gb_status_reply {
@@ -322,15 +309,14 @@ struct gb_limits {
 };
 
 _Static_assert(sizeof(struct gb_frame) == 16, "gb_frame");
-_Static_assert(sizeof(struct gb_hello) == 344, "gb_hello");
-_Static_assert(offsetof(struct gb_hello, held_bytes) == 80, "gb_hello.held_bytes");
-_Static_assert(offsetof(struct gb_hello, device_name) == 128, "gb_hello.device_name");
-_Static_assert(offsetof(struct gb_hello, command) == 208, "gb_hello.command");
+_Static_assert(sizeof(struct gb_hello) == 336, "gb_hello");
+_Static_assert(offsetof(struct gb_hello, held_bytes) == 72, "gb_hello.held_bytes");
+_Static_assert(offsetof(struct gb_hello, device_name) == 120, "gb_hello.device_name");
+_Static_assert(offsetof(struct gb_hello, command) == 200, "gb_hello.command");
 _Static_assert(sizeof(struct gb_hello_ack) == 64, "gb_hello_ack");
 _Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
 _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
-_Static_assert(sizeof(struct gb_transfer) == 24, "gb_transfer");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
 _Static_assert(sizeof(struct gb_extent) == 24, "gb_extent");
 _Static_assert(sizeof(struct gb_place_reply) == 1616, "gb_place_reply");

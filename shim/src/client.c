@@ -36,7 +36,7 @@
 #define MOVING_TRY_MS 20
 
 struct gb_link gb_link = {
-    .lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .staging_fd = -1, .wake_fd = -1};
+    .lock = PTHREAD_MUTEX_INITIALIZER, .fd = -1, .wake_fd = -1};
 
 static pthread_t thread;
 static bool thread_started;
@@ -166,10 +166,10 @@ static void serve(int fd) {
 static void attach_once(void) {
   refused_status = GB_STATUS_OK;
   int fd = connect_socket();
-  if (fd >= 0 && gb_link_open(fd))
+  if (fd >= 0) {
+    gb_link_open(fd);
     serve(fd);
-  else if (fd >= 0)
-    close(fd);
+  }
   gb_link_close();
   if (!said_absent && !atomic_load_explicit(&gb_link.stopping, memory_order_acquire)) {
     said_absent = true;
@@ -259,7 +259,6 @@ void gb_client_forked(void) {
   thread_started = false;
   gb_link.ready = false;
   if (gb_link.fd >= 0) close(gb_link.fd);
-  if (gb_link.staging_fd >= 0) close(gb_link.staging_fd);
   if (gb_link.wake_fd >= 0) close(gb_link.wake_fd);
-  gb_link.fd = gb_link.staging_fd = gb_link.wake_fd = -1;
+  gb_link.fd = gb_link.wake_fd = -1;
 }

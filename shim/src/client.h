@@ -3,9 +3,7 @@
  * client.h: the link to the host agent. One thread reads; callers write. Everything works without
  * an agent: requests then answer GB_STATUS_UNREACHABLE at once.
  *
- * disconnected -> connected (HELLO sent) -> ready (HELLO_ACK) -> disconnected. Each connection has
- * staging memory of its own: what an agent still does for the old one then lands in pages nobody
- * reads.
+ * disconnected -> connected (HELLO sent) -> ready (HELLO_ACK) -> disconnected.
  */
 #ifndef GB_CLIENT_H
 #define GB_CLIENT_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* link.h: what client.c (thread, connection) and request.c (requests, HELLO, staging) share. Nobody
+/* link.h: what client.c (thread, connection) and request.c (requests, HELLO) share. Nobody
  * else includes it. */
 #ifndef GB_LINK_H
 #define GB_LINK_H
@@ -17,7 +17,6 @@ struct gb_link {
   pthread_mutex_t lock; /* protects everything below that is not atomic */
   pthread_cond_t changed;
   int fd;
-  int staging_fd;
   int wake_fd;
   _Atomic bool ready; /* written under the lock */
   bool attempted;     /* the first attempt is over */
@@ -25,7 +24,6 @@ struct gb_link {
   uint64_t features;
   _Atomic uint64_t generation; /* connections opened; written under the lock */
   uint64_t hello_id;
-  uint64_t staging_bytes;
   uint64_t next_request_id;
   struct gb_call *calls[GB_ABI_REQUESTS_MAX];
   _Atomic uint64_t limits[GB_TIER_COUNT];
@@ -39,8 +37,8 @@ extern struct gb_link gb_link;
 
 /* Fills what never changes of HELLO. pre: cuInit succeeded. */
 void gb_link_prepare_hello(void);
-/* Makes staging memory, enters the socket and sends HELLO. returns: false: nothing was entered. */
-bool gb_link_open(int fd);
+/* Enters the socket and sends HELLO. owns: fd, until gb_link_close. */
+void gb_link_open(int fd);
 /* Closes the socket, answers every outstanding call with GB_STATUS_UNREACHABLE. */
 void gb_link_close(void);
 /* pre: lock. */

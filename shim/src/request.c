@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* request.c: requests to the agent, their replies, HELLO and staging memory. */
+/* request.c: requests to the agent, their replies, and HELLO. */
 #include <stdatomic.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -254,37 +253,16 @@ void gb_link_prepare_hello(void) {
   }
 }
 
-static int make_staging(uint64_t bytes) {
-  int fd = memfd_create("greenboost-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) return -1;
-  if (ftruncate(fd, (off_t)bytes) == 0 &&
-      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
-    return fd;
-  close(fd);
-  return -1;
-}
-
-bool gb_link_open(int fd) {
-  uint64_t bytes = GB_ABI_STAGING_BYTES_MIN;
-  int staging = make_staging(bytes);
-  if (staging < 0) {
-    gb_log(GB_LOG_ERROR, "no staging memory (memfd): the agent cannot be used");
-    return false;
-  }
+void gb_link_open(int fd) {
   pthread_mutex_lock(&gb_link.lock);
   gb_link.fd = fd;
-  gb_link.staging_fd = staging;
-  gb_link.staging_bytes = bytes;
   gb_link.generation++;
   struct gb_hello hello = gb_link.hello;
-  hello.staging_fd = staging;
-  hello.staging_bytes = bytes;
   hello.held_bytes[GB_TIER_T2] = gb_t2_held();
   hello.held_bytes[GB_TIER_T2R] = gb_remote_held();
   gb_link.hello_id = ++gb_link.next_request_id;
   send_frame(GB_MSG_HELLO, gb_link.hello_id, &hello, sizeof hello);
   pthread_mutex_unlock(&gb_link.lock);
-  return true;
 }
 
 void gb_link_close(void) {
@@ -297,8 +275,7 @@ void gb_link_close(void) {
     gb_link.calls[i] = NULL;
   }
   if (gb_link.fd >= 0) close(gb_link.fd);
-  if (gb_link.staging_fd >= 0) close(gb_link.staging_fd);
-  gb_link.fd = gb_link.staging_fd = -1;
+  gb_link.fd = -1;
   pthread_cond_broadcast(&gb_link.changed);
   pthread_mutex_unlock(&gb_link.lock);
 }

@@ -111,7 +111,7 @@ static void check_frames(uint64_t seed) {
   const uint32_t sizes[3] = {64, 0, 24};
   size_t length = 0;
   for (uint32_t i = 0; i < 3; i++) {
-    struct gb_frame frame = {.payload_bytes = sizes[i], .type = GB_MSG_STORE, .request_id = i + 1};
+    struct gb_frame frame = {.payload_bytes = sizes[i], .type = GB_MSG_DROP, .request_id = i + 1};
     memcpy(stream + length, &frame, sizeof frame);
     memset(stream + length + sizeof frame, (int)i, sizes[i]);
     length += sizeof frame + sizes[i];

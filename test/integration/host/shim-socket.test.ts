@@ -255,8 +255,8 @@ describe('peers that break the rules are closed and told of once', () => {
 
   const attached: readonly (readonly [string, (peer: ShimPeer) => void])[] = [
     [
-      'a type of before lanes',
-      (peer) => peer.socket.write(abi.encodeFrame(5, 0, 50n, Buffer.alloc(24))),
+      'a type that there is not',
+      (peer) => peer.socket.write(abi.encodeFrame(77, 0, 50n, Buffer.alloc(24))),
     ],
     [
       'an outcome of a move that there is not',

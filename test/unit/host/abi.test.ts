@@ -23,8 +23,6 @@ describe('constants and layouts', () => {
       GB_ABI_MAGIC: BigInt(abi.ABI_MAGIC),
       GB_ABI_PAYLOAD_BYTES_MAX: BigInt(abi.PAYLOAD_BYTES_MAX),
       GB_ABI_REQUESTS_MAX: BigInt(abi.REQUESTS_MAX),
-      GB_ABI_STAGING_BYTES_MIN: BigInt(abi.STAGING_BYTES_MIN),
-      GB_ABI_STAGING_BYTES_MAX: BigInt(abi.STAGING_BYTES_MAX),
       GB_ABI_RANGE_ALIGN: BigInt(abi.RANGE_ALIGN),
       GB_ARENA_WINDOW_BASE: abi.ARENA_WINDOW_BASE,
       GB_ARENA_WINDOW_END: abi.ARENA_WINDOW_END,
@@ -75,9 +73,9 @@ describe('codec', () => {
 
   test('what is encoded is decoded again', () => {
     fc.assert(
-      fc.property(u64, u64, u64, (offset, length, staging_offset) => {
-        const value = { offset, length, staging_offset };
-        expect(abi.gbTransfer.decode(abi.gbTransfer.encode(value))).toEqual(value);
+      fc.property(u64, u64, u32, u32, (offset, length, lane, mirror) => {
+        const value = { offset, length, lane, mirror };
+        expect(abi.gbExtent.decode(abi.gbExtent.encode(value))).toEqual(value);
       }),
     );
     fc.assert(
