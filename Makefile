@@ -53,7 +53,7 @@ protocol-baseline: js
 bench-gpu: natives
 	@python3 bench/gpu/run.py $(BENCHES)
 
-# Figures of lanes and of what goes over them (docs/testing.md): make bench-fabric BENCHES="upload shim" OUT=bench/results
+# Figures of lanes and what goes over them, one table: make bench-fabric BENCHES="upload shim" OUT=bench/results
 .PHONY: bench-fabric
 bench-fabric: natives js
 	@python3 bench/fabric/run.py $(if $(OUT),--out $(OUT)) $(BENCHES)

@@ -99,7 +99,8 @@ def at_most(figure, value, wanted):
 
 def lane_rows(result):
     here, wanted = result["loopback"], result["loopback"]["fetch64KiB"]["wanted"]
-    for title, part in (("loopback", "loopback"), ("10 Gbit/s, 0.17 ms", "link10Gbit"), ("1 Gbit/s, 1 ms", "link1Gbit")):
+    ways = {"loopback": "loopback", "10 Gbit/s, 0.17 ms": "link10Gbit", "1 Gbit/s, 1 ms": "link1Gbit"}
+    for title, part in ways.items():
         for count, name in (("one connection", "oneConnection"), ("two connections", "twoConnections")):
             row = result[part][name]
             yield at_least(f"{title}, {count}, over plain TCP", row["ratioMedian"], row["wanted"])
@@ -175,7 +176,8 @@ def main():
         rows += ROWS[name](figures)
     width = max(len(row[0]) for row in rows)
     for figure, value, wanted, met in rows:
-        print(f"{figure:<{width}}  {value:>8}  {wanted:<24} {'' if met is None else 'met' if met else 'MISSED'}".rstrip())
+        verdict = "" if met is None else "met" if met else "MISSED"
+        print(f"{figure:<{width}}  {value:>8}  {wanted:<24} {verdict}".rstrip())
     return 1 if failed or any(row[3] is False for row in rows) else 0
 
 

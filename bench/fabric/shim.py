@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evictions to a feeder and fetches from it by a program under the shim, beside writes and reads of the same size over a
-lane of nothing else, in interleaved rounds of one run. Real daemons over a simulated GPU, on loopback.
+"""Evictions to a feeder and fetches from it by a program under the shim, beside writes and reads of the same size over
+a lane of nothing else, in interleaved rounds of one run. Real daemons over a simulated GPU, on loopback.
 
-A round: a kernel changes every word; room for something else as large makes all of it leave (evict); that goes away, and
-a kernel that needs one word of each buffer brings all back (fetch). The bytes are those that the shim has counted."""
+A round: a kernel changes every word; room for something else as large makes all of it leave (evict); that goes away,
+and a kernel that needs one word of each buffer brings all back (fetch). The bytes are those that the shim counted."""
 import contextlib
 import json
 import os

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that do one step for each line they are told: steps of several of them, side by side in interleaved rounds."""
+"""Programs that do one step for each line they are told: steps of several, side by side in interleaved rounds."""
 import contextlib
 import json
 import os

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeder VRAM read into VRAM of the host over loopback, beside the lane alone and the copies of the GPU alone, and the
-same the other way; medians of interleaved rounds. Needs a GPU, its driver and a C compiler; no Node.js. On the simulated
-driver it shows that everything works, and nothing about a GPU."""
+"""Feeder VRAM read into VRAM of the host over loopback, beside the lane alone and the copies of the GPU alone, and
+the same the other way; medians of interleaved rounds. Needs a GPU, its driver and a C compiler; no Node.js. On the
+simulated driver it shows that everything works, and nothing about a GPU."""
 import contextlib
 
 from steps import BUILD, Steps, make, median, rounded

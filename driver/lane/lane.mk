@@ -34,8 +34,9 @@ $(BUILD)/bench/fabric: $(FABRIC_SOURCES) bench/fabric/ends.h test/net/pair.h dri
 	  -Wl,-rpath,'$$ORIGIN/../lib' -pthread
 
 # The same beside a GPU: a lane to a gb-executor's RAM and VRAM, and plain copies.
-$(BUILD)/bench/fabric-vram: bench/fabric/vram.c $(wildcard test/c/executor/*.h) test/c/check.h driver/executor/gb_exec.h \
-    driver/lane/lane.h driver/lane/door.h $(LANE_OBJECT) $(BUILD)/bin/gb-executor $(BUILD)/lib/sim/libcuda.so.1
+$(BUILD)/bench/fabric-vram: bench/fabric/vram.c $(wildcard test/c/executor/*.h) test/c/check.h \
+    driver/executor/gb_exec.h driver/lane/lane.h driver/lane/door.h $(LANE_OBJECT) \
+    $(BUILD)/bin/gb-executor $(BUILD)/lib/sim/libcuda.so.1
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -fPIC,$(CFLAGS_ALL)) $(LANE_CFLAGS) -Idriver/executor $< $(LANE_OBJECT) -o $@ \
 	  -L$(BUILD)/lib/sim -lcuda $(LDFLAGS) -pthread -ldl

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The second load of the same model moves almost nothing: two programs, one after the other, store the same content on a
-// feeder that keeps blocks. Between them the wire itself is read: what the host's interface has sent and received.
+// The second load of the same model moves almost nothing: two programs, one after the other, store the same content on
+// a feeder that keeps blocks. The wire itself is read: what the host's interface has sent and received.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { readdirSync, statSync, writeFileSync } from 'node:fs';
