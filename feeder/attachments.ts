@@ -3,12 +3,10 @@
 // step.
 //   held -> ended (released, expired, stopped)        held -> failed (its executor died) -> ended
 // Must not know gRPC, sessions or TTLs.
-import { assert } from '../proto/base/assert.js';
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { LeaseId } from '../proto/base/ids.js';
 import {
-  FRAME_BYTES_MAX,
   LANE_COUNTS_PER_SECOND_MAX,
   LANE_LAST_COUNT_MS,
   LANE_SAMPLE_INTERVAL_MS,
@@ -32,8 +30,6 @@ export interface Attachment {
   /** Served to its host, and come from it, as the executor counted them last. */
   readBytes: number;
   writeBytes: number;
-  /** Bytes may have moved since. */
-  uncounted: boolean;
   counting: Promise<void> | undefined;
   /** RAM bytes locked against swapping. */
   lockedBytes: number;
@@ -111,7 +107,6 @@ export class Attachments {
       ranges: new RangeSet(),
       readBytes: 0,
       writeBytes: 0,
-      uncounted: false,
       counting: undefined,
       lockedBytes: 0,
       leaving: new Set(),
@@ -156,7 +151,6 @@ export class Attachments {
   }
 
   private async countNow(attachment: Attachment): Promise<void> {
-    attachment.uncounted = false;
     const stat = await attachment.executor.stat().catch(() => undefined);
     if (!stat) return;
     const { readBytes, writeBytes } = stat;
@@ -181,8 +175,7 @@ export class Attachments {
 
   private moving(): Attachment[] {
     return [...this.held.values()].filter(
-      ({ leaseId, uncounted, ending, failure }) =>
-        !ending && !failure && (uncounted || this.options.lanes.hasOpen(leaseId)),
+      ({ leaseId, ending, failure }) => !ending && !failure && this.options.lanes.hasOpen(leaseId),
     );
   }
 
@@ -290,34 +283,6 @@ export class Attachments {
     const held = this.options.pool.holding(leaseId).get(device);
     const room = held ? held.limitBytes - held.usedBytes : 0;
     return length <= room && !ranges.overlaps(offset, length);
-  }
-
-  /** Checks a transfer before its first byte. @throws GbError NOT_FOUND unless all of it is
-   *  allocated on one device. */
-  checkTransfer(lease: Lease, offset: number, length: number): Attachment {
-    const attachment = this.get(lease.id);
-    if (!attachment.ranges.covers(offset, length)) {
-      throw new GbError('NOT_FOUND', `bytes ${offset} to ${offset + length} are not allocated`);
-    }
-    return attachment;
-  }
-
-  /** Writes one frame. Awaiting it is the flow control. */
-  async writeFrame(attachment: Attachment, offset: number, data: Uint8Array): Promise<void> {
-    assert(data.length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
-    if (attachment.ending)
-      throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
-    await attachment.executor.write(BigInt(offset), data);
-    attachment.uncounted = true;
-  }
-
-  async readFrame(attachment: Attachment, offset: number, length: number): Promise<Buffer> {
-    assert(length <= FRAME_BYTES_MAX, 'frames fit into a staging slot');
-    if (attachment.ending)
-      throw new GbError('LEASE_EXPIRED', `lease ${attachment.leaseId} has ended`);
-    const data = await attachment.executor.read(BigInt(offset), length);
-    attachment.uncounted = true;
-    return data;
   }
 
   /** Ends what a lease holds: the executor scrubs and goes, then the account is closed. Returns the

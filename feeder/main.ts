@@ -2,7 +2,7 @@
 // Composition root of the feeder daemon: builds the parts, starts them in order, stops them in the
 // reverse one.
 import { randomBytes } from 'node:crypto';
-import type * as grpc from '@grpc/grpc-js';
+import * as grpc from '@grpc/grpc-js';
 import { systemClock, type Clock } from '../proto/base/clock.js';
 import {
   GOODBYE_MS,
@@ -18,7 +18,6 @@ import { addService } from '../proto/grpc.js';
 import { formatEndpoint } from './address.js';
 import { FeederAudit } from './audit.js';
 import { BlockCache } from './block-cache.js';
-import { createWideServer } from './wide-server.js';
 import { resolveConfig, type FeederConfig, type FeederOptions } from './config.js';
 import { openControl, type ControlServer } from './control.js';
 import { FeederDoor, type FeederDoorOptions } from './door.js';
@@ -133,7 +132,7 @@ class Daemon implements RunningFeeder {
     if (cacheBytes > 0) this.cache = new BlockCache(config.cacheDir, cacheBytes, log);
     this.cache?.watch(() => this.keyList(), clock);
     this.stopped = new Promise((resolve) => (this.resolveStopped = resolve));
-    this.server = createWideServer({
+    this.server = new grpc.Server({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_SESSION_MAX,
       'grpc.keepalive_time_ms': KEEPALIVE_INTERVAL_MS,

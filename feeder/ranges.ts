@@ -53,20 +53,6 @@ export class RangeSet {
     if (this.sorted[index] === range) this.sorted.splice(index, 1);
   }
 
-  /** True when every byte lies in ready ranges of one device. */
-  covers(offset: number, length: number): boolean {
-    let reached = offset;
-    let index = this.firstEndingAfter(offset);
-    const device = this.sorted[index]?.device;
-    while (reached < offset + length) {
-      const range = this.sorted[index];
-      if (!range?.ready || range.offset > reached || range.device !== device) return false;
-      reached = range.offset + range.length;
-      index += 1;
-    }
-    return length > 0;
-  }
-
   private firstEndingAfter(offset: number): number {
     let low = 0;
     let high = this.sorted.length;

@@ -1,22 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The gRPC edge of a feeder: takes messages apart, asks the feeder, puts answers together. Nothing
 // is decided here.
-import type * as grpc from '@grpc/grpc-js';
 import { GbError } from '../proto/base/errors.js';
 import { parseAttachmentId, parseId } from '../proto/base/ids.js';
 import {
   HEARTBEAT_INTERVAL_MS,
   LEASES_PER_SESSION_MAX,
   PING_PAYLOAD_BYTES_MAX,
-  PROBES_PER_SESSION_MAX,
   PROTOCOL_MAJOR,
   PROTOCOL_MINOR,
   STATS_WATCHERS_PER_SESSION_MAX,
-  TRANSFERS_PER_SESSION_MAX,
   WATCH_INTERVAL_MS_MIN,
 } from '../proto/base/limits.js';
 import { agree, type Terms } from '../proto/base/negotiation.js';
-import { bytesFromWire } from '../proto/base/units.js';
 import { softwareVersion } from '../proto/base/version.js';
 import type { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import {
@@ -37,7 +33,6 @@ import { authorized, limitsOf, rangeFrom, refFrom, refOf } from './messages.js';
 import type { Session } from './sessions.js';
 import { deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
 import { callSignal } from './streams.js';
-import { checkTransferSpan, receiveProbe, receiveWrite, sendProbe, sendRead } from './transfers.js';
 
 export interface ServerOptions extends LaneCallsOptions {
   readonly feederId: string;
@@ -97,7 +92,7 @@ export function feederHandlers(options: ServerOptions): Handlers {
   };
 }
 
-type SessionCalls = 'hello' | 'ping' | 'probeUpload' | 'probeDownload' | 'watchStats';
+type SessionCalls = 'hello' | 'ping' | 'watchStats';
 
 function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
   const { feeder, sessions } = options;
@@ -127,24 +122,6 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
         );
       }
       return { payload };
-    },
-    async probeUpload(call) {
-      const release = sessions.get(call.getPeer()).count('probes', PROBES_PER_SESSION_MAX);
-      try {
-        return { bytes: BigInt(await receiveProbe(call)) };
-      } catch (reason) {
-        throw call.cancelled ? new GbError('CANCELED', 'the caller went away') : reason;
-      } finally {
-        release();
-      }
-    },
-    async probeDownload(call) {
-      const release = sessions.get(call.getPeer()).count('probes', PROBES_PER_SESSION_MAX);
-      try {
-        await sendProbe(asFrames(call), callSignal(call), bytesFromWire(call.request.bytes));
-      } finally {
-        release();
-      }
     },
     async watchStats(call) {
       const release = sessions
@@ -227,10 +204,7 @@ function leaseHandlers(options: ServerOptions): Pick<Handlers, LeaseCalls> {
   };
 }
 
-function memoryHandlers({
-  feeder,
-  sessions,
-}: ServerOptions): Pick<Handlers, 'allocate' | 'free' | 'read' | 'write'> {
+function memoryHandlers({ feeder, sessions }: ServerOptions): Pick<Handlers, 'allocate' | 'free'> {
   const { attachments } = feeder;
   return {
     async allocate(request, { peer, signal }: ServerCallInfo) {
@@ -244,38 +218,6 @@ function memoryHandlers({
       const { device, offset, length } = rangeFrom(request.range);
       attachments.free(lease, device, offset, length);
       return {};
-    },
-    async read(call) {
-      const session = sessions.get(call.getPeer());
-      const lease = authorized(feeder, session, call.request.lease);
-      const { offset, length } = checkTransferSpan(call.request.offset, call.request.length);
-      const release = session.count('transfers', TRANSFERS_PER_SESSION_MAX);
-      try {
-        const attachment = attachments.checkTransfer(lease, offset, length);
-        await sendRead(asFrames(call), callSignal(call), length, (position, bytes) =>
-          attachments.readFrame(attachment, offset + position, bytes),
-        );
-      } finally {
-        release();
-      }
-    },
-    async write(call) {
-      const session = sessions.get(call.getPeer());
-      const release = session.count('transfers', TRANSFERS_PER_SESSION_MAX);
-      try {
-        const bytes = await receiveWrite(call, callSignal(call), (header) => {
-          const lease = authorized(feeder, session, header.lease);
-          const { offset, length } = checkTransferSpan(header.offset, header.length);
-          const attachment = attachments.checkTransfer(lease, offset, length);
-          return {
-            length,
-            take: (position, data) => attachments.writeFrame(attachment, offset + position, data),
-          };
-        });
-        return { bytes: BigInt(bytes) };
-      } finally {
-        release();
-      }
     },
   };
 }
@@ -315,11 +257,6 @@ function renewOne(feeder: Feeder, session: Session, ref: LeaseRef) {
   }
   const status = outcome.t === 'fenced' ? ErrorCodeOrOk.FENCED : ErrorCodeOrOk.LEASE_EXPIRED;
   return { lease: { leaseId: ref.leaseId, fencingToken: ref.fencingToken }, status, ttlMs: 0 };
-}
-
-/** The typed adapter takes message initialisers; frames are the part both have. */
-function asFrames(call: unknown): grpc.ServerWritableStream<unknown, { data: Uint8Array }> {
-  return call as grpc.ServerWritableStream<unknown, { data: Uint8Array }>;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

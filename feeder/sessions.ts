@@ -12,7 +12,7 @@ export interface HostIdentity {
 }
 
 /** Kinds of calls that are counted per session. */
-export type Counted = 'transfers' | 'probes' | 'watchers' | 'pulls';
+export type Counted = 'probes' | 'watchers' | 'pulls';
 
 interface Entry {
   readonly auth: AuthenticatedSession;
@@ -46,7 +46,7 @@ export class Sessions {
     this.byPeer.set(auth.peer, {
       auth,
       host: undefined,
-      counts: { transfers: 0, probes: 0, watchers: 0, pulls: 0 },
+      counts: { probes: 0, watchers: 0, pulls: 0 },
       features: 0n,
     });
   }

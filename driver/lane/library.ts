@@ -18,7 +18,8 @@ const DECLARATIONS = {
   gb_lane_write:
     'int gb_lane_write(uint64_t lane, uint32_t region, uint64_t at, void *of, uint64_t n, uint32_t first, uint32_t ms)',
   gb_lane_offer:
-    'int gb_lane_offer(uint64_t lane, uint32_t region, uint64_t at, uint64_t block, void *digests, uint32_t n, void *have, uint32_t ms)',
+    'int gb_lane_offer(uint64_t lane, uint32_t region, uint64_t at, uint64_t block, void *sha, uint32_t n, ' +
+    'void *have, uint32_t ms)',
   gb_lane_ping: 'int gb_lane_ping(uint64_t lane, uint32_t timeout_ms, void *nanoseconds)',
   gb_lane_counters: 'int gb_lane_counters(uint64_t lane, void *counters)',
   gb_lane_state: 'int gb_lane_state(uint64_t lane)',

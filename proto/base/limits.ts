@@ -39,8 +39,6 @@ export const AUDIT_REFUSALS_MAX = 256;
 // gRPC.
 export const MESSAGE_BYTES_MAX = 4 * MIB;
 export const FRAME_BYTES_MAX = 1 * MIB;
-export const TRANSFER_BYTES_MAX = 64 * MIB;
-export const PROBE_BYTES_MAX = 256 * MIB;
 export const PING_PAYLOAD_BYTES_MAX = 64 * KIB;
 
 // Leases: only Release frees at once; a lost control connection starts the TTL.
@@ -61,10 +59,6 @@ export const RECONNECT_DELAY_MS_MAX = 5_000;
 export const CALL_TIMEOUT_MS = 10_000;
 export const CONNECT_TIMEOUT_MS = 10_000;
 
-/** One Read or Write of at most TRANSFER_BYTES_MAX: about 1 MB/s before it is given up. */
-export const TRANSFER_TIMEOUT_MS = 60_000;
-/** Transfers under way on one link; more wait. */
-export const TRANSFERS_PER_LINK_MAX = 8;
 /** A pull between feeders that reports nothing for so long is given up. */
 export const PULL_SILENCE_MS = 10_000;
 /** Extents of one feeder that move at the same time. */
@@ -165,11 +159,6 @@ export const EXECUTOR_STOP_MS = 3_000;
 /** `gb-executor --probe`: twice over what it needs. */
 export const PROBE_PROCESS_TIMEOUT_MS = 5_000;
 export const PROBE_OUTPUT_BYTES_MAX = 64 * KIB;
-/** Read and Write calls under way per session; more are refused. */
-export const TRANSFERS_PER_SESSION_MAX = 16;
-/** Frames of one Read or Write between the network and the executor. */
-export const TRANSFER_FRAMES_MAX = 4;
-export const PROBES_PER_SESSION_MAX = 2;
 export const STATS_WATCHERS_PER_SESSION_MAX = 4;
 /** Calls under way on one connection. */
 export const STREAMS_PER_SESSION_MAX = 128;
@@ -217,5 +206,3 @@ export const CACHE_BYTES_MIN = 64 * MIB;
 export const ARENA_WINDOW_BASE = 0x500000000000n;
 export const ARENA_WINDOW_END = 0x555500000000n;
 export const ARENA_BYTES_MAX = 4n << 40n;
-/** Bytes on their way over one connection before its reader must answer. */
-export const FLOW_CONTROL_WINDOW_BYTES = 8 * MIB;

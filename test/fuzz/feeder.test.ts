@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes and messages from outside a feeder: an executor's replies in any shape, a Write of any messages, and whole
-// histories of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact throughout.
+// Bytes and messages from outside a feeder: an executor's replies in any shape, and whole histories
+// of calls with wild numbers against a real feeder. No bug surfaces, and the account is exact
+// throughout.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ReplyReader } from '../../driver/executor/abi.js';
@@ -18,7 +19,6 @@ import { Lanes } from '../../feeder/lanes.js';
 import { ProbeLanes } from '../../feeder/probe-lanes.js';
 import { feederHandlers } from '../../feeder/server.js';
 import { Sessions } from '../../feeder/sessions.js';
-import { receiveWrite } from '../../feeder/transfers.js';
 import { fuzz, FUZZ_SECONDS, FUZZ_TIMEOUT_MS } from './run.js';
 
 const MIB = 2 ** 20;
@@ -65,59 +65,6 @@ test(
     fuzz(
       fc.property(stream, fc.integer({ min: 1, max: 50 }), (bytes, size) => {
         expect(read(bytes, size)).toEqual(read(bytes, 1));
-      }),
-    );
-  },
-  FUZZ_TIMEOUT_MS,
-);
-
-test(
-  'Write: any messages are a whole write or a refusal, and every byte lies inside the promise',
-  async () => {
-    const message = fc.oneof(
-      {
-        weight: 1,
-        arbitrary: fc
-          .nat(40)
-          .map((length) => ({ part: { case: 'header', value: { length: BigInt(length) } } })),
-      },
-      {
-        weight: 4,
-        arbitrary: fc
-          .uint8Array({ maxLength: 12 })
-          .map((value) => ({ part: { case: 'data', value } })),
-      },
-      { weight: 1, arbitrary: fc.constant({ part: { case: undefined } }) },
-    );
-    await fuzzAsync(
-      fc.asyncProperty(fc.array(message, { maxLength: 8 }), async (messages) => {
-        let placed = 0;
-        async function* stream(): AsyncGenerator<unknown> {
-          yield* messages;
-        }
-        const begin = (header: { length: bigint }) => ({
-          length: Number(header.length),
-          async take(position: number, data: Uint8Array) {
-            expect(position + data.length).toBeLessThanOrEqual(Number(header.length));
-            placed += data.length;
-          },
-        });
-        const [head, ...rest] = messages as {
-          part: { case?: string; value?: { length: bigint } & Uint8Array };
-        }[];
-        const promised = head?.part.case === 'header' ? Number(head.part.value!.length) : undefined;
-        const frames = rest.map(({ part }) => (part.case === 'data' ? part.value!.length : -1));
-        const whole =
-          promised !== undefined &&
-          frames.every((size) => size > 0) &&
-          frames.reduce((a, b) => a + b, 0) === promised;
-        const result = await receiveWrite(
-          stream(),
-          new AbortController().signal,
-          begin as never,
-        ).catch((reason: unknown) => reason);
-        if (whole) expect(result).toBe(placed);
-        else expect(result).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
       }),
     );
   },

@@ -110,7 +110,6 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       createPskChannelCredentials({ key, onSecure: (info) => (exporter = info.exporter) }),
       {
         'grpc.enable_http_proxy': 0,
-        'grpc-node.flow_control_window': 8 * MIB,
         'grpc.max_receive_message_length': 4 * MIB,
       },
       'FEEDER_UNREACHABLE',

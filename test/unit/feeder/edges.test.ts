@@ -6,13 +6,11 @@ import { join } from 'node:path';
 import { CU_ERROR_NAMES, errorFromCuResult } from '../../../driver/cuda/errors.js';
 import { driverEnv, gpuDriverFromEnv } from '../../../driver/library.js';
 import { ReplyReader } from '../../../driver/executor/abi.js';
-import { GbError } from '../../../proto/base/errors.js';
 import { GIB, MIB } from '../../../proto/base/units.js';
 import { chooseRam, cleanName } from '../../../feeder/config.js';
 import { lockNote, memlockBytes } from '../../../feeder/lock-note.js';
 import { defaultReserveBytes, MemoryGuard, parseMeminfo } from '../../../feeder/memory-guard.js';
 import { StatsHub } from '../../../feeder/stats.js';
-import { receiveWrite } from '../../../feeder/transfers.js';
 import { ROOT } from '../../arch/files.js';
 import { FakeClock } from '../host/fake-clock.js';
 
@@ -182,74 +180,5 @@ describe('StatsHub', () => {
     resume();
     await clock.advance(100);
     expect(told).toBe(2);
-  });
-});
-
-describe('receiveWrite', () => {
-  const header = { part: { case: 'header', value: { offset: 0n, length: 8n } } };
-  const data = (bytes: number): unknown => ({
-    part: { case: 'data', value: new Uint8Array(bytes) },
-  });
-  async function* stream(...messages: unknown[]): AsyncGenerator<unknown> {
-    yield* messages;
-  }
-
-  test('stops taking frames when the target fails, and answers its error', async () => {
-    let taken = 0;
-    const target = {
-      length: 64,
-      take: () => ((taken += 1), Promise.reject(new GbError('DATA_LOSS', 'gone'))),
-    };
-    const frames = Array.from({ length: 32 }, () => data(2));
-    const result = receiveWrite(
-      stream(header, ...frames),
-      new AbortController().signal,
-      () => target,
-    );
-    await expect(result).rejects.toMatchObject({ code: 'DATA_LOSS' });
-    expect(taken).toBeLessThan(8);
-  });
-
-  test('never holds more than a few frames, and ends only when all of them are in place', async () => {
-    let inside = 0;
-    let insideMax = 0;
-    let placed = 0;
-    const target = {
-      length: 40,
-      async take(_position: number, bytes: Uint8Array) {
-        insideMax = Math.max(insideMax, (inside += 1));
-        await new Promise((resolve) => setTimeout(resolve, 2));
-        inside -= 1;
-        placed += bytes.length;
-      },
-    };
-    const frames = Array.from({ length: 20 }, () => data(2));
-    expect(
-      await receiveWrite(stream(header, ...frames), new AbortController().signal, () => target),
-    ).toBe(40);
-    expect(placed).toBe(40);
-    expect(insideMax).toBeLessThanOrEqual(4);
-  });
-
-  test('a cut stream is CANCELED, and nothing touches the target afterwards', async () => {
-    const controller = new AbortController();
-    let placed = 0;
-    async function* cut(): AsyncGenerator<unknown> {
-      yield header;
-      yield data(4);
-      controller.abort(new GbError('CANCELED', 'away'));
-      throw new Error('premature close');
-    }
-    const target = {
-      length: 8,
-      async take() {
-        await new Promise((resolve) => setTimeout(resolve, 20));
-        placed += 1;
-      },
-    };
-    await expect(receiveWrite(cut(), controller.signal, () => target)).rejects.toMatchObject({
-      code: 'CANCELED',
-    });
-    expect(placed).toBe(1); // It was waited for.
   });
 });

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/feeder.proto.
  */
 export const file_greenboost_v1_feeder: GenFile = /*@__PURE__*/
-  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSLUAQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIIqoBCgxIZWxsb1JlcXVlc3QSLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhgKEGZlYXR1cmVzX29mZmVyZWQYAiABKAQSGQoRZmVhdHVyZXNfcmVxdWlyZWQYAyABKAQSDwoHaG9zdF9pZBgEIAEoCRIRCglob3N0X25hbWUYBSABKAkSEAoIc29mdHdhcmUYBiABKAkiigIKDUhlbGxvUmVzcG9uc2USLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhAKCGZlYXR1cmVzGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRIQCghzb2Z0d2FyZRgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJEhMKC2luY2FybmF0aW9uGAcgASgJEioKB2RldmljZXMYCCADKAsyGS5ncmVlbmJvb3N0LnYxLkxlbnREZXZpY2USFAoMbGVhc2VfdHRsX21zGAkgASgNEhEKCWxhbmVfcG9ydBgKIAEoDSIeCgtQaW5nUmVxdWVzdBIPCgdwYXlsb2FkGAEgASgMIh8KDFBpbmdSZXNwb25zZRIPCgdwYXlsb2FkGAEgASgMIiIKElByb2JlVXBsb2FkUmVxdWVzdBIMCgRkYXRhGAEgASgMIiQKE1Byb2JlVXBsb2FkUmVzcG9uc2USDQoFYnl0ZXMYASABKAQiJQoUUHJvYmVEb3dubG9hZFJlcXVlc3QSDQoFYnl0ZXMYASABKAQiJQoVUHJvYmVEb3dubG9hZFJlc3BvbnNlEgwKBGRhdGEYASABKAwiKAoRV2F0Y2hTdGF0c1JlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0i3AEKEldhdGNoU3RhdHNSZXNwb25zZRIqCgdkZXZpY2VzGAEgAygLMhkuZ3JlZW5ib29zdC52MS5MZW50RGV2aWNlEikKBXN0YXRlGAIgASgOMhouZ3JlZW5ib29zdC52MS5GZWVkZXJTdGF0ZRITCgtsZWFzZV9jb3VudBgDIAEoDRIVCg1zZXNzaW9uX2NvdW50GAQgASgNEhIKCnJlYWRfYnl0ZXMYBSABKAQSEwoLd3JpdGVfYnl0ZXMYBiABKAQSGgoSYXV0aF9mYWlsdXJlX2NvdW50GAcgASgEIjMKCExlYXNlUmVmEhAKCGxlYXNlX2lkGAEgASgJEhUKDWZlbmNpbmdfdG9rZW4YAiABKAQiRQoLRGV2aWNlQnl0ZXMSJwoGZGV2aWNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBINCgVieXRlcxgCIAEoBCKCAQoTQWNxdWlyZUxlYXNlUmVxdWVzdBIVCg1hdHRhY2htZW50X2lkGAEgASgJEhIKCmFyZW5hX2Jhc2UYAiABKAQSEwoLYXJlbmFfYnl0ZXMYAyABKAQSKwoHZGV2aWNlcxgEIAMoCzIaLmdyZWVuYm9vc3QudjEuRGV2aWNlQnl0ZXMiTgoUQWNxdWlyZUxlYXNlUmVzcG9uc2USJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBnR0bF9tcxgCIAEoDSJpChJSZXNpemVMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEisKB2RldmljZXMYAiADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzIhUKE1Jlc2l6ZUxlYXNlUmVzcG9uc2UiPQoSUmVuZXdMZWFzZXNSZXF1ZXN0EicKBmxlYXNlcxgBIAMoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYiQgoTUmVuZXdMZWFzZXNSZXNwb25zZRIrCgZsZWFzZXMYASADKAsyGy5ncmVlbmJvb3N0LnYxLlJlbmV3ZWRMZWFzZSJ0CgxSZW5ld2VkTGVhc2USJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiwKBnN0YXR1cxgCIAEoDjIcLmdyZWVuYm9vc3QudjEuRXJyb3JDb2RlT3JPaxIOCgZ0dGxfbXMYAyABKA0iPQoTUmVsZWFzZUxlYXNlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYiKwoUUmVsZWFzZUxlYXNlUmVzcG9uc2USEwoLZnJlZWRfYnl0ZXMYASABKAQiUAoFUmFuZ2USJwoGZGV2aWNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIl4KD0FsbG9jYXRlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSIwoFcmFuZ2UYAiABKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlIigKEEFsbG9jYXRlUmVzcG9uc2USFAoMbG9ja2VkX2J5dGVzGAEgASgEIloKC0ZyZWVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIjCgVyYW5nZRgCIAEoCzIULmdyZWVuYm9vc3QudjEuUmFuZ2UiDgoMRnJlZVJlc3BvbnNlIlUKC1JlYWRSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEIhwKDFJlYWRSZXNwb25zZRIMCgRkYXRhGAEgASgMIlQKDFdyaXRlUmVxdWVzdBIsCgZoZWFkZXIYASABKAsyGi5ncmVlbmJvb3N0LnYxLldyaXRlSGVhZGVySAASDgoEZGF0YRgCIAEoDEgAQgYKBHBhcnQiVQoLV3JpdGVIZWFkZXISJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQiHgoNV3JpdGVSZXNwb25zZRINCgVieXRlcxgBIAEoBCI6ChBTdGF0TGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiKoAQoRU3RhdExlYXNlUmVzcG9uc2USKgoGbGltaXRzGAEgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcxIkCgZyYW5nZXMYAiADKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlEhIKCnJlYWRfYnl0ZXMYAyABKAQSEwoLd3JpdGVfYnl0ZXMYBCABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgFIAEoBCLAAQoPT3BlbkxhbmVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEEigKBnJpZ2h0cxgEIAEoDjIYLmdyZWVuYm9vc3QudjEuTGFuZVJpZ2h0EhMKC2Nvbm5lY3Rpb25zGAUgASgNEhcKD2Jyb2tlcmVkX3NlY3JldBgGIAEoDBINCgVwcm9iZRgHIAEoCCJDChBPcGVuTGFuZVJlc3BvbnNlEhEKCXRpY2tldF9pZBgBIAEoDBIMCgRwb3J0GAIgASgNEg4KBnR0bF9tcxgDIAEoDSIlChBDbG9zZUxhbmVSZXF1ZXN0EhEKCXRpY2tldF9pZBgBIAEoDCITChFDbG9zZUxhbmVSZXNwb25zZSKuAQoLUHVsbFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDwoHYWRkcmVzcxgEIAEoCRIMCgRwb3J0GAUgASgNEhEKCXRpY2tldF9pZBgGIAEoDBIOCgZzZWNyZXQYByABKAwSFQoNc291cmNlX29mZnNldBgIIAEoBCIdCgxQdWxsUHJvZ3Jlc3MSDQoFYnl0ZXMYASABKAQqUwoKRGV2aWNlS2luZBIbChdERVZJQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD0RFVklDRV9LSU5EX1JBTRABEhMKD0RFVklDRV9LSU5EX0dQVRACKkgKCkZlYXR1cmVCaXQSGwoXRkVBVFVSRV9CSVRfVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0JJVF9DT05URU5UX0NBQ0hFEAEqlAEKC0ZlZWRlclN0YXRlEhwKGEZFRURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEZFRURFUl9TVEFURV9MRU5ESU5HEAESFwoTRkVFREVSX1NUQVRFX1BBVVNFRBACEhkKFUZFRURFUl9TVEFURV9TVE9QUElORxADEhkKFUZFRURFUl9TVEFURV9EUkFJTklORxAEKosBCg1FcnJvckNvZGVPck9rEiAKHEVSUk9SX0NPREVfT1JfT0tfVU5TUEVDSUZJRUQQABIXChNFUlJPUl9DT0RFX09SX09LX09LEAESIgoeRVJST1JfQ09ERV9PUl9PS19MRUFTRV9FWFBJUkVEEAISGwoXRVJST1JfQ09ERV9PUl9PS19GRU5DRUQQAyptCglMYW5lUmlnaHQSGgoWTEFORV9SSUdIVF9VTlNQRUNJRklFRBAAEhMKD0xBTkVfUklHSFRfUkVBRBABEhQKEExBTkVfUklHSFRfV1JJVEUQAhIZChVMQU5FX1JJR0hUX1JFQURfV1JJVEUQAzLECgoNRmVlZGVyU2VydmljZRJCCgVIZWxsbxIbLmdyZWVuYm9vc3QudjEuSGVsbG9SZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5IZWxsb1Jlc3BvbnNlEj8KBFBpbmcSGi5ncmVlbmJvb3N0LnYxLlBpbmdSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QaW5nUmVzcG9uc2USVgoLUHJvYmVVcGxvYWQSIS5ncmVlbmJvb3N0LnYxLlByb2JlVXBsb2FkUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuUHJvYmVVcGxvYWRSZXNwb25zZSgBElwKDVByb2JlRG93bmxvYWQSIy5ncmVlbmJvb3N0LnYxLlByb2JlRG93bmxvYWRSZXF1ZXN0GiQuZ3JlZW5ib29zdC52MS5Qcm9iZURvd25sb2FkUmVzcG9uc2UwARJTCgpXYXRjaFN0YXRzEiAuZ3JlZW5ib29zdC52MS5XYXRjaFN0YXRzUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1Jlc3BvbnNlMAESVwoMQWNxdWlyZUxlYXNlEiIuZ3JlZW5ib29zdC52MS5BY3F1aXJlTGVhc2VSZXF1ZXN0GiMuZ3JlZW5ib29zdC52MS5BY3F1aXJlTGVhc2VSZXNwb25zZRJUCgtSZXNpemVMZWFzZRIhLmdyZWVuYm9vc3QudjEuUmVzaXplTGVhc2VSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5SZXNpemVMZWFzZVJlc3BvbnNlElQKC1JlbmV3TGVhc2VzEiEuZ3JlZW5ib29zdC52MS5SZW5ld0xlYXNlc1JlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLlJlbmV3TGVhc2VzUmVzcG9uc2USVwoMUmVsZWFzZUxlYXNlEiIuZ3JlZW5ib29zdC52MS5SZWxlYXNlTGVhc2VSZXF1ZXN0GiMuZ3JlZW5ib29zdC52MS5SZWxlYXNlTGVhc2VSZXNwb25zZRJLCghBbGxvY2F0ZRIeLmdyZWVuYm9vc3QudjEuQWxsb2NhdGVSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5BbGxvY2F0ZVJlc3BvbnNlEj8KBEZyZWUSGi5ncmVlbmJvb3N0LnYxLkZyZWVSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5GcmVlUmVzcG9uc2USQQoEUmVhZBIaLmdyZWVuYm9vc3QudjEuUmVhZFJlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLlJlYWRSZXNwb25zZTABEkQKBVdyaXRlEhsuZ3JlZW5ib29zdC52MS5Xcml0ZVJlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLldyaXRlUmVzcG9uc2UoARJOCglTdGF0TGVhc2USHy5ncmVlbmJvb3N0LnYxLlN0YXRMZWFzZVJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLlN0YXRMZWFzZVJlc3BvbnNlEksKCE9wZW5MYW5lEh4uZ3JlZW5ib29zdC52MS5PcGVuTGFuZVJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLk9wZW5MYW5lUmVzcG9uc2USTgoJQ2xvc2VMYW5lEh8uZ3JlZW5ib29zdC52MS5DbG9zZUxhbmVSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5DbG9zZUxhbmVSZXNwb25zZRJBCgRQdWxsEhouZ3JlZW5ib29zdC52MS5QdWxsUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuUHVsbFByb2dyZXNzMAFiBnByb3RvMw");
+  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSLUAQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIIqoBCgxIZWxsb1JlcXVlc3QSLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhgKEGZlYXR1cmVzX29mZmVyZWQYAiABKAQSGQoRZmVhdHVyZXNfcmVxdWlyZWQYAyABKAQSDwoHaG9zdF9pZBgEIAEoCRIRCglob3N0X25hbWUYBSABKAkSEAoIc29mdHdhcmUYBiABKAkiigIKDUhlbGxvUmVzcG9uc2USLwoHdmVyc2lvbhgBIAEoCzIeLmdyZWVuYm9vc3QudjEuUHJvdG9jb2xWZXJzaW9uEhAKCGZlYXR1cmVzGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRIQCghzb2Z0d2FyZRgFIAEoCRISCgpzZXNzaW9uX2lkGAYgASgJEhMKC2luY2FybmF0aW9uGAcgASgJEioKB2RldmljZXMYCCADKAsyGS5ncmVlbmJvb3N0LnYxLkxlbnREZXZpY2USFAoMbGVhc2VfdHRsX21zGAkgASgNEhEKCWxhbmVfcG9ydBgKIAEoDSIeCgtQaW5nUmVxdWVzdBIPCgdwYXlsb2FkGAEgASgMIh8KDFBpbmdSZXNwb25zZRIPCgdwYXlsb2FkGAEgASgMIigKEVdhdGNoU3RhdHNSZXF1ZXN0EhMKC2ludGVydmFsX21zGAEgASgNItwBChJXYXRjaFN0YXRzUmVzcG9uc2USKgoHZGV2aWNlcxgBIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRIpCgVzdGF0ZRgCIAEoDjIaLmdyZWVuYm9vc3QudjEuRmVlZGVyU3RhdGUSEwoLbGVhc2VfY291bnQYAyABKA0SFQoNc2Vzc2lvbl9jb3VudBgEIAEoDRISCgpyZWFkX2J5dGVzGAUgASgEEhMKC3dyaXRlX2J5dGVzGAYgASgEEhoKEmF1dGhfZmFpbHVyZV9jb3VudBgHIAEoBCIzCghMZWFzZVJlZhIQCghsZWFzZV9pZBgBIAEoCRIVCg1mZW5jaW5nX3Rva2VuGAIgASgEIkUKC0RldmljZUJ5dGVzEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDQoFYnl0ZXMYAiABKAQiggEKE0FjcXVpcmVMZWFzZVJlcXVlc3QSFQoNYXR0YWNobWVudF9pZBgBIAEoCRISCgphcmVuYV9iYXNlGAIgASgEEhMKC2FyZW5hX2J5dGVzGAMgASgEEisKB2RldmljZXMYBCADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzIk4KFEFjcXVpcmVMZWFzZVJlc3BvbnNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZ0dGxfbXMYAiABKA0iaQoSUmVzaXplTGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIrCgdkZXZpY2VzGAIgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcyIVChNSZXNpemVMZWFzZVJlc3BvbnNlIj0KElJlbmV3TGVhc2VzUmVxdWVzdBInCgZsZWFzZXMYASADKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIkIKE1JlbmV3TGVhc2VzUmVzcG9uc2USKwoGbGVhc2VzGAEgAygLMhsuZ3JlZW5ib29zdC52MS5SZW5ld2VkTGVhc2UidAoMUmVuZXdlZExlYXNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIsCgZzdGF0dXMYAiABKA4yHC5ncmVlbmJvb3N0LnYxLkVycm9yQ29kZU9yT2sSDgoGdHRsX21zGAMgASgNIj0KE1JlbGVhc2VMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIisKFFJlbGVhc2VMZWFzZVJlc3BvbnNlEhMKC2ZyZWVkX2J5dGVzGAEgASgEIlAKBVJhbmdlEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCJeCg9BbGxvY2F0ZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiMKBXJhbmdlGAIgASgLMhQuZ3JlZW5ib29zdC52MS5SYW5nZSIoChBBbGxvY2F0ZVJlc3BvbnNlEhQKDGxvY2tlZF9ieXRlcxgBIAEoBCJaCgtGcmVlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSIwoFcmFuZ2UYAiABKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlIg4KDEZyZWVSZXNwb25zZSI6ChBTdGF0TGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiKoAQoRU3RhdExlYXNlUmVzcG9uc2USKgoGbGltaXRzGAEgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcxIkCgZyYW5nZXMYAiADKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlEhIKCnJlYWRfYnl0ZXMYAyABKAQSEwoLd3JpdGVfYnl0ZXMYBCABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgFIAEoBCLAAQoPT3BlbkxhbmVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEEigKBnJpZ2h0cxgEIAEoDjIYLmdyZWVuYm9vc3QudjEuTGFuZVJpZ2h0EhMKC2Nvbm5lY3Rpb25zGAUgASgNEhcKD2Jyb2tlcmVkX3NlY3JldBgGIAEoDBINCgVwcm9iZRgHIAEoCCJDChBPcGVuTGFuZVJlc3BvbnNlEhEKCXRpY2tldF9pZBgBIAEoDBIMCgRwb3J0GAIgASgNEg4KBnR0bF9tcxgDIAEoDSIlChBDbG9zZUxhbmVSZXF1ZXN0EhEKCXRpY2tldF9pZBgBIAEoDCITChFDbG9zZUxhbmVSZXNwb25zZSKuAQoLUHVsbFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDwoHYWRkcmVzcxgEIAEoCRIMCgRwb3J0GAUgASgNEhEKCXRpY2tldF9pZBgGIAEoDBIOCgZzZWNyZXQYByABKAwSFQoNc291cmNlX29mZnNldBgIIAEoBCIdCgxQdWxsUHJvZ3Jlc3MSDQoFYnl0ZXMYASABKAQqUwoKRGV2aWNlS2luZBIbChdERVZJQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD0RFVklDRV9LSU5EX1JBTRABEhMKD0RFVklDRV9LSU5EX0dQVRACKkgKCkZlYXR1cmVCaXQSGwoXRkVBVFVSRV9CSVRfVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0JJVF9DT05URU5UX0NBQ0hFEAEqlAEKC0ZlZWRlclN0YXRlEhwKGEZFRURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEZFRURFUl9TVEFURV9MRU5ESU5HEAESFwoTRkVFREVSX1NUQVRFX1BBVVNFRBACEhkKFUZFRURFUl9TVEFURV9TVE9QUElORxADEhkKFUZFRURFUl9TVEFURV9EUkFJTklORxAEKosBCg1FcnJvckNvZGVPck9rEiAKHEVSUk9SX0NPREVfT1JfT0tfVU5TUEVDSUZJRUQQABIXChNFUlJPUl9DT0RFX09SX09LX09LEAESIgoeRVJST1JfQ09ERV9PUl9PS19MRUFTRV9FWFBJUkVEEAISGwoXRVJST1JfQ09ERV9PUl9PS19GRU5DRUQQAyptCglMYW5lUmlnaHQSGgoWTEFORV9SSUdIVF9VTlNQRUNJRklFRBAAEhMKD0xBTkVfUklHSFRfUkVBRBABEhQKEExBTkVfUklHSFRfV1JJVEUQAhIZChVMQU5FX1JJR0hUX1JFQURfV1JJVEUQAzKFCAoNRmVlZGVyU2VydmljZRJCCgVIZWxsbxIbLmdyZWVuYm9vc3QudjEuSGVsbG9SZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5IZWxsb1Jlc3BvbnNlEj8KBFBpbmcSGi5ncmVlbmJvb3N0LnYxLlBpbmdSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QaW5nUmVzcG9uc2USUwoKV2F0Y2hTdGF0cxIgLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1JlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZTABElcKDEFjcXVpcmVMZWFzZRIiLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVzcG9uc2USVAoLUmVzaXplTGVhc2USIS5ncmVlbmJvb3N0LnYxLlJlc2l6ZUxlYXNlUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuUmVzaXplTGVhc2VSZXNwb25zZRJUCgtSZW5ld0xlYXNlcxIhLmdyZWVuYm9vc3QudjEuUmVuZXdMZWFzZXNSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5SZW5ld0xlYXNlc1Jlc3BvbnNlElcKDFJlbGVhc2VMZWFzZRIiLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVzcG9uc2USSwoIQWxsb2NhdGUSHi5ncmVlbmJvb3N0LnYxLkFsbG9jYXRlUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuQWxsb2NhdGVSZXNwb25zZRI/CgRGcmVlEhouZ3JlZW5ib29zdC52MS5GcmVlUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuRnJlZVJlc3BvbnNlEk4KCVN0YXRMZWFzZRIfLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVzcG9uc2USSwoIT3BlbkxhbmUSHi5ncmVlbmJvb3N0LnYxLk9wZW5MYW5lUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuT3BlbkxhbmVSZXNwb25zZRJOCglDbG9zZUxhbmUSHy5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlc3BvbnNlEkEKBFB1bGwSGi5ncmVlbmJvb3N0LnYxLlB1bGxSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QdWxsUHJvZ3Jlc3MwAWIGcHJvdG8z");
 
 /**
  * @generated from message greenboost.v1.DeviceId
@@ -286,74 +286,6 @@ export const PingResponseSchema: GenMessage<PingResponse> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_feeder, 6);
 
 /**
- * @generated from message greenboost.v1.ProbeUploadRequest
- */
-export type ProbeUploadRequest = Message<"greenboost.v1.ProbeUploadRequest"> & {
-  /**
-   * @generated from field: bytes data = 1;
-   */
-  data: Uint8Array;
-};
-
-/**
- * Describes the message greenboost.v1.ProbeUploadRequest.
- * Use `create(ProbeUploadRequestSchema)` to create a new message.
- */
-export const ProbeUploadRequestSchema: GenMessage<ProbeUploadRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 7);
-
-/**
- * @generated from message greenboost.v1.ProbeUploadResponse
- */
-export type ProbeUploadResponse = Message<"greenboost.v1.ProbeUploadResponse"> & {
-  /**
-   * @generated from field: uint64 bytes = 1;
-   */
-  bytes: bigint;
-};
-
-/**
- * Describes the message greenboost.v1.ProbeUploadResponse.
- * Use `create(ProbeUploadResponseSchema)` to create a new message.
- */
-export const ProbeUploadResponseSchema: GenMessage<ProbeUploadResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 8);
-
-/**
- * @generated from message greenboost.v1.ProbeDownloadRequest
- */
-export type ProbeDownloadRequest = Message<"greenboost.v1.ProbeDownloadRequest"> & {
-  /**
-   * @generated from field: uint64 bytes = 1;
-   */
-  bytes: bigint;
-};
-
-/**
- * Describes the message greenboost.v1.ProbeDownloadRequest.
- * Use `create(ProbeDownloadRequestSchema)` to create a new message.
- */
-export const ProbeDownloadRequestSchema: GenMessage<ProbeDownloadRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 9);
-
-/**
- * @generated from message greenboost.v1.ProbeDownloadResponse
- */
-export type ProbeDownloadResponse = Message<"greenboost.v1.ProbeDownloadResponse"> & {
-  /**
-   * @generated from field: bytes data = 1;
-   */
-  data: Uint8Array;
-};
-
-/**
- * Describes the message greenboost.v1.ProbeDownloadResponse.
- * Use `create(ProbeDownloadResponseSchema)` to create a new message.
- */
-export const ProbeDownloadResponseSchema: GenMessage<ProbeDownloadResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 10);
-
-/**
  * @generated from message greenboost.v1.WatchStatsRequest
  */
 export type WatchStatsRequest = Message<"greenboost.v1.WatchStatsRequest"> & {
@@ -368,7 +300,7 @@ export type WatchStatsRequest = Message<"greenboost.v1.WatchStatsRequest"> & {
  * Use `create(WatchStatsRequestSchema)` to create a new message.
  */
 export const WatchStatsRequestSchema: GenMessage<WatchStatsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 11);
+  messageDesc(file_greenboost_v1_feeder, 7);
 
 /**
  * @generated from message greenboost.v1.WatchStatsResponse
@@ -417,7 +349,7 @@ export type WatchStatsResponse = Message<"greenboost.v1.WatchStatsResponse"> & {
  * Use `create(WatchStatsResponseSchema)` to create a new message.
  */
 export const WatchStatsResponseSchema: GenMessage<WatchStatsResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 12);
+  messageDesc(file_greenboost_v1_feeder, 8);
 
 /**
  * @generated from message greenboost.v1.LeaseRef
@@ -443,7 +375,7 @@ export type LeaseRef = Message<"greenboost.v1.LeaseRef"> & {
  * Use `create(LeaseRefSchema)` to create a new message.
  */
 export const LeaseRefSchema: GenMessage<LeaseRef> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 13);
+  messageDesc(file_greenboost_v1_feeder, 9);
 
 /**
  * @generated from message greenboost.v1.DeviceBytes
@@ -465,7 +397,7 @@ export type DeviceBytes = Message<"greenboost.v1.DeviceBytes"> & {
  * Use `create(DeviceBytesSchema)` to create a new message.
  */
 export const DeviceBytesSchema: GenMessage<DeviceBytes> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 14);
+  messageDesc(file_greenboost_v1_feeder, 10);
 
 /**
  * @generated from message greenboost.v1.AcquireLeaseRequest
@@ -499,7 +431,7 @@ export type AcquireLeaseRequest = Message<"greenboost.v1.AcquireLeaseRequest"> &
  * Use `create(AcquireLeaseRequestSchema)` to create a new message.
  */
 export const AcquireLeaseRequestSchema: GenMessage<AcquireLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 15);
+  messageDesc(file_greenboost_v1_feeder, 11);
 
 /**
  * @generated from message greenboost.v1.AcquireLeaseResponse
@@ -521,7 +453,7 @@ export type AcquireLeaseResponse = Message<"greenboost.v1.AcquireLeaseResponse">
  * Use `create(AcquireLeaseResponseSchema)` to create a new message.
  */
 export const AcquireLeaseResponseSchema: GenMessage<AcquireLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 16);
+  messageDesc(file_greenboost_v1_feeder, 12);
 
 /**
  * @generated from message greenboost.v1.ResizeLeaseRequest
@@ -543,7 +475,7 @@ export type ResizeLeaseRequest = Message<"greenboost.v1.ResizeLeaseRequest"> & {
  * Use `create(ResizeLeaseRequestSchema)` to create a new message.
  */
 export const ResizeLeaseRequestSchema: GenMessage<ResizeLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 17);
+  messageDesc(file_greenboost_v1_feeder, 13);
 
 /**
  * @generated from message greenboost.v1.ResizeLeaseResponse
@@ -556,7 +488,7 @@ export type ResizeLeaseResponse = Message<"greenboost.v1.ResizeLeaseResponse"> &
  * Use `create(ResizeLeaseResponseSchema)` to create a new message.
  */
 export const ResizeLeaseResponseSchema: GenMessage<ResizeLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 18);
+  messageDesc(file_greenboost_v1_feeder, 14);
 
 /**
  * @generated from message greenboost.v1.RenewLeasesRequest
@@ -573,7 +505,7 @@ export type RenewLeasesRequest = Message<"greenboost.v1.RenewLeasesRequest"> & {
  * Use `create(RenewLeasesRequestSchema)` to create a new message.
  */
 export const RenewLeasesRequestSchema: GenMessage<RenewLeasesRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 19);
+  messageDesc(file_greenboost_v1_feeder, 15);
 
 /**
  * @generated from message greenboost.v1.RenewLeasesResponse
@@ -590,7 +522,7 @@ export type RenewLeasesResponse = Message<"greenboost.v1.RenewLeasesResponse"> &
  * Use `create(RenewLeasesResponseSchema)` to create a new message.
  */
 export const RenewLeasesResponseSchema: GenMessage<RenewLeasesResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 20);
+  messageDesc(file_greenboost_v1_feeder, 16);
 
 /**
  * @generated from message greenboost.v1.RenewedLease
@@ -619,7 +551,7 @@ export type RenewedLease = Message<"greenboost.v1.RenewedLease"> & {
  * Use `create(RenewedLeaseSchema)` to create a new message.
  */
 export const RenewedLeaseSchema: GenMessage<RenewedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 21);
+  messageDesc(file_greenboost_v1_feeder, 17);
 
 /**
  * @generated from message greenboost.v1.ReleaseLeaseRequest
@@ -636,7 +568,7 @@ export type ReleaseLeaseRequest = Message<"greenboost.v1.ReleaseLeaseRequest"> &
  * Use `create(ReleaseLeaseRequestSchema)` to create a new message.
  */
 export const ReleaseLeaseRequestSchema: GenMessage<ReleaseLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 22);
+  messageDesc(file_greenboost_v1_feeder, 18);
 
 /**
  * @generated from message greenboost.v1.ReleaseLeaseResponse
@@ -653,7 +585,7 @@ export type ReleaseLeaseResponse = Message<"greenboost.v1.ReleaseLeaseResponse">
  * Use `create(ReleaseLeaseResponseSchema)` to create a new message.
  */
 export const ReleaseLeaseResponseSchema: GenMessage<ReleaseLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 23);
+  messageDesc(file_greenboost_v1_feeder, 19);
 
 /**
  * @generated from message greenboost.v1.Range
@@ -684,7 +616,7 @@ export type Range = Message<"greenboost.v1.Range"> & {
  * Use `create(RangeSchema)` to create a new message.
  */
 export const RangeSchema: GenMessage<Range> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 24);
+  messageDesc(file_greenboost_v1_feeder, 20);
 
 /**
  * @generated from message greenboost.v1.AllocateRequest
@@ -706,7 +638,7 @@ export type AllocateRequest = Message<"greenboost.v1.AllocateRequest"> & {
  * Use `create(AllocateRequestSchema)` to create a new message.
  */
 export const AllocateRequestSchema: GenMessage<AllocateRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 25);
+  messageDesc(file_greenboost_v1_feeder, 21);
 
 /**
  * @generated from message greenboost.v1.AllocateResponse
@@ -723,7 +655,7 @@ export type AllocateResponse = Message<"greenboost.v1.AllocateResponse"> & {
  * Use `create(AllocateResponseSchema)` to create a new message.
  */
 export const AllocateResponseSchema: GenMessage<AllocateResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 26);
+  messageDesc(file_greenboost_v1_feeder, 22);
 
 /**
  * @generated from message greenboost.v1.FreeRequest
@@ -745,7 +677,7 @@ export type FreeRequest = Message<"greenboost.v1.FreeRequest"> & {
  * Use `create(FreeRequestSchema)` to create a new message.
  */
 export const FreeRequestSchema: GenMessage<FreeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 27);
+  messageDesc(file_greenboost_v1_feeder, 23);
 
 /**
  * @generated from message greenboost.v1.FreeResponse
@@ -758,128 +690,7 @@ export type FreeResponse = Message<"greenboost.v1.FreeResponse"> & {
  * Use `create(FreeResponseSchema)` to create a new message.
  */
 export const FreeResponseSchema: GenMessage<FreeResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 28);
-
-/**
- * @generated from message greenboost.v1.ReadRequest
- */
-export type ReadRequest = Message<"greenboost.v1.ReadRequest"> & {
-  /**
-   * @generated from field: greenboost.v1.LeaseRef lease = 1;
-   */
-  lease?: LeaseRef | undefined;
-
-  /**
-   * @generated from field: uint64 offset = 2;
-   */
-  offset: bigint;
-
-  /**
-   * at most 64 MiB a call
-   *
-   * @generated from field: uint64 length = 3;
-   */
-  length: bigint;
-};
-
-/**
- * Describes the message greenboost.v1.ReadRequest.
- * Use `create(ReadRequestSchema)` to create a new message.
- */
-export const ReadRequestSchema: GenMessage<ReadRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 29);
-
-/**
- * @generated from message greenboost.v1.ReadResponse
- */
-export type ReadResponse = Message<"greenboost.v1.ReadResponse"> & {
-  /**
-   * @generated from field: bytes data = 1;
-   */
-  data: Uint8Array;
-};
-
-/**
- * Describes the message greenboost.v1.ReadResponse.
- * Use `create(ReadResponseSchema)` to create a new message.
- */
-export const ReadResponseSchema: GenMessage<ReadResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 30);
-
-/**
- * @generated from message greenboost.v1.WriteRequest
- */
-export type WriteRequest = Message<"greenboost.v1.WriteRequest"> & {
-  /**
-   * @generated from oneof greenboost.v1.WriteRequest.part
-   */
-  part: {
-    /**
-     * @generated from field: greenboost.v1.WriteHeader header = 1;
-     */
-    value: WriteHeader;
-    case: "header";
-  } | {
-    /**
-     * @generated from field: bytes data = 2;
-     */
-    value: Uint8Array;
-    case: "data";
-  } | { case: undefined; value?: undefined };
-};
-
-/**
- * Describes the message greenboost.v1.WriteRequest.
- * Use `create(WriteRequestSchema)` to create a new message.
- */
-export const WriteRequestSchema: GenMessage<WriteRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 31);
-
-/**
- * @generated from message greenboost.v1.WriteHeader
- */
-export type WriteHeader = Message<"greenboost.v1.WriteHeader"> & {
-  /**
-   * @generated from field: greenboost.v1.LeaseRef lease = 1;
-   */
-  lease?: LeaseRef | undefined;
-
-  /**
-   * @generated from field: uint64 offset = 2;
-   */
-  offset: bigint;
-
-  /**
-   * at most 64 MiB a call
-   *
-   * @generated from field: uint64 length = 3;
-   */
-  length: bigint;
-};
-
-/**
- * Describes the message greenboost.v1.WriteHeader.
- * Use `create(WriteHeaderSchema)` to create a new message.
- */
-export const WriteHeaderSchema: GenMessage<WriteHeader> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 32);
-
-/**
- * @generated from message greenboost.v1.WriteResponse
- */
-export type WriteResponse = Message<"greenboost.v1.WriteResponse"> & {
-  /**
-   * @generated from field: uint64 bytes = 1;
-   */
-  bytes: bigint;
-};
-
-/**
- * Describes the message greenboost.v1.WriteResponse.
- * Use `create(WriteResponseSchema)` to create a new message.
- */
-export const WriteResponseSchema: GenMessage<WriteResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 33);
+  messageDesc(file_greenboost_v1_feeder, 24);
 
 /**
  * @generated from message greenboost.v1.StatLeaseRequest
@@ -896,7 +707,7 @@ export type StatLeaseRequest = Message<"greenboost.v1.StatLeaseRequest"> & {
  * Use `create(StatLeaseRequestSchema)` to create a new message.
  */
 export const StatLeaseRequestSchema: GenMessage<StatLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 34);
+  messageDesc(file_greenboost_v1_feeder, 25);
 
 /**
  * @generated from message greenboost.v1.StatLeaseResponse
@@ -933,7 +744,7 @@ export type StatLeaseResponse = Message<"greenboost.v1.StatLeaseResponse"> & {
  * Use `create(StatLeaseResponseSchema)` to create a new message.
  */
 export const StatLeaseResponseSchema: GenMessage<StatLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 35);
+  messageDesc(file_greenboost_v1_feeder, 26);
 
 /**
  * @generated from message greenboost.v1.OpenLaneRequest
@@ -990,7 +801,7 @@ export type OpenLaneRequest = Message<"greenboost.v1.OpenLaneRequest"> & {
  * Use `create(OpenLaneRequestSchema)` to create a new message.
  */
 export const OpenLaneRequestSchema: GenMessage<OpenLaneRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 36);
+  messageDesc(file_greenboost_v1_feeder, 27);
 
 /**
  * @generated from message greenboost.v1.OpenLaneResponse
@@ -1023,7 +834,7 @@ export type OpenLaneResponse = Message<"greenboost.v1.OpenLaneResponse"> & {
  * Use `create(OpenLaneResponseSchema)` to create a new message.
  */
 export const OpenLaneResponseSchema: GenMessage<OpenLaneResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 37);
+  messageDesc(file_greenboost_v1_feeder, 28);
 
 /**
  * @generated from message greenboost.v1.CloseLaneRequest
@@ -1040,7 +851,7 @@ export type CloseLaneRequest = Message<"greenboost.v1.CloseLaneRequest"> & {
  * Use `create(CloseLaneRequestSchema)` to create a new message.
  */
 export const CloseLaneRequestSchema: GenMessage<CloseLaneRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 38);
+  messageDesc(file_greenboost_v1_feeder, 29);
 
 /**
  * @generated from message greenboost.v1.CloseLaneResponse
@@ -1053,7 +864,7 @@ export type CloseLaneResponse = Message<"greenboost.v1.CloseLaneResponse"> & {
  * Use `create(CloseLaneResponseSchema)` to create a new message.
  */
 export const CloseLaneResponseSchema: GenMessage<CloseLaneResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 39);
+  messageDesc(file_greenboost_v1_feeder, 30);
 
 /**
  * @generated from message greenboost.v1.PullRequest
@@ -1115,7 +926,7 @@ export type PullRequest = Message<"greenboost.v1.PullRequest"> & {
  * Use `create(PullRequestSchema)` to create a new message.
  */
 export const PullRequestSchema: GenMessage<PullRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 40);
+  messageDesc(file_greenboost_v1_feeder, 31);
 
 /**
  * @generated from message greenboost.v1.PullProgress
@@ -1132,7 +943,7 @@ export type PullProgress = Message<"greenboost.v1.PullProgress"> & {
  * Use `create(PullProgressSchema)` to create a new message.
  */
 export const PullProgressSchema: GenMessage<PullProgress> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 41);
+  messageDesc(file_greenboost_v1_feeder, 32);
 
 /**
  * @generated from enum greenboost.v1.DeviceKind
@@ -1321,24 +1132,6 @@ export const FeederService: GenService<{
     output: typeof PingResponseSchema;
   },
   /**
-   * Bandwidth probes: bytes that are thrown away, or invented. At most 256 MiB a call.
-   *
-   * @generated from rpc greenboost.v1.FeederService.ProbeUpload
-   */
-  probeUpload: {
-    methodKind: "client_streaming";
-    input: typeof ProbeUploadRequestSchema;
-    output: typeof ProbeUploadResponseSchema;
-  },
-  /**
-   * @generated from rpc greenboost.v1.FeederService.ProbeDownload
-   */
-  probeDownload: {
-    methodKind: "server_streaming";
-    input: typeof ProbeDownloadRequestSchema;
-    output: typeof ProbeDownloadResponseSchema;
-  },
-  /**
    * Capacity and use now, then again whenever they change and at least every interval (also the heartbeat).
    *
    * @generated from rpc greenboost.v1.FeederService.WatchStats
@@ -1407,26 +1200,6 @@ export const FeederService: GenService<{
     methodKind: "unary";
     input: typeof FreeRequestSchema;
     output: typeof FreeResponseSchema;
-  },
-  /**
-   * Bytes of an allocated range; frames of at most 1 MiB in order.
-   *
-   * @generated from rpc greenboost.v1.FeederService.Read
-   */
-  read: {
-    methodKind: "server_streaming";
-    input: typeof ReadRequestSchema;
-    output: typeof ReadResponseSchema;
-  },
-  /**
-   * First message: header; then frames of at most 1 MiB in order, `length` bytes in all.
-   *
-   * @generated from rpc greenboost.v1.FeederService.Write
-   */
-  write: {
-    methodKind: "client_streaming";
-    input: typeof WriteRequestSchema;
-    output: typeof WriteResponseSchema;
   },
   /**
    * What a lease holds: ranges and counters. A restarted agent rebuilds its placement from it.
