@@ -45,7 +45,9 @@ export const PING_PAYLOAD_BYTES_MAX = 64 * KIB;
 export const LEASE_TTL_MS = 30_000;
 export const LEASE_RENEW_INTERVAL_MS = 5_000;
 export const LEASE_SWEEP_INTERVAL_MS = 500;
-export const LEASES_PER_SESSION_MAX = 256;
+/** One for each program of a host (ATTACHMENTS_MAX), and those it could not release while a feeder was away
+ *  (PENDING_RELEASES_MAX), which it renews once to end them. */
+export const LEASES_PER_SESSION_MAX = 1_280;
 export const RANGES_PER_LEASE_MAX = 65_536;
 export const RANGE_ALIGN_BYTES = 2 * MIB;
 
