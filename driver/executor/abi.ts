@@ -4,7 +4,7 @@
 import { GbError } from '../../proto/base/errors.js';
 import { struct, type StructLayout } from '../../proto/base/struct.js';
 
-export const GBX_VERSION = 1;
+export const GBX_VERSION = 2;
 export const GBX_PAYLOAD_BYTES_MAX = 4096;
 export const GBX_FRAME_REPLY = 1;
 export const GBX_GPUS_MAX = 8;
@@ -13,8 +13,6 @@ export const GbxMsg = {
   INIT: 1,
   ALLOCATE: 2,
   FREE: 3,
-  WRITE: 4,
-  READ: 5,
   STAT: 6,
   GRANT: 7,
   REVOKE: 8,
@@ -60,7 +58,6 @@ export const gbxInit = struct(
     gpu_count: 'u32',
     arena_base: 'u64',
     arena_bytes: 'u64',
-    staging_bytes: 'u64',
     gpu_ordinals: ['i32', GBX_GPUS_MAX],
   },
   { exact: true },
@@ -70,9 +67,9 @@ export const gbxInitReply = struct(
   {
     status: 'u32',
     detail: 'i32',
-    staging_fd: 'i32',
-    ram_is_host_numa: 'u32',
     arena_base: 'u64',
+    ram_is_host_numa: 'u32',
+    reserved: 'u32',
   },
   { exact: true },
 );
@@ -83,15 +80,6 @@ export const gbxRange = struct(
     device_index: 'i32',
     offset: 'u64',
     length: 'u64',
-  },
-  { exact: true },
-);
-export const gbxTransfer = struct(
-  'gbx_transfer',
-  {
-    offset: 'u64',
-    length: 'u64',
-    staging_offset: 'u64',
   },
   { exact: true },
 );
@@ -196,7 +184,6 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_init: gbxInit,
   gbx_init_reply: gbxInitReply,
   gbx_range: gbxRange,
-  gbx_transfer: gbxTransfer,
   gbx_status: gbxStatus,
   gbx_stat: gbxStat,
   gbx_grant: gbxGrant,

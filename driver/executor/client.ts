@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One executor process as the daemon sees it: started, asked, ended. Bulk bytes go through slots of
-// its staging memory.
+// One executor process as the daemon sees it: started, asked, ended. Bytes never come this way.
 //   starting -> ready -> ended          any request of an ended executor fails with DATA_LOSS: its bytes are gone
 // Lanes end in that process; their connections are handed to it through `doorFd` (docs/adr/0012).
 // Must not know leases or accounts.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync } from 'node:fs';
-import { open, type FileHandle } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../proto/base/clock.js';
 import { GbError, type GbErrorCode } from '../../proto/base/errors.js';
@@ -15,10 +13,8 @@ import {
   EXECUTOR_FREES_MAX,
   EXECUTOR_PULL_POLL_MS,
   EXECUTOR_REQUEST_TIMEOUT_MS,
-  EXECUTOR_SLOT_COUNT,
   EXECUTOR_START_TIMEOUT_MS,
   EXECUTOR_STOP_MS,
-  FRAME_BYTES_MAX,
 } from '../../proto/base/limits.js';
 import type { Logger } from '../../proto/base/log.js';
 import { nativePath } from '../../proto/base/paths.js';
@@ -35,7 +31,6 @@ import {
   gbxRange,
   gbxStat,
   gbxStatus,
-  gbxTransfer,
   GbxDevice,
   GbxMsg,
   GBX_GPUS_MAX,
@@ -117,9 +112,6 @@ export class Executor {
   private readonly socket: Socket;
   private readonly waiting = new Map<bigint, Waiting>();
   private readonly reader = new ReplyReader();
-  private readonly freeSlots: number[] = [];
-  private readonly slotWaiters: ((slot: number) => void)[] = [];
-  private staging: FileHandle | undefined;
   private nextId = 1n;
   private stopping = false;
   private gone: GbError | undefined;
@@ -136,7 +128,6 @@ export class Executor {
     readonly doorFd: number,
   ) {
     this.socket = child.stdio[3] as Socket;
-    for (let slot = 0; slot < EXECUTOR_SLOT_COUNT; slot++) this.freeSlots.push(slot);
     this.ended = new Promise((resolve) => {
       child.once('error', (error) => this.onEnd(`could not be started: ${error.message}`, resolve));
       child.once('exit', (code, signal) => {
@@ -202,34 +193,6 @@ export class Executor {
       this.freeing--;
       this.freeWaiters.shift()?.();
     }
-  }
-
-  /** Copies `data` (at most FRAME_BYTES_MAX) to arena offset `offset`. Ownership: `data` is not kept. Blocks while all
-   *  slots are taken, so awaiting it is the flow control. @throws GbError NOT_FOUND when not allocated. */
-  write(offset: bigint, data: Uint8Array): Promise<void> {
-    return this.withSlot(async (file, position) => {
-      for (let done = 0; done < data.length;) {
-        done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
-      }
-      const transfer = { offset, length: BigInt(data.length), staging_offset: BigInt(position) };
-      await this.simple(GbxMsg.WRITE, gbxTransfer.encode(transfer), 'write');
-    });
-  }
-
-  /** Copies `length` bytes (at most FRAME_BYTES_MAX) into a new buffer. */
-  read(offset: bigint, length: number): Promise<Buffer> {
-    return this.withSlot(async (file, position) => {
-      const transfer = { offset, length: BigInt(length), staging_offset: BigInt(position) };
-      await this.simple(GbxMsg.READ, gbxTransfer.encode(transfer), 'read');
-      const data = Buffer.allocUnsafe(length);
-      for (let done = 0; done < length;) {
-        const { bytesRead } = await file.read(data, done, length - done, position + done);
-        if (bytesRead === 0)
-          throw this.gone ?? new GbError('DATA_LOSS', 'the staging memory is too short');
-        done += bytesRead;
-      }
-      return data;
-    });
   }
 
   /** Makes a ticket valid: one lane to a part of the arena, to be opened within its time. What is not allocated there
@@ -311,8 +274,6 @@ export class Executor {
     const force = this.options.clock.after(EXECUTOR_STOP_MS, () => this.child.kill('SIGKILL'));
     await this.ended;
     force.cancel();
-    await this.staging?.close().catch(() => undefined);
-    this.staging = undefined;
   }
 
   private async init(): Promise<void> {
@@ -326,7 +287,6 @@ export class Executor {
       gpu_count: gpuOrdinals.length,
       arena_base: arenaBase,
       arena_bytes: arenaBytes,
-      staging_bytes: BigInt(EXECUTOR_SLOT_COUNT * FRAME_BYTES_MAX),
       gpu_ordinals: ordinals,
     });
     const reply = gbxInitReply.decode(
@@ -336,7 +296,6 @@ export class Executor {
     if (reply.arena_base !== arenaBase)
       throw new GbError('DRIVER_ERROR', 'the executor reserved another arena');
     this.hostNuma = reply.ram_is_host_numa === 1;
-    this.staging = await open(`/proc/${this.pid}/fd/${reply.staging_fd}`, 'r+');
   }
 
   private encodeRange({ gpuOrdinal, offset, length }: ExecutorRange): Buffer {
@@ -416,24 +375,7 @@ export class Executor {
     this.gone = new GbError('DATA_LOSS', `the executor ${reason}; what it held is gone`);
     this.socket.destroy();
     for (const waiting of [...this.waiting.values()]) waiting.reject(this.gone);
-    for (const wake of this.slotWaiters.splice(0)) wake(-1);
     resolve({ reason, expected: this.stopping });
-  }
-
-  private async withSlot<T>(use: (file: FileHandle, position: number) => Promise<T>): Promise<T> {
-    const slot =
-      this.freeSlots.pop() ??
-      (await new Promise<number>((resolve) => this.slotWaiters.push(resolve)));
-    try {
-      const file = this.staging;
-      if (this.gone || !file || slot < 0)
-        throw this.gone ?? new GbError('DATA_LOSS', 'the executor is being stopped');
-      return await use(file, slot * FRAME_BYTES_MAX);
-    } finally {
-      const next = slot < 0 ? undefined : this.slotWaiters.shift();
-      if (next) next(slot);
-      else if (slot >= 0) this.freeSlots.push(slot);
-    }
   }
 
   private failure(status: number, detail: number, verb: string): GbError {

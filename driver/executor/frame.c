@@ -11,9 +11,6 @@ long gbx_payload_bytes(uint16_t type) {
   case GBX_MSG_ALLOCATE:
   case GBX_MSG_FREE:
     return sizeof(struct gbx_range);
-  case GBX_MSG_WRITE:
-  case GBX_MSG_READ:
-    return sizeof(struct gbx_transfer);
   case GBX_MSG_STAT:
     return 0;
   case GBX_MSG_GRANT:

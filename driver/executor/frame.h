@@ -15,7 +15,6 @@ struct gbx_request {
   union {
     struct gbx_init init;
     struct gbx_range range;
-    struct gbx_transfer transfer;
     struct gbx_grant grant;
     struct gbx_ticket ticket;
     struct gbx_limit limit;

@@ -8,9 +8,7 @@
  *
  * Transport: descriptor 3 of the executor is one end of a socket pair. Frames and rules as in gb_abi.h: a header,
  * exactly the payload of its type, little-endian; every request is answered by one frame of the same type with
- * GBX_FRAME_REPLY and the same id; replies may come in any order. Bulk bytes lie in a memfd the executor creates at
- * INIT, which the daemon opens through /proc/PID/fd/N and uses with pread and pwrite.
- * EOF on descriptor 3 ends the executor.
+ * GBX_FRAME_REPLY and the same id; replies may come in any order. EOF on descriptor 3 ends the executor.
  * Descriptor 4 is one end of an AF_UNIX SOCK_SEQPACKET pair; over it the daemon's door passes the TCP connections of
  * lanes (docs/adr/0012), which end in this process.
  *
@@ -22,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GBX_VERSION 1u
+#define GBX_VERSION 2u
 #define GBX_PAYLOAD_BYTES_MAX 4096u
 #define GBX_RANGE_ALIGN (2ull << 20)
 #define GBX_FRAME_REPLY 1u
@@ -30,9 +28,8 @@
 enum gbx_msg_type {
   GBX_MSG_INIT = 1,     /* gbx_init -> gbx_init_reply */
   GBX_MSG_ALLOCATE = 2, /* gbx_range -> gbx_status: maps zeroed memory at the range's address */
-  GBX_MSG_FREE = 3,     /* gbx_range -> gbx_status: exact range of an earlier ALLOCATE; scrubbed */
-  GBX_MSG_WRITE = 4,    /* gbx_transfer -> gbx_status: staging -> range; may be inside or across ranges */
-  GBX_MSG_READ = 5,     /* gbx_transfer -> gbx_status: range -> staging */
+  GBX_MSG_FREE = 3,     /* gbx_range -> gbx_status, when scrubbed: exact range of an earlier ALLOCATE */
+  /* 4 and 5 were in version 1. */
   GBX_MSG_STAT = 6,     /* no payload -> gbx_stat */
   GBX_MSG_GRANT = 7,    /* gbx_grant -> gbx_status: a ticket for one lane to a part of the arena */
   GBX_MSG_REVOKE = 8,   /* gbx_ticket -> gbx_status: after the answer that lane touches nothing */
@@ -73,16 +70,15 @@ struct gbx_init {
   uint32_t gpu_count;      /* 0: RAM only, no driver is loaded */
   uint64_t arena_base;
   uint64_t arena_bytes;
-  uint64_t staging_bytes;
   int32_t gpu_ordinals[8];
 };
 
 struct gbx_init_reply {
   uint32_t status;
   int32_t detail;
-  int32_t staging_fd;
-  uint32_t ram_is_host_numa; /* 1: RAM ranges are HOST_NUMA chunks the GPU can read in place */
   uint64_t arena_base;       /* as reserved: equal to the request, or status is not GBX_OK */
+  uint32_t ram_is_host_numa; /* 1: RAM ranges are HOST_NUMA chunks the GPU can read in place */
+  uint32_t reserved;
 };
 
 struct gbx_range {
@@ -92,16 +88,10 @@ struct gbx_range {
   uint64_t length;
 };
 
-struct gbx_transfer {
-  uint64_t offset;
-  uint64_t length;
-  uint64_t staging_offset;
-};
-
 struct gbx_status {
   uint32_t status;
   int32_t detail;
-  uint64_t bytes; /* ALLOCATE: how many of them are locked in RAM; READ, WRITE: moved */
+  uint64_t bytes; /* ALLOCATE: how many of them are locked in RAM; PULL, PULL_STAT: in place */
 };
 
 struct gbx_stat {
@@ -194,10 +184,9 @@ _Static_assert(sizeof(struct gbx_pull_ref) == 8, "gbx_pull_ref");
 _Static_assert(sizeof(struct gbx_cache) == 296, "gbx_cache");
 _Static_assert(sizeof(struct gbx_lane_event) == 104, "gbx_lane_event");
 _Static_assert(sizeof(struct gbx_frame) == 16, "gbx_frame");
-_Static_assert(sizeof(struct gbx_init) == 64, "gbx_init");
+_Static_assert(sizeof(struct gbx_init) == 56, "gbx_init");
 _Static_assert(sizeof(struct gbx_init_reply) == 24, "gbx_init_reply");
 _Static_assert(sizeof(struct gbx_range) == 24, "gbx_range");
-_Static_assert(sizeof(struct gbx_transfer) == 24, "gbx_transfer");
 _Static_assert(sizeof(struct gbx_status) == 16, "gbx_status");
 _Static_assert(sizeof(struct gbx_stat) == 112, "gbx_stat");
 

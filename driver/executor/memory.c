@@ -6,13 +6,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define ARENA_BYTES_MAX (4ull << 40)
 #define ADDRESS_END (1ull << 47)
-#define STAGING_BYTES_MAX (1ull << 30)
 
 static const struct gbx_result ok = {GBX_OK, 0};
 
@@ -46,8 +44,7 @@ void gbx_end_if_fatal(struct gbx_result result) {
 static bool is_sane(const struct gbx_init *init) {
   return init->arena_base % GBX_RANGE_ALIGN == 0 && init->arena_bytes % GBX_RANGE_ALIGN == 0 &&
          init->arena_base >= GBX_RANGE_ALIGN && init->arena_bytes > 0 && init->arena_bytes <= ARENA_BYTES_MAX &&
-         init->arena_base <= ADDRESS_END - init->arena_bytes && init->staging_bytes > 0 &&
-         init->staging_bytes <= STAGING_BYTES_MAX && init->staging_bytes % 4096 == 0 && init->gpu_count <= GBX_GPUS_MAX;
+         init->arena_base <= ADDRESS_END - init->arena_bytes && init->gpu_count <= GBX_GPUS_MAX;
 }
 
 static struct gbx_result reserve_anonymous(uint64_t base, uint64_t bytes) {
@@ -98,32 +95,6 @@ static struct gbx_result open_gpus(struct gbx_memory *memory, const struct gbx_i
   return from_cuda(result);
 }
 
-/* A memfd that can neither shrink nor grow: the other side's pread and pwrite can never make ours fault. */
-static struct gbx_result make_staging(struct gbx_memory *memory, uint64_t bytes) {
-  int fd = memfd_create("greenboost-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0)
-    return from_errno(errno);
-  if (ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    int error = errno;
-    close(fd);
-    return from_errno(error);
-  }
-  void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (mapped == MAP_FAILED) {
-    int error = errno;
-    close(fd);
-    return from_errno(error);
-  }
-  madvise(mapped, bytes, MADV_DONTDUMP);
-  memory->staging_fd = fd;
-  memory->staging_bytes = bytes;
-  memory->staging = mapped;
-  /* Pinned staging makes copies faster; without it the driver copies through its own buffers. */
-  if (memory->gpu_count > 0)
-    memory->driver.cuMemHostRegister_v2(mapped, bytes, CU_MEMHOSTREGISTER_PORTABLE);
-  return ok;
-}
-
 struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_init *init) {
   if (!is_sane(init))
     return failed(GBX_INVALID, 0);
@@ -137,20 +108,12 @@ struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_in
   bool by_driver = memory->gpu_count > 0;
   result = by_driver ? reserve_by_driver(&memory->driver, init->arena_base, init->arena_bytes)
                      : reserve_anonymous(init->arena_base, init->arena_bytes);
-  if (result.status != GBX_OK)
-    return result;
-  result = make_staging(memory, init->staging_bytes);
-  if (result.status != GBX_OK) {
-    if (by_driver)
-      memory->driver.cuMemAddressFree(init->arena_base, init->arena_bytes);
-    else
-      munmap((void *)init->arena_base, init->arena_bytes);
-    return result;
+  if (result.status == GBX_OK) {
+    memory->arena_base = init->arena_base;
+    memory->arena_bytes = init->arena_bytes;
+    gbx_ram_init(&memory->ram);
   }
-  memory->arena_base = init->arena_base;
-  memory->arena_bytes = init->arena_bytes;
-  gbx_ram_init(&memory->ram);
-  return ok;
+  return result;
 }
 
 /* ---- anonymous RAM ---- */

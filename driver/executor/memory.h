@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * memory.h: the arena, the staging memory, and the bytes behind allocated ranges.
+ * memory.h: the arena, and the bytes behind allocated ranges.
  *
  * RAM without a GPU is anonymous memory at its arena address. With GPUs the whole arena belongs to the driver: RAM is
  * HOST_NUMA chunks that GPU and CPU see at the same address, or, where the driver cannot do that, anonymous memory
@@ -24,9 +24,6 @@ struct gbx_memory {
   int numa_node;
   uint64_t arena_base;
   uint64_t arena_bytes;
-  int staging_fd;
-  uint64_t staging_bytes;
-  uint8_t *staging;
   struct gbx_ram ram;
 };
 
@@ -41,7 +38,7 @@ struct gbx_result {
   int32_t detail; /* errno or CUresult */
 };
 
-/* Reserves the arena, makes the staging memory, loads the driver if the request names GPUs. pre: init->version is ours.
+/* Reserves the arena, loads the driver if the request names GPUs. pre: init->version is ours.
  * post: on failure the process keeps nothing but a loaded driver. */
 struct gbx_result gbx_memory_open(struct gbx_memory *memory, const struct gbx_init *init);
 

@@ -94,7 +94,7 @@ static void send_pulled(void *context, uint64_t request_id, struct gbx_result re
 
 static void refuse(struct service *service, const struct gbx_request *request, enum gbx_status_code code) {
   if (request->type == GBX_MSG_INIT) {
-    struct gbx_init_reply reply = {.status = code, .staging_fd = -1};
+    struct gbx_init_reply reply = {.status = code};
     send_reply(service, request, &reply, sizeof(reply));
   } else if (request->type == GBX_MSG_STAT) {
     struct gbx_stat stat = {.status = code};
@@ -119,42 +119,6 @@ static void do_allocate(struct service *service, struct gbx_streams *streams, co
 static void do_free(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
   struct gbx_result result = gbx_store_free(&service->store, streams, &request->payload.range);
   send_status(service, request, result, 0);
-  gbx_end_if_fatal(result);
-}
-
-static bool staging_holds(const struct gbx_memory *memory, const struct gbx_transfer *transfer) {
-  return transfer->length <= memory->staging_bytes &&
-         transfer->staging_offset <= memory->staging_bytes - transfer->length;
-}
-
-/* One piece of a transfer. */
-static struct gbx_result move_piece(struct service *service, struct gbx_streams *streams, uint64_t offset,
-                                    uint64_t length, uint8_t *staging, bool to_staging) {
-  struct gbx_span span;
-  enum gbx_status_code pinned = gbx_store_pin(&service->store, offset, length, &span);
-  if (pinned != GBX_OK)
-    return (struct gbx_result){pinned, 0};
-  struct gbx_result started = gbx_span_copy(&service->store, &span, streams, staging, to_staging);
-  struct gbx_result ended = gbx_memory_wait(&service->store.memory, streams);
-  bool ok = started.status == GBX_OK && ended.status == GBX_OK;
-  gbx_store_unpin(&service->store, &span, ok && to_staging ? length : 0, ok && !to_staging ? length : 0);
-  return started.status != GBX_OK ? started : ended;
-}
-
-static void do_transfer(struct service *service, struct gbx_streams *streams, const struct gbx_request *request) {
-  const struct gbx_transfer *transfer = &request->payload.transfer;
-  bool to_staging = request->type == GBX_MSG_READ;
-  struct gbx_result result = {GBX_OK, 0};
-  if (transfer->length == 0 || !staging_holds(&service->store.memory, transfer))
-    return refuse(service, request, GBX_INVALID);
-  uint8_t *staging = service->store.memory.staging + transfer->staging_offset;
-  for (uint64_t done = 0; done < transfer->length && result.status == GBX_OK;) {
-    uint64_t left = transfer->length - done;
-    uint64_t piece = left < GBX_SPAN_BYTES_MAX ? left : GBX_SPAN_BYTES_MAX;
-    result = move_piece(service, streams, transfer->offset + done, piece, staging + done, to_staging);
-    done += piece;
-  }
-  send_status(service, request, result, result.status == GBX_OK ? transfer->length : 0);
   gbx_end_if_fatal(result);
 }
 
@@ -194,8 +158,8 @@ static void do_request(struct service *service, struct gbx_streams *streams, con
     return send_status(service, request, gbx_lanes_revoke(&service->lanes, request->payload.ticket.ticket_id), 0);
   case GBX_MSG_CACHE:
     return do_cache(service, request);
-  default:
-    return do_transfer(service, streams, request);
+  default: /* the reader answers the others */
+    return refuse(service, request, GBX_INVALID);
   }
 }
 
@@ -271,7 +235,7 @@ static void do_init(struct service *service, const struct gbx_request *request) 
   if (init->version != GBX_VERSION)
     return refuse(service, request, GBX_VERSION_MISMATCH);
   struct gbx_result result = gbx_store_open(&service->store, init);
-  struct gbx_init_reply reply = {.status = result.status, .detail = result.detail, .staging_fd = -1};
+  struct gbx_init_reply reply = {.status = result.status, .detail = result.detail};
   if (result.status == GBX_OK) {
     service->open = true;
     service->store.let_go = let_go;
@@ -281,7 +245,6 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     gbx_lanes_open(&service->lanes, &service->store, &service->cache, service->door, send_lane_event, service);
     start_pool(service, &service->work);
     start_pool(service, &service->scrub);
-    reply.staging_fd = service->store.memory.staging_fd;
     reply.ram_is_host_numa = init->gpu_count > 0 && service->store.memory.host_numa;
     reply.arena_base = service->store.memory.arena_base;
   }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * service.h: one executor serving one daemon over one socket. The thread that calls gbx_serve reads requests; a few
- * workers do everything that takes time, so that several transfers are in flight. Replies come in any order.
+ * workers do everything that takes time. Replies come in any order.
  */
 #ifndef GBX_SERVICE_H
 #define GBX_SERVICE_H

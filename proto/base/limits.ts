@@ -38,7 +38,6 @@ export const AUDIT_REFUSALS_MAX = 256;
 
 // gRPC.
 export const MESSAGE_BYTES_MAX = 4 * MIB;
-export const FRAME_BYTES_MAX = 1 * MIB;
 export const PING_PAYLOAD_BYTES_MAX = 64 * KIB;
 
 // Leases: only Release frees at once; a lost control connection starts the TTL.
@@ -145,8 +144,6 @@ export const MEMORY_PRESSURE_PERCENT_MAX = 20;
 export const STAGING_BYTES = 64 * MIB;
 
 // Feeder and its executors.
-/** Staging memory of one executor: this many frames of FRAME_BYTES_MAX. */
-export const EXECUTOR_SLOT_COUNT = 16;
 export const EXECUTOR_START_TIMEOUT_MS = 20_000;
 /** One request to an executor; beyond it nobody knows what its memory holds, and it is ended. */
 export const EXECUTOR_REQUEST_TIMEOUT_MS = 60_000;

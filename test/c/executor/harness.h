@@ -23,7 +23,6 @@
 
 #define MIB (1ull << 20)
 #define ARENA_BYTES (1ull << 36)
-#define STAGING_BYTES (4 * MIB)
 #define CAP_IPC_LOCK_NUMBER 14
 #define REPLY_TIMEOUT_MS 20000
 #define NOTICES_MAX 64
@@ -38,7 +37,6 @@ struct executor {
   pid_t pid;
   int socket;
   int door; /* the door's end */
-  uint8_t *staging;
   uint64_t next_id;
   /* Notices that came between replies. */
   struct gbx_lane_event events[NOTICES_MAX];
@@ -65,7 +63,6 @@ static inline struct gbx_init good_init(void) {
       .gpu_count = with_gpu ? 1 : 0,
       .arena_base = arena_base,
       .arena_bytes = ARENA_BYTES,
-      .staging_bytes = STAGING_BYTES,
   };
 }
 
@@ -169,14 +166,6 @@ static inline uint32_t change(struct executor *executor, uint16_t type, uint32_t
   return ask_status(executor, type, &range, sizeof(range)).status;
 }
 
-static inline uint32_t transfer(struct executor *executor, uint16_t type, uint64_t offset, uint64_t length,
-                                uint64_t staging) {
-  struct gbx_transfer request = {offset, length, staging};
-  struct gbx_status status = ask_status(executor, type, &request, sizeof(request));
-  CHECK_EQUAL(status.bytes, status.status == GBX_OK ? length : 0);
-  return status.status;
-}
-
 static inline bool open_executor(struct executor *executor) {
   spawn_executor(executor);
   struct gbx_init init = good_init();
@@ -184,23 +173,13 @@ static inline bool open_executor(struct executor *executor) {
   CHECK_EQUAL(reply.status, GBX_OK);
   CHECK_EQUAL(reply.arena_base, arena_base);
   CHECK_EQUAL(reply.ram_is_host_numa, with_gpu);
-  char path[64];
-  snprintf(path, sizeof(path), "/proc/%d/fd/%d", executor->pid, reply.staging_fd);
-  int fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0)
-    return false;
-  CHECK(ftruncate(fd, 4096) != 0); /* sealed: nobody can make the executor fault by shrinking it */
-  executor->staging = mmap(NULL, STAGING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  close(fd);
-  return executor->staging != MAP_FAILED;
+  return reply.status == GBX_OK;
 }
 
 /* Closes the socket; returns the exit code, or -signal. Fails the test when it takes longer than 5 s. */
 static inline int close_executor(struct executor *executor) {
   close(executor->socket);
   close(executor->door);
-  if (executor->staging)
-    munmap(executor->staging, STAGING_BYTES);
   int status = 0;
   for (int waited = 0; waited < 5000; waited += 5) {
     if (waitpid(executor->pid, &status, WNOHANG) == executor->pid)

@@ -31,12 +31,12 @@ static void apply(struct gbx_ranges *ranges, const struct gbx_request *request) 
     entry = gbx_ranges_find(ranges, &request->payload.range);
     if (entry)
       gbx_ranges_remove(ranges, entry);
-  } else if (request->type == GBX_MSG_WRITE || request->type == GBX_MSG_READ) {
-    const struct gbx_transfer *transfer = &request->payload.transfer;
-    if (gbx_ranges_cover(ranges, transfer->offset, transfer->length, &first, &count) == GBX_OK) {
+  } else if (request->type == GBX_MSG_PULL) {
+    const struct gbx_pull *pull = &request->payload.pull;
+    if (gbx_ranges_cover(ranges, pull->offset, pull->length, &first, &count) == GBX_OK) {
       const struct gbx_range *last = &ranges->entries[first + count - 1]->range;
-      require(ranges->entries[first]->range.offset <= transfer->offset);
-      require(last->offset + last->length >= transfer->offset + transfer->length);
+      require(ranges->entries[first]->range.offset <= pull->offset);
+      require(last->offset + last->length >= pull->offset + pull->length);
     }
   }
   require(gbx_ranges_is_valid(ranges));

@@ -30,7 +30,7 @@ interface Place {
   readonly open: (grant: LaneGrant) => Promise<LaneClient>;
 }
 
-const quiet = createLogger({ component: 'test', level: 'silent' });
+const quiet = createLogger({ name: 'feeder', level: 'silent' });
 
 async function place(): Promise<Place> {
   const events: LaneEvent[] = [];
@@ -188,7 +188,7 @@ describe('pulls', () => {
       details: { laneStatus: LaneStatus.REFUSED },
     });
     const gone = expect(to.executor.pull(pullBy(await ticket(MIB)))).rejects.toMatchObject({
-      message: expect.stringMatching(/CLOSED|DISCONNECTED/) as string,
+      message: expect.stringMatching(/CLOSED|DISCONNECTED/) as unknown,
     });
     await sleep(200);
     await from.executor.stop();
