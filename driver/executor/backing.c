@@ -15,6 +15,49 @@ static void prepare(void *context, uint64_t offset, uint64_t bytes) {
   gbx_ahead_announce(&granted->lanes->aheads, granted->is.offset + offset, bytes);
 }
 
+/* ---- blocks that are known, and writes to their places ---- */
+
+/* An offer that is being answered. A client may have given it up meanwhile and write: what he writes stays. */
+struct gbx_filling {
+  struct gbx_filling *next;
+  struct gbx_granted *granted;
+  uint64_t offset; /* of the first block, in the arena */
+  uint32_t count;
+  uint32_t written; /* bit i: somebody has begun to write to block i */
+  uint32_t placing; /* bit i: block i is being put in place */
+  uint8_t *have;
+};
+_Static_assert(GB_LANE_OFFER_BLOCKS_AT_ONCE <= 32, "a bit for each block");
+
+/* The blocks of `filling` that a span touches, as bits. */
+static uint32_t blocks_of(const struct gbx_filling *filling, const struct gbx_span *span) {
+  uint32_t blocks = 0;
+  for (uint32_t index = 0; index < filling->count; index++) {
+    uint64_t at = filling->offset + (uint64_t)index * GBX_BLOCK_BYTES;
+    if (span->offset < at + GBX_BLOCK_BYTES && at < span->offset + span->length)
+      blocks |= 1u << index;
+  }
+  return blocks;
+}
+
+/* From now on no known block is put where this write goes. */
+static void keep_fillings_off(struct gbx_lanes *lanes, const struct gbx_span *span) {
+  pthread_mutex_lock(&lanes->lock);
+  for (struct gbx_filling *filling = lanes->fillings; filling;) {
+    uint32_t blocks = blocks_of(filling, span);
+    filling->written |= blocks;
+    if ((filling->placing & blocks) == 0) {
+      filling = filling->next;
+      continue;
+    }
+    pthread_cond_wait(&lanes->changed, &lanes->lock); /* for one copy of a block */
+    filling = lanes->fillings;
+  }
+  pthread_mutex_unlock(&lanes->lock);
+}
+
+/* ---- pieces ---- */
+
 static void link_piece(struct gbx_lanes *lanes, struct gbx_piece *piece) {
   pthread_mutex_lock(&lanes->lock);
   piece->next = lanes->pieces;
@@ -61,6 +104,8 @@ static void *acquire(void *context, uint64_t offset, uint64_t bytes, int for_wri
   piece->granted = granted;
   piece->for_write = for_write;
   piece->span = (struct gbx_span){.offset = granted->is.offset + offset, .length = bytes};
+  if (for_write)
+    keep_fillings_off(granted->lanes, &piece->span);
   void *memory = find_memory(granted->lanes, piece);
   if (memory)
     *token = (uint64_t)piece;
@@ -106,24 +151,38 @@ static int release(void *context, uint64_t token, void *memory, uint64_t offset,
   return result;
 }
 
-/* ---- blocks that are known ---- */
+/* ---- offers ---- */
 
-struct filling {
-  struct gbx_granted *granted;
-  uint64_t offset; /* of the first block, in the arena */
-  uint8_t *have;
-};
+/* Whether nobody writes there; then it has to be said when the block is in place. */
+static bool begin_placing(struct gbx_filling *filling, unsigned index) {
+  struct gbx_lanes *lanes = filling->granted->lanes;
+  pthread_mutex_lock(&lanes->lock);
+  bool may = (filling->written & 1u << index) == 0;
+  filling->placing |= (uint32_t)may << index;
+  pthread_mutex_unlock(&lanes->lock);
+  return may;
+}
 
-/* Puts a block in place. */
-static void take_block(void *context, unsigned index, const uint8_t *content) {
-  struct filling *filling = context;
+static void end_placing(struct gbx_filling *filling, unsigned index, bool done) {
+  struct gbx_lanes *lanes = filling->granted->lanes;
+  pthread_mutex_lock(&lanes->lock);
+  filling->placing &= ~(1u << index);
+  if (done) {
+    filling->have[index / 8] |= (uint8_t)(1u << index % 8);
+    filling->granted->cached_bytes += GBX_BLOCK_BYTES;
+  }
+  pthread_cond_broadcast(&lanes->changed);
+  pthread_mutex_unlock(&lanes->lock);
+}
+
+static bool place_block(struct gbx_filling *filling, unsigned index, const uint8_t *content) {
   struct gbx_lanes *lanes = filling->granted->lanes;
   struct gbx_piece piece = {.granted = filling->granted, .for_write = true};
   piece.span = (struct gbx_span){.offset = filling->offset + (uint64_t)index * GBX_BLOCK_BYTES,
                                  .length = GBX_BLOCK_BYTES};
   void *memory = find_memory(lanes, &piece);
   if (!memory)
-    return;
+    return false;
   memcpy(memory, content, GBX_BLOCK_BYTES);
   bool done = true;
   if (piece.buffer) {
@@ -133,24 +192,37 @@ static void take_block(void *context, unsigned index, const uint8_t *content) {
     unlink_piece(lanes, &piece);
     gbx_store_unpin(lanes->store, &piece.span, 0, 0);
   }
-  if (!done)
-    return;
-  filling->have[index / 8] |= (uint8_t)(1u << index % 8);
-  pthread_mutex_lock(&lanes->lock);
-  filling->granted->cached_bytes += GBX_BLOCK_BYTES;
-  pthread_mutex_unlock(&lanes->lock);
+  return done;
+}
+
+static void take_block(void *context, unsigned index, const uint8_t *content) {
+  struct gbx_filling *filling = context;
+  if (begin_placing(filling, index))
+    end_placing(filling, index, place_block(filling, index, content));
 }
 
 static void offer(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
                   uint8_t *have) {
   struct gbx_granted *granted = context;
-  struct filling filling = {.granted = granted, .offset = granted->is.offset + offset, .have = have};
-  if (block_bytes != GBX_BLOCK_BYTES)
+  struct gbx_lanes *lanes = granted->lanes;
+  struct gbx_filling filling = {
+      .granted = granted, .offset = granted->is.offset + offset, .count = count, .have = have};
+  if (block_bytes != GBX_BLOCK_BYTES || count > GB_LANE_OFFER_BLOCKS_AT_ONCE)
     return;
-  gbx_cache_fill(granted->lanes->cache, digests, count, take_block, &filling);
+  pthread_mutex_lock(&lanes->lock);
+  filling.next = lanes->fillings;
+  lanes->fillings = &filling;
+  pthread_mutex_unlock(&lanes->lock);
+  gbx_cache_fill(lanes->cache, digests, count, take_block, &filling);
+  pthread_mutex_lock(&lanes->lock);
+  struct gbx_filling **at = &lanes->fillings;
+  while (*at != &filling)
+    at = &(*at)->next;
+  *at = filling.next;
+  pthread_mutex_unlock(&lanes->lock);
   for (uint32_t index = 0; index < count; index++) {
     if ((have[index / 8] & 1u << index % 8) == 0)
-      gbx_cache_want(granted->lanes->cache, filling.offset + (uint64_t)index * GBX_BLOCK_BYTES,
+      gbx_cache_want(lanes->cache, filling.offset + (uint64_t)index * GBX_BLOCK_BYTES,
                      digests + (size_t)index * GBX_DIGEST_BYTES);
   }
 }

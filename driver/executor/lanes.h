@@ -19,6 +19,7 @@
 #define GBX_TICKET_KEPT_MS 60000u
 
 struct gbx_lanes;
+struct gbx_filling;
 
 /* One ticket. */
 struct gbx_granted {
@@ -52,9 +53,10 @@ struct gbx_lanes {
   void (*notice)(void *context, const struct gbx_lane_event *event);
   void *notice_context;
   pthread_mutex_t lock; /* protects what is below */
-  pthread_cond_t changed; /* a ticket is ending, or gone */
+  pthread_cond_t changed; /* a ticket is ending, or gone; a block was put in place */
   struct gbx_granted *granted;
   struct gbx_piece *pieces; /* in place */
+  struct gbx_filling *fillings; /* offers that are being answered */
 };
 
 /* Starts serving connections that arrive over `door_fd`, which is taken over. Without one, or without libcrypto, there
