@@ -4,8 +4,8 @@
  *
  *   delaylink --a PID --b PID [--name gbd0] [--mtu 1500] [--seed 1] [SETTING VALUE ...]
  *
- * makes a TUN device of that name in the network namespace of each of two processes and moves packets between them until
- * its input ends. It prints `ready`, reads commands from its input, one a line, and answers each with one line:
+ * makes a TUN device of that name in the network namespace of each of two processes and moves packets between them
+ * until its input ends. It prints `ready`, reads commands from its input, one a line, and answers each with one line:
  *
  *   set [a|b] SETTING VALUE ...   for what a (b) sends; both without a letter
  *   cut [a|b]    join [a|b]       nothing that a (b) sends arrives, nor what is under way; it does again
@@ -98,7 +98,8 @@ static void print_stats(void) {
            "\"overflowed\":%llu,\"writeFailed\":%llu,\"queuePeakBytes\":%llu}",
            i == 0 ? "{" : ",", directions[i].name, atomic_load(&counters->packets), atomic_load(&counters->bytes),
            atomic_load(&counters->lost), atomic_load(&counters->queue_dropped), atomic_load(&counters->cut_dropped),
-           atomic_load(&counters->overflowed), atomic_load(&counters->write_failed), atomic_load(&counters->queue_peak));
+           atomic_load(&counters->overflowed), atomic_load(&counters->write_failed),
+           atomic_load(&counters->queue_peak));
   }
   printf("}\n");
 }
@@ -106,7 +107,9 @@ static void print_stats(void) {
 static void command(char *line) {
   char *words[WORDS_MAX], *kept = NULL;
   int count = 0;
-  for (char *word = strtok_r(line, " \t\r\n", &kept); word != NULL && count < WORDS_MAX; word = strtok_r(NULL, " \t\r\n", &kept))
+  const char *between = " \t\r\n";
+  for (char *word = strtok_r(line, between, &kept); word != NULL && count < WORDS_MAX;
+       word = strtok_r(NULL, between, &kept))
     words[count++] = word;
   if (count == 0) return;
   if (strcmp(words[0], "stats") == 0) {

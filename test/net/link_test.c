@@ -299,7 +299,8 @@ static void test_rate_is_what_was_asked(void) {
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     pair_ask(&pair, cases[i].command);
     const double rate = stream_rate(AF_INET, cases[i].bytes), most = cases[i].rate * 1448 / 1538;
-    fprintf(stderr, "     %s: %.0f Mbit/s of the stream, %.0f are possible\n", cases[i].command, rate / 1e6, most / 1e6);
+    fprintf(stderr, "     %s: %.0f Mbit/s of the stream, %.0f are possible\n", cases[i].command,
+            rate / 1e6, most / 1e6);
     /* The burst that the queue holds comes at once; a busy machine is late. */
     CHECK(rate > 0.6 * most && rate < 1.05 * most);
   }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * trouble.c: preloaded into a daemon of a test, makes its clocks jump and its disk slow while it runs. The file named by
- * GBTROUBLE_FILE holds int64 (little-endian, nanoseconds), read anew at each call:
+ * trouble.c: preloaded into a daemon of a test, makes its clocks jump and its disk slow while it runs. The file named
+ * by GBTROUBLE_FILE holds int64 (little-endian, nanoseconds), read anew at each call:
  *
  *   0   added to the wall clock (CLOCK_REALTIME, time, gettimeofday)
  *   8   added to CLOCK_BOOTTIME alone: the time a machine was suspended

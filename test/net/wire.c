@@ -54,7 +54,8 @@ static bool sooner(const struct packet *a, const struct packet *b) {
 
 static void heap_add(struct wire *wire, struct packet *packet) {
   size_t at = wire->count++;
-  for (; at > 0 && sooner(packet, wire->heap[(at - 1) / 2]); at = (at - 1) / 2) wire->heap[at] = wire->heap[(at - 1) / 2];
+  for (; at > 0 && sooner(packet, wire->heap[(at - 1) / 2]); at = (at - 1) / 2)
+    wire->heap[at] = wire->heap[(at - 1) / 2];
   wire->heap[at] = packet;
   wire->flight_bytes += packet->bytes;
 }
@@ -114,7 +115,8 @@ static void queue_on(struct wire *wire, struct packet *packet, uint64_t now) {
   struct counters *counters = &wire->direction->counters;
   const double bytes_per_ns = (double)wire->settings.rate / 8e9;
   const uint64_t own = (uint64_t)(bytes_per_ns * (double)QUEUE_NS);
-  const uint64_t limit = wire->settings.queue != 0 ? wire->settings.queue : own < QUEUE_BYTES_MIN ? QUEUE_BYTES_MIN : own;
+  const uint64_t chosen = own < QUEUE_BYTES_MIN ? QUEUE_BYTES_MIN : own;
+  const uint64_t limit = wire->settings.queue != 0 ? wire->settings.queue : chosen;
   while (packet != NULL) {
     const unsigned segments = packet_segments(packet);
     const uint64_t each = packet_wire_bytes(packet) / segments;
@@ -224,7 +226,8 @@ static void rest(struct wire *wire) {
   if (due <= now + wire->settings.spin) return;
   const uint64_t sleep = due == UINT64_MAX ? SECOND : due - now - wire->settings.spin;
   const struct timespec timeout = {.tv_sec = (time_t)(sleep / SECOND), .tv_nsec = (long)(sleep % SECOND)};
-  struct pollfd wait[] = {{.fd = wire->direction->from, .events = POLLIN}, {.fd = wire->direction->wake, .events = POLLIN}};
+  struct pollfd wait[] = {{.fd = wire->direction->from, .events = POLLIN},
+                          {.fd = wire->direction->wake, .events = POLLIN}};
   if (ppoll(wait, 2, &timeout, NULL) < 0 && errno != EINTR) fatal("poll");
   uint64_t woken;
   if ((wait[1].revents & POLLIN) != 0 && read(wire->direction->wake, &woken, sizeof woken) < 0) fatal("wake");

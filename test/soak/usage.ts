@@ -48,7 +48,8 @@ export class Usage {
         const most = Math.max(...middle.map((each) => each[what]));
         const least = Math.min(...last.map((each) => each[what]));
         const unit = what === 'rssBytes' ? 2 ** 20 : 1;
-        const text = `${key}: ${what} ${Math.round(most / unit)} at most in the middle, ${Math.round(least / unit)} at least in the end`;
+        const range = `${Math.round(most / unit)} at most in the middle, ${Math.round(least / unit)} at least in the end`;
+        const text = `${key}: ${what} ${range}`;
         lines.push(text);
         if (least > most + slack[what]) grown.push(text);
       }

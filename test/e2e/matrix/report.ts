@@ -64,8 +64,8 @@ function killLines(kills: readonly KillResult[]): string[] {
   const slowest = Math.max(...kills.map(({ returnedMs }) => returnedMs));
   return [
     '',
-    `kill -9 of the feeder at a random moment, ${kills.length} times: ${count('911')} programs got 911 with feeder and ` +
-      `range named, ${count('right bytes')} had nothing there at that moment and ended right; no abort, no hang, no ` +
+    `kill -9 of the feeder at a random moment, ${kills.length} times: ${count('911')} programs got 911 with feeder ` +
+      `and range named, ${count('right bytes')} had nothing there at that moment and ended right; no abort, no hang, no ` +
       `wrong byte; the slowest return of memory took ${seconds(slowest)}.`,
   ];
 }
@@ -87,16 +87,16 @@ export function writeReport(
   const lines = [
     BEGIN,
     '',
-    `${new Date().toISOString().slice(0, 10)}, at ${commit}, on ${cpus().length} cores: ${played} of ${results.length} ` +
-      `cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
+    `${new Date().toISOString().slice(0, 10)}, at ${commit}, on ${cpus().length} cores: ${played} of ` +
+      `${results.length} cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
     '',
     'What the program (or, while shaking hands, the command) got:',
     '',
     ...overview(results),
     ...killLines(kills),
     '',
-    'What was seen in each cell. *agent* and *lane*: how long after the fault the agent, and the program by the end of ' +
-      'its lane, noticed it; *memory back*: after the end of the program.',
+    'What was seen in each cell. *agent* and *lane*: how long after the fault the agent, and the program by the end ' +
+      'of its lane, noticed it; *memory back*: after the end of the program.',
     '',
     row(['fault', 'time', 'really there', 'event log', 'agent', 'lane', 'result', 'memory back']),
     row(Array.from({ length: 8 }, () => '---')),
