@@ -179,6 +179,11 @@ export class Attachments {
     );
   }
 
+  /** Its executor died, and its bytes with it. */
+  hasFailed(leaseId: LeaseId): boolean {
+    return this.held.get(leaseId)?.failure !== undefined;
+  }
+
   /** @throws GbError DATA_LOSS when its executor died; LEASE_EXPIRED when it is ending. */
   get(leaseId: LeaseId): Attachment {
     const attachment = this.held.get(leaseId);

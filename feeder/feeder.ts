@@ -185,6 +185,8 @@ export class Feeder {
 
   renew(caller: Caller, id: string, fencingToken: bigint): RenewOutcome {
     const outcome = this.table.renew(caller, id, fencingToken, this.clock.nowMs());
+    // What a dead executor held is gone: the next renewal tells its owner.
+    if (outcome.t === 'ok' && this.attachments.hasFailed(outcome.lease.id)) return { t: 'expired' };
     if (outcome.t === 'ok' && outcome.adopted) {
       this.log.info(
         { event: 'lease_adopted', lease: id, session: caller.sessionId },

@@ -137,7 +137,8 @@ export class Copies {
     return hold;
   }
 
-  /** A call for a lease; when the feeder does not know the lease any more, its bytes are gone. */
+  /** A call for a lease; when the feeder does not know the lease any more, or what held its bytes has
+   *  died there, they are gone. */
   async onLease<T>(hold: Hold, call: (client: FeederCalls, hold: Hold) => Promise<T>): Promise<T> {
     if (hold.state === 'lost') throw lossOf(hold);
     if (hold.state === 'unadopted')
@@ -146,7 +147,7 @@ export class Copies {
       return await call(this.directory.client(hold.feederId), hold);
     } catch (reason) {
       const error = GbError.from(reason);
-      if (error.code === 'LEASE_EXPIRED') {
+      if (error.code === 'LEASE_EXPIRED' || error.code === 'DATA_LOSS') {
         this.loseLease(hold);
         throw lossOf(hold);
       }

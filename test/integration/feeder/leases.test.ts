@@ -144,6 +144,8 @@ test('kill -9 of an executor: its lease fails with DATA_LOSS, every other one is
   expect(await codeOf(host.read(victim, 0, 4))).toBe('DATA_LOSS');
   expect(await codeOf(host.allocate(victim, 4 * MIB, 2 * MIB))).toBe('DATA_LOSS');
   expect(await codeOf(host.client.statLease({ lease: victim }))).toBe('DATA_LOSS');
+  expect((await renew(host, victim)).status).toBe(ErrorCodeOrOk.LEASE_EXPIRED);
+  expect((await renew(host, other)).status).toBe(ErrorCodeOrOk.OK);
   expect((await host.read(other, 0, data.length)).equals(data)).toBe(true);
   expect((await host.client.releaseLease({ lease: victim })).freedBytes).toBe(0n);
   expect((await host.client.releaseLease({ lease: other })).freedBytes).toBe(BigInt(4 * MIB));
@@ -158,7 +160,8 @@ test('an executor killed during a write fails that write, and nothing hangs', as
   await host.allocate(lease, 0, 64 * MIB);
   const write = codeOf(host.write(lease, 0, Buffer.alloc(64 * MIB)));
   setTimeout(() => process.kill(pid!, 'SIGKILL'), 15);
-  expect(['DATA_LOSS', 'FEEDER_UNREACHABLE', 'OK']).toContain(await write);
+  // Refused: on a busy machine it dies before its lane is open.
+  expect(['DATA_LOSS', 'FEEDER_UNREACHABLE', 'PERMISSION_DENIED', 'OK']).toContain(await write);
   await until('its bytes are gone', async () => (await host.account()).leased === 0);
   expect(await codeOf(host.read(lease, 0, 4))).toBe('DATA_LOSS');
   await host.client.releaseLease({ lease });

@@ -2,7 +2,7 @@
 // Real feeders for the agent's tests: in this process, or in one of their own that can be killed.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startFeeder, type RunningFeeder } from '../../../feeder/main.js';
 import { createLogger } from '../../../proto/base/log.js';
@@ -121,4 +121,12 @@ export async function killHard(child: ChildProcess): Promise<void> {
   const gone = once(child, 'exit');
   child.kill('SIGKILL');
   await gone;
+}
+
+/** Processes that `pid` has started. */
+export function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(Number);
 }

@@ -10,7 +10,7 @@ import * as abi from '../../../host/shim/abi.js';
 import { sleep } from '../../../proto/base/clock.js';
 import { MIB } from '../../../proto/base/units.js';
 import { LinkState, type Snapshot } from '../../../proto/gen/greenboost/v1/control_pb.js';
-import { CLI, killHard, spawnFeeder, type FeederProcess } from './feeders.js';
+import { childrenOf, CLI, killHard, spawnFeeder, type FeederProcess } from './feeders.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { grant, place, startProgram } from './program.js';
 import { ShimPeer } from './shim-peer.js';
@@ -232,6 +232,25 @@ test('a feeder that never comes back is lost when its time to live is over', asy
   expect((await peer.fetch(0, 1000)).status).toBe(DATA_LOSS);
   expect((await host.status()).links[0]!.state).toBe(LinkState.LOST);
 }, 60_000);
+
+test("what an executor held is lost when it dies, the link goes on and the room is somebody else's", async () => {
+  const alpha = await feeder('alpha', '16MiB');
+  await connect(alpha);
+  const peer = await attach();
+  await peer.grant(T2R, 4 * MIB);
+  await peer.place(0, 4 * MIB);
+  const executors = childrenOf(alpha.child.pid!);
+  expect(executors).toHaveLength(1);
+  process.kill(executors[0]!, 'SIGKILL');
+  await eventually('it is lost', 8_000, () => peer.lost.length === 1);
+  expect(peer.lost[0]).toMatchObject({ offset: 0, length: 4 * MIB, feeder: 'alpha' });
+  expect((await peer.fetch(0, 1000)).status).toBe(DATA_LOSS);
+  expect((await host.status()).links[0]!.state).toBe(LinkState.READY);
+  expect((await peer.drop(0, 4 * MIB)).status).toBe(OK);
+  await peer.giveBack(T2R, 4 * MIB);
+  expect((await peer.grant(T2R, 16 * MIB)).status).toBe(OK);
+  expect((await peer.place(0, 4 * MIB)).status).toBe(OK);
+}, 30_000);
 
 test('a feeder that is stopped in its tracks is stale within 3 s, and ready when it goes on', async () => {
   const alpha = await feeder('alpha', '16MiB');
