@@ -48,8 +48,8 @@ export class Usage {
         const most = Math.max(...middle.map((each) => each[what]));
         const least = Math.min(...last.map((each) => each[what]));
         const unit = what === 'rssBytes' ? 2 ** 20 : 1;
-        const range = `${Math.round(most / unit)} at most in the middle, ${Math.round(least / unit)} at least in the end`;
-        const text = `${key}: ${what} ${range}`;
+        const [high, low] = [Math.round(most / unit), Math.round(least / unit)];
+        const text = `${key}: ${what} ${high} at most in the middle, ${low} at least in the end`;
         lines.push(text);
         if (least > most + slack[what]) grown.push(text);
       }

@@ -65,8 +65,8 @@ function killLines(kills: readonly KillResult[]): string[] {
   return [
     '',
     `kill -9 of the feeder at a random moment, ${kills.length} times: ${count('911')} programs got 911 with feeder ` +
-      `and range named, ${count('right bytes')} had nothing there at that moment and ended right; no abort, no hang, no ` +
-      `wrong byte; the slowest return of memory took ${seconds(slowest)}.`,
+      `and range named, ${count('right bytes')} had nothing there at that moment and ended right; no abort, no hang, ` +
+      `no wrong byte; the slowest return of memory took ${seconds(slowest)}.`,
   ];
 }
 
