@@ -30,6 +30,8 @@ export interface SecureInfo {
   /** Numeric, with the scope where IPv6 needs one: where the feeder was reached, and from where. */
   readonly address: string;
   readonly localAddress: string;
+  /** Bytes of the connection so far, sealed. */
+  readonly traffic: () => { readonly sentBytes: number; readonly receivedBytes: number };
 }
 
 export interface PskChannelOptions {
@@ -162,6 +164,7 @@ export class PskChannelCredentials extends grpc.ChannelCredentials {
       exporter,
       address: socket.remoteAddress ?? '',
       localAddress: socket.localAddress ?? '',
+      traffic: () => ({ sentBytes: secured.bytesWritten, receivedBytes: secured.bytesRead }),
     });
   }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an agent costs that has 64 feeders and 1,024 open leases and nothing to do: share of one core, resident memory.
 // Feeders and programs only play their part (feeders.mjs; sockets that say HELLO and GRANT here), the agent is the real
-// one, in its own process. Usage: node bench/fabric/leases.mjs [seconds [output.json]]
+// one, in its own process. Usage: node bench/fabric/leases.mjs [seconds]
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
-import { cpus, loadavg, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +24,6 @@ const CPU_SHARE_MAX = 0.05;
 const RSS_BYTES_MAX = 250 * 2 ** 20;
 
 const seconds = Number(process.argv[2] ?? 30);
-const output = process.argv[3];
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'gb-leases-'));
 const env = {
@@ -173,12 +172,6 @@ async function main() {
   const share = (after.cpuSeconds - before.cpuSeconds) / took;
   const messages = renewedAfter.messages - renewedBefore.messages;
   const result = {
-    check: 'fabric-leases',
-    command: 'node bench/fabric/leases.mjs',
-    date: new Date().toISOString().slice(0, 10),
-    cpu: cpus()[0].model,
-    cores: cpus().length,
-    load: loadavg()[0],
     feeders: feeders.length,
     leases,
     seconds: Math.round(took),
@@ -189,8 +182,7 @@ async function main() {
     rssBytes,
     rssBytesMax: RSS_BYTES_MAX,
   };
-  process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
-  if (output) writeFileSync(output, `${JSON.stringify(result)}\n`);
+  process.stdout.write(`${JSON.stringify(result)}\n`);
   const good = leases >= 1_000 && share <= CPU_SHARE_MAX && rssBytes <= RSS_BYTES_MAX;
   process.exitCode = good ? 0 : 1;
 }

@@ -3,7 +3,7 @@
 """All benches of the fabric that this machine can run, and one table.
 
     python3 bench/fabric/run.py [--out build/bench] [--mebibytes 1024] [--rounds 15] [--upload-mebibytes 3072]
-                                [lane upload shim vram]
+                                [lane upload shim vram leases flat]
 
 lane     lanes beside plain C over TCP, on loopback and delay links (run.sh)
 upload   the same content stored twice: bytes on the wire
@@ -11,7 +11,10 @@ shim     evictions and fetches of a program under the shim beside a lane of noth
 vram     VRAM of a feeder read into VRAM of the host; with a GPU `python3 test/gpu/run.py fabric-vram` keeps the result,
          without one the simulated driver shows that it works
 
-Each but vram writes fabric-NAME.json into the folder. Needs a C compiler, Node.js for upload and shim, root or user
+leases   an idle agent with 64 feeders and 1,024 leases: its CPU and memory (leases.mjs)
+flat     10 GB of a program's bytes beside the agent and the feeder daemons: none passes through them (agent-flat.mjs)
+
+Each but vram writes fabric-NAME.json into the folder. Needs a C compiler, Node.js for all but lane, root or user
 namespaces for the delay links and for counting what crosses loopback. The machine should be idle otherwise.
 """
 import argparse
@@ -25,7 +28,7 @@ import sys
 
 from steps import BUILD, MIB, ROOT
 
-NAMES = ("lane", "upload", "shim", "vram")
+NAMES = ("lane", "upload", "shim", "vram", "leases", "flat")
 LOAD_MOST = 1.0
 VRAM_ROUNDS = 11
 
@@ -74,6 +77,20 @@ def vram(args):
         environment.update(LD_LIBRARY_PATH=str(BUILD / "lib" / "sim"), GBSIM_GPU=f"fabric-{os.getpid()}",
                            GBSIM_VRAM=str(4 * size * MIB))
     return bench.measure(size, rounds, environment)
+
+
+def leases(_args):
+    return node("leases.mjs")
+
+
+def flat(_args):
+    return node("agent-flat.mjs")
+
+
+def node(script):
+    """returns: what a bench in JavaScript prints; its exit status only repeats its figures."""
+    done = subprocess.run(["node", str(ROOT / "bench" / "fabric" / script)], stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def alone(module, *numbers):
@@ -134,7 +151,22 @@ def vram_rows(result):
         yield at_least(what, result["readRatioMedian"], result["wanted"])
 
 
-ROWS = {"lane": lane_rows, "upload": upload_rows, "shim": shim_rows, "vram": vram_rows}
+def leases_rows(result):
+    what = f"idle agent, {result['feeders']} feeders, {result['leases']} leases"
+    yield at_most(f"{what}: share of a core", result["cpuShare"], result["cpuShareMax"])
+    yield at_most(f"{what}: RSS, MB", result["rssBytes"] / 1e6, result["rssBytesMax"] / 1e6)
+
+
+def flat_rows(result):
+    gb, agent = result["movedBytes"] / 1e9, result["agent"]
+    met = result["flat"] and result["right"]
+    yield f"{gb:.1f} GB moved: bytes the agent read or wrote, MB", f"{agent['ioBytes'] / 1e6:.3f}", "<= 0.1%", met
+    yield f"{gb:.1f} GB moved: growth of the agent, MB", f"{agent['rssGrowthBytes'] / 1e6:.1f}", "<= 50", met
+    yield "CPU seconds of the agent per GB", f"{agent['cpuSecondsPerGB']:.3f}", "", None
+
+
+ROWS = {"lane": lane_rows, "upload": upload_rows, "shim": shim_rows, "vram": vram_rows, "leases": leases_rows,
+        "flat": flat_rows}
 
 
 def keep(args, name, figures, before):

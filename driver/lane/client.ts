@@ -27,6 +27,13 @@ export interface LaneTransferOptions {
   readonly deadlineMs?: number;
 }
 
+let movedBytes = 0;
+
+/** Bytes that reads and writes of LaneClients of this process were for, since it started. */
+export function laneClientBytes(): number {
+  return movedBytes;
+}
+
 /** open -> closed; every call after close throws WRONG_STATE. Each call under way keeps one of Node's few worker
  *  threads until it is done. */
 export class LaneClient {
@@ -134,6 +141,7 @@ export class LaneClient {
     bytes: Uint8Array,
     options: LaneTransferOptions,
   ): Promise<void> {
+    movedBytes += bytes.length;
     const priority = options.priority ?? LanePriority.NORMAL;
     const deadlineMs = options.deadlineMs ?? 0;
     const status = await this.run(name, region, offset, bytes, bytes.length, priority, deadlineMs);

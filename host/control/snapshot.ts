@@ -2,6 +2,7 @@
 // The one account people read: agent, tiers, links, programs, recent events. Builds messages,
 // decides nothing.
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import { laneClientBytes } from '../../driver/lane/client.js';
 import { LaneStatus } from '../../driver/lane/names.js';
 import { SNAPSHOT_EVENTS_MAX } from '../../proto/base/limits.js';
 import {
@@ -83,6 +84,7 @@ export function buildSnapshot(sources: SnapshotSources): SnapshotInit {
     memoryAvailableBytes: BigInt(local.memory.availableBytes),
     memoryReserveBytes: BigInt(ledger.reserveBytes),
     memoryPressureSomeAvg10: local.memory.pressurePercent,
+    probeBytes: BigInt(laneClientBytes()),
   };
 }
 
@@ -127,6 +129,7 @@ export function feederTiers(link: Link, attachments: readonly Attachment[]): Tie
 
 export function linkMessage(link: Link, registry: AttachmentRegistry, drains: Drains): LinkInit {
   const drain = drains.progressOf(link.feederId);
+  const calls = link.callTraffic;
   const { measurement, traffic } = link;
   return {
     feederId: link.feederId,
@@ -151,6 +154,8 @@ export function linkMessage(link: Link, registry: AttachmentRegistry, drains: Dr
     ...(drain ? { drain: drainMessage(drain, false) } : {}),
     ...laneFacts(registry.all.flatMap((attachment) => attachment.lanesTo(link.feederId))),
     laneDetail: link.laneDetail,
+    callSentBytes: BigInt(calls.sentBytes),
+    callReceivedBytes: BigInt(calls.receivedBytes),
   };
 }
 

@@ -30,6 +30,7 @@ import {
   type FeederCalls,
   type RawFeederClient,
   type SessionFacts,
+  type Traffic,
 } from './feeder-client.js';
 import { measureLink, type LinkMeasurement } from './measure.js';
 
@@ -37,6 +38,8 @@ export interface FeederConnection {
   readonly hello: HelloResponse;
   readonly cipher: string;
   readonly client: FeederCalls;
+  /** Bytes of calls so far. */
+  traffic(): Traffic;
   /** Ended when the connection is given up or broke. */
   readonly signal: AbortSignal;
   measure(): Promise<LinkMeasurement>;
@@ -116,6 +119,7 @@ async function openConnection(
       hello,
       cipher: secured.cipher,
       client,
+      traffic: secured.traffic,
       signal,
       retire() {
         underWay.whenIdle(close);

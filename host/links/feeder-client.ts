@@ -42,7 +42,7 @@ export interface LeaseFacts {
   readonly ranges: readonly { deviceKey: DeviceKey; offset: number; length: number }[];
 }
 
-/** What application bytes cross the link, for the account of the link. */
+/** Bytes to a feeder and from it. */
 export interface Traffic {
   sentBytes: number;
   receivedBytes: number;

@@ -93,7 +93,10 @@ export interface LinkOptions {
 }
 
 export class Link {
+  /** Application bytes, over programs' lanes. */
   readonly traffic: Traffic = { sentBytes: 0, receivedBytes: 0 };
+  /** Calls over connections that have ended. */
+  private readonly pastCalls: Traffic = { sentBytes: 0, receivedBytes: 0 };
   feederId: string;
   name: string;
   /** Of the present connection, or of the next. */
@@ -136,6 +139,16 @@ export class Link {
 
   get state(): LinkStateName {
     return this.current.t;
+  }
+
+  /** Bytes of all calls to the feeder. */
+  get callTraffic(): Traffic {
+    const { current, pastCalls } = this;
+    const now = 'connection' in current ? current.connection?.traffic() : undefined;
+    return {
+      sentBytes: pastCalls.sentBytes + (now?.sentBytes ?? 0),
+      receivedBytes: pastCalls.receivedBytes + (now?.receivedBytes ?? 0),
+    };
   }
 
   /** Begins to connect. pre: called once. */
@@ -314,7 +327,11 @@ export class Link {
   /** Closes a connection that the next state does not hold; one that was replaced closes by itself. */
   private leave(connection: FeederConnection, next: LinkState): void {
     const held = 'connection' in next && next.connection === connection;
-    if (!held && connection !== this.retired) connection.close();
+    if (held) return;
+    const { sentBytes, receivedBytes } = connection.traffic();
+    this.pastCalls.sentBytes += sentBytes;
+    this.pastCalls.receivedBytes += receivedBytes;
+    if (connection !== this.retired) connection.close();
   }
 
   private lost(why: string): Entered<Lost> {

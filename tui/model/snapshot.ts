@@ -134,6 +134,9 @@ export interface LinkJson {
   laneTraffic: LaneTrafficJson;
   /** Why lanes cannot be opened; empty: they can. */
   laneDetail: string;
+  /** Of gRPC, sealed; never application bytes. */
+  callSentBytes: number;
+  callReceivedBytes: number;
   /** By the user, or after a drain: nothing new is placed there. */
   paused: boolean;
   drain: DrainJson | null;
@@ -211,6 +214,8 @@ export interface SnapshotJson {
   memoryAvailableBytes: number;
   memoryReserveBytes: number;
   memoryPressurePercent: number | null;
+  /** That the agent itself moved over lanes, to measure links. */
+  probeBytes: number;
   tiers: TierJson[];
   links: LinkJson[];
   attachments: AttachmentJson[];
@@ -343,6 +348,8 @@ export function linkJson(link: Link): LinkJson {
     laneKeyAgeMs: link.laneCount === 0 ? null : bytesFromWire(link.laneKeyAgeMs),
     laneTraffic: laneTrafficJson(link.laneTraffic),
     laneDetail: link.laneDetail,
+    callSentBytes: bytesFromWire(link.callSentBytes),
+    callReceivedBytes: bytesFromWire(link.callReceivedBytes),
     paused: link.paused,
     drain: link.drain ? drainJson(link.drain) : null,
     devices: link.devices.map(deviceJson),
@@ -429,6 +436,7 @@ export function snapshotJson(snapshot: Snapshot): SnapshotJson {
     memoryReserveBytes: bytesFromWire(snapshot.memoryReserveBytes),
     memoryPressurePercent:
       snapshot.memoryPressureSomeAvg10 < 0 ? null : snapshot.memoryPressureSomeAvg10,
+    probeBytes: bytesFromWire(snapshot.probeBytes),
     tiers: snapshot.tiers.map(tierJson),
     links: snapshot.links.map(linkJson),
     attachments: snapshot.attachments.map(attachmentJson),

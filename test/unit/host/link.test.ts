@@ -45,6 +45,7 @@ class ScriptedFeeder {
       hello,
       cipher: 'TLS_AES_128_GCM_SHA256',
       client: {} as FeederCalls,
+      traffic: () => ({ sentBytes: 10, receivedBytes: 20 }),
       signal: new AbortController().signal,
       measure: () =>
         Promise.resolve({ rttMicros: 1, uploadBytesPerSecond: 2, downloadBytesPerSecond: 3 }),

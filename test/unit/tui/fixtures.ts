@@ -61,6 +61,8 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
       brokenCount: 0,
     },
     laneDetail: '',
+    callSentBytes: 0,
+    callReceivedBytes: 0,
     paused: false,
     drain: null,
     devices: [
@@ -150,6 +152,7 @@ export function snapshot(over: Partial<SnapshotJson> = {}): SnapshotJson {
     hostName: 'ws-01',
     memoryAvailableBytes: 32 * GIB,
     memoryReserveBytes: 4 * GIB,
+    probeBytes: 0,
     memoryPressurePercent: 0,
     tiers: [
       tier('local_vram', {

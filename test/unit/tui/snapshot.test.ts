@@ -68,6 +68,7 @@ describe('snapshotJson', () => {
       'links',
       'memoryAvailableBytes',
       'memoryPressurePercent',
+      'probeBytes',
       'memoryReserveBytes',
       'schemaVersion',
       'software',
