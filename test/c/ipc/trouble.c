@@ -307,7 +307,8 @@ static void refused_exporter(int link) {
   fill(pointer, WORDS, 1);
   for (; cuIpcGetMemHandle(&handle, pointer) != CUDA_SUCCESS && refusals < 20; refusals++)
     expect(pointer, WORDS, 1);
-  CHECK(refusals == 6, "%d refusals", refusals);
+  /* Seven are planted; which tries meet two at once depends on the memory left over from the one before. */
+  CHECK(refusals >= 4 && refusals <= 7, "%d refusals", refusals);
   say(link, &handle, sizeof handle);
   meet(link);
   expect(pointer, WORDS, 2);
