@@ -2,6 +2,7 @@
 // Every call a host may get wrong: refused with its code, and nothing has changed afterwards.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { createId } from '../../../proto/base/ids.js';
+import { LEASES_PER_SESSION_MAX } from '../../../proto/base/limits.js';
 import type { LeaseRef } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import {
   ARENA_BASE,
@@ -159,7 +160,8 @@ const BAD: readonly (readonly [string, string, (client: Client) => Promise<unkno
   [
     'too many renewals at once',
     'INVALID_ARGUMENT',
-    (c) => c.renewLeases({ leases: Array.from({ length: 257 }, () => lease) }),
+    (c) =>
+      c.renewLeases({ leases: Array.from({ length: LEASES_PER_SESSION_MAX + 1 }, () => lease) }),
   ],
 ];
 
