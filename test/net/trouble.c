@@ -5,7 +5,8 @@
  *
  *   0   added to the wall clock (CLOCK_REALTIME, time, gettimeofday)
  *   8   added to CLOCK_BOOTTIME alone: the time a machine was suspended
- *   16  every open for writing, write, sync and rename of a file below GBTROUBLE_FOLDER takes so much longer
+ *   16  every sync and rename of a file below GBTROUBLE_FOLDER takes so much longer, and every open for writing and
+ *       write, which mostly meet the page cache, an eighth of it
  *   24  how many calls took longer (written)
  *
  * A wall clock cannot be set in a namespace, and a time namespace only shifts what starts in it; a jump of a running
@@ -93,8 +94,11 @@ __attribute__((visibility("default"))) time_t time(time_t *at) {
 
 /* ---- disk ---- */
 
-static void wait_if_below(const char *path) {
-  const int64_t wait = words[DISK];
+/* The part of the wait that writing takes. */
+#define WRITE_PART 8
+
+static void wait_if_below(const char *path, int part) {
+  const int64_t wait = words[DISK] / part;
   if (wait <= 0 || folder_length == 0 || path == NULL || strncmp(path, folder, folder_length) != 0) return;
   const int kept = errno;
   const struct timespec pause = {.tv_sec = wait / SECOND, .tv_nsec = wait % SECOND};
@@ -103,7 +107,7 @@ static void wait_if_below(const char *path) {
   errno = kept;
 }
 
-static void wait_for_file(int fd) {
+static void wait_for_file(int fd, int part) {
   char link[64], path[4096];
   struct stat facts;
   if (words[DISK] <= 0 || folder_length == 0) return;
@@ -113,7 +117,7 @@ static void wait_for_file(int fd) {
   const ssize_t length = file ? readlink(link, path, sizeof path - 1) : 0;
   if (length > 0) {
     path[length] = '\0';
-    wait_if_below(path);
+    wait_if_below(path, part);
   }
   errno = kept;
 }
@@ -132,28 +136,28 @@ OPEN_FUNCTION(open64)
 
 #define WRITE_AT_FUNCTION(name, offset_type)                                                                      \
   __attribute__((visibility("default"))) ssize_t name(int fd, const void *from, size_t count, offset_type offset) { \
-    wait_for_file(fd);                                                                                            \
+    wait_for_file(fd, WRITE_PART);                                                                                \
     return NEXT(name)(fd, from, count, offset);                                                                   \
   }
 WRITE_AT_FUNCTION(pwrite, off_t)
 WRITE_AT_FUNCTION(pwrite64, off64_t)
 
 __attribute__((visibility("default"))) ssize_t write(int fd, const void *from, size_t count) {
-  wait_for_file(fd);
+  wait_for_file(fd, WRITE_PART);
   return NEXT(write)(fd, from, count);
 }
 
 __attribute__((visibility("default"))) int fsync(int fd) {
-  wait_for_file(fd);
+  wait_for_file(fd, 1);
   return NEXT(fsync)(fd);
 }
 
 __attribute__((visibility("default"))) int fdatasync(int fd) {
-  wait_for_file(fd);
+  wait_for_file(fd, 1);
   return NEXT(fdatasync)(fd);
 }
 
 __attribute__((visibility("default"))) int rename(const char *from, const char *to) {
-  wait_if_below(to);
+  wait_if_below(to, 1);
   return NEXT(rename)(from, to);
 }

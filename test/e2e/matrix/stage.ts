@@ -98,7 +98,7 @@ export class Stage {
     await this.startAgent();
     await this.startFeeder(OTHER);
     // Measured while it is slow, it stays the dearer one.
-    await this.network.lines[OTHER]!.set({ rate: '40Mbit' });
+    await this.network.lines[OTHER]!.set({ rate: '10Mbit', delay: '20ms' });
     await this.connect(OTHER);
     await this.network.lines[OTHER]!.set(LINES[OTHER]);
     this.bystander = this.startBystander();
