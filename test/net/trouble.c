@@ -128,7 +128,7 @@ static void wait_for_file(int fd, int part) {
     va_start(rest, flags);                                                                        \
     const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;          \
     va_end(rest);                                                                                 \
-    if ((flags & O_ACCMODE) != O_RDONLY) wait_if_below(path);                                     \
+    if ((flags & O_ACCMODE) != O_RDONLY) wait_if_below(path, WRITE_PART);                        \
     return NEXT(name)(path, flags, mode);                                                         \
   }
 OPEN_FUNCTION(open)
