@@ -16,6 +16,8 @@ export interface Expected {
   readonly result: Result;
   /** Events of which one must be the first to tell of the fault, and within how long. */
   readonly noticed?: { readonly by: readonly string[]; readonly withinMs: number };
+  /** How long after the fault other events may come, in milliseconds. */
+  readonly deadlines?: Readonly<Record<string, number>>;
   /** Events that must come, in any order. */
   readonly events?: readonly string[];
   /** Events that must not come. */
@@ -100,7 +102,16 @@ function firstMs(
   return found ? found.heardMs - fromMs : null;
 }
 
+function checkDeadlines(stage: Stage, expected: Expected, fromMs: number): void {
+  for (const [wanted, withinMs] of Object.entries(expected.deadlines ?? {})) {
+    const ms = firstMs(stage, ({ name }) => name === wanted, fromMs);
+    if (ms === null || ms > withinMs + HEARING_MS)
+      throw new Error(`${wanted} came after ${ms ?? 'no'} ms, not within ${withinMs}`);
+  }
+}
+
 function checkEvents(stage: Stage, expected: Expected, fromMs: number): string[] {
+  checkDeadlines(stage, expected, fromMs);
   const names = stage.events.all
     .filter((event) => event.heardMs >= fromMs && !NOT_TOLD.has(event.name))
     .map((event) => event.name);

@@ -29,8 +29,9 @@ const GONE: Expected = {
 /** Silent for longer than its TTL. */
 const GIVEN_UP: Expected = {
   result: '911',
-  noticed: { by: ['feeder_lost'], withinMs: TTL_MS + SILENCE_MS },
-  events: ['feeder_stale', 'feeder_lost', 'data_lost', 'feeder_ready'],
+  noticed: { by: ['feeder_stale'], withinMs: SILENCE_MS },
+  deadlines: { feeder_lost: TTL_MS + SILENCE_MS },
+  events: ['feeder_lost', 'data_lost', 'feeder_ready'],
 };
 /** The program may take the bytes along, one way or another. */
 const LEFT: Expected = {
@@ -58,8 +59,10 @@ const CONNECTED = none({ events: ['feeder_ready'] });
 export const TABLE: Readonly<Record<FaultName, Row>> = {
   kill: row(GONE, CONNECTED),
   killExecutor: row(
-    { result: '911', noticed: { by: ['data_lost'], withinMs: AT_ONCE_MS }, events: ['data_lost'] },
+    { result: '911', noticed: { by: ['data_lost'], withinMs: AT_ONCE_MS } },
     undefined,
+    // Nobody needs the lane; its program tells of lanes every 2 s.
+    { idle: { result: '911', noticed: { by: ['data_lost'], withinMs: 2_000 } } },
   ),
   freeze: row(BACK, CONNECTED),
   freezeLong: row(GIVEN_UP, CONNECTED),
