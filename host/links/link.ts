@@ -178,7 +178,7 @@ export class Link {
       return this.measurement;
     } catch (reason) {
       const error = GbError.from(reason);
-      if (error.code !== 'CANCELED' && !connection.signal.aborted)
+      if (error.details['noLanes'] === true && !connection.signal.aborted)
         this.laneDetail = error.rawMessage;
       throw error;
     } finally {

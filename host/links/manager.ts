@@ -361,8 +361,8 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   }
 
   /** A feeder whose lanes cannot be opened is of no use to programs. */
-  private takes({ state, paused, laneDetail }: Link): boolean {
-    return state === 'ready' && !paused && laneDetail === '';
+  private takes({ state, paused, asksBack, laneDetail }: Link): boolean {
+    return state === 'ready' && !paused && !asksBack && laneDetail === '';
   }
 
   private wakeAll(): void {
@@ -443,17 +443,21 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     return this.links.find((link) => link.feederId === feederId && link.state !== 'closed');
   }
 
+  /** Measures until it is measured; meanwhile the link is the last choice, or none if its lanes do
+   *  not open. */
   private measure(entry: ManagedLink): Promise<void> {
     const { link } = entry;
+    const told = link.laneDetail;
     entry.measuring ??= link
       .measure()
       .then(() => this.wakeAll())
       .catch((reason: unknown) => {
-        if (link.laneDetail === '') return;
+        if (link.state !== 'ready') return;
         const { rawMessage } = GbError.from(reason);
-        this.deps.events.add('warning', 'link_unmeasured', link.name, rawMessage);
+        if (told === '' || told !== link.laneDetail)
+          this.deps.events.add('warning', 'link_unmeasured', link.name, rawMessage);
         this.deps.clock.after(LINK_REMEASURE_MS, () => {
-          if (link.state === 'ready' && link.laneDetail !== '') void this.measure(entry);
+          if (link.state === 'ready') void this.measure(entry);
         });
       })
       .finally(() => (entry.measuring = undefined));

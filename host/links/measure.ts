@@ -76,6 +76,7 @@ export async function openProbe(client: FeederCalls): Promise<Probe> {
     const error = GbError.from(reason);
     throw new GbError(error.code, `lanes to port ${port} cannot be opened: ${error.rawMessage}`, {
       cause: error,
+      details: { noLanes: true },
     });
   } finally {
     secret.fill(0);

@@ -141,7 +141,6 @@ export const RAM_RESERVE_BYTES_MIN = 1 * GIB;
 export const RAM_RESERVE_FRACTION = 0.1;
 /** Growth of T2 stops above this share of stalled time (PSI memory some, avg10, percent). */
 export const MEMORY_PRESSURE_PERCENT_MAX = 20;
-export const STAGING_BYTES = 64 * MIB;
 
 // Feeder and its executors.
 export const EXECUTOR_START_TIMEOUT_MS = 20_000;

@@ -2,6 +2,7 @@
 // drain, pause, resume and ping with real feeders and a scripted program that goes on writing.
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
 import * as abi from '../../../host/shim/abi.js';
 import { MIB } from '../../../proto/base/units.js';
 import {
@@ -10,7 +11,8 @@ import {
   type Link,
 } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { errorFromStatus } from '../../../proto/grpc.js';
-import { startTestFeeder, type TestFeeder } from './feeders.js';
+import { openFeed } from '../../../tui/control/client.js';
+import { killHard, spawnFeeder, startTestFeeder, type TestFeeder } from './feeders.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { ShimPeer } from './shim-peer.js';
 
@@ -251,3 +253,28 @@ describe('two copies', () => {
     expect(peer.lost).toEqual([]);
   }, 90_000);
 });
+
+test('a feeder whose owner wants its memory back is emptied, and takes nothing until it lends again', async () => {
+  const alpha = await spawnFeeder(host, 'alpha', '64MiB', 0);
+  const owner = openFeed({ XDG_RUNTIME_DIR: join(host.folder, 'alpha', 'run') });
+  try {
+    const { address, feederId } = alpha;
+    await host.client().connect({ address, feederId, timeoutMs: 20_000 }, { timeoutMs: 30_000 });
+    const peer = await attach();
+    const bytes = await placed(peer, 24 * MIB, 16 * MIB);
+    await connected('beta', 64 * MIB);
+    await owner.pauseFeed({ drain: true }, { timeoutMs: 5_000 });
+    await eventually('it is empty', 10_000, async () => (await linkTo('alpha')).leaseCount === 0);
+    expect(eventNames(await host.status())).toContain('feeder_asks');
+    expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
+    expect((await peer.grant(T2R, 60 * MIB)).status).toBe(CAPACITY);
+    await owner.resumeFeed({}, { timeoutMs: 5_000 });
+    await eventually('it lends again', 5_000, async () => {
+      return (await peer.grant(T2R, 60 * MIB)).status === OK;
+    });
+    expect(peer.lost).toEqual([]);
+  } finally {
+    owner.close();
+    await killHard(alpha.child);
+  }
+}, 60_000);
