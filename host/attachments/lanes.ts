@@ -27,6 +27,8 @@ export const LANE_CONNECTIONS = 1;
 
 export class LaneBook {
   private readonly reports = new Map<number, LaneReport>();
+  /** Lanes of an earlier agent: what they moved before we first hear of them was its account. */
+  private readonly inherited = new Set<number>();
 
   constructor(
     private readonly budget: FeederBudget,
@@ -36,6 +38,11 @@ export class LaneBook {
     /** A lane has broken. */
     private readonly onBroken: (hold: Hold, report: LaneReport) => void,
   ) {}
+
+  /** A lease that an earlier agent made. */
+  inherit(lane: number): void {
+    this.inherited.add(lane);
+  }
 
   /** A ticket for the lane of that number, to the whole arena. @throws GbError FEEDER_UNREACHABLE:
    *  ask again; DATA_LOSS: the lease is gone; NOT_FOUND. */
@@ -57,7 +64,8 @@ export class LaneBook {
   note(report: LaneReport): void {
     const hold = this.budget.holds.find(({ lane }) => lane === report.lane && lane !== 0);
     if (!hold) return;
-    const before = this.reports.get(report.lane);
+    const inherited = this.inherited.delete(report.lane);
+    const before = this.reports.get(report.lane) ?? (inherited ? report : undefined);
     this.reports.set(report.lane, report);
     const sent = grown(report.bytes_written, before?.bytes_written);
     const received = grown(report.bytes_read, before?.bytes_read);

@@ -115,6 +115,7 @@ export class AttachmentRegistry {
         limits.map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]),
       );
       const token = BigInt(fencingToken);
+      if (lane !== 0) attachment.lanes.inherit(lane);
       attachment.budget.restore({
         feederId,
         feederName,

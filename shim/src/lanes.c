@@ -37,19 +37,6 @@ static struct entry *find(uint32_t number) {
   return NULL;
 }
 
-/* A place for a new number: a free one, or that of a lane that is gone for good. */
-static struct entry *enter(uint32_t number) {
-  struct entry *place = find(0);
-  for (uint32_t i = 0; place == NULL && i < GB_ABI_LANES_MAX; i++) {
-    if (table[i].gone) place = &table[i];
-  }
-  if (place == NULL) return NULL;
-  pthread_mutex_lock(&table_lock);
-  *place = (struct entry){.number = number};
-  pthread_mutex_unlock(&table_lock);
-  return place;
-}
-
 static enum gb_status ask_ticket(const struct entry *entry, struct gb_ticket_reply *reply) {
   struct gb_ticket_request request = {.lane = entry->number, .attempt = entry->opened_count};
   enum gb_status status = gb_client_lane(&request, reply, TICKET_TIMEOUT_MS);
@@ -134,6 +121,34 @@ static void drop(struct entry *entry, int why) {
   open->dropped = true;
   gb_event(GB_LOG_WARN, CUDA_SUCCESS, "lane_ended", "the lane to feeder %s has ended: %s",
            entry->feeder, gb_lane_status_name(why));
+}
+
+/* Its lease has ended, or it has broken: nobody needs it before it is opened again. */
+static bool idle(const struct entry *entry) {
+  const struct gb_open_lane *open = entry->open;
+  return open == NULL || (open->users == 0 && gb_lane_state(open->lane) != GB_LANE_OK);
+}
+
+/* A place for a new number: a free one, that of a lane that is gone for good, or of one that is closed.
+ * Numbers of leases that have ended are never asked for again, and there may be any number of them. */
+static struct entry *enter(uint32_t number) {
+  struct entry *place = find(0);
+  for (uint32_t i = 0; place == NULL && i < GB_ABI_LANES_MAX; i++) {
+    if (table[i].gone) place = &table[i];
+  }
+  for (uint32_t i = 0; place == NULL && i < GB_ABI_LANES_MAX; i++) {
+    if (idle(&table[i])) place = &table[i];
+  }
+  if (place == NULL) return NULL;
+  struct gb_open_lane *ended = place->open;
+  if (ended != NULL) {
+    drop(place, gb_lane_state(ended->lane));
+    close_if_unused(ended);
+  }
+  pthread_mutex_lock(&table_lock);
+  *place = (struct entry){.number = number};
+  pthread_mutex_unlock(&table_lock);
+  return place;
 }
 
 enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open) {

@@ -53,6 +53,8 @@ static struct {
   unsigned cut, refused, away, moved, dirty, unknown;
 } counts;
 static uint32_t lane_last = 2; /* numbers given so far */
+/* More than a program has lanes: those of leases that have ended make room. */
+enum { LANES_EVER = 4 * GB_ABI_LANES_MAX };
 static struct gb_move moving;  /* sequence 0: none */
 static struct gb_lane_report lane_reports[GB_ABI_LANES_MAX]; /* the last of each */
 static bool gone; /* feeders are lost with all bytes: both, or with mirrors the first */
@@ -130,10 +132,16 @@ static uint32_t place(const struct gb_range *request, struct gb_place_reply *ans
   return GB_STATUS_OK;
 }
 
+/* A lease that holds nothing any more ends, and its lane with it. */
+static void end_lease(uint32_t lane) {
+  if (lane > 2) feeder_lose(lane);
+}
+
 static uint32_t drop(const struct gb_range *request) {
   struct range *range = range_of(request->offset, request->length);
   if (range == NULL) return GB_STATUS_NOT_FOUND;
   for (uint32_t lane = 1; lane <= lane_last; lane++) feeder_free(lane, range->offset, range->length);
+  end_lease(range->lanes[1]);
   placed -= range->length;
   *range = ranges[--range_count];
   if (moving.sequence != 0 && moving.offset >= request->offset &&
@@ -247,7 +255,7 @@ static void send_move(int fd, uint32_t phase) {
 static void start_move(int fd) {
   struct gb_extent extents[2];
   struct range *range = range_count > 0 ? &ranges[counts.requests % range_count] : NULL;
-  if (range == NULL || moving.sequence != 0 || gone || lane_last >= GB_ABI_LANES_MAX) return;
+  if (range == NULL || moving.sequence != 0 || gone || lane_last >= LANES_EVER) return;
   struct gb_extent *last = &extents[extents_of(range, extents) - 1];
   moving = (struct gb_move){.sequence = counts.requests,
                             .offset = last->offset,
@@ -266,6 +274,7 @@ static void end_move(bool moved) {
   }
   uint32_t loser = moved ? moving.from_lane : moving.to_lane;
   feeder_free(loser, moving.offset, moving.length);
+  end_lease(loser);
   if (moved && range != NULL) range->lanes[1] = moving.to_lane;
   moving.sequence = 0;
 }

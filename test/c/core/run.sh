@@ -226,6 +226,7 @@ part=1 gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=100
 expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
 gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
 expect "they moved" "$(agent_figure moved) > 0"
+[ "$variant" != plain ] || expect "to more lanes than a program has at a time" "$(agent_figure moved) > 64"
 part=1 gated "gated, known content" 55 "$((steps / 2 / part))" 4 8 offers=1
 expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
 gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1

@@ -205,6 +205,13 @@ describe('lanes', () => {
     attachment.lanes.note(report(3n));
     expect(directory.traffic.get(a.feederId)).toEqual({ sent: 22, received: 11 });
     expect(attachment.lanesTo(a.feederId)).toHaveLength(1);
+    // What an earlier agent has counted is not counted again.
+    const later = bench();
+    await later.attachment.budget.grow(CHUNK);
+    later.attachment.lanes.inherit(1);
+    later.attachment.lanes.note(report(50n));
+    later.attachment.lanes.note(report(52n));
+    expect(later.directory.traffic.get(later.a.feederId)).toEqual({ sent: 4, received: 2 });
   });
 });
 
