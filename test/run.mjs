@@ -35,7 +35,7 @@ const SUITES = [
   c('c-hooks', 'test-c-hooks', 7, 1),
   c('c-core', 'test-c-core', 50, 1),
   c('c-core-asan', 'test-c-core-asan', 70, 1),
-  c('c-core-tsan', 'test-c-core-tsan', 120, 1),
+  c('c-core-tsan', 'test-c-core-tsan', 400, 1),
   c('c-order', 'test-c-order', 3, 1),
   c('c-store', 'test-c-store', 10, 0.7),
   c('c-store-asan', 'test-c-store-asan', 15, 0.8),
