@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { systemClock, type Clock } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import { createId, parseId, type FeederId } from '../proto/base/ids.js';
-import { FEEDER_KEYS_MAX, KEY_SWEEP_INTERVAL_MS } from '../proto/base/limits.js';
+import { FEEDER_KEYS_MAX } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
 import {
   createPairingKey,
@@ -33,7 +33,7 @@ export interface FeederKeys {
 
 /** The running feeder's view of the file; see openFeederKeys. */
 export interface FeederKeyStore {
-  /** The keys of the file as it is now, looked at again at most once a second. */
+  /** The keys of the file as it is now: its version is looked at each time, so that a new key works at once. */
   current(): FeederKeys;
 }
 
@@ -130,7 +130,6 @@ export function openFeederKeys(
   const path = feederKeysPath(configDir);
   let keys = loadOrCreateFeederKeys(configDir, clock);
   let version = privateFileVersion(path);
-  let lookedAtMs = clock.nowMs();
   const refresh = (): void => {
     try {
       const now = privateFileVersion(path);
@@ -150,10 +149,7 @@ export function openFeederKeys(
   };
   return {
     current() {
-      if (clock.nowMs() - lookedAtMs >= KEY_SWEEP_INTERVAL_MS) {
-        lookedAtMs = clock.nowMs();
-        refresh();
-      }
+      refresh();
       return keys;
     },
   };
