@@ -100,6 +100,18 @@ const laneBacking = struct('gb_lane_backing', {
   acquire: 'u64',
   release: 'u64',
   offer: 'u64',
+  call: 'u64',
+});
+const laneCall = struct('gb_lane_call', {
+  size: 'u32',
+  region: 'u32',
+  priority: 'u32',
+  deadline_ms: 'u32',
+  body: 'u64',
+  body_bytes: 'u64',
+  result: 'u64',
+  result_room: 'u64',
+  result_bytes: 'u64',
 });
 export const laneRegion = struct('gb_lane_region', {
   size: 'u32',
@@ -176,6 +188,7 @@ export const LANE_LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_lane_counters: laneCounters,
   gb_lane_server_options: laneServerOptions,
   gb_lane_backing: laneBacking,
+  gb_lane_call: laneCall,
   gb_lane_region: laneRegion,
   gb_lane_grant: laneGrant,
   gb_lane_event: laneEvent,

@@ -101,12 +101,12 @@ enum gb_lane_provider {
   GB_LANE_PROVIDER_OPENSSL = 2,  /* libcrypto.so.3 */
 };
 
-enum gb_lane_operation { GB_LANE_READ = 1, GB_LANE_WRITE = 2 };
+enum gb_lane_operation { GB_LANE_READ = 1, GB_LANE_WRITE = 2, GB_LANE_CALL = 3 };
 
 /* Smaller passes larger, between the records of what is under way. */
 enum gb_lane_priority { GB_LANE_DEMAND = 0, GB_LANE_NORMAL = 1, GB_LANE_BACKGROUND = 2 };
 
-enum gb_lane_rights { GB_LANE_MAY_READ = 1, GB_LANE_MAY_WRITE = 2 };
+enum gb_lane_rights { GB_LANE_MAY_READ = 1, GB_LANE_MAY_WRITE = 2, GB_LANE_MAY_CALL = 4 };
 
 typedef struct gb_lane gb_lane;
 typedef struct gb_lane_server gb_lane_server;
@@ -237,6 +237,26 @@ GB_LANE_API int gb_lane_write(gb_lane *lane, uint32_t region, uint64_t offset, c
 GB_LANE_API int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, uint64_t block_bytes,
                               const uint8_t *digests, uint32_t count, uint8_t *have, uint32_t deadline_ms);
 
+/* A message to what is behind a region, and its answer. Calls of one lane with the same priority, all of them at most
+ * GB_LANE_EXPRESS_BYTES_MAX (or all larger), arrive in the order they were started; otherwise they may overtake. */
+struct gb_lane_call {
+  uint32_t size;
+  uint32_t region;
+  uint32_t priority;    /* enum gb_lane_priority */
+  uint32_t deadline_ms; /* from now; of the answer */
+  const void *body;     /* belongs to the lane until the call has ended */
+  uint64_t body_bytes;  /* at most the agreed record, see gb_lane_counters */
+  void *result;         /* likewise; NULL with result_room 0 */
+  uint64_t result_room;
+  uint64_t *result_bytes; /* set when the call ends with GB_LANE_OK; valid until then. May be NULL */
+};
+
+/* Starts a call; ended by gb_lane_wait, or early by gb_lane_cancel (the other side may have seen it, and its answer is
+ * dropped). returns: GB_LANE_OK and *id, or why nothing started. How it ends: GB_LANE_OK; GB_LANE_LIMIT: the answer
+ * is larger than result_room; GB_LANE_INVALID: this server takes no calls; GB_LANE_DENIED; GB_LANE_IO: the callee
+ * has failed. */
+GB_LANE_API int gb_lane_call(gb_lane *lane, const struct gb_lane_call *call, uint64_t *id);
+
 /* A descriptor that is readable while there is something to reap, or the lane has ended. owns: the lane; poll only. */
 GB_LANE_API int gb_lane_poll_fd(gb_lane *lane);
 
@@ -270,6 +290,9 @@ struct gb_lane_server_options {
   struct gb_lane_tuning tuning;
 };
 
+/* A call that waits for its answer. */
+struct gb_lane_called;
+
 /* What lies behind a region that is not memory: VRAM, a file. Called by lane threads, several at once, in C only.
  * A call may block for as long as its device needs; a connection waits for it, other connections do not. */
 struct gb_lane_backing {
@@ -286,7 +309,15 @@ struct gb_lane_backing {
    * May be NULL; may be all there is with `base`. */
   void (*offer)(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
                 uint8_t *have);
+  /* A call has arrived whole. `body` is memory of malloc that the callee frees; `called` is answered once with
+   * gb_lane_answer, now or later. Must not block. Calls of one connection come in its order. NULL: none are taken. */
+  void (*call)(void *context, struct gb_lane_called *called, uint8_t *body, uint64_t bytes);
 };
+
+/* Answers a call, from any thread, once, also when its lane has ended meanwhile. `result` is memory of malloc that the
+ * library frees, or NULL with 0 bytes; at most the agreed record. status: GB_LANE_OK, or what the client is told
+ * instead. */
+GB_LANE_API void gb_lane_answer(struct gb_lane_called *called, int status, void *result, uint64_t bytes);
 
 struct gb_lane_region {
   uint32_t size;
@@ -433,7 +464,8 @@ GB_LANE_ASSERT(struct gb_lane_request, 48);
 GB_LANE_ASSERT(struct gb_lane_completion, 32);
 GB_LANE_ASSERT(struct gb_lane_counters, 208);
 GB_LANE_ASSERT(struct gb_lane_server_options, 80);
-GB_LANE_ASSERT(struct gb_lane_backing, 32);
+GB_LANE_ASSERT(struct gb_lane_backing, 40);
+GB_LANE_ASSERT(struct gb_lane_call, 56);
 GB_LANE_ASSERT(struct gb_lane_region, 48);
 GB_LANE_ASSERT(struct gb_lane_grant, 80);
 GB_LANE_ASSERT(struct gb_lane_event, 104);

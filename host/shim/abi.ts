@@ -31,6 +31,7 @@ export const Msg = {
   LOST: 11,
   LIMITS: 12,
   MOVE: 13,
+  ROOM: 14,
 } as const;
 
 export const Status = {
@@ -50,12 +51,25 @@ export const AbiTier = { T1: 0, T2: 1, T1R: 2, T2R: 3, T3: 4 } as const;
 export const TIER_COUNT = 5;
 export const FEATURE_GATED = 1n;
 export const FEATURE_REPLICAS = 2n;
+export const FEATURE_DISPATCH = 4n;
 
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
 
 /** Names of enum gb_staging, by value. */
 export const STAGING = ['off', 'learning', 'on', 'in_place', 'unsupported'] as const;
+
+/** Names of enum gb_undispatched, by value; what is empty is not used. */
+export const UNDISPATCHED = [
+  'owners',
+  'code',
+  'kind',
+  'outside',
+  'hidden',
+  'room',
+  'away',
+  '',
+] as const;
 
 export const gbFrame = struct('gb_frame', {
   payload_bytes: 'u32',
@@ -108,6 +122,13 @@ export const gbBudgetReply = struct('gb_budget_reply', {
 
 export const gbRange = struct('gb_range', { offset: 'u64', length: 'u64' });
 
+export const gbRoomRequest = struct('gb_room_request', {
+  offset: 'u64',
+  length: 'u64',
+  lane: 'u32',
+  drop: 'u32',
+});
+
 export const gbStatusReply = struct('gb_status_reply', {
   status: 'u32',
   tier: 'u32',
@@ -117,6 +138,7 @@ export const gbStatusReply = struct('gb_status_reply', {
 export const EXTENTS_MAX = 64;
 export const LANES_MAX = 64;
 export const LANE_FEATURE_OFFER = 1n;
+export const LANE_FEATURE_RUN = 2n;
 export const MovePhase = { BEGIN: 1, COMMIT: 2, CANCEL: 3 } as const;
 export const MoveOutcome = { OK: 1, DIRTY: 2, UNKNOWN: 3 } as const;
 
@@ -149,6 +171,8 @@ export const gbTicketReply = struct('gb_ticket_reply', {
   secret: { bytes: 32 },
   address: { text: 64 },
   feeder: { text: 64 },
+  compute_capability: 'u32',
+  reserved: 'u32',
 });
 
 export const gbLaneReport = struct('gb_lane_report', {
@@ -165,6 +189,11 @@ export const gbLaneReport = struct('gb_lane_report', {
   opened_count: 'u32',
   cipher: { text: 24 },
   provider: { text: 24 },
+  launch_count: 'u64',
+  crossing_count: 'u64',
+  crossing_bytes_out: 'u64',
+  crossing_bytes_in: 'u64',
+  replica_bytes: 'u64',
 });
 
 export const gbMove = struct('gb_move', {
@@ -211,6 +240,8 @@ export const gbReport = struct('gb_report', {
   order_percent: 'u32',
   phase: 'u32',
   sticky_error: 'u32',
+  dispatched_count: 'u64',
+  undispatched_count: ['u64', UNDISPATCHED.length],
 });
 
 export const gbEvent = struct('gb_event', {
@@ -232,6 +263,7 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_budget: gbBudget,
   gb_budget_reply: gbBudgetReply,
   gb_range: gbRange,
+  gb_room_request: gbRoomRequest,
   gb_status_reply: gbStatusReply,
   gb_report: gbReport,
   gb_event: gbEvent,

@@ -92,6 +92,8 @@ export class Answers {
       ticket_id: new Uint8Array(16),
       secret: new Uint8Array(32),
       address: '',
+      compute_capability: 0,
+      reserved: 0,
     };
     return async () => {
       try {
@@ -106,6 +108,8 @@ export class Answers {
           secret: ticket.secret,
           address: ticket.address,
           feeder: hold.feederName,
+          compute_capability: 0,
+          reserved: 0,
         });
         ticket.secret.fill(0);
         return reply;

@@ -67,6 +67,9 @@ enum gb_msg_type {
   GB_MSG_LOST = 11,    /* agent: gb_lost; notice: the bytes of a stored range are gone with their feeder */
   GB_MSG_LIMITS = 12,  /* agent: gb_limits; notice: what may be held has changed (T1: the shim shrinks to it) */
   GB_MSG_MOVE = 13,    /* agent: gb_move; notice: a copy moves to another lane (docs/adr/0012) */
+  GB_MSG_ROOM = 14,    /* shim: gb_room_request; reply gb_status_reply. Room for a replica of a resident range on
+                        * one lease (docs/adr/0013), on its GPU if it has one; or back. Freed with the lease at the
+                        * latest. */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -98,6 +101,8 @@ enum gb_feature {
   GB_FEATURE_GATED = 1ull << 0, /* --overcommit gated: ranges beyond T1+T2 may live unmapped on feeders */
   GB_FEATURE_REPLICAS = 1ull << 1, /* --replicas 2, with GATED: extents have a mirror, on another feeder.
                                     * Budgets count the bytes once; the agent leases them twice. */
+  GB_FEATURE_DISPATCH = 1ull << 2, /* --remote merged, with GATED and without REPLICAS: kernels run where ranges are;
+                                    * PLACE fills one feeder that lends compute after the other, in order of calls */
 };
 
 struct gb_frame {
@@ -155,6 +160,13 @@ struct gb_range {
   uint64_t length; /* multiple of GB_ABI_RANGE_ALIGN, not 0 */
 };
 
+struct gb_room_request {
+  uint64_t offset; /* as in gb_range */
+  uint64_t length;
+  uint32_t lane;
+  uint32_t drop; /* 1: give back exactly this range */
+};
+
 struct gb_status_reply {
   uint32_t status;
   uint32_t tier;     /* PLACE: tier of the first byte (T1R or T2R); else 0 */
@@ -194,10 +206,13 @@ struct gb_ticket_reply {
   uint8_t secret[32];
   char address[64];     /* numeric */
   char feeder[64];
+  uint32_t compute_capability; /* of its GPU, with GB_LANE_FEATURE_RUN: 90 is 9.0 */
+  uint32_t reserved;
 };
 
 enum gb_lane_feature {
   GB_LANE_FEATURE_OFFER = 1ull << 0, /* the feeder has a content cache */
+  GB_LANE_FEATURE_RUN = 1ull << 1,   /* it takes calls (driver/executor/gb_run.h): it has a GPU and lends compute */
 };
 
 struct gb_lane_report {
@@ -214,6 +229,11 @@ struct gb_lane_report {
   uint32_t opened_count; /* lanes opened for this number so far */
   char cipher[24];
   char provider[24];
+  uint64_t launch_count;     /* dispatched, docs/adr/0013 */
+  uint64_t crossing_count;   /* changed blocks went there or came back */
+  uint64_t crossing_bytes_out;
+  uint64_t crossing_bytes_in;
+  uint64_t replica_bytes;    /* room for replicas there now */
 };
 
 enum gb_move_phase {
@@ -244,6 +264,18 @@ struct gb_move_reply {
   uint32_t outcome;
 };
 
+/* Why a launch that names a range of a feeder was not made there. */
+enum gb_undispatched {
+  GB_UNDISPATCHED_OWNERS = 0,   /* several feeders' ranges, or one on a feeder without compute */
+  GB_UNDISPATCHED_CODE = 1,     /* its image, name or parameters are not known, or the feeder's GPU cannot run it */
+  GB_UNDISPATCHED_KIND = 2,     /* graph, cooperative, capture, texture, an attribute that is not taken */
+  GB_UNDISPATCHED_OUTSIDE = 3,  /* it names memory outside the arena, or the program's own mappings */
+  GB_UNDISPATCHED_HIDDEN = 4,   /* an operand holds addresses */
+  GB_UNDISPATCHED_ROOM = 5,     /* no room for a replica */
+  GB_UNDISPATCHED_AWAY = 6,     /* the feeder does not answer */
+  GB_UNDISPATCHED_COUNT = 8,
+};
+
 struct gb_report {
   uint64_t used_bytes[GB_TIER_COUNT];
   uint64_t peak_bytes[GB_TIER_COUNT];
@@ -272,6 +304,8 @@ struct gb_report {
   uint32_t order_percent;   /* touches that came as predicted, of the last 1000 */
   uint32_t phase;           /* enum gb_phase */
   uint32_t sticky_error;    /* CUresult given to the program for good, or 0 */
+  uint64_t dispatched_count; /* launches made on feeders */
+  uint64_t undispatched_count[GB_UNDISPATCHED_COUNT]; /* that name a range of a feeder and ran here, by reason */
 };
 
 /* What the staging engine does, and why. */
@@ -317,15 +351,16 @@ _Static_assert(sizeof(struct gb_hello_ack) == 64, "gb_hello_ack");
 _Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
 _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
+_Static_assert(sizeof(struct gb_room_request) == 24, "gb_room_request");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
 _Static_assert(sizeof(struct gb_extent) == 24, "gb_extent");
 _Static_assert(sizeof(struct gb_place_reply) == 1616, "gb_place_reply");
 _Static_assert(sizeof(struct gb_ticket_request) == 8, "gb_ticket_request");
-_Static_assert(sizeof(struct gb_ticket_reply) == 200, "gb_ticket_reply");
-_Static_assert(sizeof(struct gb_lane_report) == 120, "gb_lane_report");
+_Static_assert(sizeof(struct gb_ticket_reply) == 208, "gb_ticket_reply");
+_Static_assert(sizeof(struct gb_lane_report) == 160, "gb_lane_report");
 _Static_assert(sizeof(struct gb_move) == 40, "gb_move");
 _Static_assert(sizeof(struct gb_move_reply) == 16, "gb_move_reply");
-_Static_assert(sizeof(struct gb_report) == 264, "gb_report");
+_Static_assert(sizeof(struct gb_report) == 336, "gb_report");
 _Static_assert(sizeof(struct gb_event) == 256, "gb_event");
 _Static_assert(sizeof(struct gb_lost) == 80, "gb_lost");
 _Static_assert(sizeof(struct gb_limits) == 40, "gb_limits");

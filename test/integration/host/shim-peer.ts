@@ -246,6 +246,11 @@ export class ShimPeer {
       opened_count: 1,
       cipher: counters?.cipher ?? '',
       provider: counters?.provider ?? '',
+      launch_count: 0n,
+      crossing_count: 0n,
+      crossing_bytes_out: 0n,
+      crossing_bytes_in: 0n,
+      replica_bytes: 0n,
       ...fields,
     };
     this.notice(abi.Msg.LANES, abi.gbLaneReport.encode(report));

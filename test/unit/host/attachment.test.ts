@@ -192,6 +192,11 @@ describe('lanes', () => {
       opened_count: 1,
       cipher: 'AES-256-GCM',
       provider: 'test',
+      launch_count: 0n,
+      crossing_count: 0n,
+      crossing_bytes_out: 0n,
+      crossing_bytes_in: 0n,
+      replica_bytes: 0n,
     });
     attachment.lanes.note(report(5n));
     attachment.lanes.note(report(8n));
