@@ -124,10 +124,19 @@ static void read_nvme(void) {
   read_size("GREENBOOST_NVME_WRITES_PER_DAY", &config.nvme_writes_per_day);
 }
 
+/* off, or merged */
+static void read_remote(void) {
+  const char *text = getenv("GREENBOOST_REMOTE");
+  config.merged = is("GREENBOOST_REMOTE", "merged");
+  if (config.merged || text == NULL || text[0] == '\0' || strcmp(text, "off") == 0) return;
+  gb_log(GB_LOG_ERROR, "GREENBOOST_REMOTE=%s is not merged or off: ignored", text);
+}
+
 static void read_all(void) {
   config.disabled = is("GREENBOOST_DISABLE", "1");
   config.gated = is("GREENBOOST_OVERCOMMIT", "gated");
   config.replicas = is("GREENBOOST_REPLICAS", "2");
+  read_remote();
   config.vram_budget = UINT64_MAX;
   config.ram_budget = UINT64_MAX;
   read_size("GREENBOOST_VRAM_BUDGET", &config.vram_budget);

@@ -63,7 +63,9 @@ static bool enter_open(struct entry *entry, gb_lane *lane, const struct gb_ticke
   if (open == NULL) return false;
   *open = (struct gb_open_lane){.lane = lane,
                                 .number = entry->number,
-                                .offers = (reply->features & GB_LANE_FEATURE_OFFER) != 0};
+                                .offers = (reply->features & GB_LANE_FEATURE_OFFER) != 0,
+                                .runs = (reply->features & GB_LANE_FEATURE_RUN) != 0,
+                                .compute_capability = reply->compute_capability};
   pthread_mutex_lock(&table_lock);
   entry->open = open;
   entry->opened_count++;

@@ -23,6 +23,8 @@ struct gb_open_lane {
   uint32_t users;
   bool dropped; /* another one may have taken its number */
   bool offers;  /* the feeder keeps blocks by their content: offering them is worth a round trip */
+  bool runs;    /* it takes calls: the feeder has a GPU and lends compute */
+  uint32_t compute_capability; /* of that GPU: 90 is 9.0 */
 };
 
 /* The open lane of a number; opens it if need be, which takes a request to the agent and at most some

@@ -192,6 +192,11 @@ enum gb_status gb_client_lane(const struct gb_ticket_request *lane, struct gb_ti
   return status;
 }
 
+enum gb_status gb_client_room(const struct gb_room_request *room, uint32_t timeout_ms) {
+  struct gb_status_reply reply;
+  return request(GB_MSG_ROOM, room, sizeof *room, &reply, sizeof reply, timeout_ms);
+}
+
 /* ---- state ---- */
 
 bool gb_client_ready(void) {
@@ -221,6 +226,7 @@ void gb_link_prepare_hello(void) {
   if (gb_config()->gated && gb_arena_size_bytes != 0) {
     hello->features = GB_FEATURE_GATED;
     if (gb_config()->replicas) hello->features |= GB_FEATURE_REPLICAS;
+    if (gb_config()->merged && !gb_config()->replicas) hello->features |= GB_FEATURE_DISPATCH;
   }
   hello->arena_base = gb_arena_base_address;
   hello->arena_bytes = gb_arena_size_bytes;
