@@ -10,7 +10,9 @@
  * Batches are numbered from 1 on, without gaps, for as long as the executor lives, whatever lane brings them; they are
  * executed in that order on one stream, those that come early wait. A batch is answered when it has been accepted,
  * or, when its last command is one that answers (IMAGE, COLLECT, READ, SYNC), when that has been done; such a
- * command is always the last. The first failure stays: nothing after it is executed, and every result says so.
+ * command is always the last. The first failure stays: nothing after it is executed, and every result says so. Only
+ * what IMAGE, IMAGE_PART and FUNCTION fail with is of their own batch: its other commands are not executed, its answer
+ * says so (behind a FUNCTION the shim puts a SYNC), and it is forgotten.
  *
  * Offsets are from the arena's base. What comes from outside is checked before it is believed: counts, sizes, that
  * ranges are allocated, that functions are known.
@@ -53,7 +55,8 @@ enum gb_run_type {
   GB_RUN_FILL = 8,       /* gb_run_fill */
   GB_RUN_TRACK = 9,      /* gb_run_range: replicated from here on; its content is zeroes on both sides */
   GB_RUN_UNTRACK = 10,   /* gb_run_range, exactly as tracked */
-  GB_RUN_ARRIVED = 11,   /* gb_run_range: bytes of a tracked range that lane writes have put there */
+  GB_RUN_ARRIVED = 11,   /* gb_run_range: bytes of a tracked range that lane writes, or WRITEs before, have put
+                          * there: they are agreed on. A WRITE alone is a change of the feeder's. */
   GB_RUN_COLLECT = 12,   /* gb_run_collect, gb_run_range each, tracked: answers gb_run_blocks with what has changed */
   GB_RUN_READ = 13,      /* gb_run_range: answers its bytes, at most GB_RUN_BATCH_BYTES_MAX less the result */
   GB_RUN_SYNC = 14,      /* answers nothing, when all before it is done */
@@ -85,7 +88,7 @@ struct gb_run_result {
   uint32_t status;      /* enum gb_run_status: of the first failure */
   int32_t cuda_error;   /* CUresult, or 0 */
   uint64_t sequence;    /* of the batch that failed first; else of the last one executed */
-  uint32_t function;    /* that failed, or 0 */
+  uint32_t function;    /* that failed (also a FUNCTION), or 0 */
   uint32_t bytes;       /* that follow */
   uint64_t launches;    /* made so far */
   uint64_t busy_ns;     /* from the first command to the last since the executor had been idle, summed */
@@ -116,7 +119,7 @@ struct gb_run_image_part {
 };
 
 /* A kernel of an image, by its name. The image may be loaded by any call (library or module); attributes are set
- * once. */
+ * once: when they change, the kernel gets another number. */
 struct gb_run_function {
   uint8_t digest[GB_RUN_DIGEST_BYTES];
   uint32_t function; /* the shim's number, 1 to GB_RUN_FUNCTIONS_MAX; a number is never used twice */

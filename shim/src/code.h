@@ -32,7 +32,8 @@ struct gb_code_param {
 
 /* A function that can run elsewhere. Never changes but for its attributes, and is never freed. */
 struct gb_code {
-  uint32_t number; /* of this function in this process, from 1 on, never used twice */
+  uint32_t number; /* of this function in this process, from 1 on, never used twice; at most GB_RUN_FUNCTIONS_MAX */
+  _Atomic uint32_t attributes_version; /* changes with its attributes */
   const struct gb_image *image;
   const char *name;
   uint32_t param_count;
@@ -54,7 +55,10 @@ struct gb_code_symbol {
 
 /* From cuInit on: whether images are kept. Before the first module is loaded. */
 void gb_code_start(bool wanted);
-bool gb_code_wanted(void);
+extern _Atomic bool gb_code_kept;
+static inline bool gb_code_wanted(void) {
+  return atomic_load_explicit(&gb_code_kept, memory_order_relaxed);
+}
 
 /* Wrappers tell what was loaded, by its handle (module or library), and what goes. `image`: as the driver takes it;
  * with `file` it is a path. */
@@ -65,12 +69,15 @@ void gb_code_function(void *handle, void *from);
 /* The program sets an attribute of a function, or has got the address of a module's variable. */
 void gb_code_set_attribute(void *function, int attribute, int value);
 void gb_code_variable(uint64_t address, uint64_t bytes, void *from, const char *name);
+/* The program binds textures or surfaces to the module's references: its functions run here only. */
+void gb_code_bound_here(void *from);
 
 /* The function of a handle (CUfunction or CUkernel), or NULL when its code or parameters are not known. Fast after
  * the first time. Any thread. */
 const struct gb_code *gb_code_of(CUfunction function);
-/* Its attributes now, those that were set. returns: how many. */
-uint32_t gb_code_attributes(const struct gb_code *code, struct gb_code_attribute list[GB_CODE_ATTRIBUTES_MAX]);
+/* Its attributes now, those that were set, and their version. returns: how many. */
+uint32_t gb_code_attributes(const struct gb_code *code, struct gb_code_attribute list[GB_CODE_ATTRIBUTES_MAX],
+                            uint32_t *version);
 /* The variable that holds the address. returns: false when it is none. */
 bool gb_code_symbol_at(uint64_t address, struct gb_code_symbol *symbol);
 

@@ -76,8 +76,10 @@ struct gb_run_counters {
 };
 struct gb_run_counters gb_run_counted(uint32_t lane);
 
-/* The lane's lease has ended, or the process ends. pre: gb_lock. */
+/* The lane's lease has ended. pre: gb_lock. */
 void gb_run_forget(uint32_t lane);
+/* The process ends: what is appended is sent, nothing is waited for. Before gb_lanes_stop. */
+void gb_run_stop(void);
 /* In a forked child. No lock. */
 void gb_run_forked(void);
 
