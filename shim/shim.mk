@@ -4,7 +4,7 @@ SHIM_LIB := $(BUILD)/lib/libgreenboost_cuda.so
 SHIM_SOURCES := $(wildcard shim/src/*.c)
 SHIM_OBJECTS := $(SHIM_SOURCES:shim/src/%.c=$(BUILD)/obj/shim/%.o)
 # Initial-exec thread locals: the launch path reads one counter and must not ask the loader for it.
-SHIM_CFLAGS := -D_GNU_SOURCE -Idriver/lane -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
+SHIM_CFLAGS := -D_GNU_SOURCE -Idriver/lane -Idriver/executor -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
 
 NATIVES += $(SHIM_LIB) $(BUILD)/bin/gb-probe
 

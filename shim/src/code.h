@@ -9,6 +9,7 @@
 #ifndef GB_CODE_H
 #define GB_CODE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
