@@ -11,6 +11,7 @@ PREFIX ?= /usr/local
 all: natives js
 
 NATIVES :=
+-include driver/blocks/blocks.mk
 -include shim/shim.mk
 -include driver/sim/sim.mk
 -include driver/executor/executor.mk

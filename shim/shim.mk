@@ -4,7 +4,8 @@ SHIM_LIB := $(BUILD)/lib/libgreenboost_cuda.so
 SHIM_SOURCES := $(wildcard shim/src/*.c)
 SHIM_OBJECTS := $(SHIM_SOURCES:shim/src/%.c=$(BUILD)/obj/shim/%.o)
 # Initial-exec thread locals: the launch path reads one counter and must not ask the loader for it.
-SHIM_CFLAGS := -D_GNU_SOURCE -Idriver/lane -Idriver/executor -DGB_CUDA_NO_ALIASES -ftls-model=initial-exec
+SHIM_CFLAGS := -D_GNU_SOURCE -Idriver/lane -Idriver/executor $(BLOCKS_CFLAGS) -DGB_CUDA_NO_ALIASES \
+  -ftls-model=initial-exec
 
 NATIVES += $(SHIM_LIB) $(BUILD)/bin/gb-probe
 
@@ -13,10 +14,11 @@ $(BUILD)/obj/shim/%.o: shim/src/%.c shim/shim.mk
 	$(CC) $(CFLAGS_ALL) $(SHIM_CFLAGS) -MMD -MP -c $< -o $@
 
 # Lanes come as one object of the lane library's, whose names stay inside.
-$(SHIM_LIB): $(SHIM_OBJECTS) $(BUILD)/obj/lane.o shim/greenboost.map
+$(SHIM_LIB): $(SHIM_OBJECTS) $(BLOCKS_OBJECTS) $(BUILD)/obj/lane.o shim/greenboost.map
 	@mkdir -p $(@D)
 	$(CC) -shared -Wl,-soname,libgreenboost_cuda.so -Wl,-Bsymbolic-functions \
-	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) $(BUILD)/obj/lane.o -o $@ -pthread -ldl
+	  -Wl,--version-script=shim/greenboost.map $(LDFLAGS_ALL) $(SHIM_OBJECTS) $(BLOCKS_OBJECTS) $(BUILD)/obj/lane.o \
+	  -o $@ -pthread -ldl
 
 -include $(SHIM_OBJECTS:.o=.d)
 

@@ -2,9 +2,10 @@
 # gb-executor: holds lent memory, one process per attachment. Needs no CUDA to build and none to lend RAM.
 EXECUTOR_SOURCES := $(addprefix driver/executor/,main.c service.c store.c memory.c ram.c ranges.c \
   frame.c driver.c probe.c lanes.c backing.c ahead.c buffers.c pull.c cache.c \
-  cache_disk.c)
-EXECUTOR_HEADERS := $(wildcard driver/executor/*.h driver/lane/lane.h driver/include/*.h driver/include/gb_cuda/*)
-EXECUTOR_CFLAGS := -Idriver/lane
+  cache_disk.c) $(BLOCKS_SOURCES)
+EXECUTOR_HEADERS := $(wildcard driver/executor/*.h driver/lane/lane.h driver/include/*.h driver/include/gb_cuda/*) \
+  $(BLOCKS_HEADERS)
+EXECUTOR_CFLAGS := -Idriver/lane $(BLOCKS_CFLAGS)
 # Object by object: the block cache uses what lanes are sealed with.
 EXECUTOR_LANE := $(patsubst driver/lane/%.c,$(BUILD)/obj/lane/%.o,$(wildcard driver/lane/*.c))
 NATIVES += $(BUILD)/bin/gb-executor

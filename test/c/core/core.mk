@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # The shim's core against a model, on the simulated driver: plain, with ASan and UBSan, with TSan.
 CORE_OUT := $(BUILD)/test/core
-CORE_SOURCES := $(wildcard shim/src/*.c driver/lane/*.c)
-CORE_HEADERS := $(wildcard shim/src/*.h shim/src/*.def shim/include/*.h driver/lane/*.h test/c/core/*.h)
-CORE_CFLAGS := -D_GNU_SOURCE -Idriver/include -idirafter driver/lane -idirafter driver/executor -Ishim/include
+CORE_SOURCES := $(wildcard shim/src/*.c driver/lane/*.c) $(BLOCKS_SOURCES)
+CORE_HEADERS := $(wildcard shim/src/*.h shim/src/*.def shim/include/*.h driver/lane/*.h test/c/core/*.h) \
+  $(BLOCKS_HEADERS)
+CORE_CFLAGS := -D_GNU_SOURCE -Idriver/include -idirafter driver/lane -idirafter driver/executor $(BLOCKS_CFLAGS) \
+  -Ishim/include
 CORE_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
 CORE_TSAN := -fsanitize=thread -O1
 CORE_SIM := $(BUILD)/lib/sim/libcuda.so.1 $(BUILD)/lib/sim/libgbsim_twins.so
