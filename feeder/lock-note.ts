@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whether lent RAM can be kept from being swapped out, in one sentence for people.
 import { readFileSync } from 'node:fs';
+import { memlockBytes } from '../driver/os/memlock.js';
 import { formatBytes } from '../proto/base/units.js';
-
-const CAP_IPC_LOCK = 14n;
 
 function readText(path: string): string {
   try {
@@ -11,17 +10,6 @@ function readText(path: string): string {
   } catch {
     return '';
   }
-}
-
-/** Bytes one process may lock; Infinity with the capability or without a limit. */
-export function memlockBytes(
-  limits = readText('/proc/self/limits'),
-  status = readText('/proc/self/status'),
-): number {
-  const capabilities = BigInt(`0x${/^CapEff:\s+([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
-  if ((capabilities >> CAP_IPC_LOCK) & 1n) return Number.POSITIVE_INFINITY;
-  const hard = /^Max locked memory\s+\S+\s+(\S+)/m.exec(limits)?.[1];
-  return hard === undefined || hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard);
 }
 
 /** Empty when everything lent can be locked, or when the driver pins it. */

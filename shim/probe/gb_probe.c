@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gb_probe.c: tries HOST_NUMA memory in a process of its own, because some drivers (r560 to r575)
- * crash on it. Started by the shim (shim/src/probe.c) without LD_PRELOAD. usage: gb-probe NODE.
- * Exit 0: it works; 1: it does not; a signal: the driver crashed.
+ * gb_probe.c: tries what may crash a driver in a process of its own, without the shim. usage:
+ *   gb-probe NODE              HOST_NUMA memory on that node; some drivers (r560 to r575) crash on it. Started by the
+ *                              shim (shim/src/probe.c) and by `greenboost doctor`.
+ *   gb-probe arena BASE BYTES  the arena's addresses (0x...), as a program under the shim reserves them
+ * Exit 0: it works; 1: it does not; 2: there is no driver; 3: the addresses are not to be had; a signal: the driver
+ * crashed.
  */
 #define GB_CUDA_NO_ALIASES 1
 #include <cuda.h>
@@ -10,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PROBE_BYTES (2ull << 20)
 
@@ -51,8 +55,20 @@ static bool works(void *library, int node) {
   return back == 0x5a;
 }
 
+/* The driver takes the address as a wish: what it gives is compared. */
+static bool reserves(void *library, uint64_t base, uint64_t bytes) {
+  CUdeviceptr address = 0;
+  NEED(cuInit);
+  NEED(cuMemAddressReserve);
+  if (real_cuInit(0) != CUDA_SUCCESS) return false;
+  return real_cuMemAddressReserve(&address, bytes, 0, base, 0) == CUDA_SUCCESS && address == base;
+}
+
 int main(int count, char **arguments) {
+  bool arena = count == 4 && strcmp(arguments[1], "arena") == 0;
+  if (count != 2 && !arena) return 1;
   void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (count != 2 || library == NULL) return 1;
-  return works(library, atoi(arguments[1])) ? 0 : 1;
+  if (library == NULL) return 2;
+  if (!arena) return works(library, atoi(arguments[1])) ? 0 : 1;
+  return reserves(library, strtoull(arguments[2], NULL, 0), strtoull(arguments[3], NULL, 0)) ? 0 : 3;
 }

@@ -191,6 +191,20 @@ function addFeeders(program: Command): void {
   example(ping, 'greenboost ping lender -c 20', 'greenboost ping lender --json');
 }
 
+function addDoctor(program: Command): void {
+  const doctor = program
+    .command('doctor')
+    .helpGroup(GROUPS.look)
+    .description('is this machine ready? every point is tried, each with what to do')
+    .option('--host', 'as the machine that runs programs')
+    .option('--feeder', 'as a machine that lends')
+    .addOption(new Option('--gpu <driver>', 'which driver').choices(['none', 'cuda', 'sim']))
+    .option('--fix', 'print settings that make things faster; runs nothing')
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/doctor.js')).runDoctor(options));
+  example(doctor, 'greenboost doctor', 'greenboost doctor --feeder --json');
+}
+
 function addProfiles(program: Command): void {
   const profiles = program
     .command('profiles')
@@ -412,6 +426,7 @@ export function createProgram(): Command {
   addProfiles(program);
   addPlan(program);
   addLook(program);
+  addDoctor(program);
   addReport(program);
   addKeys(program);
   addAudit(program);
