@@ -34,6 +34,7 @@ const PACKAGES: readonly (readonly [string, readonly string[], string])[] = [
     'transport stays at the edges',
   ],
   ['commander', ['tui/cli/'], 'only the CLI parses arguments'],
+  ['prom-client', ['tui/cli/commands/metrics'], 'the exporter is a process of its own, without keys'],
 ];
 
 interface Edge {

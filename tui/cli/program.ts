@@ -205,6 +205,17 @@ function addDoctor(program: Command): void {
   example(doctor, 'greenboost doctor', 'greenboost doctor --feeder --json');
 }
 
+function addMetrics(program: Command): void {
+  const metrics = program
+    .command('metrics')
+    .helpGroup(GROUPS.keys)
+    .description('metrics of this machine’s daemons for Prometheus, on loopback, until Ctrl-C')
+    .option('--listen <address:port>', 'where (default: 127.0.0.1:9742)')
+    .option('--once', 'print them instead')
+    .action(async (options) => (await import('./commands/metrics.js')).serveMetrics(options));
+  example(metrics, 'greenboost metrics', 'greenboost metrics --once');
+}
+
 function addProfiles(program: Command): void {
   const profiles = program
     .command('profiles')
@@ -431,6 +442,7 @@ export function createProgram(): Command {
   addKeys(program);
   addAudit(program);
   addServices(program);
+  addMetrics(program);
   addOther(program);
   for (const command of allCommands(program)) {
     command.showHelpAfterError(`  see: ${pathOf(command)} --help`);
