@@ -15,10 +15,10 @@
  * engine, with its ranges, is used by one thread at a time. pre of every call: the engine's context is current.
  *
  * What a call asks of the driver does not depend on the number of ranges or runs, and is constant up to a limit:
- *   collect     4 calls (a copy each way, a launch, a wait) for 7.5 GiB of ranges, or 4096 of them
- *   arrived     3 calls for 7.5 GiB of runs, or 4096 of them; disagree as well
- *   copy_out/in 3 calls for 1.875 MiB of small runs, or 4096 of them; 1 for a run of GB_BLOCKS_COPY_BLOCKS or more,
- *               and 1 to wait at the end
+ *   collect             4 calls (a copy each way, a launch, a wait) for 15.5 GiB of ranges, or 4096 of them
+ *   arrived, disagree   3 calls for 15.5 GiB of runs, or 4096 of them
+ *   copy_out, copy_in   4 calls for 3.875 MiB of small runs; 1 for each run of GB_BLOCKS_COPY_BLOCKS or more, which
+ *                       ends a group of small ones, and 1 to wait for the last
  */
 #ifndef GB_BLOCKS_H
 #define GB_BLOCKS_H
@@ -39,7 +39,7 @@
 #define GB_BLOCKS_RANGES_MAX 65536u
 #define GB_BLOCKS_BYTES_MAX (1ull << 40)
 /* Device memory, and pinned memory, of an engine, besides the digests: 16 bytes for each tracked block. */
-#define GB_BLOCKS_WORK_BYTES (2u << 20)
+#define GB_BLOCKS_WORK_BYTES (4u << 20)
 /* From here on a run is copied by itself, by the DMA engines. */
 #define GB_BLOCKS_COPY_BLOCKS 256u
 
@@ -86,7 +86,7 @@ struct gb_blocks_run {
   uint32_t hidden; /* 1: one of them holds an address of the arena */
 };
 
-/* owns: gb_blocks_close. returns: CUresult; *engine is NULL on failure. */
+/* owns: gb_blocks_close. returns: CUresult; *engine is NULL on failure. CUDA_ERROR_INVALID_VALUE: no such arena. */
 CUresult gb_blocks_open(const struct gb_blocks_options *options, struct gb_blocks **engine);
 /* Drops every range. NULL: nothing. */
 void gb_blocks_close(struct gb_blocks *engine);
