@@ -15,7 +15,7 @@
 #define LANE_LINKS_MAX (GB_LANE_CONNECTIONS_MAX + 1u)
 #define LANE_PRIORITIES 3u
 /* An operation beside those that callers submit. */
-#define LANE_OFFERS 3u
+#define LANE_OFFERS 4u
 
 struct lane_transfer {
   struct lane_transfer *next; /* in its queue, or among the free, or among the ended */
@@ -31,8 +31,10 @@ struct lane_transfer {
   uint32_t parts; /* on the wire */
   int failed;     /* why it ends early */
   int status;     /* how it ended; GB_LANE_PENDING until then */
-  uint64_t block_bytes; /* of an offer, and where its answer goes */
-  uint8_t *have;
+  uint64_t block_bytes;    /* of an offer */
+  uint8_t *answer;         /* where that of an offer or a call goes */
+  uint64_t answer_room;    /* of a call */
+  uint64_t *answer_bytes;  /* of a call; may be NULL */
   bool notify, queued, waited;
   pthread_cond_t ended;
 };
@@ -46,7 +48,7 @@ struct lane_part {
   uint64_t request;               /* 0: free */
   struct lane_transfer *transfer; /* NULL: nobody wants the answer any more */
   uint8_t *memory;
-  uint32_t bytes;
+  uint32_t bytes; /* of a call's answer, once it comes */
   uint32_t operation;
   bool busy;       /* a thread is at its memory */
   bool cancel_due; /* CANCEL is to be sent */
@@ -81,6 +83,7 @@ struct gb_lane {
   struct lane_transfer transfers[GB_LANE_TRANSFERS_MAX];
   struct lane_transfer *free;
   struct lane_queue queues[LANE_PRIORITIES], express, offers, reapable;
+  struct lane_queue calls[LANE_PRIORITIES]; /* of the first connection alone: they keep their order */
   uint32_t outstanding, waiters;
   uint64_t generation; /* of transfers' ids */
   uint64_t deadline_next_ns; /* none passes before this; UINT64_MAX: none */

@@ -77,6 +77,14 @@ int lane_region_pin(struct lane_grant *grant, uint32_t id, uint64_t offset, uint
   return status;
 }
 
+bool lane_region_is_there(struct lane_grant *grant, uint32_t id, uint64_t serial) {
+  pthread_mutex_lock(&grant->lock);
+  const struct lane_region *found = region_at(grant, place_of(grant, id), id);
+  bool there = found != NULL && found->serial == serial;
+  pthread_mutex_unlock(&grant->lock);
+  return there;
+}
+
 void lane_region_unpin(struct lane_grant *grant, struct lane_region *region) {
   pthread_mutex_lock(&grant->lock);
   if (--region->pins == 0 && region->removed) pthread_cond_broadcast(&grant->unpinned);
@@ -87,6 +95,7 @@ void lane_grant_strip(struct lane_grant *grant) {
   pthread_mutex_lock(&grant->lock);
   while (grant->region_count > 0) {
     struct lane_region *region = grant->regions[--grant->region_count];
+    grant->region_changes++;
     wait_and_free(grant, region);
   }
   pthread_mutex_unlock(&grant->lock);
@@ -96,8 +105,10 @@ void lane_grant_strip(struct lane_grant *grant) {
 static int insert(struct lane_grant *grant, struct lane_region *region, struct lane_region **before) {
   uint32_t at = place_of(grant, region->is.id);
   *before = region_at(grant, at, region->is.id);
+  region->serial = ++grant->region_serial;
   if (*before != NULL) {
     grant->regions[at] = region;
+    grant->region_changes++;
     (*before)->removed = true;
     return GB_LANE_OK;
   }
@@ -215,17 +226,22 @@ int gb_lane_grant_revoke(gb_lane_server *server, const uint8_t *ticket_id) {
   return GB_LANE_OK;
 }
 
+/* Its bytes are somewhere: in memory or behind a backing. One that is only for calls may have none. */
+static bool is_sound_region(const struct gb_lane_region *is) {
+  bool acquires = is->backing != NULL && is->backing->acquire != NULL;
+  bool releases = is->backing != NULL && is->backing->release != NULL;
+  bool somewhere = (is->base == NULL) == acquires || (is->base == NULL && is->rights == GB_LANE_MAY_CALL);
+  uint32_t known = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE | GB_LANE_MAY_CALL;
+  return is->bytes > 0 && somewhere && acquires == releases && is->rights != 0 && (is->rights & ~known) == 0 &&
+         (is->base == NULL || is->bytes <= UINTPTR_MAX - (uintptr_t)is->base);
+}
+
 int gb_lane_export(gb_lane_server *server, const uint8_t *ticket_id, const struct gb_lane_region *region) {
   struct gb_lane_region is = {0};
   if (!is_ours(server, ticket_id) || region == NULL || region->size > sizeof is) return GB_LANE_INVALID;
   if (server->owner != getpid()) return GB_LANE_FORKED;
   memcpy(&is, region, region->size);
-  bool acquires = is.backing != NULL && is.backing->acquire != NULL;
-  bool releases = is.backing != NULL && is.backing->release != NULL;
-  if (is.bytes == 0 || (is.base == NULL) != acquires || acquires != releases) return GB_LANE_INVALID;
-  if (is.rights == 0 || (is.rights & ~(uint32_t)(GB_LANE_MAY_READ | GB_LANE_MAY_WRITE)) != 0)
-    return GB_LANE_INVALID;
-  if (is.base != NULL && is.bytes > UINTPTR_MAX - (uintptr_t)is.base) return GB_LANE_INVALID;
+  if (!is_sound_region(&is)) return GB_LANE_INVALID;
   struct lane_region *made = calloc(1, sizeof *made);
   if (made == NULL) return GB_LANE_NO_MEMORY;
   made->is = is;
@@ -254,6 +270,7 @@ int gb_lane_unexport(gb_lane_server *server, const uint8_t *ticket_id, uint32_t 
   if (region != NULL) {
     grant->region_count--;
     memmove(grant->regions + at, grant->regions + at + 1, (grant->region_count - at) * sizeof *grant->regions);
+    grant->region_changes++;
     region->removed = true;
   }
   pthread_mutex_unlock(&grant->lock);

@@ -44,6 +44,7 @@ enum {
   GB_LANE_DIGEST_BYTES = 32,
   GB_LANE_OFFER_BLOCKS_MAX = 2048,    /* of one gb_lane_offer */
   GB_LANE_OFFER_BLOCKS_AT_ONCE = 16,  /* of one call of a backing's offer */
+  GB_LANE_CALLS_MAX = 128,            /* of a connection that the callee has, with those nobody waits for any more */
   GB_LANE_BLOCK_BYTES_MIN = 4096,
   GB_LANE_BLOCK_BYTES_MAX = 67108864,
 };
@@ -101,6 +102,7 @@ enum gb_lane_provider {
   GB_LANE_PROVIDER_OPENSSL = 2,  /* libcrypto.so.3 */
 };
 
+/* GB_LANE_CALL is gb_lane_call's own. */
 enum gb_lane_operation { GB_LANE_READ = 1, GB_LANE_WRITE = 2, GB_LANE_CALL = 3 };
 
 /* Smaller passes larger, between the records of what is under way. */
@@ -171,13 +173,13 @@ struct gb_lane_completion {
 };
 
 struct gb_lane_counters {
-  uint64_t bytes_read;    /* payload that arrived from the peer, client: READ; server: WRITE */
+  uint64_t bytes_read;    /* payload that arrived from the peer, client: READ; server: WRITE; bodies of calls too */
   uint64_t bytes_written; /* payload sent */
   uint64_t wire_bytes_in;
   uint64_t wire_bytes_out;
   uint64_t records_in;
   uint64_t records_out;
-  uint64_t requests; /* READ and WRITE on the wire */
+  uint64_t requests; /* on the wire */
   uint64_t requests_failed;
   uint64_t requests_canceled;
   uint64_t rekeys;
@@ -238,23 +240,27 @@ GB_LANE_API int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, u
                               const uint8_t *digests, uint32_t count, uint8_t *have, uint32_t deadline_ms);
 
 /* A message to what is behind a region, and its answer. Calls of one lane with the same priority, all of them at most
- * GB_LANE_EXPRESS_BYTES_MAX (or all larger), arrive in the order they were started; otherwise they may overtake. */
+ * GB_LANE_EXPRESS_BYTES_MAX (or all larger), arrive in the order they were started; otherwise they may overtake.
+ * Answers come in any order. Each call that is not answered takes one request of its connection's window: demand calls
+ * may fill what the server grants, others what gb_lane_options asks for. */
 struct gb_lane_call {
   uint32_t size;
   uint32_t region;
   uint32_t priority;    /* enum gb_lane_priority */
   uint32_t deadline_ms; /* from now; of the answer */
   const void *body;     /* belongs to the lane until the call has ended */
-  uint64_t body_bytes;  /* at most the agreed record, see gb_lane_counters */
+  uint64_t body_bytes;  /* 1 to the agreed record, see gb_lane_counters */
   void *result;         /* likewise; NULL with result_room 0 */
   uint64_t result_room;
   uint64_t *result_bytes; /* set when the call ends with GB_LANE_OK; valid until then. May be NULL */
 };
 
 /* Starts a call; ended by gb_lane_wait, or early by gb_lane_cancel (the other side may have seen it, and its answer is
- * dropped). returns: GB_LANE_OK and *id, or why nothing started. How it ends: GB_LANE_OK; GB_LANE_LIMIT: the answer
- * is larger than result_room; GB_LANE_INVALID: this server takes no calls; GB_LANE_DENIED; GB_LANE_IO: the callee
- * has failed. */
+ * dropped). returns: GB_LANE_OK and *id, or why nothing started; GB_LANE_INVALID also for a server that knows no calls.
+ * How it ends: GB_LANE_OK; GB_LANE_LIMIT: the answer is larger than result_room or the agreed record, or the callee has
+ * GB_LANE_CALLS_MAX; GB_LANE_INVALID: nothing behind this region takes calls; GB_LANE_DENIED; GB_LANE_REVOKED: the
+ * region was taken back or replaced before the answer; what the callee has answered instead, GB_LANE_IO if it makes no
+ * sense. */
 GB_LANE_API int gb_lane_call(gb_lane *lane, const struct gb_lane_call *call, uint64_t *id);
 
 /* A descriptor that is readable while there is something to reap, or the lane has ended. owns: the lane; poll only. */
@@ -310,13 +316,17 @@ struct gb_lane_backing {
   void (*offer)(void *context, uint64_t offset, uint64_t block_bytes, const uint8_t *digests, uint32_t count,
                 uint8_t *have);
   /* A call has arrived whole. `body` is memory of malloc that the callee frees; `called` is answered once with
-   * gb_lane_answer, now or later. Must not block. Calls of one connection come in its order. NULL: none are taken. */
+   * gb_lane_answer, now or later. Must not block, nor take back regions or tickets of this server: who does waits for
+   * its return, and for nothing else. After that return a call that is not answered has nothing to do with its region:
+   * it is answered GB_LANE_REVOKED when the region goes, and the callee's own answer later only ends `called`.
+   * Calls of one connection come in its order. NULL: none are taken. */
   void (*call)(void *context, struct gb_lane_called *called, uint8_t *body, uint64_t bytes);
 };
 
-/* Answers a call, from any thread, once, also when its lane has ended meanwhile. `result` is memory of malloc that the
- * library frees, or NULL with 0 bytes; at most the agreed record. status: GB_LANE_OK, or what the client is told
- * instead. */
+/* Answers a call, from any thread, once, also when nobody waits for it any more: cancelled, late, its region, lane or
+ * server gone. `result` is memory of malloc that the library frees, or NULL with 0 bytes; at most the agreed record.
+ * status: GB_LANE_OK, or what the client is told instead. Never blocks. A call that is never answered counts for
+ * GB_LANE_CALLS_MAX, and its memory stays. */
 GB_LANE_API void gb_lane_answer(struct gb_lane_called *called, int status, void *result, uint64_t bytes);
 
 struct gb_lane_region {
@@ -325,7 +335,7 @@ struct gb_lane_region {
   uint32_t rights; /* enum gb_lane_rights */
   uint32_t reserved;
   uint64_t bytes;
-  void *base;                            /* stays valid until unexported or revoked; NULL with acquire */
+  void *base; /* stays valid until unexported or revoked; NULL with acquire, or with GB_LANE_MAY_CALL alone */
   const struct gb_lane_backing *backing; /* likewise */
   void *context;
 };

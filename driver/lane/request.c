@@ -110,9 +110,7 @@ static void fill(struct gb_lane *lane, struct lane_transfer *transfer, const str
   transfer->region = request->region;
   transfer->operation = request->operation;
   transfer->priority = request->priority;
-  bool fine = bytes > GB_LANE_EXPRESS_BYTES_MAX && bytes < FINE_BELOW_BYTES;
-  transfer->block_bytes = 0;
-  transfer->have = NULL;
+  bool fine = request->operation != GB_LANE_CALL && bytes > GB_LANE_EXPRESS_BYTES_MAX && bytes < FINE_BELOW_BYTES;
   transfer->piece_bytes = fine && FINE_PIECE_BYTES < lane->record_bytes ? FINE_PIECE_BYTES : lane->record_bytes;
   transfer->parts = 0;
   transfer->failed = GB_LANE_OK;
@@ -123,10 +121,11 @@ static void fill(struct gb_lane *lane, struct lane_transfer *transfer, const str
 
 /* Lets the connections know of a queued transfer: one sends from here, the others are woken for large ones. */
 static void push(struct gb_lane *lane, const struct lane_transfer *transfer, bool express, bool early) {
-  bool writes_large = transfer->operation == GB_LANE_WRITE && transfer->bytes > LANE_INLINE_BYTES;
+  bool call = transfer->operation == GB_LANE_CALL;
+  bool writes_large = (call || transfer->operation == GB_LANE_WRITE) && transfer->bytes > LANE_INLINE_BYTES;
   bool large = transfer->bytes > FINE_PIECE_BYTES;
   uint32_t first = express ? lane->bulk_count : 0;
-  uint32_t end = express ? lane->conn_count : lane->bulk_count;
+  uint32_t end = express ? lane->conn_count : call ? 1 : lane->bulk_count;
   for (uint32_t i = first; i < end; i++) {
     if (writes_large || (i > first && large)) lane_link_wake(&lane->conns[i].link);
     else lane_link_push(&lane->conns[i].link);
@@ -134,15 +133,17 @@ static void push(struct gb_lane *lane, const struct lane_transfer *transfer, boo
   if (early) lane_link_wake(&lane->conns[0].link);
 }
 
-/* What gb_lane_offer asks beside an ordinary request. */
-struct offered {
+/* What an offer or a call is beside an ordinary request. */
+struct asked {
   uint64_t block_bytes;
-  uint8_t *have;
+  uint8_t *answer;
+  uint64_t answer_room;
+  uint64_t *answer_bytes;
 };
 
 /* `segments`: a copy if there are several, NULL if there is one. owns: `segments`, also on failure. */
 static int begin(gb_lane *lane, const struct gb_lane_request *request, struct gb_lane_segment *segments,
-                 uint64_t bytes, const struct offered *offered, uint64_t *id) {
+                 uint64_t bytes, const struct asked *asked, uint64_t *id) {
   pthread_mutex_lock(&lane->lock);
   struct lane_transfer *transfer = lane->free;
   int status = lane->state != GB_LANE_OK ? lane->state : transfer == NULL ? GB_LANE_BUSY : GB_LANE_OK;
@@ -154,10 +155,10 @@ static int begin(gb_lane *lane, const struct gb_lane_request *request, struct gb
   lane->free = transfer->next;
   lane->outstanding++;
   fill(lane, transfer, request, segments, bytes);
-  if (offered != NULL) {
-    transfer->block_bytes = offered->block_bytes;
-    transfer->have = offered->have;
-  }
+  transfer->block_bytes = asked->block_bytes;
+  transfer->answer = asked->answer;
+  transfer->answer_room = asked->answer_room;
+  transfer->answer_bytes = asked->answer_bytes;
   transfer->id = ++lane->generation << INDEX_BITS | (uint64_t)(transfer - lane->transfers);
   *id = transfer->id;
   const struct lane_transfer copy = {.operation = transfer->operation, .bytes = bytes};
@@ -184,7 +185,7 @@ int gb_lane_submit(gb_lane *lane, const struct gb_lane_request *request, uint64_
     if (segments == NULL) return GB_LANE_NO_MEMORY;
     memcpy(segments, request->segments, request->segment_count * sizeof *segments);
   }
-  return begin(lane, request, segments, bytes, NULL, id);
+  return begin(lane, request, segments, bytes, &(const struct asked){0}, id);
 }
 
 int gb_lane_wait(gb_lane *lane, uint64_t id, uint32_t timeout_ms) {
@@ -299,10 +300,32 @@ int gb_lane_offer(gb_lane *lane, uint32_t region, uint64_t offset, uint64_t bloc
                                           .deadline_ms = deadline_ms,
                                           .segment_count = 1,
                                           .segments = &segment};
-  const struct offered offered = {.block_bytes = block_bytes, .have = have};
+  const struct asked asked = {.block_bytes = block_bytes, .answer = have};
   uint64_t id;
-  int status = begin(lane, &request, NULL, segment.bytes, &offered, &id);
+  int status = begin(lane, &request, NULL, segment.bytes, &asked, &id);
   if (status == GB_LANE_OK) status = wait_for_end(lane, id);
   if (status != GB_LANE_OK) memset(have, 0, (count + 7) / 8);
   return status;
+}
+
+int gb_lane_call(gb_lane *lane, const struct gb_lane_call *call, uint64_t *id) {
+  struct gb_lane_call wanted = {0};
+  if (lane == NULL || call == NULL || id == NULL || call->size > sizeof wanted) return GB_LANE_INVALID;
+  memcpy(&wanted, call, call->size);
+  if (lane->owner != getpid()) return GB_LANE_FORKED;
+  if (wanted.body == NULL || wanted.body_bytes == 0 || wanted.body_bytes > lane->record_bytes ||
+      wanted.priority > GB_LANE_BACKGROUND || (wanted.result == NULL && wanted.result_room > 0) ||
+      (lane->features & LANE_FEATURE_CALLS) == 0)
+    return GB_LANE_INVALID;
+  const struct gb_lane_segment segment = {.bytes = wanted.body_bytes, .memory = (void *)(uintptr_t)wanted.body};
+  const struct gb_lane_request request = {.size = sizeof request,
+                                          .operation = GB_LANE_CALL,
+                                          .region = wanted.region,
+                                          .priority = wanted.priority,
+                                          .deadline_ms = wanted.deadline_ms,
+                                          .segment_count = 1,
+                                          .segments = &segment};
+  const struct asked asked = {
+      .answer = wanted.result, .answer_room = wanted.result_room, .answer_bytes = wanted.result_bytes};
+  return begin(lane, &request, NULL, wanted.body_bytes, &asked, id);
 }

@@ -10,7 +10,7 @@
 
 /* ---- answers ---- */
 
-static void answer(struct lane_served *served, uint64_t request, int status, uint64_t ready_ns) {
+void lane_served_answer(struct lane_served *served, uint64_t request, int status, uint64_t ready_ns) {
   uint32_t slot = (uint32_t)__builtin_ctzll(~served->answers_used);
   served->answers_used |= 1ull << slot;
   served->answers[slot] = (struct lane_owed){
@@ -25,12 +25,13 @@ static void answer(struct lane_served *served, uint64_t request, int status, uin
 static uint32_t outstanding(const struct lane_served *served) {
   uint64_t offered;
   return (uint32_t)(__builtin_popcountll(served->reads_used) + __builtin_popcountll(served->answers_used)) +
-         lane_offer_is_open(served, &offered);
+         (uint32_t)__builtin_popcountll(served->calls_used) + lane_offer_is_open(served, &offered);
 }
 
 static bool is_asked(const struct lane_served *served, uint64_t request) {
   uint64_t offered;
   if (lane_offer_is_open(served, &offered) && offered == request) return true;
+  if (lane_call_is_open(served, request)) return true;
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     if (served->reads[__builtin_ctzll(left)].head.request == request) return true;
   }
@@ -40,8 +41,7 @@ static bool is_asked(const struct lane_served *served, uint64_t request) {
   return false;
 }
 
-/* Whether what is due at `when` may go now; if not, the thread wakes for it. */
-static bool is_due(struct lane_served *served, uint64_t when, uint64_t now) {
+bool lane_served_due(struct lane_served *served, uint64_t when, uint64_t now) {
   if (when <= now) return true;
   if (when < served->limited_until_ns) served->limited_until_ns = when;
   return false;
@@ -52,7 +52,7 @@ static bool next_answer(struct lane_served *served, uint64_t now, struct lane_he
   struct lane_owed *first = NULL;
   for (uint64_t left = served->answers_used; left != 0; left &= left - 1) {
     struct lane_owed *owed = &served->answers[__builtin_ctzll(left)];
-    if (is_due(served, owed->ready_ns, now) && (first == NULL || owed->order < first->order)) first = owed;
+    if (lane_served_due(served, owed->ready_ns, now) && (first == NULL || owed->order < first->order)) first = owed;
   }
   if (first == NULL) return false;
   served->answers_used &= ~(1ull << (first - served->answers));
@@ -66,7 +66,7 @@ static void heed_rate(struct lane_served *served) {
   served->limited_until_ns = UINT64_MAX;
   if (served->rate_seen == changes) return;
   served->rate_seen = changes;
-  for (uint32_t i = 0; i < GB_LANE_WINDOW_MAX; i++) served->answers[i].ready_ns = 0;
+  for (uint32_t i = 0; i < GB_LANE_WINDOW_MAX; i++) served->answers[i].ready_ns = served->calls[i].ready_ns = 0;
 }
 
 /* ---- reading ---- */
@@ -76,7 +76,7 @@ static struct lane_asked *choose(struct lane_served *served, uint64_t now) {
   struct lane_asked *best = NULL;
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     struct lane_asked *asked = &served->reads[__builtin_ctzll(left)];
-    if (!is_due(served, lane_rate_when(served->grant, LANE_OUT, &asked->head), now)) continue;
+    if (!lane_served_due(served, lane_rate_when(served->grant, LANE_OUT, &asked->head), now)) continue;
     if (best == NULL || asked->head.priority < best->head.priority ||
         (asked->head.priority == best->head.priority && asked->order < best->order))
       best = asked;
@@ -116,13 +116,16 @@ static bool served_next(void *owner, struct lane_head *head, const void **body, 
     *head = (struct lane_head){.type = LANE_CREDIT, .value = window};
     return true;
   }
+  lane_call_settle(served);
   if (next_answer(served, now, head) || lane_offer_next(served, head, body)) return true;
   struct lane_asked *asked = choose(served, now);
+  uint8_t priority = asked != NULL ? asked->head.priority : GB_LANE_BACKGROUND;
+  if (lane_call_next(served, now, priority, head, body)) return true;
   if (asked == NULL) return false;
   served->reads_used &= ~(1ull << (asked - served->reads));
   int status = fetch(served, asked);
   if (status != GB_LANE_OK) {
-    answer(served, asked->head.request, status, 0);
+    lane_served_answer(served, asked->head.request, status, 0);
     return next_answer(served, now, head);
   }
   lane_rate_charge(served->grant, LANE_OUT, &asked->head);
@@ -135,8 +138,9 @@ static bool served_next(void *owner, struct lane_head *head, const void **body, 
 
 static void served_sealed(void *owner, const struct lane_head *head) {
   struct lane_served *served = owner;
-  if (head->type == LANE_HAVE) {
-    lane_offer_told(served);
+  if (head->type == LANE_HAVE || head->type == LANE_RESULT) {
+    if (head->type == LANE_HAVE) lane_offer_told(served);
+    else lane_call_told(served);
     return;
   }
   const struct gb_lane_region *region = &served->sending->is;
@@ -165,11 +169,15 @@ static void on_read(struct lane_served *served, const struct lane_head *head) {
 
 static void on_cancel(struct lane_served *served, uint64_t request) {
   if (lane_offer_cancel(served, request)) return;
+  if (lane_call_cancel(served, request)) {
+    lane_served_answer(served, request, GB_LANE_CANCELED, 0);
+    return;
+  }
   for (uint64_t left = served->reads_used; left != 0; left &= left - 1) {
     uint32_t slot = (uint32_t)__builtin_ctzll(left);
     if (served->reads[slot].head.request != request) continue;
     served->reads_used &= ~(1ull << slot);
-    answer(served, request, GB_LANE_CANCELED, 0);
+    lane_served_answer(served, request, GB_LANE_CANCELED, 0);
     return;
   }
 }
@@ -211,6 +219,7 @@ static void *served_place(void *owner, uint32_t at, uint32_t bytes) {
   struct lane_served *served = owner;
   (void)bytes;
   if (served->link.rx_head.type == LANE_OFFER) return lane_offer_place(served, at);
+  if (served->link.rx_head.type == LANE_CALL) return lane_call_place(served, at);
   if (served->writing_status != GB_LANE_OK) return NULL;
   if (served->arriving_memory != NULL) return (uint8_t *)served->arriving_memory + at;
   int status = pin(served, &served->writing, GB_LANE_MAY_WRITE, &served->arriving);
@@ -228,13 +237,14 @@ static void served_placed(void *owner) {
 
 static int served_body(void *owner) {
   struct lane_served *served = owner;
-  if (served->link.rx_head.type == LANE_OFFER) {
-    lane_offer_arrived(served);
-    return GB_LANE_OK;
-  }
+  uint8_t type = served->link.rx_head.type;
+  if (type == LANE_OFFER) lane_offer_arrived(served);
+  if (type == LANE_CALL) lane_call_arrived(served);
+  if (type != LANE_WRITE) return GB_LANE_OK;
   int status = served->writing_status;
   if (status == GB_LANE_OK) status = let_arriving_go(served, true);
-  answer(served, served->writing.request, status, lane_rate_charge(served->grant, LANE_IN, &served->writing));
+  uint64_t ready_ns = lane_rate_charge(served->grant, LANE_IN, &served->writing);
+  lane_served_answer(served, served->writing.request, status, ready_ns);
   return GB_LANE_OK;
 }
 
@@ -250,6 +260,7 @@ static int served_head(void *owner, const struct lane_head *head) {
     return GB_LANE_PROTOCOL;
   served->grant->requests++;
   if (head->type == LANE_OFFER) return lane_offer_begin(served, head, deadline_of(head));
+  if (head->type == LANE_CALL) return lane_call_begin(served, head, deadline_of(head));
   if (head->type == LANE_READ) on_read(served, head);
   else on_write(served, head);
   return GB_LANE_OK;
@@ -258,8 +269,9 @@ static int served_head(void *owner, const struct lane_head *head) {
 /* A region that is being taken away is not kept for a body that has yet to come. */
 static uint64_t served_turn(void *owner, uint64_t now_ns) {
   struct lane_served *served = owner;
-  (void)now_ns;
-  if (served->arriving == NULL) return served->limited_until_ns;
+  uint64_t until = lane_call_turn(served, now_ns);
+  if (served->limited_until_ns < until) until = served->limited_until_ns;
+  if (served->arriving == NULL) return until;
   pthread_mutex_lock(&served->grant->lock);
   bool removed = served->arriving->removed;
   pthread_mutex_unlock(&served->grant->lock);
@@ -267,7 +279,7 @@ static uint64_t served_turn(void *owner, uint64_t now_ns) {
     let_arriving_go(served, false);
     served->writing_status = GB_LANE_REVOKED;
   }
-  return served->limited_until_ns;
+  return until;
 }
 
 static const struct lane_link_ops ops = {.next = served_next,
@@ -315,6 +327,7 @@ static void *served_life(void *argument) {
   if (served->express) lane_thread_hurry();
   int status = lane_link_run(&served->link);
   lane_offer_end(served);
+  lane_call_end(served);
   let_arriving_go(served, false);
   pthread_mutex_lock(&served->server->lock);
   if (served->grant->state == GB_LANE_OK) served->grant->state = status;

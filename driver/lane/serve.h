@@ -19,6 +19,7 @@
 
 struct lane_region {
   struct gb_lane_region is;
+  uint64_t serial; /* its own within the grant, also among those of the same id */
   uint32_t pins;
   bool removed;
 };
@@ -45,9 +46,11 @@ struct lane_grant {
   pthread_cond_t unpinned;
   struct lane_region **regions; /* sorted by id */
   uint32_t region_count, region_room;
+  uint64_t region_serial;
   uint64_t due_ns[2]; /* by enum lane_way: when all that went is paid for */
   _Atomic uint64_t rate; /* bytes per second, 0: no limit */
   _Atomic uint32_t rate_changes;
+  _Atomic uint32_t region_changes; /* regions that have left the table */
   _Atomic uint32_t window;
 };
 
@@ -63,6 +66,14 @@ struct lane_owed {
   struct lane_head head;
   uint64_t order;
   uint64_t ready_ns; /* from when on the rate allows it */
+};
+
+/* A CALL that the backing has and has not been answered for. */
+struct lane_open_call {
+  struct lane_head head;
+  uint64_t deadline_ns, ready_ns; /* as in lane_asked and lane_owed */
+  uint64_t region_serial;
+  struct gb_lane_called *called;
 };
 
 /* A connection that showed a ticket. All but what is atomic belongs to its thread. */
@@ -83,6 +94,10 @@ struct lane_served {
   uint64_t limited_until_ns; /* something waits for the rate until then; UINT64_MAX: nothing */
   uint32_t rate_seen;        /* changes */
   struct lane_offer *offer;  /* NULL before its first OFFER */
+  struct lane_desk *desk;    /* NULL before its first CALL */
+  struct lane_open_call calls[GB_LANE_WINDOW_MAX];
+  uint64_t calls_used;
+  uint32_t regions_seen; /* changes */
   uint32_t window_told;
   /* What is being sent, and what is arriving. */
   struct lane_region *sending; /* pinned */
@@ -133,6 +148,8 @@ void lane_grant_strip(struct lane_grant *grant);
 /* Finds a region and pins it. returns: GB_LANE_OK, NOT_FOUND, DENIED, RANGE. */
 int lane_region_pin(struct lane_grant *grant, uint32_t id, uint64_t offset, uint64_t bytes, uint32_t right,
                     struct lane_region **region);
+/* Whether the region of this serial is still the one of its id. */
+bool lane_region_is_there(struct lane_grant *grant, uint32_t id, uint64_t serial);
 void lane_region_unpin(struct lane_grant *grant, struct lane_region *region);
 /* Wakes every connection of a grant. locks: the server's lock is held. */
 void lane_grant_wake(struct lane_grant *grant);
@@ -164,8 +181,36 @@ void lane_offer_told(struct lane_served *served);
 /* Waits for the backing, which is asked for a few blocks at a time. */
 void lane_offer_end(struct lane_served *served);
 
+/* ---- call.c; the connection's thread calls all of it ---- */
+
+/* A CALL's head has come. returns: GB_LANE_OK or why the lane ends: not a feature in use. */
+int lane_call_begin(struct lane_served *served, const struct lane_head *head, uint64_t deadline_ns);
+/* NULL: it is refused, and its body goes nowhere. */
+void *lane_call_place(struct lane_served *served, uint32_t at);
+/* Its body is whole: the backing gets it, or it is refused. */
+void lane_call_arrived(struct lane_served *served);
+/* Whether this request is a call that is not answered yet. */
+bool lane_call_is_open(const struct lane_served *served, uint64_t request);
+/* Forgets who waits for an answer. returns: whether it is this one; it is the caller's to answer. */
+bool lane_call_cancel(struct lane_served *served, uint64_t request);
+/* Makes answers of those that the callee has failed. */
+void lane_call_settle(struct lane_served *served);
+/* RESULT of a call whose priority is `priority` or before it, if one may be sent; after a body is sealed,
+ * lane_call_told. */
+bool lane_call_next(struct lane_served *served, uint64_t now, uint8_t priority, struct lane_head *head,
+                    const void **body);
+void lane_call_told(struct lane_served *served);
+/* Ends calls beyond their deadline, and of regions that are gone. returns: when to look again; 0: there are answers. */
+uint64_t lane_call_turn(struct lane_served *served, uint64_t now);
+/* The connection is over: answers that are yet to come go nowhere. */
+void lane_call_end(struct lane_served *served);
+
 /* ---- serve.c ---- */
 
+/* ACK or ERROR for a request that is no longer kept elsewhere. */
+void lane_served_answer(struct lane_served *served, uint64_t request, int status, uint64_t ready_ns);
+/* Whether what is due at `when` may go now; if not, the thread wakes for it. */
+bool lane_served_due(struct lane_served *served, uint64_t when, uint64_t now);
 /* A stranger has proven a ticket: makes him a connection with a thread. owns: the socket on success. locks: the
  * server's lock is held. returns: 0 or enum gb_lane_refusal. */
 int lane_serve(struct gb_lane_server *server, struct lane_grant *grant, const struct lane_stranger *stranger,

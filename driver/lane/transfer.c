@@ -34,7 +34,8 @@ bool lane_goes_express(const struct gb_lane *lane, const struct lane_transfer *t
 
 struct lane_queue *lane_queue_of(struct gb_lane *lane, const struct lane_transfer *transfer) {
   if (transfer->operation == LANE_OFFERS) return &lane->offers;
-  return lane_goes_express(lane, transfer) ? &lane->express : &lane->queues[transfer->priority];
+  if (lane_goes_express(lane, transfer)) return &lane->express;
+  return transfer->operation == GB_LANE_CALL ? &lane->calls[transfer->priority] : &lane->queues[transfer->priority];
 }
 
 static void dequeue(struct gb_lane *lane, struct lane_transfer *transfer) {
@@ -110,6 +111,7 @@ static void answered(struct gb_lane *lane, struct lane_conn *conn, struct lane_p
     return;
   }
   transfer->bytes_done += bytes;
+  if (transfer->answer_bytes != NULL) *transfer->answer_bytes = bytes;
   lane_transfer_end_if_done(lane, transfer);
 }
 
@@ -139,7 +141,9 @@ static bool has_body(uint32_t operation) {
 }
 
 static uint8_t type_of(uint32_t operation) {
-  return operation == GB_LANE_READ ? LANE_READ : operation == GB_LANE_WRITE ? LANE_WRITE : LANE_OFFER;
+  static const uint8_t types[] = {
+      [GB_LANE_READ] = LANE_READ, [GB_LANE_WRITE] = LANE_WRITE, [GB_LANE_CALL] = LANE_CALL, [LANE_OFFERS] = LANE_OFFER};
+  return types[operation];
 }
 
 /* A free part of the connection, taken. */
@@ -169,7 +173,7 @@ static void cut(struct gb_lane *lane, struct lane_conn *conn, struct lane_transf
   struct lane_part *part = take_part(conn, transfer);
   uint8_t *memory = (uint8_t *)segment->memory + transfer->segment_at;
   bool offers = transfer->operation == LANE_OFFERS;
-  part->memory = offers ? transfer->have : memory;
+  part->memory = offers || transfer->operation == GB_LANE_CALL ? transfer->answer : memory;
   part->bytes = offers ? (bytes / GB_LANE_DIGEST_BYTES + 7) / 8 : bytes;
   conn->offering |= offers;
   *head = (struct lane_head){.type = type_of(transfer->operation),
@@ -191,13 +195,21 @@ static void cut(struct gb_lane *lane, struct lane_conn *conn, struct lane_transf
   if (transfer->uncut == 0) dequeue(lane, transfer);
 }
 
+/* The one that was started first, of two that may be NULL. */
+static struct lane_transfer *earlier(struct lane_transfer *a, struct lane_transfer *b) {
+  if (a == NULL || b == NULL) return a != NULL ? a : b;
+  return a->id < b->id ? a : b; /* ids grow */
+}
+
 /* The transfer this connection serves next, if it has room for it. */
 static struct lane_transfer *choose(struct gb_lane *lane, const struct lane_conn *conn) {
   if (conn->express) return conn->outstanding < conn->window ? lane->express.first : NULL;
   if (lane->offers.first != NULL && !conn->offering && conn->outstanding < conn->window) return lane->offers.first;
   for (uint32_t i = 0; i < LANE_PRIORITIES; i++) {
     uint32_t room = i != GB_LANE_DEMAND && lane->own_window < conn->window ? lane->own_window : conn->window;
-    if (lane->queues[i].first != NULL && conn->outstanding < room) return lane->queues[i].first;
+    struct lane_transfer *call = conn->index == 0 ? lane->calls[i].first : NULL;
+    struct lane_transfer *first = earlier(lane->queues[i].first, call);
+    if (first != NULL && conn->outstanding < room) return first;
   }
   return NULL;
 }
@@ -227,9 +239,25 @@ static void client_sealed(void *owner, const struct lane_head *head) {
 
 /* ---- what arrives ---- */
 
+/* An answer that is larger than its room goes nowhere; the call ends once it has passed. */
+static int on_result(struct lane_conn *conn, struct lane_part *part, const struct lane_head *head) {
+  struct lane_transfer *transfer = part->transfer;
+  if (part->operation != GB_LANE_CALL) return GB_LANE_PROTOCOL;
+  part->bytes = head->body_bytes;
+  if (transfer != NULL && part->bytes > transfer->answer_room) {
+    part->transfer = NULL;
+    transfer->parts--;
+    lane_transfer_fail(conn->lane, transfer, GB_LANE_LIMIT);
+  }
+  if (part->bytes == 0) answered(conn->lane, conn, part, GB_LANE_OK);
+  else conn->receiving = part;
+  return GB_LANE_OK;
+}
+
 static int on_answer(struct lane_conn *conn, const struct lane_head *head) {
   struct lane_part *part = &conn->parts[head->request & (GB_LANE_WINDOW_MAX - 1)];
   if (part->request != head->request) return GB_LANE_PROTOCOL;
+  if (part->busy) return GB_LANE_PROTOCOL; /* before it can have heard all of the question, which is still read here */
   switch (head->type) {
     case LANE_DATA:
     case LANE_HAVE:
@@ -237,6 +265,8 @@ static int on_answer(struct lane_conn *conn, const struct lane_head *head) {
       if (head->body_bytes != part->bytes) return GB_LANE_PROTOCOL;
       conn->receiving = part;
       return GB_LANE_OK;
+    case LANE_RESULT:
+      return on_result(conn, part, head);
     case LANE_ACK:
       if (part->operation != GB_LANE_WRITE) return GB_LANE_PROTOCOL;
       answered(conn->lane, conn, part, GB_LANE_OK);

@@ -158,7 +158,16 @@ void lane_head_write(uint8_t *bytes, const struct lane_head *head) {
 }
 
 /* Which fields of a type may differ from zero; request is one of them for all that answer or ask. */
-enum { F_PRIORITY = 1, F_STATUS = 2, F_BODY = 4, F_REQUEST = 8, F_PLACE = 16, F_DEADLINE = 32, F_VALUE = 64 };
+enum {
+  F_PRIORITY = 1,
+  F_STATUS = 2,
+  F_BODY = 4,
+  F_REQUEST = 8,
+  F_PLACE = 16,
+  F_DEADLINE = 32,
+  F_VALUE = 64,
+  F_MAY_BODY = 128, /* a body, or none */
+};
 enum { CLIENT = 1, SERVER = 2 };
 static const struct {
   uint8_t from;
@@ -177,6 +186,8 @@ static const struct {
     [LANE_GOODBYE] = {CLIENT | SERVER, F_STATUS},
     [LANE_OFFER] = {CLIENT, F_PRIORITY | F_BODY | F_REQUEST | F_PLACE | F_DEADLINE | F_VALUE},
     [LANE_HAVE] = {SERVER, F_BODY | F_REQUEST},
+    [LANE_CALL] = {CLIENT, F_PRIORITY | F_BODY | F_REQUEST | F_PLACE | F_DEADLINE},
+    [LANE_RESULT] = {SERVER, F_MAY_BODY | F_REQUEST},
 };
 
 static bool is_sound_offer(const struct lane_head *head) {
@@ -193,12 +204,13 @@ static bool is_sound(const struct lane_head *head, uint32_t record_bytes, bool f
   if (head->priority > ((fields & F_PRIORITY) != 0 ? GB_LANE_BACKGROUND : 0)) return false;
   if ((fields & F_STATUS) != 0 ? head->status == GB_LANE_OK || head->status >= GB_LANE_PENDING : head->status != 0)
     return false;
-  if ((fields & F_BODY) != 0 ? head->body_bytes == 0 || head->body_bytes > record_bytes : head->body_bytes != 0)
-    return false;
+  if (head->body_bytes == 0 ? (fields & F_BODY) != 0 : (fields & (F_BODY | F_MAY_BODY)) == 0) return false;
+  if (head->body_bytes > record_bytes) return false;
   if (((fields & F_REQUEST) != 0) != (head->request != 0)) return false;
   if ((fields & F_PLACE) == 0 && (head->offset != 0 || head->region != 0 || head->length != 0)) return false;
   if ((fields & F_PLACE) != 0 && (head->length == 0 || head->length > record_bytes)) return false;
-  if (head->type == LANE_WRITE && head->length != head->body_bytes) return false;
+  if ((head->type == LANE_WRITE || head->type == LANE_CALL) && head->length != head->body_bytes) return false;
+  if (head->type == LANE_CALL && head->offset != 0) return false;
   if (head->type == LANE_OFFER && !is_sound_offer(head)) return false;
   if (head->type == LANE_HAVE && head->body_bytes > GB_LANE_OFFER_BLOCKS_MAX / 8) return false;
   if ((fields & F_DEADLINE) == 0 && head->deadline_ms != 0) return false;

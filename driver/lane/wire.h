@@ -15,7 +15,8 @@
 /* A receiver ends the lane after this much under one key: 2^33 blocks of AES. */
 #define LANE_KEY_BYTES_MAX (128ull << 30)
 #define LANE_FEATURE_OFFERS 1u
-#define LANE_FEATURES LANE_FEATURE_OFFERS /* all that we know */
+#define LANE_FEATURE_CALLS 2u
+#define LANE_FEATURES (LANE_FEATURE_OFFERS | LANE_FEATURE_CALLS) /* all that we know */
 
 enum { LANE_FLAG_EXPRESS = 1, LANE_FLAG_AES_IS_SLOW = 2 };
 
@@ -102,6 +103,8 @@ enum lane_type {
   LANE_GOODBYE = 11,
   LANE_OFFER = 12,
   LANE_HAVE = 13,
+  LANE_CALL = 14,
+  LANE_RESULT = 15,
 };
 
 struct lane_head {

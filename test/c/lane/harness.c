@@ -196,7 +196,8 @@ static int backing_release(void *context, uint64_t token, void *memory, uint64_t
   return 0;
 }
 
-static const struct gb_lane_backing backing_calls = {backing_prepare, backing_acquire, backing_release, NULL};
+static const struct gb_lane_backing backing_calls = {
+    .prepare = backing_prepare, .acquire = backing_acquire, .release = backing_release};
 
 /* What a content cache would be: blocks that lie behind the region. */
 static struct {
