@@ -21,6 +21,7 @@ const EXCEPTIONS: readonly (readonly [string, string, string])[] = [
   ['tui/cli/', 'feeder/main', 'feed start is the feeder daemon'],
   ['tui/cli/', 'host/main', 'agent is the host agent'],
   ['tui/cli/', 'host/plan/', 'plan reads model files and measures this machine, without an agent'],
+  ['tui/cli/', 'host/bench/', 'bench measures this machine, without an agent too'],
   ['tui/cli/', 'host/doctor/', 'doctor looks at this machine, without an agent too'],
 ];
 

@@ -205,6 +205,18 @@ function addDoctor(program: Command): void {
   example(doctor, 'greenboost doctor', 'greenboost doctor --feeder --json');
 }
 
+function addBench(program: Command): void {
+  const bench = program
+    .command('bench')
+    .helpGroup(GROUPS.look)
+    .description('what VRAM, PCIe, RAM, a disk and each feeder carry, in one table')
+    .option('--disk <folder>', 'also a disk: 512 MiB are written there, read and removed')
+    .addOption(new Option('--gpu <driver>', 'which driver').choices(['none', 'cuda', 'sim']))
+    .addOption(jsonOption())
+    .action(async (options) => (await import('./commands/bench.js')).runBench(options));
+  example(bench, 'greenboost bench', 'greenboost bench --disk /mnt/nvme --json');
+}
+
 function addMetrics(program: Command): void {
   const metrics = program
     .command('metrics')
@@ -438,6 +450,7 @@ export function createProgram(): Command {
   addPlan(program);
   addLook(program);
   addDoctor(program);
+  addBench(program);
   addReport(program);
   addKeys(program);
   addAudit(program);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every Prometheus metric: its name, what it means, and where in the snapshots it comes from. docs/metrics.md lists them,
-// and a test compares. Units are in the names: bytes, seconds, ratio; counters end in _total.
+// Every Prometheus metric: its name, what it means, and where in the snapshots it comes from. docs/metrics.md
+// lists them, and a test compares. Units are in the names: bytes, seconds, ratio; counters end in _total.
 import type {
   AttachmentJson,
   FeedStatusJson,
