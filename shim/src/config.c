@@ -124,11 +124,13 @@ static void read_nvme(void) {
   read_size("GREENBOOST_NVME_WRITES_PER_DAY", &config.nvme_writes_per_day);
 }
 
-/* off, or merged */
+/* off, or merged: what lies on feeders, once, is what it is about */
 static void read_remote(void) {
   const char *text = getenv("GREENBOOST_REMOTE");
-  config.merged = is("GREENBOOST_REMOTE", "merged");
-  if (config.merged || text == NULL || text[0] == '\0' || strcmp(text, "off") == 0) return;
+  bool asked = is("GREENBOOST_REMOTE", "merged");
+  config.merged = asked && config.gated && !config.replicas;
+  config.merged_refused = asked && !config.merged;
+  if (asked || text == NULL || text[0] == '\0' || strcmp(text, "off") == 0) return;
   gb_log(GB_LOG_ERROR, "GREENBOOST_REMOTE=%s is not merged or off: ignored", text);
 }
 

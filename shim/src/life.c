@@ -9,6 +9,7 @@
 #include "appspan.h"
 #include "away.h"
 #include "client.h"
+#include "code.h"
 #include "config.h"
 #include "core.h"
 #include "gate.h"
@@ -17,6 +18,7 @@
 #include "lanes.h"
 #include "lock.h"
 #include "report.h"
+#include "run.h"
 #include "share.h"
 #include "stage.h"
 #include "store.h"
@@ -55,6 +57,7 @@ static void in_child(void) {
   atomic_store_explicit(&active, false, memory_order_release);
   gb_slow_path = 0;
   gb_client_forked();
+  gb_run_forked();
   gb_lanes_forked();
   gb_store_forked();
   gb_ipc_forked();
@@ -68,7 +71,16 @@ static void at_exit(void) {
   gb_report_write();
   gb_client_stop();
   gb_away_stop();
+  gb_run_stop();
   gb_lanes_stop();
+}
+
+static void start_code(void) {
+  gb_code_start(gb_config()->merged);
+  if (gb_config()->merged_refused)
+    gb_event(GB_LOG_WARN, CUDA_SUCCESS, "dispatch_refused",
+             "GREENBOOST_REMOTE=merged needs GREENBOOST_OVERCOMMIT=gated and one copy: kernels run here (greenboost "
+             "run --remote merged --overcommit gated, without --replicas)");
 }
 
 static void start(void) {
@@ -82,6 +94,7 @@ static void start(void) {
   pthread_mutex_unlock(&gb_lock);
   gb_client_start();
   gb_gated_start();
+  start_code();
   pthread_atfork(NULL, NULL, in_child);
   atexit(at_exit);
   atomic_store_explicit(&active, true, memory_order_release);
