@@ -74,7 +74,7 @@ export class Copies {
       }
     } catch (reason) {
       for (const copy of copies) {
-        if (tried.includes(copy)) await this.freeOrDiscard(copy);
+        if (tried.includes(copy) && !this.isInUse(copy)) await this.freeOrDiscard(copy);
         else this.undiscard(discardOf(copy, copy));
         this.settle(copy);
       }
@@ -189,6 +189,17 @@ export class Copies {
     this.forgetDiscards(hold);
   }
 
+  /** Copies of any of these bytes that are not lost, allocated ones that hold nothing yet among them. */
+  under(range: ByteRange): Copy[] {
+    const all = [...this.residency.copies, ...this.pending];
+    return all.filter((copy) => !copy.lost && overlaps(copy, range));
+  }
+
+  /** True when another copy lies where this one was to be: what is there is not to be freed. */
+  private isInUse(copy: Copy): boolean {
+    return this.under(copy).some((other) => other !== copy && isSameLease(other, copy));
+  }
+
   /** Its room may be used again. */
   private settle(copy: Copy): void {
     this.pending.delete(copy);
@@ -281,8 +292,11 @@ export class Copies {
 
 /** True for a given up part of that copy. */
 function isWithin(discard: Discard, copy: Copy): boolean {
-  const sameLease = discard.feederId === copy.feederId && discard.leaseId === copy.leaseId;
-  return sameLease && overlaps(discard, copy);
+  return isSameLease(discard, copy) && overlaps(discard, copy);
+}
+
+function isSameLease(one: Pick<Copy, 'feederId' | 'leaseId'>, other: typeof one): boolean {
+  return one.feederId === other.feederId && one.leaseId === other.leaseId;
 }
 
 /** A copy of it lies on that feeder. */

@@ -15,7 +15,7 @@ import { LaneRight } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { LaneTicket } from '../links/feeder-client.js';
 import { overlaps, type ByteRange, type Copy, type Extent } from '../placement/residency.js';
 import type { Copies } from './copies.js';
-import type { MoveWish, ShimPeer } from './facts.js';
+import type { MoveOutcomeName, MoveWish, ShimPeer } from './facts.js';
 import type { FeederBudget } from './feeder-budget.js';
 import type { FeederDirectory, Reservation } from './holds.js';
 import { discardOf, extentsOf } from './pieces.js';
@@ -57,6 +57,10 @@ const PULL_CONNECTIONS = 1;
 export class Mover {
   readonly undecided: Undecided[] = [];
   private readonly running = new Set<Running>();
+  /** Whose program is being asked, until the answer is carried out. One question at a time each. */
+  private readonly asking = new Map<Undecided, Promise<unknown>>();
+  /** Whose answer is being carried out: not undecided any more, and not yet true of the residency. */
+  private readonly settling = new Map<Undecided, Promise<void>>();
   private serial = 0n;
 
   constructor(private readonly deps: MoverDeps) {}
@@ -90,6 +94,7 @@ export class Mover {
     await Promise.allSettled(hits.map(({ done }) => done));
     for (const entry of this.undecided.filter(({ wish }) => overlaps(wish, range)))
       await this.settle(entry, false);
+    await Promise.allSettled(under(this.settling, range));
   }
 
   /** Resolves when no move is under way. pre: their signals are aborted. */
@@ -105,8 +110,8 @@ export class Mover {
       const waits = this.deps.budget.holds.some(
         ({ lane, state }) => state === 'unadopted' && (lane === fromLane || lane === toLane),
       );
-      if (!waits && this.undecided.includes(entry) && !this.isRunning(entry))
-        await this.ask(entry, signal);
+      const free = !this.asking.has(entry) && !this.isRunning(entry);
+      if (!waits && free && this.undecided.includes(entry)) await this.ask(entry, signal);
     }
   }
 
@@ -135,15 +140,12 @@ export class Mover {
     underWay: Set<Copy>,
   ): Promise<number> {
     const { budget, copies } = this.deps;
-    // An earlier move of it that was given up while the program was asked is decided first.
-    for (const entry of this.undecided.filter(({ wish }) => overlaps(wish, extent)))
-      await this.ask(entry, options.signal);
+    await this.decideUnder(extent, options.signal);
     if (!copies.residency.all.includes(extent)) return 0;
     const source = from.lost ? extent.copies.find(({ lost }) => !lost) : from;
     if (!source) throw new GbError('DATA_LOSS', 'no copy of the range is left');
     // A feeder that has any of these bytes already cannot take them a second time.
-    const near = copies.residency.copies.filter((copy) => !copy.lost && overlaps(copy, extent));
-    const exclude = new Set(near.map(({ feederId }) => feederId));
+    const exclude = new Set(copies.under(extent).map(({ feederId }) => feederId));
     const places = await budget.lease(extent.length, exclude);
     if (!places)
       throw new GbError(
@@ -215,7 +217,7 @@ export class Mover {
     entry: { readonly wish: MoveWish; readonly to: Copy },
     source: Copy,
     { signal, onBytes }: MoveOptions,
-  ): Promise<'ok' | 'dirty' | 'unknown'> {
+  ): Promise<MoveOutcomeName> {
     const { wish, to } = entry;
     const peer = await this.deps.peer(signal);
     try {
@@ -233,9 +235,27 @@ export class Mover {
     return this.ask(entry, signal);
   }
 
+  /** Resolves when no earlier move of these bytes is open: one that was given up while the program was
+   *  asked is decided, and what was decided is carried out. @throws as ask. Cancel: `signal`. */
+  private async decideUnder(range: ByteRange, signal: AbortSignal): Promise<void> {
+    for (;;) {
+      const busy = [...under(this.asking, range), ...under(this.settling, range)];
+      const entry = this.undecided.find(({ wish }) => overlaps(wish, range));
+      if (busy.length > 0) await until(Promise.allSettled(busy), signal);
+      else if (entry) await this.ask(entry, signal);
+      else return;
+    }
+  }
+
   /** Whether the program uses the new copy; asked again until it says so, which it does alike. When
-   *  it cannot be asked the move stays undecided, until `decide`. */
-  private async ask(entry: Undecided, signal: AbortSignal): Promise<'ok' | 'dirty' | 'unknown'> {
+   *  it cannot be asked the move stays undecided, until `decide`. pre: it is not being asked. */
+  private ask(entry: Undecided, signal: AbortSignal): Promise<MoveOutcomeName> {
+    const asked = this.askNow(entry, signal).finally(() => this.asking.delete(entry));
+    this.asking.set(entry, asked);
+    return asked;
+  }
+
+  private async askNow(entry: Undecided, signal: AbortSignal): Promise<MoveOutcomeName> {
     const peer = await this.deps.peer(signal);
     const answer = await until(peer.move(entry.wish, 'commit'), signal);
     const switched = answer === 'unknown' && (await this.hasSwitched(peer, entry.wish, signal));
@@ -256,10 +276,16 @@ export class Mover {
   }
 
   /** The program has said which copy counts; the other one is given up, on disk first. */
-  private async settle(entry: Undecided, committed: boolean): Promise<void> {
+  private settle(entry: Undecided, committed: boolean): Promise<void> {
+    this.undecided.splice(this.undecided.indexOf(entry), 1);
+    const settled = this.settleNow(entry, committed).finally(() => this.settling.delete(entry));
+    this.settling.set(entry, settled);
+    return settled;
+  }
+
+  private async settleNow(entry: Undecided, committed: boolean): Promise<void> {
     const { wish, to } = entry;
     const { copies, persist } = this.deps;
-    this.undecided.splice(this.undecided.indexOf(entry), 1);
     if (!committed) {
       if (to) copies.discard(discardOf(to, to));
       await persist();
@@ -348,6 +374,11 @@ export class Mover {
 function addressFor(ticket: LaneTicket, hostAddressThere: string): string {
   const isOwn = (address: string): boolean => /^(127\.|::1$|::ffff:127\.)/.test(address);
   return isOwn(ticket.address) && !isOwn(hostAddressThere) ? hostAddressThere : ticket.address;
+}
+
+/** What is under way for moves of these bytes. */
+function under<T>(work: ReadonlyMap<Undecided, T>, range: ByteRange): T[] {
+  return [...work].filter(([{ wish }]) => overlaps(wish, range)).map(([, one]) => one);
 }
 
 /** `work`, or the reason of `signal` if that comes first. */

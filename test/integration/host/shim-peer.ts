@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { connect, type Socket } from 'node:net';
 import { LaneClient } from '../../../driver/lane/client.js';
+import { Mutex } from '../../../host/attachments/range-queue.js';
 import * as abi from '../../../host/shim/abi.js';
 import { GbError } from '../../../proto/base/errors.js';
 import { reportOf, type ReportFields } from './reports.js';
@@ -16,6 +17,12 @@ export interface PeerExtent {
   readonly offset: number;
   readonly length: number;
   lanes: number[];
+}
+
+interface Fetched {
+  readonly status: number;
+  readonly feeder: string;
+  readonly bytes: Buffer;
 }
 
 type OpenedLane = { client: LaneClient } | { status: number; feeder: string };
@@ -43,6 +50,8 @@ export class ShimPeer {
   private readonly decoder = new abi.FrameDecoder();
   private readonly calls = new Map<bigint, (payload: Buffer) => void>();
   private nextId = 0n;
+  /** As in the shim: where bytes lie does not change while they are read or written. */
+  private readonly lock = new Mutex();
 
   private constructor(
     readonly socket: Socket,
@@ -185,7 +194,11 @@ export class ShimPeer {
   }
 
   /** Writes to every copy. Returns the status of the first that failed, DATA_LOSS only if all did. */
-  async store(offset: number, bytes: Uint8Array): Promise<number> {
+  store(offset: number, bytes: Uint8Array): Promise<number> {
+    return this.lock.run(() => this.storeNow(offset, bytes));
+  }
+
+  private async storeNow(offset: number, bytes: Uint8Array): Promise<number> {
     for (const piece of this.pieces(offset, bytes.length)) {
       const part = Buffer.from(bytes)
         .subarray(piece.offset - offset)
@@ -212,10 +225,11 @@ export class ShimPeer {
   }
 
   /** Reads from the first copy that answers. */
-  async fetch(
-    offset: number,
-    length: number,
-  ): Promise<{ status: number; feeder: string; bytes: Buffer }> {
+  fetch(offset: number, length: number): Promise<Fetched> {
+    return this.lock.run(() => this.fetchNow(offset, length));
+  }
+
+  private async fetchNow(offset: number, length: number): Promise<Fetched> {
     const bytes = Buffer.alloc(length);
     for (const piece of this.pieces(offset, length)) {
       const part = bytes.subarray(piece.offset - offset, piece.offset - offset + piece.length);
@@ -339,10 +353,22 @@ export class ShimPeer {
 
   private async onMoveFrame(move: Watched['move']): Promise<void> {
     const { sequence, phase } = move;
-    const [offset, length] = [Number(move.offset), Number(move.length)];
     await this.onMove(phase);
+    const outcome = await this.lock.run(async () => this.moveOutcome(move));
+    if (outcome === undefined || this.closed) return;
+    const payload = abi.gbMoveReply.encode({ sequence, phase, outcome });
+    await this.request(abi.Msg.MOVED, payload).catch(() => undefined);
+  }
+
+  /** undefined: it wants no answer. */
+  private moveOutcome(move: Watched['move']): number | undefined {
+    const { sequence, phase } = move;
+    const [offset, length] = [Number(move.offset), Number(move.length)];
     this.moves.push(['', 'begin', 'commit', 'cancel'][phase] ?? `${phase}`);
-    if (phase === abi.MovePhase.CANCEL) return void this.watched.delete(sequence);
+    if (phase === abi.MovePhase.CANCEL) {
+      this.watched.delete(sequence);
+      return undefined;
+    }
     const known = this.extents.some(
       (e) => e.offset <= offset && offset + length <= e.offset + e.length,
     );
@@ -360,9 +386,7 @@ export class ShimPeer {
       if (watched.written) this.watched.delete(sequence);
       else this.carryOut(watched);
     }
-    if (this.closed) return;
-    const payload = abi.gbMoveReply.encode({ sequence, phase, outcome });
-    await this.request(abi.Msg.MOVED, payload).catch(() => undefined);
+    return outcome;
   }
 
   private carryOut(watched: Watched): void {

@@ -20,7 +20,7 @@ function capacity(ram: number, vram = 0): Map<string, number> {
 
 export interface Bench {
   /** Runs whenever the attachment wants its state on disk. */
-  onPersist: () => void;
+  onPersist: () => void | Promise<void>;
   readonly a: FakeFeeder;
   readonly b: FakeFeeder;
   readonly c: FakeFeeder;

@@ -215,6 +215,68 @@ describe('an answer to COMMIT that is lost', () => {
   });
 });
 
+describe('a move whose answer is being carried out', () => {
+  /** The program has switched; what that means is not on disk yet. */
+  async function settling(): Promise<{ made: Bench; kept: () => void }> {
+    const made = await placed(4, 8, 2);
+    const { a, attachment, program } = made;
+    const answer = program.move.bind(program);
+    program.move = async (wish, phase) => {
+      if (phase === 'begin') return answer(wish, phase);
+      program.move = answer;
+      program.close();
+      throw new GbError('WRONG_STATE', 'the program is not connected');
+    };
+    a.draining = true;
+    await expect(attachment.evacuate(a.feederId, WATCH)).rejects.toThrow(/WRONG_STATE/);
+    let kept = (): void => undefined;
+    const disk = new Promise<void>((resolve) => (kept = resolve));
+    made.onPersist = () => disk;
+    program.connect();
+    await until(() => attachment.mover.undecided.length === 0);
+    return { made, kept };
+  }
+
+  test('is waited for by the next one: its copy is not taken for a leftover', async () => {
+    const { made, kept } = await settling();
+    const { a, b, attachment } = made;
+    const again = attachment.evacuate(a.feederId, WATCH);
+    await sleep(20);
+    kept();
+    await again;
+    expect(use(a, b)).toEqual([
+      [0, 0],
+      [2, 2],
+    ]);
+    expect(attachment.budget.heldBytes).toBe(2 * CHUNK);
+    expect((await fetched(made, 0, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
+    expect(attachment.discards).toEqual([]);
+  });
+
+  test('is waited for by a drop of the range: both copies are freed', async () => {
+    const { made, kept } = await settling();
+    const { a, b, attachment, program } = made;
+    const dropped = program.drop({ offset: 0, length: 2 * CHUNK });
+    await sleep(20);
+    kept();
+    await dropped;
+    expect(use(a, b).map(([, allocated]) => allocated)).toEqual([0, 0]);
+    expect(attachment.budget.usedBytes).toBe(0);
+    expect(attachment.discards).toEqual([]);
+  });
+});
+
+test('a range that could not be allocated because a copy lies there leaves that copy alone', async () => {
+  const made = await placed(4, 8, 2);
+  const { a, attachment } = made;
+  const copy = attachment.copies.residency.copies[0]!;
+  await attachment.budget.grow(2 * CHUNK);
+  attachment.budget.reserve(2 * CHUNK);
+  await expect(attachment.copies.allocate([{ ...copy }])).rejects.toThrow(/ALREADY_EXISTS/);
+  expect(a.allocated(RAM)).toBe(2 * CHUNK);
+  expect((await fetched(made, 0, 2 * CHUNK)).equals(full(1, 2 * CHUNK))).toBe(true);
+});
+
 /** What the next agent makes of the state file and the feeders. */
 async function nextAgent(made: Bench): Promise<Attachment> {
   const { attachment } = made;
