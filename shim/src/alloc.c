@@ -6,11 +6,13 @@
 #include "chunk.h"
 #include "config.h"
 #include "context.h"
+#include "dispatch.h"
 #include "gated.h"
 #include "graph.h"
 #include "ipc.h"
 #include "lock.h"
 #include "plain.h"
+#include "replica.h"
 #include "report.h"
 #include "slab.h"
 #include "stage.h"
@@ -220,6 +222,7 @@ CUresult gb_free(CUdeviceptr pointer) {
   if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
   if (!find(pointer, &found)) return CUDA_ERROR_INVALID_VALUE;
   if (gb_live_captures != 0) return defer(pointer);
+  gb_dispatch_wait();
   CUresult result = gb_context_push(found.context);
   if (result != CUDA_SUCCESS) return result;
   result = wait_for_context(found.context);
@@ -254,6 +257,7 @@ static void free_deferred(void) {
 
 void gb_core_context_going(CUcontext handle) {
   if (!gb_core_active() || gb_context_push(handle) != CUDA_SUCCESS) return;
+  gb_dispatch_wait();
   gb_real.cuCtxSynchronize(); /* a broken context says so here; its memory goes all the same */
   gb_graph_context_going(handle);
   gb_ipc_context_going(handle);
@@ -277,6 +281,7 @@ void gb_core_context_going(CUcontext handle) {
   gb_stage_context_going(handle);
   gb_stage_update();
   gb_plain_context_going(handle, &allocations, &bytes);
+  gb_replica_context_going(handle);
   gb_context_forget(handle);
   gb_app_contexts_changed();
   pthread_mutex_unlock(&gb_lock);

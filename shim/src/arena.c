@@ -193,6 +193,7 @@ void gb_span_discard(struct gb_span *span) {
   free(span->marks.offsets);
   free(span->pieces);
   free(span->extents);
+  free(span->replicas);
   free(span);
 }
 

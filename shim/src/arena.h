@@ -73,6 +73,7 @@ struct gb_piece {
 
 struct gb_slab;
 struct gb_area;
+struct gb_replica;
 
 /* Offsets that calls have named, sorted. */
 struct gb_marks {
@@ -116,6 +117,15 @@ struct gb_span {
   struct gb_extent *extents; /* where it lies on feeders, in order; while it is placed there */
   uint32_t extent_count;
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
+  /* Dispatch (docs/adr/0013). newest: 0: here; else the lane whose replica holds it, what is mapped here is older;
+   * of resident spans, and changed like the residency. owner: the lane on which what names this span can run, while it
+   * is GB_STORED there; 0: none. */
+  _Atomic uint32_t newest;
+  _Atomic uint32_t owner;
+  _Atomic bool used_here;     /* by the program, since it was collected last */
+  _Atomic bool changed_there; /* its owner has been told to write to it: no digest is valid any more */
+  struct gb_replica *replicas; /* replica.h, owned */
+  uint32_t replica_count;
   /* Memory of the program's own handles (appspan.h): resident always, without a guard; base, context
    * and buffer_id change while it is not mapped. */
   bool app;
@@ -170,6 +180,12 @@ uint64_t gb_buffer_id(void);
 
 static inline uint32_t gb_residency(const struct gb_span *span) {
   return atomic_load_explicit(&span->residency, memory_order_acquire);
+}
+
+/* The bytes mapped here are the span's content. Whoever reads, hashes, moves out or hands on what a resident span holds
+ * asks this first, and has it collected (replica.h) where it is not so. */
+static inline bool gb_is_here(const struct gb_span *span) {
+  return atomic_load_explicit(&span->newest, memory_order_acquire) == 0;
 }
 
 static inline uint32_t gb_piece_count(const struct gb_span *span) {

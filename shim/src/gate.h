@@ -17,6 +17,7 @@ enum gb_slow {
   GB_SLOW_STAGING = 4, /* something overflows */
   GB_SLOW_EXPORT = 8,  /* an allocation is about to be moved once (ipc_export.c) */
   GB_SLOW_FIXING = 16, /* so is the program's own memory (appspan_fix.c) */
+  GB_SLOW_DISPATCH = 32, /* calls may be made on feeders (dispatch.h) */
 };
 
 /* Turns a bit of gb_slow_path on or off. Calls that found it off are readers too: until they have

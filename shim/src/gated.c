@@ -15,6 +15,7 @@
 #include "away.h"
 #include "config.h"
 #include "context.h"
+#include "dispatch.h"
 #include "gate.h"
 #include "lock.h"
 #include "nvme.h"
@@ -47,6 +48,7 @@ void gb_gated_start(void) {
   }
   mode_on = true;
   gb_slow_raise(GB_SLOW_GATED);
+  gb_dispatch_start();
 }
 
 bool gb_gated_on(void) {
@@ -65,12 +67,21 @@ CUresult gb_sticky_error(void) {
   return (CUresult)atomic_load_explicit(&sticky, memory_order_acquire);
 }
 
+bool gb_sticky_set(CUresult error) {
+  uint32_t none = CUDA_SUCCESS;
+  bool first = atomic_compare_exchange_strong_explicit(&sticky, &none, (uint32_t)error, memory_order_acq_rel,
+                                                       memory_order_acquire);
+  if (first) gb_slow_raise(GB_SLOW_STICKY);
+  return first;
+}
+
+bool gb_launches_accounted(void) {
+  return !hidden_outside;
+}
+
 /* The owner of lost bytes gets 911 from here on; the first range names the cause. */
 static CUresult set_lost(const struct gb_span *span) {
-  uint32_t none = CUDA_SUCCESS;
-  if (atomic_compare_exchange_strong_explicit(&sticky, &none, CUDA_ERROR_EXTERNAL_DEVICE,
-                                              memory_order_acq_rel, memory_order_acquire)) {
-    gb_slow_raise(GB_SLOW_STICKY);
+  if (gb_sticky_set(CUDA_ERROR_EXTERNAL_DEVICE)) {
     const char *feeder = span->lost_feeder[0] != '\0' ? span->lost_feeder : span->feeder;
     bool nvme = gb_on_nvme(span);
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "data_lost",
@@ -79,7 +90,7 @@ static CUresult set_lost(const struct gb_span *span) {
              nvme ? "does not give back" : "is gone with",
              (unsigned long long)span->bytes, (unsigned long long)span->base);
   }
-  return CUDA_ERROR_EXTERNAL_DEVICE;
+  return gb_sticky_error();
 }
 
 static CUresult refuse(const char *why) {
@@ -95,6 +106,8 @@ static CUresult refuse(const char *why) {
 static bool is_ready(const struct gb_touch *touch, bool launch) {
   bool anything_unmapped = gb_unmapped_count != 0;
   bool ready = true;
+  bool current = gb_dispatch_ready(touch);
+  if (touch->lane != 0 || !current) return current;
   if (anything_unmapped && (!touch->accounted || (launch && touch->content_count > 0)))
     return false;
   pthread_rwlock_rdlock(&gb_index_lock);
@@ -211,6 +224,16 @@ static CUresult bring_back(struct gb_touch *touch, bool *again) {
   return result;
 }
 
+/* Everything here, as far as the call may touch it. */
+static CUresult bring_here(struct gb_touch *touch, bool launch, bool *unreachable) {
+  CUresult result = gb_dispatch_settle(touch, !touch->accounted);
+  if (result == CUDA_SUCCESS && launch && touch->accounted && gb_unmapped_count != 0) {
+    touch->accounted = gb_scan_contents(touch);
+    if (!touch->accounted) result = gb_dispatch_settle(touch, true);
+  }
+  return result == CUDA_SUCCESS ? bring_back(touch, unreachable) : result;
+}
+
 /* Closes, drains, decides, moves. returns: CUDA_SUCCESS with this thread inside the gate. *again:
  * try later. */
 static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience_ns, bool *again,
@@ -229,11 +252,8 @@ static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience
     *again = true;
     result = CUDA_ERROR_NOT_READY;
   }
-  if (result == CUDA_SUCCESS && launch && touch->accounted && gb_unmapped_count != 0) {
-    touch->accounted = gb_scan_contents(touch);
-  }
   if (result == CUDA_SUCCESS) {
-    result = bring_back(touch, unreachable);
+    result = touch->lane != 0 ? gb_dispatch_settle(touch, false) : bring_here(touch, launch, unreachable);
     *again = *unreachable;
   }
   if (result == CUDA_SUCCESS)
@@ -287,7 +307,7 @@ static CUresult enter(struct gb_touch *touch, bool launch) {
   gb_gate_leave();
   bool known = touch->accounted;
   CUresult result = wait_for(touch, launch);
-  if (launch && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
+  if (launch && touch->lane == 0 && (!known || !touch->accounted)) gb_report_add(GB_COUNT_UNACCOUNTED, 1);
   return result;
 }
 
@@ -310,8 +330,13 @@ static CUresult begin(struct gb_touch *touch, bool launch, CUstream stream) {
       note_use(touch);
     else
       note_unknown_use();
+    if (gb_dispatch_on()) gb_dispatch_note_here(touch);
   }
   return CUDA_SUCCESS;
+}
+
+CUresult gb_begin_there(struct gb_touch *touch) {
+  return gb_sticky_error() != CUDA_SUCCESS ? gb_sticky_error() : enter(touch, true);
 }
 
 /* ---- the bracket ---- */
@@ -335,6 +360,7 @@ CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUs
 }
 
 CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream) {
+  if (gb_dispatching()) gb_dispatch_cannot(touch);
   return begin(touch, true, stream);
 }
 

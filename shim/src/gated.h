@@ -33,6 +33,15 @@ enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patien
  * agent answers). pre: gb_lock. */
 void gb_gated_forget(struct gb_span *span);
 
+/* The error is what every call of the process returns from now on, unless there is one already. Any thread. returns:
+ * whether it is the first. */
+bool gb_sticky_set(CUresult error);
+/* No memory that we do not look at holds addresses of the arena, as far as is known. Any thread. */
+bool gb_launches_accounted(void);
+struct gb_touch;
+/* post: on CUDA_SUCCESS inside the gate, and what the call names is on touch->lane (dispatch.h). */
+CUresult gb_begin_there(struct gb_touch *touch);
+
 /* Enters the mode when it was asked for and the agent agrees or there is an NVMe file. After the first
  * HELLO. */
 void gb_gated_start(void);

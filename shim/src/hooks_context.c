@@ -5,21 +5,22 @@
  */
 #include <pthread.h>
 
+#include "dispatch.h"
 #include "green.h"
 #include "hooks_counted.h"
 
-#define GB_DEVICES_MAX 64
+#define GB_PRIMARIES_MAX 64
 
 /* Primary contexts are counted: the last release destroys one. The lock is held over the driver's
  * call so that count and context cannot part; the driver calls nobody back from there. */
 static struct primary {
   CUcontext context; /* NULL: the core does not know it */
   unsigned retained;
-} primaries[GB_DEVICES_MAX];
+} primaries[GB_PRIMARIES_MAX];
 static pthread_mutex_t primaries_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct primary *primary_of(CUdevice device) {
-  return device >= 0 && device < GB_DEVICES_MAX ? &primaries[device] : NULL;
+  return device >= 0 && device < GB_PRIMARIES_MAX ? &primaries[device] : NULL;
 }
 
 static CUresult created(CUresult result, const CUcontext *context, CUdevice device) {
@@ -113,7 +114,7 @@ GB_WRAP(cuCtxDetach, CUcontext context) {
   CUcontext current = NULL;
   if (context == NULL || gb_real.cuCtxGetCurrent(&current) != CUDA_SUCCESS || current != context)
     return real(context);
-  for (CUdevice i = 0; i < GB_DEVICES_MAX; i++)
+  for (CUdevice i = 0; i < GB_PRIMARIES_MAX; i++)
     if (primaries[i].context == context) return real(context);
   if (!attach(context, -1)) gb_core_context_going(context);
   return real(context);
@@ -195,6 +196,7 @@ GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
 #define GB_WAIT(call)                \
   do {                               \
     gb_idle();                       \
+    gb_dispatch_wait();              \
     CUresult result = waited(call);  \
     gb_idle();                       \
     return result;                   \
@@ -202,11 +204,13 @@ GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
 
 /* The whole context is waited for, our own streams too: they get work only afterwards. */
 GB_WRAP(cuCtxSynchronize) {
+  gb_dispatch_wait();
   CUresult result = waited(real());
   gb_idle();
   return result;
 }
 GB_WRAP(cuCtxSynchronize_v2, CUcontext context) {
+  gb_dispatch_wait();
   CUresult result = waited(real(context));
   gb_idle();
   return result;
@@ -237,10 +241,17 @@ GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
 }
 
 GB_WRAP(cuStreamSynchronize, CUstream stream) { GB_WAIT(real(stream)); }
-GB_WRAP(cuStreamQuery, CUstream stream) { return waited(real(stream)); }
+/* Programs ask again and again, which sends nothing: a question waits for what was dispatched. */
+GB_WRAP(cuStreamQuery, CUstream stream) {
+  gb_dispatch_wait();
+  return waited(real(stream));
+}
 GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) { return GB_RETRIED(real(event, flags)); }
 GB_WRAP(cuEventSynchronize, CUevent event) { GB_WAIT(real(event)); }
-GB_WRAP(cuEventQuery, CUevent event) { return waited(real(event)); }
+GB_WRAP(cuEventQuery, CUevent event) {
+  gb_dispatch_wait();
+  return waited(real(event));
+}
 
 #define GB_SECTIONS GB_SECTION_CONTEXT
 #include "hooks_define.h"

@@ -3,6 +3,7 @@
  * hooks_copy.c: copies of every form, each bracketed with the device ranges it reads and writes.
  * Host pointers are passed as operands too: the core looks only at what lies in its arena.
  */
+#include "dispatch.h"
 #include "hooks.h"
 #include "refuse.h"
 
@@ -116,13 +117,28 @@ static bool crosses(CUdeviceptr to, CUdeviceptr from, struct place *to_place,
 
 /* ---- linear copies ---- */
 
+/* A feeder makes the copy when the bytes are there. */
+#define GB_THERE(to, from, stream)                                          \
+  do {                                                                      \
+    CUresult there;                                                         \
+    if (gb_dispatching() && gb_dispatch_copy(to, from, bytes, stream, &there)) return there; \
+  } while (0)
+#define GB_THERE_STREAM(legacy, to, from)                                   \
+  do {                                                                      \
+    if (gb_dispatching() && !gb_recording(stream, real != gb_real.legacy))  \
+      GB_THERE(to, from, gb_stream(stream, real != gb_real.legacy));        \
+  } while (0)
+
 GB_WRAP(cuMemcpy, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
+  GB_THERE(to, from, GB_STREAM_SYNC);
+  gb_dispatch_wait();
   GB_ACROSS_NOW(cuMemcpy);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   note_outside(to, (const void *)(uintptr_t)from, bytes);
+  GB_THERE_STREAM(cuMemcpyAsync, to, from);
   GB_ACROSS_STREAM(cuMemcpyAsync);
   GB_BRACKET_STREAM(cuMemcpyAsync, real(to, from, bytes, stream), {to, bytes}, {from, bytes});
 }
@@ -138,25 +154,32 @@ GB_WRAP(cuMemcpyPeerAsync, CUdeviceptr to, CUcontext to_context, CUdeviceptr fro
 }
 GB_WRAP(cuMemcpyHtoD_v2, CUdeviceptr to, const void *from, size_t bytes) {
   note_outside(to, from, bytes);
+  GB_THERE(to, GB_HOST(from), GB_STREAM_SYNC);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {GB_HOST(from), bytes});
 }
 GB_WRAP(cuMemcpyHtoDAsync_v2, CUdeviceptr to, const void *from, size_t bytes, CUstream stream) {
   note_outside(to, from, bytes);
+  GB_THERE_STREAM(cuMemcpyHtoDAsync_v2, to, GB_HOST(from));
   GB_BRACKET_STREAM(cuMemcpyHtoDAsync_v2, real(to, from, bytes, stream), {to, bytes},
                     {GB_HOST(from), bytes});
 }
 GB_WRAP(cuMemcpyDtoH_v2, void *to, CUdeviceptr from, size_t bytes) {
+  GB_THERE(GB_HOST(to), from, GB_STREAM_SYNC);
+  gb_dispatch_wait();
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {GB_HOST(to), bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoHAsync_v2, void *to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  GB_THERE_STREAM(cuMemcpyDtoHAsync_v2, GB_HOST(to), from);
   GB_BRACKET_STREAM(cuMemcpyDtoHAsync_v2, real(to, from, bytes, stream), {GB_HOST(to), bytes},
                     {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoD_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes) {
+  GB_THERE(to, from, GB_STREAM_SYNC);
   GB_ACROSS_NOW(cuMemcpyDtoD_v2);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, from, bytes), {to, bytes}, {from, bytes});
 }
 GB_WRAP(cuMemcpyDtoDAsync_v2, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  GB_THERE_STREAM(cuMemcpyDtoDAsync_v2, to, from);
   GB_ACROSS_STREAM(cuMemcpyDtoDAsync_v2);
   GB_BRACKET_STREAM(cuMemcpyDtoDAsync_v2, real(to, from, bytes, stream), {to, bytes},
                     {from, bytes});

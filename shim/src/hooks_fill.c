@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hooks_fill.c: memory fills and stream memory operations, bracketed with the range they touch. */
+#include "dispatch.h"
 #include "hooks.h"
 
 #define GB_BRACKET(base, length, stream, call)                   \
@@ -22,22 +23,40 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
   return height == 0 || width_bytes == 0 ? 0 : (uint64_t)pitch * (height - 1) + width_bytes;
 }
 
+/* A feeder makes the fill when the bytes are there. */
+#define GB_THERE(stream, to_pitch, columns, rows)                                                       \
+  do {                                                                                                  \
+    CUresult there;                                                                                     \
+    const struct gb_run_fill fill = {                                                                   \
+        .pitch = (to_pitch), .width = (columns), .height = (rows), .element_bytes = sizeof value, .value = value}; \
+    if (gb_dispatching() && gb_dispatch_fill(&fill, to, stream, &there)) return there;                  \
+  } while (0)
+#define GB_THERE_STREAM(legacy, to_pitch, columns, rows)                              \
+  do {                                                                                \
+    if (gb_dispatching() && !gb_recording(stream, real != gb_real.legacy))            \
+      GB_THERE(gb_stream(stream, real != gb_real.legacy), to_pitch, columns, rows);   \
+  } while (0)
+
 #define GB_FILL(symbol, type)                                                     \
   GB_WRAP(symbol, CUdeviceptr to, type value, size_t count) {                     \
+    GB_THERE(GB_STREAM_SYNC, count * sizeof value, count, 1);                     \
     GB_BRACKET(to, count * sizeof value, GB_STREAM_SYNC, real(to, value, count)); \
   }
 #define GB_FILL_ASYNC(symbol, type)                                                      \
   GB_WRAP(symbol, CUdeviceptr to, type value, size_t count, CUstream stream) {           \
+    GB_THERE_STREAM(symbol, count * sizeof value, count, 1);                             \
     GB_BRACKET_STREAM(symbol, to, count * sizeof value, real(to, value, count, stream)); \
   }
 #define GB_FILL_2D(symbol, type)                                                           \
   GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height) { \
+    GB_THERE(GB_STREAM_SYNC, pitch, width, height);                                        \
     GB_BRACKET(to, rectangle(pitch, width * sizeof value, height), GB_STREAM_SYNC,         \
                real(to, pitch, value, width, height));                                     \
   }
 #define GB_FILL_2D_ASYNC(symbol, type)                                                   \
   GB_WRAP(symbol, CUdeviceptr to, size_t pitch, type value, size_t width, size_t height, \
           CUstream stream) {                                                             \
+    GB_THERE_STREAM(symbol, pitch, width, height);                                       \
     GB_BRACKET_STREAM(symbol, to, rectangle(pitch, width * sizeof value, height),        \
                       real(to, pitch, value, width, height, stream));                    \
   }

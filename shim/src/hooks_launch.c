@@ -8,6 +8,7 @@
  * launch is.
  */
 #include "collective.h"
+#include "dispatch.h"
 #include "hooks_counted.h"
 #include "scan.h"
 
@@ -50,6 +51,15 @@ static inline void pin_collective(CUfunction function, void **params, void **ext
   if (GB_SLOW() && gb_collective(function)) gb_collective_pin(function, params, extra);
 }
 
+/* A feeder makes it, when what it names is there. */
+#define GB_THERE(...)                                                      \
+  do {                                                                     \
+    CUresult there;                                                        \
+    if (!gb_dispatching()) break;                                          \
+    const struct gb_run_request request = {__VA_ARGS__};                   \
+    if (gb_dispatch_launch(&request, &there)) return there;                \
+  } while (0)
+
 GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
         CUstream stream, void **params, void **extra) {
@@ -58,6 +68,8 @@ GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, u
   if (gb_recording(stream, thread))
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params, extra);
+  GB_THERE(.function = function, .grid = {grid_x, grid_y, grid_z}, .block = {block_x, block_y, block_z},
+           .shared_bytes = shared_bytes, .params = params, .extra = extra);
   GB_BRACKET_LAUNCH(gb_begin_launch(function, params, extra, gb_stream(stream, thread), &slow),
                     real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
                          stream, params, extra));
@@ -69,6 +81,10 @@ GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, voi
   if (config == NULL) return real(config, function, params, extra);
   pin_collective(function, params, extra);
   if (gb_recording(config->hStream, thread)) return real(config, function, params, extra);
+  GB_THERE(.function = function, .grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
+           .block = {config->blockDimX, config->blockDimY, config->blockDimZ},
+           .shared_bytes = config->sharedMemBytes, .params = params, .extra = extra, .attributes = config->attrs,
+           .attribute_count = config->numAttrs);
   GB_BRACKET_LAUNCH(
       gb_begin_launch(function, params, extra, gb_stream(config->hStream, thread), &slow),
       real(config, function, params, extra));
@@ -82,6 +98,11 @@ GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigne
   if (gb_recording(stream, thread))
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params);
+  if (gb_dispatching()) {
+    struct gb_touch touch = {.accounted = true};
+    gb_touch_launch(&touch, function, params, NULL);
+    gb_dispatch_cannot(&touch);
+  }
   GB_BRACKET_LAUNCH(gb_begin_launch(function, params, NULL, gb_stream(stream, thread), &slow),
                     real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
                          stream, params));
@@ -110,11 +131,13 @@ GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream 
 /* The program's own code in the middle of a stream: it may wait for a thread that waits for us. */
 GB_WRAP(cuLaunchHostFunc, CUstream stream, CUhostFn function, void *data) {
   gb_note_waits();
+  gb_dispatch_wait();
   return real(stream, function, data);
 }
 GB_WRAP(cuStreamAddCallback, CUstream stream, CUstreamCallback function, void *data,
         unsigned flags) {
   gb_note_waits();
+  gb_dispatch_wait();
   return real(stream, function, data, flags);
 }
 

@@ -14,6 +14,7 @@
 
 #include "chunk.h"
 #include "context.h"
+#include "dispatch.h"
 #include "frame.h"
 #include "gate.h"
 #include "gated.h"
@@ -199,7 +200,8 @@ static enum outcome exclusive(struct gb_span *span, const struct gb_chunk *whole
                               uint64_t patience_ns, CUresult *error) {
   enum outcome outcome = shut(patience_ns, error);
   if (outcome != MADE) return outcome;
-  if (gb_residency(span) != GB_RESIDENT)
+  if (!gb_dispatch_withdraw(span)) outcome = BUSY;
+  if (outcome == MADE && gb_residency(span) != GB_RESIDENT)
     outcome = from_moved(gb_bring(&span, 1, &span->base, 1), error);
   if (outcome == MADE) {
     *error = copy_all(span, whole->alias);

@@ -9,6 +9,8 @@
 #include "client.h"
 #include "core.h"
 #include "lock.h"
+#include "replica.h"
+#include "run.h"
 
 /* A ticket lives for half a minute; the agent asks the feeder for it. */
 #define TICKET_TIMEOUT_MS 12000u
@@ -213,6 +215,12 @@ static struct gb_lane_report report_of(const struct entry *entry) {
   report.bytes_read = entry->past.bytes_read + now.bytes_read;
   report.bytes_written = entry->past.bytes_written + now.bytes_written;
   report.wire_bytes_in = entry->past.wire_bytes_in + now.wire_bytes_in;
+  struct gb_crossings crossings = gb_replica_counted(entry->number);
+  report.launch_count = gb_run_counted(entry->number).launches;
+  report.crossing_count = crossings.count;
+  report.crossing_bytes_out = crossings.bytes_out;
+  report.crossing_bytes_in = crossings.bytes_in;
+  report.replica_bytes = crossings.replica_bytes;
   report.wire_bytes_out = entry->past.wire_bytes_out + now.wire_bytes_out;
   return report;
 }

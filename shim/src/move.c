@@ -10,6 +10,7 @@
 #include "away.h"
 #include "chunk.h"
 #include "context.h"
+#include "dispatch.h"
 #include "lock.h"
 #include "nvme.h"
 #include "report.h"
@@ -109,7 +110,7 @@ static enum gb_moved store_span(struct gb_span *span, CUstream stream, struct gb
 static enum gb_moved evict_in_context(struct gb_span *span) {
   struct gb_seen seen = {false, 0};
   CUstream stream = gb_context_stream(gb_context_get(span->context, span->device));
-  if (stream == NULL) return GB_MOVE_UNREACHABLE;
+  if (stream == NULL || !gb_dispatch_withdraw(span)) return GB_MOVE_UNREACHABLE;
   enum gb_moved result = gb_moved_from(gb_away_place(span));
   if (result == GB_MOVED) result = store_span(span, stream, &seen);
   if (result != GB_MOVED)
@@ -117,6 +118,7 @@ static enum gb_moved evict_in_context(struct gb_span *span) {
   if (!gb_move_ok(gb_chunks_unmap(span))) return GB_MOVE_FAILED;
   gb_chunks_give(span);
   gb_report_add(GB_COUNT_CLEAN_DROP_BYTES, seen.clean_bytes);
+  gb_dispatch_stored(span);
   set_residency(span, GB_STORED, seen.hidden ? GB_SCAN_HIDDEN : GB_SCAN_CLEAN);
   return GB_MOVED;
 }
@@ -143,7 +145,7 @@ static bool is_lost(const struct gb_span *span) {
 static enum gb_moved fetch_in_context(struct gb_span *span) {
   bool stored = gb_residency(span) == GB_STORED;
   CUstream stream = gb_context_stream(gb_context_get(span->context, span->device));
-  if (stored && is_lost(span)) return GB_MOVE_LOST;
+  if (stored && (is_lost(span) || !gb_dispatch_finish(span))) return GB_MOVE_LOST;
   if (stored && stream == NULL) return GB_MOVE_UNREACHABLE;
   if (span->chunk_count ==
       0) { /* else they are still mapped from an attempt that could not undo it */
@@ -158,6 +160,7 @@ static enum gb_moved fetch_in_context(struct gb_span *span) {
     if (gb_move_ok(gb_chunks_unmap(span))) gb_chunks_give(span);
     return result;
   }
+  atomic_store_explicit(&span->owner, 0, memory_order_relaxed);
   set_residency(span, GB_RESIDENT, stored ? (enum gb_scan)span->scan : GB_SCAN_CLEAN);
   return GB_MOVED;
 }

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "client.h"
+#include "dispatch.h"
 #include "extents.h"
 #include "lock.h"
 #include "remote.h"
@@ -108,6 +109,7 @@ static enum gb_move_outcome use_new_lane(const struct gb_move *move) {
 static enum gb_move_outcome begin(const struct gb_move *move) {
   uint32_t index = 0;
   if (span_of(move, &index) == NULL) return GB_MOVE_UNKNOWN;
+  if (gb_dispatch_on()) return GB_MOVE_DIRTY; /* kernels write there, at any time */
   struct watch *watch = find(move->sequence);
   if (watch == NULL) watch = &watches[watch_next++ % GB_MOVES_MAX];
   *watch = (struct watch){.move = *move, .state = WATCHED};

@@ -10,9 +10,11 @@
 #include "away.h"
 #include "bounce.h"
 #include "copies.h"
+#include "dispatch.h"
 #include "extents.h"
 #include "lock.h"
 #include "moving.h"
+#include "replica.h"
 #include "report.h"
 #include "tier.h"
 
@@ -126,14 +128,16 @@ void gb_remote_drop_waiting(void) {
        span = next) {
     next = gb_span_next(span);
     if (!span->going) continue;
-    if (!gb_remote_drop(span)) return;
+    if (!gb_replica_drop(span) || !gb_remote_drop(span)) return;
     waiting_count--;
     gb_span_release(span);
   }
 }
 
 void gb_remote_end(struct gb_span *span) {
-  if (gb_remote_drop(span)) {
+  (void)gb_dispatch_finish(span); /* nothing may write to it there any more */
+  bool alone = gb_replica_drop(span);
+  if (alone && gb_remote_drop(span)) {
     gb_span_release(span);
     return;
   }
@@ -199,7 +203,7 @@ static enum gb_moved end_load(struct gb_transit *transit, const unsigned char *b
   struct gb_span *span = transit->span;
   enum gb_status status = gb_transit_end(transit);
   uint8_t differs = 0;
-  while (status == GB_STATUS_OK &&
+  while (status == GB_STATUS_OK && span->pieces[transit->piece].valid &&
          (differs = gb_piece_differs(span, transit->piece, bytes)) != 0) {
     gb_event(GB_LOG_ERROR, CUDA_ERROR_EXTERNAL_DEVICE, "content_mismatch",
              "feeder %s returned other bytes for 0x%llx", gb_transit_source(transit, differs),

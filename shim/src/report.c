@@ -168,6 +168,9 @@ bool gb_report_take(struct gb_report *report) {
   report->switch_abandoned_count = counter(GB_COUNT_SWITCHES_ABANDONED);
   report->switch_micros = counter(GB_COUNT_SWITCH_NS) / 1000;
   report->graph_split_count = counter(GB_COUNT_GRAPH_SPLITS);
+  report->dispatched_count = counter(GB_COUNT_DISPATCHED);
+  for (int why = 0; why < GB_UNDISPATCHED_COUNT; why++)
+    report->undispatched_count[why] = counter((enum gb_counter)(GB_COUNT_UNDISPATCHED + why));
   report->frame_bytes = gb_stage_frame_bytes();
   report->staging = gb_stage_state();
   report->order_percent = gb_stage_order_percent();
@@ -245,6 +248,14 @@ void gb_report_write(void) {
       {"graphSplitCount", r.graph_split_count},
       {"graphWholeCount", counter(GB_COUNT_GRAPHS_WHOLE)},
       {"frameBytes", r.frame_bytes},
+      {"dispatchedCount", r.dispatched_count},
+      {"undispatchedOwnersCount", r.undispatched_count[GB_UNDISPATCHED_OWNERS]},
+      {"undispatchedCodeCount", r.undispatched_count[GB_UNDISPATCHED_CODE]},
+      {"undispatchedKindCount", r.undispatched_count[GB_UNDISPATCHED_KIND]},
+      {"undispatchedOutsideCount", r.undispatched_count[GB_UNDISPATCHED_OUTSIDE]},
+      {"undispatchedHiddenCount", r.undispatched_count[GB_UNDISPATCHED_HIDDEN]},
+      {"undispatchedRoomCount", r.undispatched_count[GB_UNDISPATCHED_ROOM]},
+      {"undispatchedAwayCount", r.undispatched_count[GB_UNDISPATCHED_AWAY]},
       {"orderPercent", r.order_percent},
       {"stickyCudaError", r.sticky_error},
   };

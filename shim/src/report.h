@@ -28,6 +28,9 @@ enum gb_counter {
   GB_COUNT_GRAPHS_WHOLE, /* those that cannot, though they name more than the frames hold */
   GB_COUNT_ALLOCATIONS,     /* live */
   GB_COUNT_ALLOCATED_BYTES, /* live, as the program asked */
+  GB_COUNT_DISPATCHED,      /* launches made on feeders */
+  GB_COUNT_UNDISPATCHED,    /* and not, by enum gb_undispatched */
+  GB_COUNT_UNDISPATCHED_LAST = GB_COUNT_UNDISPATCHED + GB_UNDISPATCHED_COUNT - 1,
   GB_COUNTERS,
 };
 

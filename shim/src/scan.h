@@ -18,6 +18,8 @@ struct gb_touch {
   uint32_t content_count; /* what a kernel may read addresses from and is not a whole span */
   struct gb_operand
       content[GB_OPERANDS_MAX]; /* small allocations; pools, managed and pinned memory */
+  uint32_t lane; /* the access happens there (dispatch.h); 0: here */
+  uint32_t why;  /* enum gb_undispatched: why that did not work */
 };
 
 /* Adds the span of an address. bytes: how much of it, 0 when that is not known. Takes gb_index_lock.

@@ -7,6 +7,7 @@
 
 #include "chunk.h"
 #include "lock.h"
+#include "remote.h"
 #include "stage.h"
 #include "tier.h"
 
@@ -162,7 +163,7 @@ static bool drop(struct gb_slab *slab) {
   if (gb_chunks_unmap(span) != CUDA_SUCCESS) return false;
   gb_chunks_give(span);
   gb_slab_forget(span);
-  gb_span_release(span);
+  gb_remote_end(span);
   return true;
 }
 
