@@ -280,7 +280,8 @@ static CUresult collect_visit(struct visit *visit) {
   CUresult result = bounce == NULL ? CUDA_ERROR_OUT_OF_MEMORY : ask_changed(visit, bounce);
   uint64_t bytes = 0;
   for (uint32_t i = 0; i < visit->run_count && result == CUDA_SUCCESS; i++) {
-    if (span_of(visit, &visit->runs[i]) == NULL) result = CUDA_ERROR_EXTERNAL_DEVICE; /* an answer to another question */
+    /* Else it answers another question. */
+    if (span_of(visit, &visit->runs[i]) == NULL) result = CUDA_ERROR_EXTERNAL_DEVICE;
     bytes += (uint64_t)visit->runs[i].blocks * GB_BLOCK_BYTES;
   }
   if (result != CUDA_SUCCESS) return result;

@@ -61,8 +61,8 @@ static bool undispatched(enum gb_undispatched why, const char *what) {
   gb_report_add((enum gb_counter)(GB_COUNT_UNDISPATCHED + why), 1);
   uint32_t bit = 1u << why;
   if ((atomic_fetch_or_explicit(&said, bit, memory_order_relaxed) & bit) == 0)
-    gb_event(GB_LOG_INFO, CUDA_SUCCESS, "not_dispatched", "a launch runs here, and its ranges come here for it: %s (%s)",
-             names[why], what);
+    gb_event(GB_LOG_INFO, CUDA_SUCCESS, "not_dispatched",
+             "a launch runs here, and its ranges come here for it: %s (%.80s)", names[why], what);
   gb_log(GB_LOG_DEBUG, "not dispatched, %s: %s", what, names[why]);
   return false;
 }
@@ -302,7 +302,8 @@ static void note_there(const struct gb_touch *touch, bool writes) {
   for (uint32_t i = 0; i < operands.count; i++) {
     struct gb_span *span = operands.spans[i];
     gb_used_at(span, tick);
-    if (writes && gb_residency(span) == GB_STORED) atomic_store_explicit(&span->changed_there, true, memory_order_relaxed);
+    if (writes && gb_residency(span) == GB_STORED)
+      atomic_store_explicit(&span->changed_there, true, memory_order_relaxed);
   }
   pthread_rwlock_unlock(&gb_index_lock);
 }

@@ -57,8 +57,8 @@ void gb_dispatch_note_here(const struct gb_touch *touch);
 
 /* ---- between dispatch.c and dispatch_copy.c ---- */
 
-/* Inside the gate, with what the call names on touch->lane. writes: not only reads it. returns: false: not there (touch->why); else *result, and on
- * CUDA_SUCCESS gb_dispatch_end must follow. */
+/* Inside the gate, with what the call names on touch->lane. writes: not only reads it. returns: false: not there
+ * (touch->why); else *result, and on CUDA_SUCCESS gb_dispatch_end must follow. */
 bool gb_dispatch_begin(struct gb_touch *touch, bool writes, CUresult *result);
 /* Leaves; a lane's error stays with the program. */
 CUresult gb_dispatch_end(CUresult result);
