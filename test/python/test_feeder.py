@@ -246,6 +246,27 @@ class Lease(unittest.TestCase):
         self.assertIn('speaks lanes 2.0, this feeder 1.0', text)
         self.feeder.release(lease)
 
+    def test_calls_need_a_right_and_the_feature(self):
+        lease = self.lease()
+        ticket, secret, port = self.feeder.open_lane(lease, 0, MIB, READ_WRITE)
+        lane = Lane('127.0.0.1', port, ticket, secret, offered=wire.OFFERS | wire.CALLS | 1 << 31)
+        self.assertEqual(lane.features, wire.OFFERS | wire.CALLS)
+        for body in (b'1', bytes(lane.record_bytes)):
+            with self.assertRaises(RequestFailed) as failed:
+                lane.call(body)
+            self.assertEqual(failed.exception.status, DENIED)
+        with self.assertRaises(RequestFailed) as failed:
+            lane.call(b'to nobody', region=3)
+        self.assertEqual(failed.exception.status, NOT_FOUND)
+        self.assertEqual(lane.read(0, 5), bytes(5))  # an error ends the request, not the lane
+        lane.goodbye()
+        ticket, secret, port = self.feeder.open_lane(lease, 0, MIB, READ_WRITE)
+        lane = Lane('127.0.0.1', port, ticket, secret, offered=wire.OFFERS)
+        self.assertEqual(lane.features, wire.OFFERS)
+        with self.assertRaises((LaneEnded, OSError, ValueError)):  # an unknown type
+            lane.call(b'not agreed on')
+        self.feeder.release(lease)
+
     def test_a_record_that_is_changed_ends_the_lane(self):
         lease = self.lease()
         for spoil in (lambda record: record[:10] + bytes([record[10] ^ 1]) + record[11:], lambda record: record * 2):

@@ -36,14 +36,16 @@ static void sealed(void *owner, const struct lane_head *head) {
 static int on_head(void *owner, const struct lane_head *head) {
   const bool *is_client = owner;
   bool from_server = head->type == LANE_DATA || head->type == LANE_ACK || head->type == LANE_ERROR ||
-                     head->type == LANE_CREDIT || head->type == LANE_HAVE;
+                     head->type == LANE_CREDIT || head->type == LANE_HAVE || head->type == LANE_RESULT;
   bool from_client = head->type == LANE_READ || head->type == LANE_WRITE || head->type == LANE_CANCEL ||
-                     head->type == LANE_OFFER;
+                     head->type == LANE_OFFER || head->type == LANE_CALL;
   bool has_body = head->type == LANE_DATA || head->type == LANE_WRITE || head->type == LANE_OFFER ||
-                  head->type == LANE_HAVE;
+                  head->type == LANE_HAVE || head->type == LANE_CALL;
   require(*is_client ? from_server : from_client);
   require(head->body_bytes <= RECORD_BYTES && head->length <= RECORD_BYTES && head->priority <= GB_LANE_BACKGROUND);
-  require((head->body_bytes > 0) == has_body);
+  require(head->type == LANE_RESULT || (head->body_bytes > 0) == has_body);
+  if (head->type == LANE_CALL) require(head->length == head->body_bytes && head->offset == 0 && head->value == 0);
+  if (head->type == LANE_RESULT) require(head->length == 0 && head->status == 0 && head->region == 0);
   if (head->type == LANE_OFFER)
     require(head->length == head->body_bytes && head->length % GB_LANE_DIGEST_BYTES == 0 &&
             head->length / GB_LANE_DIGEST_BYTES <= GB_LANE_OFFER_BLOCKS_MAX &&

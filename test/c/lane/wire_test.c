@@ -159,6 +159,34 @@ static void heads_that_make_no_sense_are_refused(void) {
       {{.type = LANE_GOODBYE}, true},                                              /* no reason */
       {{.type = LANE_CANCEL}, true},
       {{.type = LANE_CANCEL, .request = 1, .deadline_ms = 1}, true},
+      {{.type = LANE_CALL, .length = 1, .body_bytes = 1}, true},                   /* no request */
+      {{.type = LANE_CALL, .request = 1}, true},                                   /* no body */
+      {{.type = LANE_CALL, .request = 1, .length = 2, .body_bytes = 1}, true},     /* two sizes */
+      {{.type = LANE_CALL, .request = 1, .length = MIB + 1, .body_bytes = MIB + 1}, true},
+      {{.type = LANE_CALL, .request = 1, .length = 1, .body_bytes = 1, .offset = 1}, true},
+      {{.type = LANE_CALL, .request = 1, .length = 1, .body_bytes = 1, .value = 1}, true},
+      {{.type = LANE_CALL, .request = 1, .length = 1, .body_bytes = 1, .status = 1}, true},
+      {{.type = LANE_CALL, .request = 1, .length = 1, .body_bytes = 1, .priority = 3}, true},
+      {{.type = LANE_CALL, .request = 1, .length = 1, .body_bytes = 1}, false},    /* from a server */
+      {{.type = LANE_RESULT}, false},                                              /* no request */
+      {{.type = LANE_RESULT, .request = 1, .body_bytes = MIB + 1}, false},         /* oversize */
+      {{.type = LANE_RESULT, .request = 1, .body_bytes = UINT32_MAX}, false},
+      {{.type = LANE_RESULT, .request = 1, .status = 1}, false},                   /* ERROR's */
+      {{.type = LANE_RESULT, .request = 1, .region = 1}, false},
+      {{.type = LANE_RESULT, .request = 1, .length = 1, .body_bytes = 1}, false},
+      {{.type = LANE_RESULT, .request = 1, .priority = 1}, false},
+      {{.type = LANE_RESULT, .request = 1, .body_bytes = 1}, true},                /* from a client */
+      {{.type = LANE_RESULT + 1, .request = 1}, true},
+      {{.type = LANE_RESULT + 1, .request = 1}, false},
+  };
+  static const struct {
+    struct lane_head head;
+    bool from_client;
+  } right[] = {
+      {{.type = LANE_CALL, .priority = 2, .request = 1, .region = 9, .length = 1, .body_bytes = 1}, true},
+      {{.type = LANE_CALL, .request = 1, .length = MIB, .body_bytes = MIB, .deadline_ms = 5}, true},
+      {{.type = LANE_RESULT, .request = 1}, false},
+      {{.type = LANE_RESULT, .request = 1, .body_bytes = MIB}, false},
   };
   uint8_t bytes[LANE_HEAD_BYTES];
   struct lane_head head;
@@ -166,6 +194,10 @@ static void heads_that_make_no_sense_are_refused(void) {
     lane_head_write(bytes, &wrong[i].head);
     if (lane_head_read(bytes, &head, MIB, wrong[i].from_client)) fprintf(stderr, "head %zu was taken\n", i);
     CHECK(!lane_head_read(bytes, &head, MIB, wrong[i].from_client));
+  }
+  for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+    lane_head_write(bytes, &right[i].head);
+    CHECK(lane_head_read(bytes, &head, MIB, right[i].from_client));
   }
   lane_head_write(bytes, &read_head);
   CHECK(lane_head_read(bytes, &head, MIB, true));

@@ -12,7 +12,8 @@ from .crypto import Forged, open_sealed, seal
 from .keys import LANE_SALT, fields, hkdf
 
 OPENING_BYTES, HEAD_BYTES, TAG_BYTES = 112, 48, 16
-READ, DATA, WRITE, ACK, ERROR, CANCEL, CREDIT, PING, PONG, REKEY, GOODBYE, OFFER, HAVE = range(1, 14)
+(READ, DATA, WRITE, ACK, ERROR, CANCEL, CREDIT, PING, PONG, REKEY, GOODBYE, OFFER, HAVE, CALL, RESULT) = range(1, 16)
+OFFERS, CALLS = 1, 2
 DEMAND, NORMAL, BACKGROUND = range(3)
 AES_256_GCM, CHACHA20_POLY1305 = 1, 2
 CIPHERS = {AES_256_GCM: 'AES-256-GCM', CHACHA20_POLY1305: 'ChaCha20-Poly1305'}
@@ -189,6 +190,10 @@ class Lane:
         for at in range(0, len(data), self.record_bytes):
             part = data[at:at + self.record_bytes]
             self._finish(self.start(WRITE, offset + at, len(part), part, region=region), ACK)
+
+    def call(self, body, region=0, deadline_ms=0):
+        """What is behind the region has to say to a message; the feature CALLS must be in use."""
+        return self._finish(self.start(CALL, 0, len(body), body, region=region, deadline_ms=deadline_ms), RESULT)
 
     def goodbye(self, status=12):
         """Says goodbye, waits for the server's, closes."""
