@@ -23,7 +23,7 @@
 #define CALLBACKS_AHEAD 8u
 
 static struct {
-  uint64_t layer_bytes, kv_bytes, workspace_bytes, seed, width;
+  uint64_t layer_bytes, kv_bytes, workspace_bytes, ballast, seed, width;
   unsigned layers, tokens, rows;
   bool one_buffer, extra, ex, by_struct, table, symbol, streams, graph, hostfunc, fill, verify, trust;
   double token_ms;
@@ -230,8 +230,12 @@ static void open_all(void) {
       CU(cuStreamCreate(&streams[i], CU_STREAM_NON_BLOCKING));
   CU(cuEventCreate(&hops, CU_EVENT_DISABLE_TIMING));
   stream = streams[0];
+  CUdeviceptr ballast = 0;
+  if (options.ballast != 0) CU(cuMemAlloc(&ballast, options.ballast));
+  if (options.ballast != 0) CU(cuMemsetD8(ballast, 1, options.ballast));
   weights_load();
   small_load();
+  if (options.ballast != 0) CU(cuMemFree(ballast));
   CU(cuCtxSynchronize());
 }
 
@@ -354,10 +358,11 @@ static uint64_t verify(const struct reference *reference) {
 
 static void usage(void) {
   printf("gb_layers [--layers 6] [--layer-bytes 4MiB] [--tokens 8] [--batch-rows 2] [--width 512] [--kv-bytes 2MiB]\n"
-         "          [--workspace-bytes 2MiB] [--seed 1] [--token-ms 0] [--until-file PATH] [--verify]\n"
+         "          [--workspace-bytes 2MiB] [--ballast 0] [--seed 1] [--token-ms 0] [--until-file PATH] [--verify]\n"
          "          [--no-reference] [--one-buffer] [--extra | --ex] [--struct | --table] [--symbol]\n"
          "          [--streams] [--graph] [--hostfunc] [--fill]\n"
-         "A token takes at least its milliseconds; no other begins once the file is there.\n");
+         "A token takes at least its milliseconds; no other begins once the file is there. The ballast is allocated\n"
+         "before everything else and freed before the first token.\n");
 }
 
 static bool flag_read(const char *name) {
@@ -389,8 +394,9 @@ static bool value_read(int argc, char **argv, int *i) {
     unsigned *count;
   } values[] = {{"--layer-bytes", &options.layer_bytes, NULL}, {"--kv-bytes", &options.kv_bytes, NULL},
                 {"--width", &options.width, NULL},             {"--workspace-bytes", &options.workspace_bytes, NULL},
-                {"--seed", &options.seed, NULL},               {"--layers", NULL, &options.layers},
-                {"--tokens", NULL, &options.tokens},           {"--batch-rows", NULL, &options.rows}};
+                {"--seed", &options.seed, NULL},               {"--ballast", &options.ballast, NULL},
+                {"--layers", NULL, &options.layers},           {"--tokens", NULL, &options.tokens},
+                {"--batch-rows", NULL, &options.rows}};
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
     if (strcmp(name, values[v].name) != 0) continue;
     if (values[v].bytes != NULL) *values[v].bytes = parse_bytes(option_value(argc, argv, i));
