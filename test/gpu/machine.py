@@ -41,10 +41,10 @@ class Machine:
 
 
 @contextlib.contextmanager
-def pair(*feed_options):
+def pair(*feed_options, feeder_environment=None):
     """A host connected to a feeder that lends what the options say; both are stopped in the end."""
     with tempfile.TemporaryDirectory() as folder:
-        feeder = Machine(os.path.join(folder, "feeder"))
+        feeder = Machine(os.path.join(folder, "feeder"), **(feeder_environment or {}))
         host = Machine(os.path.join(folder, "host"), GREENBOOST_AGENT_RAM_BUDGET=str(16 * GIB))
         try:
             feeder.call("feed", "start", "--port", PORT, "--bind", "127.0.0.1", *feed_options)
