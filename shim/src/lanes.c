@@ -28,7 +28,9 @@ struct entry {
   char feeder[64];
 };
 
-/* Handles are opened and closed under gb_lock; the table is read under table_lock, for the reports. */
+/* Handles are opened and closed under lanes_lock, which may be held for seconds; the table is also read under
+ * table_lock, for the reports. Of our locks only the client's and the log's are taken under them. */
+static pthread_mutex_t lanes_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct entry table[GB_ABI_LANES_MAX];
 
@@ -68,6 +70,8 @@ static bool enter_open(struct entry *entry, gb_lane *lane, const struct gb_ticke
                                 .offers = (reply->features & GB_LANE_FEATURE_OFFER) != 0,
                                 .runs = (reply->features & GB_LANE_FEATURE_RUN) != 0,
                                 .compute_capability = reply->compute_capability};
+  memcpy(open->feeder, reply->feeder, sizeof open->feeder);
+  open->feeder[sizeof open->feeder - 1] = '\0';
   pthread_mutex_lock(&table_lock);
   entry->open = open;
   entry->opened_count++;
@@ -155,7 +159,7 @@ static struct entry *enter(uint32_t number) {
   return place;
 }
 
-enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open) {
+static enum gb_status get(uint32_t number, struct gb_open_lane **open) {
   struct entry *entry = number == 0 ? NULL : find(number);
   if (entry == NULL && number != 0) entry = enter(number);
   if (entry == NULL) return GB_STATUS_UNREACHABLE;
@@ -172,7 +176,14 @@ enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open) {
   return status;
 }
 
-void gb_lanes_done(struct gb_open_lane *open, int status) {
+enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open) {
+  pthread_mutex_lock(&lanes_lock);
+  enum gb_status status = get(number, open);
+  pthread_mutex_unlock(&lanes_lock);
+  return status;
+}
+
+static void done(struct gb_open_lane *open, int status) {
   struct entry *entry = find(open->number);
   int state = gb_lane_state(open->lane);
   /* A ticket taken back leaves the lane open, and of no use. */
@@ -182,17 +193,26 @@ void gb_lanes_done(struct gb_open_lane *open, int status) {
   close_if_unused(open);
 }
 
+void gb_lanes_done(struct gb_open_lane *open, int status) {
+  pthread_mutex_lock(&lanes_lock);
+  done(open, status);
+  pthread_mutex_unlock(&lanes_lock);
+}
+
 void gb_lanes_count_cached(const struct gb_open_lane *open, uint64_t bytes) {
-  struct entry *entry = find(open->number);
-  if (entry == NULL) return;
   pthread_mutex_lock(&table_lock);
-  entry->cached_bytes += bytes;
+  struct entry *entry = find(open->number);
+  if (entry != NULL) entry->cached_bytes += bytes;
   pthread_mutex_unlock(&table_lock);
 }
 
 const char *gb_lanes_feeder(uint32_t number) {
+  static _Thread_local char name[sizeof ((struct entry *)NULL)->feeder];
+  pthread_mutex_lock(&table_lock);
   const struct entry *entry = find(number);
-  return entry != NULL ? entry->feeder : "";
+  memcpy(name, entry != NULL ? entry->feeder : "", entry != NULL ? sizeof name : 1);
+  pthread_mutex_unlock(&table_lock);
+  return name;
 }
 
 /* ---- reports ---- */
@@ -250,5 +270,6 @@ void gb_lanes_stop(void) {
 void gb_lanes_forked(void) {
   /* Their threads are the parent's, and another thread may have held the lock at the fork. */
   memset(table, 0, sizeof table);
+  pthread_mutex_init(&lanes_lock, NULL);
   pthread_mutex_init(&table_lock, NULL);
 }

@@ -5,7 +5,7 @@
  *
  *   closed --get--> open --it has ended--> closed --the agent says DATA_LOSS--> gone
  *
- * pre of everything: gb_lock, unless it says otherwise. Nothing of it exists in a forked child.
+ * Any thread; gb_lock may be held, and is not needed. Nothing of it exists in a forked child.
  */
 #ifndef GB_LANES_H
 #define GB_LANES_H
@@ -25,6 +25,7 @@ struct gb_open_lane {
   bool offers;  /* the feeder keeps blocks by their content: offering them is worth a round trip */
   bool runs;    /* it takes calls: the feeder has a GPU and lends compute */
   uint32_t compute_capability; /* of that GPU: 90 is 9.0 */
+  char feeder[64];
 };
 
 /* The open lane of a number; opens it if need be, which takes a request to the agent and at most some
@@ -35,9 +36,9 @@ enum gb_status gb_lanes_get(uint32_t number, struct gb_open_lane **open);
 void gb_lanes_done(struct gb_open_lane *open, int status);
 /* So many bytes need not be written over it: the feeder had them. */
 void gb_lanes_count_cached(const struct gb_open_lane *open, uint64_t bytes);
-/* The feeder's name, for messages; "" before the first ticket. */
+/* The feeder's name, for messages; "" before the first ticket. Good until the thread's next call. */
 const char *gb_lanes_feeder(uint32_t number);
-/* Tells the agent how every lane is. Any thread, no lock needed. */
+/* Tells the agent how every lane is. */
 void gb_lanes_report(void);
 /* Says goodbye everywhere, within a fraction of a second. pre: nobody uses any. */
 void gb_lanes_stop(void);
