@@ -255,6 +255,25 @@ void gb_lanes_report(void) {
   }
 }
 
+void gb_lanes_write(FILE *file) {
+  const char *before = "";
+  for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) {
+    pthread_mutex_lock(&table_lock);
+    struct gb_lane_report report = report_of(&table[i]);
+    char feeder[sizeof table[i].feeder];
+    memcpy(feeder, table[i].feeder, sizeof feeder);
+    pthread_mutex_unlock(&table_lock);
+    if (report.lane == 0 || report.launch_count + report.crossing_count == 0) continue;
+    fprintf(file,
+            "%s\n    {\"feederName\": \"%s\", \"lane\": %u, \"launchCount\": %llu, \"crossingCount\": %llu, "
+            "\"crossingSentBytes\": %llu, \"crossingReceivedBytes\": %llu, \"replicaBytes\": %llu}",
+            before, feeder, report.lane, (unsigned long long)report.launch_count,
+            (unsigned long long)report.crossing_count, (unsigned long long)report.crossing_bytes_out,
+            (unsigned long long)report.crossing_bytes_in, (unsigned long long)report.replica_bytes);
+    before = ",";
+  }
+}
+
 void gb_lanes_stop(void) {
   for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) {
     pthread_mutex_lock(&table_lock);

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "gb_abi.h"
 #include "lane.h"
@@ -40,6 +41,9 @@ void gb_lanes_count_cached(const struct gb_open_lane *open, uint64_t bytes);
 const char *gb_lanes_feeder(uint32_t number);
 /* Tells the agent how every lane is. */
 void gb_lanes_report(void);
+/* Writes what was dispatched over each lane, as the elements of a JSON list; the names are those of
+ * `greenboost status --json`. Any thread, no lock needed. */
+void gb_lanes_write(FILE *file);
 /* Says goodbye everywhere, within a fraction of a second. pre: nobody uses any. */
 void gb_lanes_stop(void);
 /* In a forked child: the parent's lanes are not ours. No lock. */

@@ -12,6 +12,7 @@
 #include "client.h"
 #include "config.h"
 #include "core.h"
+#include "lanes.h"
 #include "lock.h"
 #include "stage.h"
 #include "tier.h"
@@ -262,7 +263,9 @@ void gb_report_write(void) {
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     fprintf(file, "  \"%s\": %llu,\n", rows[i].name, (unsigned long long)rows[i].value);
   }
-  fprintf(file, "  \"staging\": \"%s\",\n", staging[r.staging]);
+  fprintf(file, "  \"launchOwners\": [");
+  gb_lanes_write(file);
+  fprintf(file, "],\n  \"staging\": \"%s\",\n", staging[r.staging]);
   fprintf(file, "  \"phase\": \"%s\"\n}\n", phases[r.phase]);
   fclose(file);
 }

@@ -31,11 +31,12 @@ def visits(stats, tokens, activation_bytes):
     """What went to the feeder and back, by the shim's count, loading included."""
     total = {name: sum(owner[name] for owner in stats["launchOwners"])
              for name in ("launchCount", "crossingCount", "crossingSentBytes", "crossingReceivedBytes")}
-    here = sum(stats["undispatched"].values())
+    undispatched = {name: count for name, count in stats.items() if name.startswith("undispatched") and count}
+    here = sum(undispatched.values())
     crossed = total["crossingSentBytes"] + total["crossingReceivedBytes"]
     return {
         **total,
-        "undispatched": stats["undispatched"],
+        "undispatched": undispatched,
         "shareThere": round(stats["dispatchedCount"] / max(1, stats["dispatchedCount"] + here), 4),
         "crossingsPerToken": round(total["crossingCount"] / tokens, 2),
         "bytesPerCrossingOverActivation": round(crossed / max(1, total["crossingCount"]) / activation_bytes, 2),
