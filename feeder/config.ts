@@ -55,6 +55,8 @@ export interface FeederOptions {
   readonly configDir?: string;
   /** Folder of the audit log. Default: the user's state folder. */
   readonly stateDir?: string;
+  /** Hosts may run kernels on the first GPU that is lent. Default: GREENBOOST_COMPUTE, else they may. */
+  readonly compute?: boolean;
   /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
    *  folder. */
   readonly controlSocket?: string | false;
@@ -83,6 +85,8 @@ export interface FeederConfig {
   readonly cacheBytes: number;
   readonly configDir: string;
   readonly stateDir: string;
+  /** False without a GPU. */
+  readonly compute: boolean;
   readonly controlSocket: string | false;
 }
 
@@ -111,10 +115,11 @@ export async function resolveConfig(
     options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
   const port = options.port ?? DEFAULT_PORT;
   const blocks = options.cacheDir ?? join(cacheDir(env), 'blocks');
+  const gpus = await chooseGpus(vram, gpu);
   const config: FeederConfig = {
     ramBytes: chooseRam(options.ramBytes, memory, ramReserveBytes),
     ramReserveBytes,
-    gpus: await chooseGpus(vram, gpu),
+    gpus,
     gpu,
     binds: chooseBinds({
       ...(options.bind?.length ? { bind: options.bind } : {}),
@@ -131,6 +136,7 @@ export async function resolveConfig(
     cacheBytes: options.cacheBytes ?? defaultCacheBytes(blocks),
     configDir: options.configDir ?? configDir(env),
     stateDir: options.stateDir ?? stateDir(env),
+    compute: gpus.length > 0 && (options.compute ?? computeFromEnv(env)),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
   };
   if (config.ramBytes === 0 && config.gpus.length === 0) {
@@ -155,6 +161,14 @@ function ttlFromEnv(env: Env): number {
       `GREENBOOST_LEASE_TTL=${text}: give ${LEASE_TTL_SECONDS_MIN} to ${LEASE_TTL_SECONDS_MAX} seconds`,
     );
   return seconds * 1_000;
+}
+
+/** @throws GbError INVALID_ARGUMENT for anything but on and off. */
+function computeFromEnv(env: Env): boolean {
+  const text = env['GREENBOOST_COMPUTE'] ?? '';
+  if (text === '' || text === 'on') return true;
+  if (text === 'off') return false;
+  throw new GbError('INVALID_ARGUMENT', `GREENBOOST_COMPUTE=${text.slice(0, 40)}: give on or off`);
 }
 
 function lanePortFromEnv(env: Env): number | undefined {

@@ -38,6 +38,8 @@ export interface FeederSettings {
   readonly leaseTtlMs: number;
   /** Bytes that all leases of one host may promise together; undefined: as much as there is. */
   readonly hostBytesMax: number | undefined;
+  /** Hosts may run kernels on the first GPU. */
+  readonly compute: boolean;
 }
 
 export interface LeaseFacts {
@@ -95,6 +97,11 @@ export class Feeder {
 
   get state(): FeederState {
     return this.current;
+  }
+
+  /** Kernels of hosts may run here. */
+  get lendsCompute(): boolean {
+    return this.settings.compute;
   }
 
   get leaseTtlMs(): number {

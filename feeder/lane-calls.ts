@@ -94,12 +94,14 @@ async function openLeaseLane(
   const { offset, length, brokeredSecret } = request;
   checkSpan(lease, offset, length);
   if (brokeredSecret.length > 0) checkBytes('a brokered secret', brokeredSecret, SECRET_BYTES);
+  const rights = rightsFrom(request.rights);
+  if (rights.call) checkCalls(feeder, lease, request);
   const wish = {
     holder: feeder.attachments.get(lease.id).executor,
     leaseId: lease.id,
     offset,
     length,
-    rights: rightsFrom(request.rights),
+    rights,
     connections: connectionsFrom(request.connections),
     brokeredSecret: brokeredSecret.length > 0 ? brokeredSecret : undefined,
   };
@@ -119,7 +121,7 @@ async function openProbe(
     throw new GbError('INVALID_ARGUMENT', `a probe has at most ${LANE_PROBE_BYTES} bytes, from 0`);
   const wish = {
     length: length === 0n ? BigInt(LANE_PROBE_BYTES) : length,
-    rights: rightsFrom(request.rights),
+    rights: memoryRights(request.rights),
     connections: connectionsFrom(request.connections),
   };
   const release = session.count('probes', LANE_PROBES_PER_SESSION_MAX);
@@ -127,6 +129,24 @@ async function openProbe(
 }
 
 function rightsFrom(rights: LaneRight): LaneGrant['rights'] {
+  if (rights === LaneRight.READ_WRITE_CALL) return { read: true, write: true, call: true };
+  return memoryRights(rights);
+}
+
+/** Kernels use the whole arena, and run for the host itself only: whatever else one sends is its own fault.
+ *  @throws GbError INVALID_ARGUMENT; PERMISSION_DENIED when no compute is lent. */
+function checkCalls(feeder: Feeder, lease: Lease, request: OpenLaneRequest): void {
+  if (!feeder.lendsCompute)
+    throw new GbError(
+      'PERMISSION_DENIED',
+      'this feeder lends memory, and no GPU to run kernels on',
+    );
+  const whole = request.offset === 0n && request.length === lease.arenaBytes;
+  if (!whole || request.brokeredSecret.length > 0)
+    throw new GbError('INVALID_ARGUMENT', "a lane for kernels is a host's own, to the whole arena");
+}
+
+function memoryRights(rights: LaneRight): LaneGrant['rights'] {
   if (rights < LaneRight.READ || rights > LaneRight.READ_WRITE)
     throw new GbError('INVALID_ARGUMENT', 'a lane is for reading, for writing, or for both');
   return { read: (rights & LaneRight.READ) !== 0, write: (rights & LaneRight.WRITE) !== 0 };

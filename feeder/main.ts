@@ -201,12 +201,14 @@ class Daemon implements RunningFeeder {
     });
     const outside = addresses.find((address) => !/^(127\.|\[::1\]|\[fe80:)/.test(address));
     const [key] = this.keyList();
+    const [runner] = config.compute ? config.gpus : [];
+    const compute = runner ? [`kernels on GPU ${runner.gpu.index}`] : [];
     return {
       feederId: this.feederId,
       name: config.name,
       addresses,
       lanePort: this.door.port,
-      lends: [...ram, ...gpus],
+      lends: [...ram, ...gpus, ...compute],
       lockNote: this.ramIsPinned ? '' : lockNote(config.ramBytes),
       keyFingerprint: key ? keyFingerprint(key) : '',
       connectLine: `greenboost connect ${outside ?? addresses[0] ?? ''}`,
@@ -300,6 +302,7 @@ export interface FeedSettings extends Pick<
   | 'hostRate'
   | 'cacheDir'
   | 'cacheBytes'
+  | 'compute'
 > {}
 
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */

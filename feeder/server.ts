@@ -64,7 +64,7 @@ const CONTENT_CACHE = 1n << BigInt(FeatureBit.CONTENT_CACHE - 1);
 const WATCH_INTERVAL_MS_MAX = 60_000;
 
 export function lentNow({ feeder }: Pick<ServerOptions, 'feeder'>): LentDeviceFacts[] {
-  return lentDevices(feeder.pool, feeder.gpus, feeder.attachments.lockedBytes);
+  return lentDevices(feeder.pool, feeder.gpus, feeder.attachments.lockedBytes, feeder.lendsCompute);
 }
 
 /** The present state, as WatchStats and `feed status` show it. */

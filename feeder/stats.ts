@@ -19,6 +19,7 @@ export interface LentDeviceFacts {
   readonly lockedBytes: bigint;
   readonly computeCapability: number;
   readonly simulated: boolean;
+  readonly compute: boolean;
 }
 
 /** How a device of the account is named on the wire. */
@@ -27,11 +28,18 @@ export function deviceIdOf(key: DeviceKey): DeviceIdInit {
   return { kind: DeviceKind.GPU, index: Number(key.slice('gpu:'.length)) };
 }
 
+/** `compute`: kernels of hosts may run on the first GPU. It uses its own memory, and RAM where the driver maps that
+ *  for it; other GPUs' memory is theirs alone. */
 export function lentDevices(
   pool: Pool,
   gpus: readonly LentGpu[],
   lockedBytes: number,
+  compute: boolean,
 ): LentDeviceFacts[] {
+  const [first] = gpus;
+  const reaches = (key: DeviceKey): boolean =>
+    first !== undefined &&
+    (key === RAM_KEY ? first.gpu.hostNumaVmm : key === gpuKey(first.gpu.index));
   return pool.devices.map((key) => {
     const { capacityBytes, leasedBytes, usedBytes } = pool.account(key);
     const gpu = gpus.find((lent) => gpuKey(lent.gpu.index) === key)?.gpu;
@@ -45,6 +53,7 @@ export function lentDevices(
       lockedBytes: BigInt(gpu ? 0 : lockedBytes),
       computeCapability: gpu?.computeCapability ?? 0,
       simulated: gpu?.simulated ?? false,
+      compute: compute && reaches(key),
     };
   });
 }

@@ -13,10 +13,12 @@ import { softwareVersion } from '../proto/base/version.js';
 import { openAudit, type AuditLog } from '../security/audit.js';
 import { findKey, listKeyring } from '../security/keyring.js';
 import { VramArbiter } from './attachments/arbiter.js';
+import type { Attachment } from './attachments/attachment.js';
 import { GrantDesk } from './attachments/grants.js';
 import { AttachmentRegistry } from './attachments/registry.js';
 import { resolveConfig, type AgentConfig, type AgentOptions } from './config.js';
 import { Actions } from './control/actions.js';
+import { explain } from './control/dispatch.js';
 import { EventLog } from './control/events.js';
 import { ControlServer } from './control/server.js';
 import { ProgramHistory } from './control/history.js';
@@ -153,9 +155,7 @@ class Agent implements RunningAgent {
       onGpus: (gpus) => this.arbiter.observe(gpus),
     });
     this.arbiter = new VramArbiter({ clock, events, attachments: () => this.registry.all });
-    this.history = new ProgramHistory(clock, (attachment) =>
-      attachmentMessage(attachment, { ledger, arbiter: this.arbiter }),
-    );
+    this.history = new ProgramHistory(clock, (attachment) => this.tell(attachment));
     const desk = new GrantDesk(ledger, this.arbiter);
     this.shim = new ShimSocket({
       registry: this.registry,
@@ -184,6 +184,11 @@ class Agent implements RunningAgent {
       actions,
       snapshot,
       programs: () => ({ programs: this.history.programs(this.registry.all) }),
+      explain: (pid) =>
+        explain(pid, this.registry.all, {
+          computes: this.links,
+          message: (attachment) => this.tell(attachment),
+        }),
       onBug,
     });
   }
@@ -199,6 +204,11 @@ class Agent implements RunningAgent {
     await this.shim.listen(config.shimSocketPath);
     await this.control.listen(config.agentSocketPath);
     this.events.add('info', 'agent_started', '', `${softwareVersion()}, pid ${process.pid}`);
+  }
+
+  private tell(attachment: Attachment): ReturnType<typeof attachmentMessage> {
+    const { ledger, arbiter, links } = this;
+    return attachmentMessage(attachment, { ledger, arbiter, links });
   }
 
   snapshot(): SnapshotInit {

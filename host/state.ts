@@ -45,6 +45,11 @@ const leaseSchema = z.strictObject({
 
 const discardSchema = z.strictObject({ feederId, leaseId, offset: bytes, length: bytes });
 
+/** Room for copies of what lies with the program. */
+const replicaSchema = discardSchema.extend({
+  deviceKey: z.string().regex(/^\d{1,2}:\d{1,10}$/),
+});
+
 const lane = z.number().int().positive().max(0xffff_ffff);
 
 /** The program was asked to use another copy and has not answered. */
@@ -67,6 +72,8 @@ const attachmentSchema = z.strictObject({
   arenaBytes: bytes,
   gated: z.boolean(),
   copies: z.union([z.literal(1), z.literal(2)]).default(1),
+  dispatch: z.boolean().default(false),
+  replicas: z.array(replicaSchema).max(RANGES_PER_LEASE_MAX).default([]),
   startedUnixMs: z.number(),
   nextLane: lane.default(1),
   leases: z.array(leaseSchema).max(LINKS_MAX),

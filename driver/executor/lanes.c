@@ -51,7 +51,7 @@ static struct gbx_granted *find(struct gbx_lanes *lanes, const uint8_t *ticket_i
 
 static bool is_sane(const struct gbx_lanes *lanes, const struct gbx_grant *grant) {
   uint64_t arena = lanes->store->memory.arena_bytes;
-  uint32_t known = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE;
+  uint32_t known = GB_LANE_MAY_READ | GB_LANE_MAY_WRITE | GB_LANE_MAY_CALL;
   return grant->length > 0 && grant->length <= arena && grant->offset <= arena - grant->length &&
          grant->rights != 0 && (grant->rights & ~known) == 0;
 }

@@ -10,6 +10,13 @@ import {
   type gbxLaneStat,
 } from './abi.js';
 
+export interface LaneRights {
+  readonly read: boolean;
+  readonly write: boolean;
+  /** Kernels (gb_run.h); of a lane to the whole arena. */
+  readonly call?: boolean;
+}
+
 /** A ticket for one lane to a part of the arena. */
 export interface LaneGrant {
   /** 16 bytes, public. */
@@ -19,7 +26,7 @@ export interface LaneGrant {
   /** From the arena's base; offset 0 of region 0 of the lane. */
   readonly offset: bigint;
   readonly length: bigint;
-  readonly rights: { readonly read: boolean; readonly write: boolean };
+  readonly rights: LaneRights;
   /** Of bulk bytes, 1 to 8. */
   readonly connections?: number;
   /** In which the lane has to be opened. */
@@ -93,7 +100,12 @@ export interface BlockCache {
 
 const MAY_READ = 1;
 const MAY_WRITE = 2;
+const MAY_CALL = 4;
 const EVENT_KINDS = { 1: 'opened', 2: 'closed', 3: 'refused' } as const;
+
+function rightsBits({ read, write, call }: LaneRights): number {
+  return (read ? MAY_READ : 0) | (write ? MAY_WRITE : 0) | (call === true ? MAY_CALL : 0);
+}
 
 /** The payload of GRANT. Ownership: holds the secret; the caller wipes it. */
 export function encodeGrant(grant: LaneGrant): Buffer {
@@ -104,7 +116,7 @@ export function encodeGrant(grant: LaneGrant): Buffer {
     length: grant.length,
     bytes_per_second: BigInt(Math.ceil(grant.bytesPerSecond ?? 0)),
     tag: grant.tag ?? 0n,
-    rights: (grant.rights.read ? MAY_READ : 0) | (grant.rights.write ? MAY_WRITE : 0),
+    rights: rightsBits(grant.rights),
     connections: grant.connections ?? 0,
     ttl_ms: grant.ttlMs ?? 0,
     window: grant.window ?? 0,

@@ -18,6 +18,7 @@ import { Mover } from './mover.js';
 import { extentsOf, lossOf, type Discard } from './pieces.js';
 import { RangeQueue } from './range-queue.js';
 import { Repair } from './repair.js';
+import { Replicas } from './replicas.js';
 
 export interface AttachmentDeps {
   readonly clock: Clock;
@@ -37,6 +38,7 @@ export class Attachment {
   readonly budget: FeederBudget;
   readonly copies: Copies;
   readonly lanes: LaneBook;
+  readonly replicas: Replicas;
   report: Report | undefined;
   /** Most bytes ever placed on feeders, by kind. */
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
@@ -63,6 +65,7 @@ export class Attachment {
     const owner = {
       facts: () => this.facts,
       copies: () => this.facts.copies,
+      dispatch: () => this.facts.dispatch,
       nextLane: () => this.nextLane++,
       persist,
     };
@@ -73,8 +76,15 @@ export class Attachment {
       onGone: (range, feederName) => this.onGone(range, feederName),
       onBare: (range, feederName) => this.onBare(range, feederName),
       claims: (copy) => this.mover.claims(copy),
+      replicas: {
+        all: () => this.replicas.all,
+        claims: (copy) => this.replicas.claims(copy),
+        settle: (hold) => this.replicas.settle(hold),
+        lose: (hold) => this.replicas.lose(hold),
+      },
     });
     const { budget, copies } = this;
+    this.replicas = new Replicas({ budget, copies, directory, persist });
     this.mover = new Mover({
       clock,
       budget,
@@ -93,9 +103,12 @@ export class Attachment {
       onWhole: (bytes) => deps.onWhole(this, bytes),
       onBug: deps.onBug,
     });
-    const arenaBytes = (): number => this.facts.arenaBytes;
-    this.lanes = new LaneBook(budget, copies, directory, arenaBytes, (hold, report) =>
-      deps.onLaneBroken(this, hold, report),
+    this.lanes = new LaneBook(
+      budget,
+      copies,
+      directory,
+      () => this.facts,
+      (hold, report) => deps.onLaneBroken(this, hold, report),
     );
   }
 
@@ -122,6 +135,8 @@ export class Attachment {
     this.checkRange(range);
     return this.queue.run(range, async () => {
       if (this.copies.residency.within(range).length > 0) return this.placedAlready(range);
+      await this.replicas.placing(range);
+      if (this.facts.dispatch) await this.budget.gather(range.length);
       const rooms = this.budget.reserve(range.length);
       const extents = extentsOf(range.offset, rooms);
       if (extents.length > EXTENTS_MAX) {
@@ -143,6 +158,19 @@ export class Attachment {
       await this.mover.abandon(range);
       await this.copies.drop(this.orUnknown(() => this.copies.residency.wholeExtents(range)));
     });
+  }
+
+  /** Room for a copy of a range on the lease of a lane, for kernels that run there; or (`drop`) back.
+   *  @throws GbError PERMISSION_DENIED unless kernels of it run on feeders; INVALID_ARGUMENT; as Replicas. */
+  room(range: ByteRange, { lane, drop }: { lane: number; drop: boolean }): Promise<void> {
+    this.checkRange(range);
+    if (!this.facts.dispatch)
+      throw new GbError('PERMISSION_DENIED', 'room for copies needs --remote merged');
+    return this.queue.run(range, () =>
+      this.orUnknownLane(() =>
+        drop ? this.replicas.drop(range, lane) : this.replicas.add(range, lane),
+      ),
+    );
   }
 
   /** What opens the lane of that number. @throws GbError FEEDER_UNREACHABLE, DATA_LOSS, NOT_FOUND. */
@@ -191,6 +219,11 @@ export class Attachment {
   /** Moves everything a feeder holds for this attachment to others that have room. Returns the
    *  bytes moved. @throws as evacuate. */
   async evacuate(feederId: string, watch: EvacuationWatch): Promise<number> {
+    if (this.facts.dispatch && this.deps.directory.computeOf(feederId))
+      throw new GbError(
+        'WRONG_STATE',
+        `pid ${this.facts.identity.pid} runs kernels on it (--remote merged): its bytes stay there until it ends`,
+      );
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();
     const signal = AbortSignal.any([watch.signal, this.ended.signal]);

@@ -12,7 +12,7 @@ import {
   type Extent,
 } from '../placement/residency.js';
 import type { FeederBudget } from './feeder-budget.js';
-import { isOf, type DeviceHold, type FeederDirectory, type Hold } from './holds.js';
+import { isOf, limitsOf, type DeviceHold, type FeederDirectory, type Hold } from './holds.js';
 import {
   discardOf,
   isSame,
@@ -43,6 +43,16 @@ export interface CopiesOwner {
   /** The agent died while it moved this range here: it is no copy until the program has said so.
    *  True when it was taken. */
   claims(copy: Copy): boolean;
+  /** Room for kernels that run there, with no bytes of the program's own. */
+  readonly replicas: ReplicaBook;
+}
+
+/** What replicas have to do with a lease that comes back, or does not. */
+export interface ReplicaBook {
+  all(): readonly Copy[];
+  claims(copy: Copy): boolean;
+  settle(hold: Hold): boolean;
+  lose(hold: Hold): void;
 }
 
 export class Copies {
@@ -88,6 +98,11 @@ export class Copies {
       this.residency.insert(extent);
       for (const copy of extent.copies) this.pending.delete(copy);
     }
+  }
+
+  /** An allocated copy is kept elsewhere than in extents. */
+  adopt(copy: Copy): void {
+    this.pending.delete(copy);
   }
 
   /** The program uses `to` instead of `from`; `from` is freed once nothing of it is needed. */
@@ -160,6 +175,7 @@ export class Copies {
     if (hold.state === 'lost') return;
     hold.state = 'lost';
     for (const copy of this.pending) if (isOf(copy, hold)) copy.lost = true;
+    this.owner.replicas.lose(hold);
     this.tellLoss(hold, (copy) => isOf(copy, hold));
   }
 
@@ -173,7 +189,7 @@ export class Copies {
       return;
     }
     const wanted = new Set(facts.ranges.map(rangeKey));
-    const ours = [...this.residency.copies, ...this.pending];
+    const ours = [...this.residency.copies, ...this.pending, ...this.owner.replicas.all()];
     for (const range of facts.ranges) {
       const known = ours.some((copy) => isSame(copy, range, hold));
       if (!known) await client.free(hold, range.deviceKey, range.offset, range.length);
@@ -189,9 +205,9 @@ export class Copies {
     this.forgetDiscards(hold);
   }
 
-  /** Copies of any of these bytes that are not lost, allocated ones that hold nothing yet among them. */
+  /** Copies of any of these bytes that are not lost, allocated ones that hold nothing yet and replicas among them. */
   under(range: ByteRange): Copy[] {
-    const all = [...this.residency.copies, ...this.pending];
+    const all = [...this.residency.copies, ...this.pending, ...this.owner.replicas.all()];
     return all.filter((copy) => !copy.lost && overlaps(copy, range));
   }
 
@@ -272,6 +288,7 @@ export class Copies {
       }
     }
     hold.state = 'held';
+    if (this.owner.replicas.settle(hold)) await client.resize(hold, limitsOf(hold));
   }
 
   /** Takes a range of an earlier agent's, as far as it still holds bytes of the program. */
@@ -281,6 +298,8 @@ export class Copies {
       return true;
     }
     const given = this.discards.filter((discard) => isOf(discard, hold));
+    const isGiven = given.some((discard) => isSameDiscard(discard, discardOf(copy, copy)));
+    if (!isGiven && this.owner.replicas.claims(copy)) return true;
     const full = this.residency
       .within(copy)
       .filter(({ copies }) => copies.length >= this.budget.copies);

@@ -17,6 +17,8 @@ export interface AttachmentFacts {
   readonly gated: boolean;
   /** Of every byte on feeders: 1, or 2 on two feeders. */
   readonly copies: 1 | 2;
+  /** Its kernels run on the feeders that hold their data. */
+  readonly dispatch: boolean;
   /** undefined: none set. */
   readonly vramBudgetBytes: number | undefined;
   readonly ramBudgetBytes: number | undefined;

@@ -6,34 +6,29 @@ import { assert } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
 import type { DeviceKey } from '../links/feeder-client.js';
 import { pairCapacity, pairUp } from '../placement/pairs.js';
-import { orderByCost, planPlacement, type TierOffer } from '../placement/policy.js';
+import { isWhole, type DispatchOffer } from '../placement/dispatch.js';
+import { orderByCost, planPlacement, type PlacementPart } from '../placement/policy.js';
 import { RANGE_ALIGN } from '../shim/abi.js';
 import {
   deviceOf,
   freeOf,
   isOf,
-  limitsOf,
-  rankOf,
-  setLimit,
   sumHolds,
   type FeederDirectory,
   type Hold,
   type Reservation,
   type Room,
 } from './holds.js';
+import { Leases, noRoom, type LeasesOwner } from './leases.js';
+import { Offers } from './offers.js';
 import { Mutex } from './range-queue.js';
 import { byFeeder, giveUp, planGrowth, wholeGranules, zipRooms } from './rooms.js';
 
-export interface BudgetOwner {
-  facts(): {
-    readonly attachmentId: string;
-    readonly arenaBase: bigint;
-    readonly arenaBytes: number;
-  };
+export interface BudgetOwner extends LeasesOwner {
   /** Of every byte: 1 or 2. */
   copies(): number;
-  /** A number that no lease of this attachment had before. */
-  nextLane(): number;
+  /** Its kernels run where its ranges are. */
+  dispatch(): boolean;
   /** Leases changed: must be on disk when this resolves. */
   persist(): Promise<void>;
 }
@@ -47,33 +42,31 @@ interface Growth {
   readonly roomOf?: (feederId: string) => number;
 }
 
-/** Answers that mean "not on this feeder now", not a fault of ours. */
-const REFUSALS: ReadonlySet<string> = new Set([
-  'CAPACITY_EXHAUSTED',
-  'WRONG_STATE',
-  'FEEDER_UNREACHABLE',
-  'LEASE_EXPIRED',
-  'DEADLINE_EXCEEDED',
-  'CANCELED',
-  'DRIVER_ERROR',
-]);
-
 const NOBODY: ReadonlySet<string> = new Set();
 
 export class FeederBudget {
-  private readonly held: Hold[] = [];
   private readonly mutex = new Mutex();
-  /** Leased for copies that move: twice there until they have moved. */
-  private movingBytes = 0;
+  /** Leased beyond what the program was granted: for copies that move, twice there until they have moved, and for
+   *  replicas. */
+  private extraBytes = 0;
+  private readonly offers: Offers;
+  private readonly leases: Leases;
 
   constructor(
     private readonly owner: BudgetOwner,
     private readonly directory: FeederDirectory,
-  ) {}
+  ) {
+    this.offers = new Offers(directory, () => owner.dispatch());
+    this.leases = new Leases(owner, directory);
+  }
 
   /** Of every byte: 1 or 2. */
   get copies(): number {
     return this.owner.copies();
+  }
+
+  private get held(): Hold[] {
+    return this.leases.held;
   }
 
   get holds(): readonly Hold[] {
@@ -82,7 +75,7 @@ export class FeederBudget {
 
   /** All limits, lost ones too: what the program believes to hold. */
   get heldBytes(): number {
-    const leasedBytes = sumHolds(this.held, (device) => device.limitBytes) - this.movingBytes;
+    const leasedBytes = sumHolds(this.held, (device) => device.limitBytes) - this.extraBytes;
     return Math.max(0, Math.floor(leasedBytes / this.owner.copies()));
   }
 
@@ -100,12 +93,11 @@ export class FeederBudget {
         hold.feederId,
         sumHolds([hold], ({ limitBytes }) => limitBytes),
       );
-    for (const { feederId, devices } of this.directory.usable()) {
-      for (const device of devices) add(feederId, wholeGranules(device.freeBytes));
-    }
+    for (const { feederId, freeBytes } of this.offers.ofFeeders(this.held, NOBODY))
+      add(feederId, wholeGranules(freeBytes));
     const offers = [...perFeeder].map(([key, freeBytes]) => ({ key, freeBytes }));
     if (this.owner.copies() === 2) return wholeGranules(pairCapacity(offers));
-    return offers.reduce((sum, { freeBytes }) => sum + freeBytes, 0);
+    return Math.max(0, offers.reduce((sum, { freeBytes }) => sum + freeBytes, 0) - this.extraBytes);
   }
 
   /** Adds a lease known from the state file. */
@@ -153,19 +145,89 @@ export class FeederBudget {
   lease(bytes: number, exclude: ReadonlySet<string>): Promise<Reservation[] | undefined> {
     return this.mutex.run(async () => {
       const grown = await this.growNow(bytes, { exclude, reserved: true });
-      if (grown) this.movingBytes += bytes;
+      if (grown) this.extraBytes += bytes;
       return grown;
     });
+  }
+
+  /** Leases `bytes` more on one lease and sets them aside, for a replica; on the first of `deviceKeys` that has room.
+   *  undefined: none has. @throws as grow. */
+  leaseOn(
+    hold: Hold,
+    deviceKeys: readonly DeviceKey[],
+    bytes: number,
+  ): Promise<Reservation | undefined> {
+    return this.mutex.run(async () => {
+      for (const key of deviceKeys) {
+        const view = this.directory.usable().find(({ feederId }) => feederId === hold.feederId);
+        const device = view?.devices.find((candidate) => candidate.key === key);
+        if (hold.state !== 'held' || !device || device.freeBytes < bytes) continue;
+        const added = await this.leases
+          .extend(hold.feederId, new Map([[key, bytes]]), true)
+          .catch(noRoom);
+        if (!added[0]) continue;
+        this.extraBytes += bytes;
+        return added[0];
+      }
+      return undefined;
+    });
+  }
+
+  /** Room for a range whose kernels run where it lies: brought together on one feeder that runs them, if it was granted
+   *  in pieces and some feeder has more. What that one leases, others give back. @throws as grow. */
+  gather(bytes: number): Promise<void> {
+    return this.mutex.run(async () => {
+      const offers = this.offersOf((hold) => this.takes(hold));
+      const plan = this.offers.plan(offers, bytes);
+      if (!this.owner.dispatch() || plan.missingBytes > 0 || isWhole(plan, offers)) return;
+      const beyond = this.offers.ofFeeders(this.held, NOBODY);
+      for (const feederId of runnersOf(this.offers.order(beyond))) {
+        const isOwn = (offer: DispatchOffer): boolean => offer.feederId === feederId;
+        const own = offers.filter((offer) => isOwn(offer) && offer.reach !== 'none');
+        const missingBytes = bytes - own.reduce((sum, { freeBytes }) => sum + freeBytes, 0);
+        if (await this.widen(beyond.filter(isOwn), missingBytes)) {
+          await this.giveUpFrom(
+            offers.filter((offer) => !isOwn(offer)),
+            missingBytes,
+          );
+          return;
+        }
+      }
+    });
+  }
+
+  /** Leases so much more on one feeder, or nothing. */
+  private async widen(beyond: readonly DispatchOffer[], bytes: number): Promise<boolean> {
+    const plan = this.offers.plan(beyond, bytes);
+    if (plan.missingBytes > 0) return false;
+    for (const [feederId, additions] of byFeeder(plan.parts)) {
+      const added = await this.leases.extend(feederId, additions, false).catch(noRoom);
+      if (added.length === 0) return false;
+    }
+    return true;
+  }
+
+  /** Bytes of replicas that an earlier agent leased beyond what was granted. */
+  restoreExtra(bytes: number): void {
+    this.extraBytes += bytes;
+  }
+
+  /** A replica is gone with its lease. pre: the lease is lost. */
+  forfeit(hold: Hold, deviceKey: DeviceKey, bytes: number): void {
+    this.extraBytes -= bytes;
+    const device = deviceOf(hold, deviceKey);
+    device.usedBytes -= bytes;
+    device.limitBytes -= bytes;
   }
 
   /** Gives up `bytes` of one device that no range uses any more: where a copy was, or did not come. */
   lower(hold: Hold, deviceKey: DeviceKey, bytes: number): Promise<void> {
     return this.mutex.run(async () => {
-      this.movingBytes -= bytes;
+      this.extraBytes -= bytes;
       if (!this.held.includes(hold)) return;
       const device = deviceOf(hold, deviceKey);
       device.limitBytes -= Math.min(bytes, device.limitBytes - device.usedBytes);
-      await this.applyLimits(new Set([hold]));
+      await this.leases.applyLimits(new Set([hold]));
       await this.owner.persist();
     });
   }
@@ -184,7 +246,7 @@ export class FeederBudget {
       };
       if (!(await this.growNow(bytes, growth))) return false;
       for (const device of hold.devices.values()) device.limitBytes = device.usedBytes;
-      await this.applyLimits(new Set([hold]));
+      await this.leases.applyLimits(new Set([hold]));
       await this.owner.persist();
       return true;
     });
@@ -193,7 +255,7 @@ export class FeederBudget {
   /** Ends all leases. Feeders that are away are told when they are back. */
   releaseAll(): Promise<void> {
     return this.mutex.run(async () => {
-      for (const hold of this.held.splice(0)) this.endLease(hold);
+      for (const hold of this.held.splice(0)) this.leases.endLease(hold);
       await this.owner.persist();
     });
   }
@@ -235,10 +297,9 @@ export class FeederBudget {
   }
 
   private reserveSingle(bytes: number): Room[] | undefined {
-    const plan = planPlacement(
+    const plan = this.offers.plan(
       this.offersOf((hold) => this.takes(hold)),
       bytes,
-      RANGE_ALIGN,
     );
     if (plan.missingBytes > 0) return undefined;
     return plan.parts.map((part) => ({ bytes: part.bytes, places: [this.take(part)] }));
@@ -275,18 +336,8 @@ export class FeederBudget {
     return { hold, deviceKey, bytes };
   }
 
-  /** Free bytes of leases, device by device; `key` is the index of the lease and the device. */
-  private offersOf(wanted: (hold: Hold) => boolean): TierOffer[] {
-    return this.held.flatMap((hold, index) =>
-      wanted(hold)
-        ? [...hold.devices].map(([deviceKey, device]) => ({
-            key: `${index}/${deviceKey}`,
-            freeBytes: device.limitBytes - device.usedBytes,
-            rank: rankOf(deviceKey),
-            ...this.directory.costOf(hold.feederId),
-          }))
-        : [],
-    );
+  private offersOf(wanted: (hold: Hold) => boolean): DispatchOffer[] {
+    return this.offers.ofLeases(this.held, wanted);
   }
 
   private byCost(holds: readonly Hold[]): Hold[] {
@@ -317,20 +368,18 @@ export class FeederBudget {
     let missingBytes = bytes;
     try {
       while (missingBytes > 0) {
-        const parts = planGrowth(this.growthOffers(refused), missingBytes, growth.roomOf);
+        const parts = this.planGrowth(refused, missingBytes, growth.roomOf);
         if (!parts) {
-          await this.undo(grown, growth.reserved);
+          await this.leases.undo(grown, growth.reserved);
           return undefined;
         }
         for (const [feederId, additions] of byFeeder(parts)) {
-          const added = await this.extend(feederId, additions, growth.reserved).catch(
-            (reason: unknown) => {
-              const error = GbError.from(reason);
-              if (!REFUSALS.has(error.code)) throw error;
+          const added = await this.leases
+            .extend(feederId, additions, growth.reserved)
+            .catch((reason: unknown) => {
               refused.add(feederId);
-              return [];
-            },
-          );
+              return noRoom(reason);
+            });
           for (const part of added) missingBytes -= part.bytes;
           grown.push(...added);
         }
@@ -338,67 +387,20 @@ export class FeederBudget {
       await this.owner.persist();
       return grown;
     } catch (reason) {
-      await this.undo(grown, growth.reserved);
+      await this.leases.undo(grown, growth.reserved);
       throw reason;
     }
   }
 
-  private growthOffers(refused: ReadonlySet<string>): TierOffer[] {
-    return this.directory
-      .usable()
-      .filter(({ feederId }) => !refused.has(feederId))
-      .flatMap(({ feederId, cost, devices }) =>
-        devices.map(({ key, freeBytes }) => ({
-          key: `${feederId}/${key}`,
-          freeBytes,
-          rank: rankOf(key),
-          ...cost,
-        })),
-      );
-  }
-
-  private async extend(
-    feederId: string,
-    additions: ReadonlyMap<DeviceKey, number>,
-    reserved: boolean,
-  ): Promise<Reservation[]> {
-    const client = this.directory.client(feederId);
-    let hold = this.held.find((other) => other.feederId === feederId && other.state === 'held');
-    if (hold) {
-      const limits = limitsOf(hold);
-      for (const [key, bytes] of additions) limits.set(key, (limits.get(key) ?? 0) + bytes);
-      await client.resize(hold, limits);
-      for (const [key, limit] of limits) setLimit(hold, key, limit);
-    } else {
-      const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
-      const request = { attachmentId, arenaBase, arenaBytes, limits: additions };
-      const lease = await client.acquire(request);
-      const view = this.directory.usable().find((candidate) => candidate.feederId === feederId);
-      const devices = new Map(
-        [...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]),
-      );
-      const feederName = view?.name ?? feederId;
-      const lane = this.owner.nextLane();
-      hold = { feederId, feederName, ...lease, lane, state: 'held', devices };
-      this.held.push(hold);
-    }
-    for (const [key, bytes] of additions) {
-      this.directory.noteLeased(feederId, key, bytes);
-      if (reserved) deviceOf(hold, key).usedBytes += bytes;
-    }
-    const holder = hold;
-    return [...additions].map(([deviceKey, bytes]) => ({ hold: holder, deviceKey, bytes }));
-  }
-
-  private async undo(grown: readonly Reservation[], reserved: boolean): Promise<void> {
-    const touched = new Set<Hold>();
-    for (const { hold, deviceKey, bytes } of grown) {
-      const device = deviceOf(hold, deviceKey);
-      if (reserved) device.usedBytes -= bytes;
-      device.limitBytes -= bytes;
-      touched.add(hold);
-    }
-    await this.applyLimits(touched);
+  private planGrowth(
+    refused: ReadonlySet<string>,
+    bytes: number,
+    roomOf: Growth['roomOf'],
+  ): readonly PlacementPart[] | undefined {
+    const offers = this.offers.ofFeeders(this.held, refused);
+    if (!this.owner.dispatch()) return planGrowth(offers, bytes, roomOf);
+    const plan = this.offers.plan(offers, bytes);
+    return plan.missingBytes === 0 ? plan.parts : undefined;
   }
 
   private async shrinkNow(bytes: number): Promise<number> {
@@ -409,8 +411,19 @@ export class FeederBudget {
       leftBytes -= taken;
       if (taken > 0) touched.add(hold);
     }
-    const offers = orderByCost(this.offersOf(({ state }) => state !== 'lost')).reverse();
-    for (const { key, freeBytes } of offers) {
+    const offers = this.offersOf(({ state }) => state !== 'lost');
+    leftBytes -= await this.giveUpFrom(offers, leftBytes, touched);
+    return wholeGranules(bytes) - leftBytes;
+  }
+
+  /** Takes up to `bytes` back where nothing uses them, costliest first. Returns how many. */
+  private async giveUpFrom(
+    offers: readonly DispatchOffer[],
+    bytes: number,
+    touched = new Set<Hold>(),
+  ): Promise<number> {
+    let leftBytes = bytes;
+    for (const { key, freeBytes } of this.offers.order(offers).reverse()) {
       const taken = Math.min(freeBytes, leftBytes);
       if (taken === 0) continue;
       const [index, deviceKey] = key.split('/') as [string, string];
@@ -419,9 +432,9 @@ export class FeederBudget {
       leftBytes -= taken;
       touched.add(hold);
     }
-    await this.applyLimits(touched);
+    await this.leases.applyLimits(touched);
     await this.owner.persist();
-    return wholeGranules(bytes) - leftBytes;
+    return bytes - leftBytes;
   }
 
   /** Both copies of what is given back go, so that what stays can still be used in pairs. */
@@ -439,39 +452,13 @@ export class FeederBudget {
         touched.add(hold);
       }
     }
-    await this.applyLimits(touched);
+    await this.leases.applyLimits(touched);
     await this.owner.persist();
     return taken;
   }
+}
 
-  /** Tells feeders the limits that fell. One that is away learns it at the next adoption, which
-   *  compares them. */
-  private async applyLimits(holds: ReadonlySet<Hold>): Promise<void> {
-    for (const hold of holds) {
-      const limits = limitsOf(hold);
-      if ([...limits.values()].every((limit) => limit === 0)) {
-        const index = this.held.indexOf(hold);
-        if (index >= 0) this.held.splice(index, 1);
-        this.endLease(hold);
-      } else if (hold.state === 'held') {
-        await this.resizeQuietly(hold, limits);
-      }
-    }
-  }
-
-  private async resizeQuietly(hold: Hold, limits: ReadonlyMap<DeviceKey, number>): Promise<void> {
-    try {
-      await this.directory.client(hold.feederId).resize(hold, limits);
-    } catch (reason) {
-      // Away, or gone: adoption compares limits when it is back, and its end makes them moot.
-      if (!REFUSALS.has(GbError.from(reason).code)) throw reason;
-    }
-  }
-
-  private endLease(hold: Hold): void {
-    if (hold.state === 'lost' || hold.leaseId === '') return;
-    for (const [key, bytes] of limitsOf(hold))
-      this.directory.noteLeased(hold.feederId, key, -bytes);
-    this.directory.releaseLease(hold.feederId, hold);
-  }
+/** Feeders that run kernels, in the order of their offers. */
+function runnersOf(offers: readonly DispatchOffer[]): Set<string> {
+  return new Set(offers.filter(({ reach }) => reach !== 'none').map(({ feederId }) => feederId));
 }

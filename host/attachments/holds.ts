@@ -9,7 +9,19 @@ export interface FeederView {
   readonly feederId: string;
   readonly name: string;
   readonly cost: MeasuredCost;
-  readonly devices: readonly { readonly key: DeviceKey; readonly freeBytes: number }[];
+  readonly devices: readonly {
+    readonly key: DeviceKey;
+    readonly freeBytes: number;
+    readonly capacityBytes: number;
+  }[];
+}
+
+/** Kernels of programs may run on a feeder. */
+export interface ComputeFacts {
+  /** Of the GPU that runs them: major * 10 + minor. */
+  readonly capability: number;
+  /** Devices whose memory they can use. */
+  readonly deviceKeys: readonly DeviceKey[];
 }
 
 /** The feeders as an attachment sees them; the link manager is one. */
@@ -17,6 +29,8 @@ export interface FeederDirectory {
   /** Feeders that take new leases now. */
   usable(): readonly FeederView[];
   costOf(feederId: string): MeasuredCost;
+  /** undefined: it lends memory only. */
+  computeOf(feederId: string): ComputeFacts | undefined;
   /** True when new ranges may go to leases held there: connected, not paused, not draining. */
   accepts(feederId: string): boolean;
   /** @throws GbError FEEDER_UNREACHABLE. */
@@ -69,7 +83,7 @@ export const isVram = (key: DeviceKey): boolean => key.startsWith(`${DeviceKind.
 /** Lease ids are the feeder's choice: only with its own id do they name a lease. */
 export function isOf(
   of: { readonly feederId: string; readonly leaseId: string },
-  hold: Hold,
+  hold: { readonly feederId: string; readonly leaseId: string },
 ): boolean {
   return of.feederId === hold.feederId && of.leaseId === hold.leaseId;
 }

@@ -14,11 +14,14 @@ import { lossOf } from './pieces.js';
 /** A lane of a program as it last told of it. */
 export interface LaneFacts {
   readonly feederId: string;
+  readonly feederName: string;
   readonly report: LaneReport;
 }
 
 export interface LaneOpening {
   readonly hold: Hold;
+  /** It takes calls; on which GPU: major * 10 + minor. */
+  readonly computeCapability: number | undefined;
   readonly ticket: LaneTicket & { readonly connections: number };
 }
 
@@ -34,7 +37,7 @@ export class LaneBook {
     private readonly budget: FeederBudget,
     private readonly copies: Copies,
     private readonly directory: FeederDirectory,
-    private readonly arenaBytes: () => number,
+    private readonly facts: () => { readonly arenaBytes: number; readonly dispatch: boolean },
     /** A lane has broken. */
     private readonly onBroken: (hold: Hold, report: LaneReport) => void,
   ) {}
@@ -50,14 +53,17 @@ export class LaneBook {
     const hold = this.budget.holds.find((candidate) => candidate.lane === lane && lane !== 0);
     if (!hold) throw new GbError('NOT_FOUND', `lane ${lane} is none of this program's`);
     if (hold.state === 'lost') throw lossOf(hold);
+    const { arenaBytes, dispatch } = this.facts();
+    const compute = dispatch ? this.directory.computeOf(hold.feederId) : undefined;
     const wish = {
       offset: 0,
-      length: this.arenaBytes(),
-      rights: LaneRight.READ_WRITE,
+      length: arenaBytes,
+      rights: compute ? LaneRight.READ_WRITE_CALL : LaneRight.READ_WRITE,
       connections: LANE_CONNECTIONS,
     };
     const ticket = await this.copies.onLease(hold, (client) => client.openLane(hold, wish));
-    return { hold, ticket: { ...ticket, connections: wish.connections } };
+    const computeCapability = compute?.capability;
+    return { hold, computeCapability, ticket: { ...ticket, connections: wish.connections } };
   }
 
   /** What the program says of one lane: counters since the lease was made. */
@@ -82,7 +88,7 @@ export class LaneBook {
     const facts: LaneFacts[] = [];
     for (const [lane, report] of this.reports) {
       const hold = this.budget.holds.find((candidate) => candidate.lane === lane);
-      if (hold && hold.state !== 'lost') facts.push({ feederId: hold.feederId, report });
+      if (hold && hold.state !== 'lost') facts.push({ ...nameOf(hold), report });
       else this.reports.delete(lane);
     }
     return facts;
@@ -93,3 +99,8 @@ export class LaneBook {
 function grown(now: bigint, before = 0n): number {
   return Number(now >= before ? now - before : now);
 }
+
+const nameOf = ({ feederId, feederName }: Hold): { feederId: string; feederName: string } => ({
+  feederId,
+  feederName,
+});

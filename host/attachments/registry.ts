@@ -99,6 +99,7 @@ export class AttachmentRegistry {
       arenaBytes: saved.arenaBytes,
       gated: saved.gated,
       copies: saved.copies,
+      dispatch: saved.dispatch,
       vramBudgetBytes: undefined,
       ramBudgetBytes: undefined,
       startedUnixMs: saved.startedUnixMs,
@@ -126,6 +127,7 @@ export class AttachmentRegistry {
         devices,
       });
     }
+    attachment.replicas.restore(saved.replicas);
     this.attachments.set(attachment.id, attachment);
   }
 
@@ -142,6 +144,8 @@ export class AttachmentRegistry {
         arenaBytes: facts.arenaBytes,
         gated: facts.gated,
         copies: facts.copies,
+        dispatch: facts.dispatch,
+        replicas: attachment.replicas.save(),
         startedUnixMs: facts.startedUnixMs,
         nextLane: attachment.nextLane,
         discards: attachment.discards.slice(-RANGES_PER_LEASE_MAX),

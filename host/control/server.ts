@@ -15,6 +15,7 @@ import {
 import type { Clock } from '../../proto/base/clock.js';
 import {
   AgentService,
+  type ExplainResponseSchema,
   type GetProgramsResponseSchema,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { addService, type ServiceHandlers } from '../../proto/grpc.js';
@@ -31,6 +32,8 @@ export interface ControlDeps {
   readonly snapshot: () => SnapshotInit;
   /** Running programs and the last that have ended. */
   readonly programs: () => MessageInitShape<typeof GetProgramsResponseSchema>;
+  /** @throws GbError NOT_FOUND. */
+  readonly explain: (pid: number) => MessageInitShape<typeof ExplainResponseSchema>;
   readonly onBug: (error: unknown, where: string) => void;
 }
 
@@ -69,10 +72,11 @@ export class ControlServer {
   }
 
   private handlers(): ServiceHandlers<typeof AgentService> {
-    const { actions, snapshot, programs } = this.deps;
+    const { actions, snapshot, programs, explain } = this.deps;
     return {
       getStatus: () => Promise.resolve(snapshot()),
       getPrograms: () => Promise.resolve(programs()),
+      explain: async ({ pid }) => explain(pid),
       watch: (call) => this.watch(call),
       connect: (request, { signal }) => {
         const timeoutMs = Math.min(request.timeoutMs || CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS_MAX);

@@ -26,6 +26,7 @@ import type { Link, LinkStateName } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
 import { AbiTier, PHASES, STAGING, type LaneReport, type Report } from '../shim/abi.js';
 import type { LocalTiers } from '../tiers/local.js';
+import { dispatchFacts } from './dispatch.js';
 import { plainText, type EventLog } from './events.js';
 
 export type SnapshotInit = MessageInitShape<typeof SnapshotSchema>;
@@ -208,7 +209,7 @@ function laneFacts(
 /** One program as it is now. */
 export function attachmentMessage(
   attachment: Attachment,
-  { ledger, arbiter }: Pick<SnapshotSources, 'ledger' | 'arbiter'>,
+  { ledger, arbiter, links }: Pick<SnapshotSources, 'ledger' | 'arbiter' | 'links'>,
 ): MessageInitShape<typeof AttachmentSchema> {
   const { facts, report, budget } = attachment;
   const placed = attachment.placedBytes;
@@ -237,10 +238,11 @@ export function attachmentMessage(
     vramBudgetBytes: BigInt(facts.vramBudgetBytes ?? 0),
     vramLimitBytes: BigInt(arbiter.limitOf(attachment) ?? 0),
     gated: facts.gated,
+    ...dispatchFacts(attachment, links),
   };
 }
 
-function counters(report: Report | undefined): MessageInitShape<typeof AttachmentSchema> {
+function counters(report: Report | undefined) {
   if (!report) return { phase: PHASES[0], staging: STAGING[0] };
   return {
     allocationCount: report.allocation_count,

@@ -5,7 +5,7 @@ import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import { LEASE_RENEW_INTERVAL_MS, LINK_REMEASURE_MS, LINKS_MAX } from '../../proto/base/limits.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
-import type { FeederDirectory, FeederView } from '../attachments/holds.js';
+import type { ComputeFacts, FeederDirectory, FeederView } from '../attachments/holds.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { EventLog } from '../control/events.js';
 import type { MeasuredCost } from '../placement/policy.js';
@@ -18,6 +18,7 @@ import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
 import { awaitReady, News } from './ready.js';
 import { Releases } from './releases.js';
+import { computeFacts, costOf, UNMEASURED, viewOf } from './views.js';
 
 export interface LinkManagerDeps {
   readonly clock: Clock;
@@ -44,8 +45,6 @@ interface ManagedLink {
 
 /** A feeder that asks for its memory back is emptied again, as long as something is left. */
 const LEAVE_AGAIN_MS = 10_000;
-
-const UNMEASURED: MeasuredCost = { readBytesPerSecond: 0, latencyMicros: 0 };
 
 export class LinkManager implements FeederDirectory, LinkHooks {
   private readonly managed: ManagedLink[] = [];
@@ -222,22 +221,17 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   // ---- FeederDirectory
 
   usable(): FeederView[] {
-    return this.links
-      .filter((link) => this.takes(link) && link.lending)
-      .map((link) => ({
-        feederId: link.feederId,
-        name: link.name,
-        cost: costOf(link),
-        devices: link.devices.map(({ id, capacityBytes, leasedBytes }) => ({
-          key: deviceKey(id),
-          freeBytes: Number(capacityBytes - leasedBytes),
-        })),
-      }));
+    return this.links.filter((link) => this.takes(link) && link.lending).map(viewOf);
   }
 
   costOf(feederId: string): MeasuredCost {
     const link = this.byFeederId(feederId);
     return link ? costOf(link) : UNMEASURED;
+  }
+
+  computeOf(feederId: string): ComputeFacts | undefined {
+    const link = this.byFeederId(feederId);
+    return link && computeFacts(link.devices);
   }
 
   accepts(feederId: string): boolean {
@@ -481,14 +475,6 @@ export class LinkManager implements FeederDirectory, LinkHooks {
       })
       .finally(() => this.renewing.delete(link.feederId));
   }
-}
-
-function costOf({ measurement }: Link): MeasuredCost {
-  if (!measurement) return UNMEASURED;
-  return {
-    readBytesPerSecond: measurement.downloadBytesPerSecond,
-    latencyMicros: measurement.rttMicros,
-  };
 }
 
 function usedOf(hold: { devices: ReadonlyMap<string, { usedBytes: number }> }): number {

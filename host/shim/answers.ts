@@ -24,6 +24,7 @@ const REQUESTS: ReadonlySet<number> = new Set([
   abi.Msg.DROP,
   abi.Msg.LANE,
   abi.Msg.MOVED,
+  abi.Msg.ROOM,
 ]);
 
 type Answer = () => Promise<Buffer>;
@@ -50,6 +51,12 @@ export class Answers {
       }
       case abi.Msg.LANE:
         return this.lane(attachment, abi.gbTicketRequest.decode(payload).lane);
+      case abi.Msg.ROOM: {
+        const { lane, drop } = abi.gbRoomRequest.decode(payload);
+        if (drop > 1) throw new GbError('PROTOCOL_VIOLATION', `drop ${drop} of ROOM`);
+        const range = rangeOf(payload);
+        return this.status(async () => attachment.room(range, { lane, drop: drop === 1 }));
+      }
       case abi.Msg.MOVED:
         this.deps.moves.answer(payload);
         return this.status(() => Promise.resolve());
@@ -97,18 +104,20 @@ export class Answers {
     };
     return async () => {
       try {
-        const { hold, ticket } = await attachment.ticket(lane);
+        const { hold, ticket, computeCapability } = await attachment.ticket(lane);
         const reply = abi.gbTicketReply.encode({
           status: abi.Status.OK,
           lane,
           port: ticket.port,
           connections: ticket.connections,
-          features: ticket.offers ? abi.LANE_FEATURE_OFFER : 0n,
+          features:
+            (ticket.offers ? abi.LANE_FEATURE_OFFER : 0n) |
+            (computeCapability === undefined ? 0n : abi.LANE_FEATURE_RUN),
           ticket_id: ticket.ticketId,
           secret: ticket.secret,
           address: ticket.address,
           feeder: hold.feederName,
-          compute_capability: 0,
+          compute_capability: computeCapability ?? 0,
           reserved: 0,
         });
         ticket.secret.fill(0);

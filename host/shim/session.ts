@@ -58,7 +58,7 @@ const TERMS: Terms = {
   peer: 'the shim',
   self: 'this agent',
   version: { major: abi.ABI_MAJOR, minor: abi.ABI_MINOR },
-  features: abi.FEATURE_GATED | abi.FEATURE_REPLICAS,
+  features: abi.FEATURE_GATED | abi.FEATURE_REPLICAS | abi.FEATURE_DISPATCH,
 };
 
 const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
@@ -227,6 +227,7 @@ export class ShimSession implements ShimPeer {
       arenaBase,
       arenaBytes: Number(arenaBytes),
       gated,
+      dispatch: (features & abi.FEATURE_DISPATCH) !== 0n,
       copies: gated && (features & abi.FEATURE_REPLICAS) !== 0n ? 2 : 1,
       vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
       ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
@@ -354,5 +355,14 @@ function helloFrom(payload: Buffer): { hello: abi.Hello; features: bigint } {
   if (version.major !== abi.ABI_MAJOR) agree({ version, offered: 0n, required: 0n }, TERMS);
   const hello = abi.gbHello.decode(payload);
   const { features: offered, features_required: required } = hello;
-  return { hello, features: agree({ version, offered, required }, TERMS) };
+  return { hello, features: consistent(agree({ version, offered, required }, TERMS), required) };
+}
+
+/** Kernels run on feeders only with GATED, and where every byte has one copy. @throws GbError UNSUPPORTED. */
+function consistent(features: bigint, required: bigint): bigint {
+  const gated = (features & abi.FEATURE_GATED) !== 0n;
+  if (gated && (features & abi.FEATURE_REPLICAS) === 0n) return features;
+  if ((required & abi.FEATURE_DISPATCH) !== 0n)
+    throw new GbError('UNSUPPORTED', 'kernels run on feeders only with gated, and one copy');
+  return features & ~abi.FEATURE_DISPATCH;
 }

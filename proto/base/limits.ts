@@ -98,6 +98,8 @@ export const EVENTS_KEPT_MAX = 1_000;
 export const SNAPSHOT_EVENTS_MAX = 50;
 /** Programs that have ended and are remembered for `greenboost report`. */
 export const PROGRAMS_KEPT_MAX = 64;
+/** Ranges of one program that `greenboost explain` lists. */
+export const EXPLAIN_RANGES_MAX = 1_024;
 /** What is read of the environment a program was started with. */
 export const ENVIRON_BYTES_MAX = 1 * MIB;
 export const WATCHERS_MAX = 32;

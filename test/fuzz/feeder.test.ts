@@ -166,6 +166,7 @@ describe('calls', () => {
           gpu: 'none',
           leaseTtlMs: 600_000,
           hostBytesMax: undefined,
+          compute: false,
         },
         clock,
         log,

@@ -140,6 +140,12 @@ function addUse(program: Command): void {
         'copies of what lies on feeders; with 2, each on another one, nothing is lost with a feeder',
       ).choices(['1', '2']),
     )
+    .addOption(
+      new Option(
+        '--remote <how>',
+        'where kernels run whose data lie on feeders: there (merged), or here after the data came back',
+      ).choices(['merged', 'off']),
+    )
     .option(
       '--nvme <dir[:size]>',
       'the same with an encrypted file on a local drive (default size: half of what is free, at most 64GiB)',

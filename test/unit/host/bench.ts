@@ -50,6 +50,7 @@ export function factsOf(copies: 1 | 2): Attachment['facts'] {
     arenaBytes: 64 * CHUNK,
     gated: true,
     copies,
+    dispatch: false,
     vramBudgetBytes: undefined,
     ramBudgetBytes: undefined,
     startedUnixMs: 0,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feeders in memory, as strict about leases, ranges and bytes as the real one, and failing when
 // told to.
-import type { FeederDirectory, FeederView } from '../../../host/attachments/holds.js';
+import type { ComputeFacts, FeederDirectory, FeederView } from '../../../host/attachments/holds.js';
 import type { DeviceKey, FeederCalls, LeaseHandle } from '../../../host/links/feeder-client.js';
 import { LaneRight } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { MeasuredCost } from '../../../host/placement/policy.js';
@@ -36,6 +36,8 @@ export class FakeFeeder {
   readonly leases = new Map<string, FakeLease>();
   away = false;
   draining = false;
+  /** Kernels may run there. */
+  compute: ComputeFacts | undefined;
   /** The next call of that name fails so, once. */
   failNext: { call: string; code: GbErrorCode } | undefined;
   private serial = 0;
@@ -229,6 +231,7 @@ export class FakeDirectory implements FeederDirectory {
         devices: [...feeder.capacity].map(([key, bytes]) => ({
           key,
           freeBytes: bytes - feeder.leased(key),
+          capacityBytes: bytes,
         })),
       }));
   }
@@ -240,6 +243,10 @@ export class FakeDirectory implements FeederDirectory {
 
   costOf(feederId: string): MeasuredCost {
     return this.find(feederId).cost;
+  }
+
+  computeOf(feederId: string): ComputeFacts | undefined {
+    return this.find(feederId).compute;
   }
 
   client(feederId: string): FeederCalls {

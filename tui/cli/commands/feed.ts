@@ -25,6 +25,8 @@ export interface FeedStartOptions {
   readonly hostRate?: string;
   readonly cacheDir?: string;
   readonly cacheBytes?: string;
+  /** False: --no-compute. */
+  readonly compute?: boolean;
   readonly foreground?: boolean;
 }
 
@@ -43,6 +45,7 @@ export interface FeedSettings {
   readonly hostRate?: number;
   readonly cacheDir?: string;
   readonly cacheBytes?: number;
+  readonly compute?: boolean;
 }
 
 const CALL_TIMEOUT_MS = 5_000;
@@ -98,6 +101,7 @@ export function feedSettings(options: FeedStartOptions): FeedSettings {
     ...(hostRate === undefined ? {} : { hostRate: parseRate(hostRate) }),
     ...(cacheDir === undefined ? {} : { cacheDir: resolve(cacheDir) }),
     ...(cacheBytes === undefined ? {} : { cacheBytes: parseBytes(cacheBytes) }),
+    ...(options.compute === false ? { compute: false } : {}),
   };
 }
 
@@ -118,6 +122,7 @@ function daemonArgs(options: FeedStartOptions): string[] {
     // The daemon works in another folder.
     ...one('--cache-dir', options.cacheDir === undefined ? undefined : resolve(options.cacheDir)),
     ...one('--cache-bytes', options.cacheBytes),
+    ...(options.compute === false ? ['--no-compute'] : []),
   ];
 }
 

@@ -27,6 +27,8 @@ export interface RunOptions {
   readonly overcommit?: 'gated';
   /** Of what lies on feeders. */
   readonly replicas?: '1' | '2';
+  /** Where kernels run whose data lie on feeders. */
+  readonly remote?: 'merged' | 'off';
   readonly nvme?: string;
   readonly report?: string;
   readonly profile?: string;
@@ -76,6 +78,18 @@ function nvmeEnvironment(value: string): NodeJS.ProcessEnv {
   };
 }
 
+/** Kernels run on feeders only where ranges may live there, and in one copy.
+ *  @throws GbError INVALID_ARGUMENT together with two copies. */
+function remoteEnvironment(remote: 'merged' | 'off', env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  if (remote === 'off') return { GREENBOOST_REMOTE: 'off' };
+  if (env['GREENBOOST_REPLICAS'] === '2') {
+    throw new GbError('INVALID_ARGUMENT', '--remote merged works with one copy on feeders', {
+      details: { hint: 'leave out --replicas 2, and GREENBOOST_REPLICAS' },
+    });
+  }
+  return { GREENBOOST_REMOTE: 'merged', GREENBOOST_OVERCOMMIT: 'gated' };
+}
+
 function prependPath(first: string, rest: string | undefined): string {
   return rest ? `${first}${delimiter}${rest}` : first;
 }
@@ -123,6 +137,7 @@ export function runEnvironment(
     // Copies of what lies on feeders: the mode that admits that goes with them.
     if (options.replicas === '2') env['GREENBOOST_OVERCOMMIT'] = 'gated';
   }
+  if (options.remote) Object.assign(env, remoteEnvironment(options.remote, env));
   if (options.nvme) Object.assign(env, nvmeEnvironment(options.nvme));
   if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);

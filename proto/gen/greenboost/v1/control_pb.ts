@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkivwUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEIuIBCgtMYW5lVHJhZmZpYxIYChBjb25uZWN0aW9uX2NvdW50GAEgASgNEhIKCnNlbnRfYnl0ZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSFwoPd2lyZV9zZW50X2J5dGVzGAQgASgEEhsKE3dpcmVfcmVjZWl2ZWRfYnl0ZXMYBSABKAQSFAoMY2FjaGVkX2J5dGVzGAYgASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGAcgASgBEhAKCHByb3ZpZGVyGAggASgJEhQKDGJyb2tlbl9jb3VudBgJIAEoDSKACQoKQXR0YWNobWVudBIVCg1hdHRhY2htZW50X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIPCgdjb21tYW5kGAMgASgJEhMKC2RldmljZV9uYW1lGAQgASgJEhcKD3ZyYW1fdXNlZF9ieXRlcxgFIAEoBBIWCg5yYW1fdXNlZF9ieXRlcxgGIAEoBBIeChZmZWVkZXJfdnJhbV91c2VkX2J5dGVzGAcgASgEEh0KFWZlZWRlcl9yYW1fdXNlZF9ieXRlcxgIIAEoBBIXCg92cmFtX3BlYWtfYnl0ZXMYCSABKAQSFgoOcmFtX3BlYWtfYnl0ZXMYCiABKAQSHgoWZmVlZGVyX3ZyYW1fcGVha19ieXRlcxgLIAEoBBIdChVmZWVkZXJfcmFtX3BlYWtfYnl0ZXMYDCABKAQSGQoRcmFtX2dyYW50ZWRfYnl0ZXMYDSABKAQSHAoUZmVlZGVyX2dyYW50ZWRfYnl0ZXMYDiABKAQSGAoQYWxsb2NhdGlvbl9jb3VudBgPIAEoBBIXCg9hbGxvY2F0ZWRfYnl0ZXMYECABKAQSFAoMbGF1bmNoX2NvdW50GBEgASgEEhIKCmNvcHlfY291bnQYEiABKAQSEwoLZmV0Y2hfYnl0ZXMYEyABKAQSEwoLZXZpY3RfYnl0ZXMYFCABKAQSGAoQY2xlYW5fZHJvcF9ieXRlcxgVIAEoBBIgChh1bmFjY291bnRlZF9sYXVuY2hfY291bnQYFiABKAQSHAoUcmVmdXNlZF9sYXVuY2hfY291bnQYFyABKAQSFAoMc3RhbGxfbWljcm9zGBggASgEEg0KBXBoYXNlGBkgASgJEhkKEXN0aWNreV9jdWRhX2Vycm9yGBogASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgbIAEoAxIRCgljb25uZWN0ZWQYHCABKAgSGQoRdnJhbV9idWRnZXRfYnl0ZXMYHSABKAQSDQoFZ2F0ZWQYHiABKAgSFwoPbnZtZV91c2VkX2J5dGVzGB8gASgEEhcKD252bWVfcGVha19ieXRlcxggIAEoBBIXCg9udm1lX3JlYWRfYnl0ZXMYISABKAQSGAoQbnZtZV93cml0ZV9ieXRlcxgiIAEoBBIPCgdzdGFnaW5nGCMgASgJEhUKDW9yZGVyX3BlcmNlbnQYJCABKA0SFgoOc3RhZ2VfaW5fYnl0ZXMYJSABKAQSFwoPc3RhZ2Vfb3V0X2J5dGVzGCYgASgEEhkKEXN0YWdlX2NsZWFuX2J5dGVzGCcgASgEEhMKC3JlbWFwX2NvdW50GCggASgEEhQKDHN3aXRjaF9jb3VudBgpIAEoBBIeChZzd2l0Y2hfYWJhbmRvbmVkX2NvdW50GCogASgEEhUKDXN3aXRjaF9taWNyb3MYKyABKAQSEwoLZnJhbWVfYnl0ZXMYLCABKAQSGQoRZ3JhcGhfc3BsaXRfY291bnQYLSABKAQSEwoLZGV2aWNlX3V1aWQYLiABKAkSGAoQdnJhbV9saW1pdF9ieXRlcxgvIAEoBCJpCgVFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIPCgd1bml4X21zGAIgASgDEhAKCHNldmVyaXR5GAMgASgNEgwKBG5hbWUYBCABKAkSDwoHc3ViamVjdBgFIAEoCRIMCgR0ZXh0GAYgASgJIqgDCghTbmFwc2hvdBIQCghzb2Z0d2FyZRgBIAEoCRIRCglhZ2VudF9waWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEg8KB3VuaXhfbXMYBCABKAMSDQoFZXBvY2gYBSABKAQSDwoHaG9zdF9pZBgGIAEoCRIRCglob3N0X25hbWUYByABKAkSIgoFdGllcnMYCCADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXISIgoFbGlua3MYCSADKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSLgoLYXR0YWNobWVudHMYCiADKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSKwoNcmVjZW50X2V2ZW50cxgLIAMoCzIULmdyZWVuYm9vc3QudjEuRXZlbnQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgMIAEoBBIcChRtZW1vcnlfcmVzZXJ2ZV9ieXRlcxgNIAEoBBIiChptZW1vcnlfcHJlc3N1cmVfc29tZV9hdmcxMBgOIAEoARITCgtwcm9iZV9ieXRlcxgPIAEoBCISChBHZXRTdGF0dXNSZXF1ZXN0IhQKEkdldFByb2dyYW1zUmVxdWVzdCI/ChNHZXRQcm9ncmFtc1Jlc3BvbnNlEigKCHByb2dyYW1zGAEgAygLMhYuZ3JlZW5ib29zdC52MS5Qcm9ncmFtIsYBCgdQcm9ncmFtEi0KCmF0dGFjaG1lbnQYASABKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSFQoNZW5kZWRfdW5peF9tcxgCIAEoAxIOCgZydW5faWQYAyABKAkSNQoIcGhhc2VfbXMYBCADKAsyIy5ncmVlbmJvb3N0LnYxLlByb2dyYW0uUGhhc2VNc0VudHJ5Gi4KDFBoYXNlTXNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIiMKDFdhdGNoUmVxdWVzdBITCgtpbnRlcnZhbF9tcxgBIAEoDSJICg5Db25uZWN0UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgJEhEKCWZlZWRlcl9pZBgCIAEoCRISCgp0aW1lb3V0X21zGAMgASgNIlgKD0Nvbm5lY3RSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rEiIKBXRpZXJzGAIgAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyIjIKEURpc2Nvbm5lY3RSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVmb3JjZRgCIAEoCCI9ChJEaXNjb25uZWN0UmVzcG9uc2USEwoLbW92ZWRfYnl0ZXMYASABKAQSEgoKbG9zdF9ieXRlcxgCIAEoBCIeCgxEcmFpblJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIpYBCgtEcmFpblN0YXR1cxITCgt0b3RhbF9ieXRlcxgBIAEoBBITCgttb3ZlZF9ieXRlcxgCIAEoBBIYChBieXRlc19wZXJfc2Vjb25kGAMgASgBEg4KBmV0YV9tcxgEIAEoAxISCgplbGFwc2VkX21zGAUgASgDEhEKCXdhaXRzX2ZvchgGIAEoCRIMCgRkb25lGAcgASgIIh4KDFBhdXNlUmVxdWVzdBIOCgZmZWVkZXIYASABKAkiMgoNUGF1c2VSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rIh8KDVJlc3VtZVJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIjMKDlJlc3VtZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiRwoRUGluZ0ZlZWRlclJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWNvdW50GAIgASgNEhMKC2ludGVydmFsX21zGAMgASgNIqIBChJQaW5nRmVlZGVyUmVzcG9uc2USKQoEcGF0aBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuRmVlZGVyUGF0aEgAEi4KCnJvdW5kX3RyaXAYAiABKAsyGC5ncmVlbmJvb3N0LnYxLlJvdW5kVHJpcEgAEikKBHJhdGUYAyABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclJhdGVIAEIGCgRwYXJ0IroBCgpGZWVkZXJQYXRoEhMKC2ZlZWRlcl9uYW1lGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCRIRCglsYW5lX3BvcnQYBCABKA0SFgoOc2Vzc2lvbl9jaXBoZXIYBSABKAkSEwoLbGFuZV9jaXBoZXIYBiABKAkSFQoNbGFuZV9wcm92aWRlchgHIAEoCRIYChBsYW5lX2Nvbm5lY3Rpb25zGAggASgNIkcKCVJvdW5kVHJpcBIQCghzZXF1ZW5jZRgBIAEoDRITCgtjYWxsX21pY3JvcxgCIAEoARITCgtsYW5lX21pY3JvcxgDIAEoASJQCgpGZWVkZXJSYXRlEh8KF3VwbG9hZF9ieXRlc19wZXJfc2Vjb25kGAEgASgBEiEKGWRvd25sb2FkX2J5dGVzX3Blcl9zZWNvbmQYAiABKAEiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHMvkGCgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRJCCgVEcmFpbhIbLmdyZWVuYm9vc3QudjEuRHJhaW5SZXF1ZXN0GhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1czABEkIKBVBhdXNlEhsuZ3JlZW5ib29zdC52MS5QYXVzZVJlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLlBhdXNlUmVzcG9uc2USRQoGUmVzdW1lEhwuZ3JlZW5ib29zdC52MS5SZXN1bWVSZXF1ZXN0Gh0uZ3JlZW5ib29zdC52MS5SZXN1bWVSZXNwb25zZRJTCgpQaW5nRmVlZGVyEiAuZ3JlZW5ib29zdC52MS5QaW5nRmVlZGVyUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUGluZ0ZlZWRlclJlc3BvbnNlMAESPQoFUHJvYmUSGy5ncmVlbmJvb3N0LnYxLlByb2JlUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPgoGRXZlbnRzEhwuZ3JlZW5ib29zdC52MS5FdmVudHNSZXF1ZXN0GhQuZ3JlZW5ib29zdC52MS5FdmVudDABElQKC0dldFByb2dyYW1zEiEuZ3JlZW5ib29zdC52MS5HZXRQcm9ncmFtc1JlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVzcG9uc2USSwoIU2h1dGRvd24SHi5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXNwb25zZTLOAgoLRmVlZFNlcnZpY2USTwoNR2V0RmVlZFN0YXR1cxIjLmdyZWVuYm9vc3QudjEuR2V0RmVlZFN0YXR1c1JlcXVlc3QaGS5ncmVlbmJvb3N0LnYxLkZlZWRTdGF0dXMSTgoJUGF1c2VGZWVkEh8uZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXNwb25zZRJRCgpSZXN1bWVGZWVkEiAuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlc3BvbnNlEksKCFN0b3BGZWVkEh4uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVzcG9uc2ViBnByb3RvMw", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkivwUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEIuIBCgtMYW5lVHJhZmZpYxIYChBjb25uZWN0aW9uX2NvdW50GAEgASgNEhIKCnNlbnRfYnl0ZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSFwoPd2lyZV9zZW50X2J5dGVzGAQgASgEEhsKE3dpcmVfcmVjZWl2ZWRfYnl0ZXMYBSABKAQSFAoMY2FjaGVkX2J5dGVzGAYgASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGAcgASgBEhAKCHByb3ZpZGVyGAggASgJEhQKDGJyb2tlbl9jb3VudBgJIAEoDSLXCgoKQXR0YWNobWVudBIVCg1hdHRhY2htZW50X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIPCgdjb21tYW5kGAMgASgJEhMKC2RldmljZV9uYW1lGAQgASgJEhcKD3ZyYW1fdXNlZF9ieXRlcxgFIAEoBBIWCg5yYW1fdXNlZF9ieXRlcxgGIAEoBBIeChZmZWVkZXJfdnJhbV91c2VkX2J5dGVzGAcgASgEEh0KFWZlZWRlcl9yYW1fdXNlZF9ieXRlcxgIIAEoBBIXCg92cmFtX3BlYWtfYnl0ZXMYCSABKAQSFgoOcmFtX3BlYWtfYnl0ZXMYCiABKAQSHgoWZmVlZGVyX3ZyYW1fcGVha19ieXRlcxgLIAEoBBIdChVmZWVkZXJfcmFtX3BlYWtfYnl0ZXMYDCABKAQSGQoRcmFtX2dyYW50ZWRfYnl0ZXMYDSABKAQSHAoUZmVlZGVyX2dyYW50ZWRfYnl0ZXMYDiABKAQSGAoQYWxsb2NhdGlvbl9jb3VudBgPIAEoBBIXCg9hbGxvY2F0ZWRfYnl0ZXMYECABKAQSFAoMbGF1bmNoX2NvdW50GBEgASgEEhIKCmNvcHlfY291bnQYEiABKAQSEwoLZmV0Y2hfYnl0ZXMYEyABKAQSEwoLZXZpY3RfYnl0ZXMYFCABKAQSGAoQY2xlYW5fZHJvcF9ieXRlcxgVIAEoBBIgChh1bmFjY291bnRlZF9sYXVuY2hfY291bnQYFiABKAQSHAoUcmVmdXNlZF9sYXVuY2hfY291bnQYFyABKAQSFAoMc3RhbGxfbWljcm9zGBggASgEEg0KBXBoYXNlGBkgASgJEhkKEXN0aWNreV9jdWRhX2Vycm9yGBogASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgbIAEoAxIRCgljb25uZWN0ZWQYHCABKAgSGQoRdnJhbV9idWRnZXRfYnl0ZXMYHSABKAQSDQoFZ2F0ZWQYHiABKAgSFwoPbnZtZV91c2VkX2J5dGVzGB8gASgEEhcKD252bWVfcGVha19ieXRlcxggIAEoBBIXCg9udm1lX3JlYWRfYnl0ZXMYISABKAQSGAoQbnZtZV93cml0ZV9ieXRlcxgiIAEoBBIPCgdzdGFnaW5nGCMgASgJEhUKDW9yZGVyX3BlcmNlbnQYJCABKA0SFgoOc3RhZ2VfaW5fYnl0ZXMYJSABKAQSFwoPc3RhZ2Vfb3V0X2J5dGVzGCYgASgEEhkKEXN0YWdlX2NsZWFuX2J5dGVzGCcgASgEEhMKC3JlbWFwX2NvdW50GCggASgEEhQKDHN3aXRjaF9jb3VudBgpIAEoBBIeChZzd2l0Y2hfYWJhbmRvbmVkX2NvdW50GCogASgEEhUKDXN3aXRjaF9taWNyb3MYKyABKAQSEwoLZnJhbWVfYnl0ZXMYLCABKAQSGQoRZ3JhcGhfc3BsaXRfY291bnQYLSABKAQSEwoLZGV2aWNlX3V1aWQYLiABKAkSGAoQdnJhbV9saW1pdF9ieXRlcxgvIAEoBBIQCghkaXNwYXRjaBgwIAEoCBIYChBkaXNwYXRjaGVkX2NvdW50GDEgASgEEkEKDHVuZGlzcGF0Y2hlZBgyIAMoCzIrLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudC5VbmRpc3BhdGNoZWRFbnRyeRIxCg1sYXVuY2hfb3duZXJzGDMgAygLMhouZ3JlZW5ib29zdC52MS5MYXVuY2hPd25lchozChFVbmRpc3BhdGNoZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIsYBCgtMYXVuY2hPd25lchIRCglmZWVkZXJfaWQYASABKAkSEwoLZmVlZGVyX25hbWUYAiABKAkSDAoEbGFuZRgDIAEoDRIUCgxsYXVuY2hfY291bnQYBCABKAQSFgoOY3Jvc3NpbmdfY291bnQYBSABKAQSGwoTY3Jvc3Npbmdfc2VudF9ieXRlcxgGIAEoBBIfChdjcm9zc2luZ19yZWNlaXZlZF9ieXRlcxgHIAEoBBIVCg1yZXBsaWNhX2J5dGVzGAggASgEImkKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEg8KB3VuaXhfbXMYAiABKAMSEAoIc2V2ZXJpdHkYAyABKA0SDAoEbmFtZRgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEgwKBHRleHQYBiABKAkiqAMKCFNuYXBzaG90EhAKCHNvZnR3YXJlGAEgASgJEhEKCWFnZW50X3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSDwoHdW5peF9tcxgEIAEoAxINCgVlcG9jaBgFIAEoBBIPCgdob3N0X2lkGAYgASgJEhEKCWhvc3RfbmFtZRgHIAEoCRIiCgV0aWVycxgIIAMoCzITLmdyZWVuYm9vc3QudjEuVGllchIiCgVsaW5rcxgJIAMoCzITLmdyZWVuYm9vc3QudjEuTGluaxIuCgthdHRhY2htZW50cxgKIAMoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIrCg1yZWNlbnRfZXZlbnRzGAsgAygLMhQuZ3JlZW5ib29zdC52MS5FdmVudBIeChZtZW1vcnlfYXZhaWxhYmxlX2J5dGVzGAwgASgEEhwKFG1lbW9yeV9yZXNlcnZlX2J5dGVzGA0gASgEEiIKGm1lbW9yeV9wcmVzc3VyZV9zb21lX2F2ZzEwGA4gASgBEhMKC3Byb2JlX2J5dGVzGA8gASgEIhIKEEdldFN0YXR1c1JlcXVlc3QiFAoSR2V0UHJvZ3JhbXNSZXF1ZXN0Ij8KE0dldFByb2dyYW1zUmVzcG9uc2USKAoIcHJvZ3JhbXMYASADKAsyFi5ncmVlbmJvb3N0LnYxLlByb2dyYW0ixgEKB1Byb2dyYW0SLQoKYXR0YWNobWVudBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIVCg1lbmRlZF91bml4X21zGAIgASgDEg4KBnJ1bl9pZBgDIAEoCRI1CghwaGFzZV9tcxgEIAMoCzIjLmdyZWVuYm9vc3QudjEuUHJvZ3JhbS5QaGFzZU1zRW50cnkaLgoMUGhhc2VNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEiHQoORXhwbGFpblJlcXVlc3QSCwoDcGlkGAEgASgNIr0BCg9FeHBsYWluUmVzcG9uc2USLQoKYXR0YWNobWVudBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBISCgphcmVuYV9iYXNlGAIgASgEEioKBnJhbmdlcxgDIAMoCzIaLmdyZWVuYm9vc3QudjEuUGxhY2VkUmFuZ2USEwoLdG90YWxfY291bnQYBCABKAQSJgoHcmVhc29ucxgFIAMoCzIVLmdyZWVuYm9vc3QudjEuUmVhc29uItABCgtQbGFjZWRSYW5nZRIOCgZvZmZzZXQYASABKAQSDgoGbGVuZ3RoGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRInCgZkZXZpY2UYBSABKAsyFy5ncmVlbmJvb3N0LnYxLkRldmljZUlkEgwKBGxhbmUYBiABKA0SJwoEa2luZBgHIAEoDjIZLmdyZWVuYm9vc3QudjEuUGxhY2VkS2luZBIMCgRsb3N0GAggASgIEgsKA3doeRgJIAEoCSIzCgZSZWFzb24SDAoEbmFtZRgBIAEoCRINCgVjb3VudBgCIAEoBBIMCgR0ZXh0GAMgASgJIiMKDFdhdGNoUmVxdWVzdBITCgtpbnRlcnZhbF9tcxgBIAEoDSJICg5Db25uZWN0UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgJEhEKCWZlZWRlcl9pZBgCIAEoCRISCgp0aW1lb3V0X21zGAMgASgNIlgKD0Nvbm5lY3RSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rEiIKBXRpZXJzGAIgAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyIjIKEURpc2Nvbm5lY3RSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVmb3JjZRgCIAEoCCI9ChJEaXNjb25uZWN0UmVzcG9uc2USEwoLbW92ZWRfYnl0ZXMYASABKAQSEgoKbG9zdF9ieXRlcxgCIAEoBCIeCgxEcmFpblJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIpYBCgtEcmFpblN0YXR1cxITCgt0b3RhbF9ieXRlcxgBIAEoBBITCgttb3ZlZF9ieXRlcxgCIAEoBBIYChBieXRlc19wZXJfc2Vjb25kGAMgASgBEg4KBmV0YV9tcxgEIAEoAxISCgplbGFwc2VkX21zGAUgASgDEhEKCXdhaXRzX2ZvchgGIAEoCRIMCgRkb25lGAcgASgIIh4KDFBhdXNlUmVxdWVzdBIOCgZmZWVkZXIYASABKAkiMgoNUGF1c2VSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rIh8KDVJlc3VtZVJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIjMKDlJlc3VtZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiRwoRUGluZ0ZlZWRlclJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWNvdW50GAIgASgNEhMKC2ludGVydmFsX21zGAMgASgNIqIBChJQaW5nRmVlZGVyUmVzcG9uc2USKQoEcGF0aBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuRmVlZGVyUGF0aEgAEi4KCnJvdW5kX3RyaXAYAiABKAsyGC5ncmVlbmJvb3N0LnYxLlJvdW5kVHJpcEgAEikKBHJhdGUYAyABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclJhdGVIAEIGCgRwYXJ0IroBCgpGZWVkZXJQYXRoEhMKC2ZlZWRlcl9uYW1lGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCRIRCglsYW5lX3BvcnQYBCABKA0SFgoOc2Vzc2lvbl9jaXBoZXIYBSABKAkSEwoLbGFuZV9jaXBoZXIYBiABKAkSFQoNbGFuZV9wcm92aWRlchgHIAEoCRIYChBsYW5lX2Nvbm5lY3Rpb25zGAggASgNIkcKCVJvdW5kVHJpcBIQCghzZXF1ZW5jZRgBIAEoDRITCgtjYWxsX21pY3JvcxgCIAEoARITCgtsYW5lX21pY3JvcxgDIAEoASJQCgpGZWVkZXJSYXRlEh8KF3VwbG9hZF9ieXRlc19wZXJfc2Vjb25kGAEgASgBEiEKGWRvd25sb2FkX2J5dGVzX3Blcl9zZWNvbmQYAiABKAEiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHKlkKClBsYWNlZEtpbmQSGwoXUExBQ0VEX0tJTkRfVU5TUEVDSUZJRUQQABIVChFQTEFDRURfS0lORF9PV05FRBABEhcKE1BMQUNFRF9LSU5EX1JFUExJQ0EQAjLDBwoMQWdlbnRTZXJ2aWNlEkUKCUdldFN0YXR1cxIfLmdyZWVuYm9vc3QudjEuR2V0U3RhdHVzUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPwoFV2F0Y2gSGy5ncmVlbmJvb3N0LnYxLldhdGNoUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QwARJICgdDb25uZWN0Eh0uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVxdWVzdBoeLmdyZWVuYm9vc3QudjEuQ29ubmVjdFJlc3BvbnNlElEKCkRpc2Nvbm5lY3QSIC5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5EaXNjb25uZWN0UmVzcG9uc2USQgoFRHJhaW4SGy5ncmVlbmJvb3N0LnYxLkRyYWluUmVxdWVzdBoaLmdyZWVuYm9vc3QudjEuRHJhaW5TdGF0dXMwARJCCgVQYXVzZRIbLmdyZWVuYm9vc3QudjEuUGF1c2VSZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5QYXVzZVJlc3BvbnNlEkUKBlJlc3VtZRIcLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVxdWVzdBodLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVzcG9uc2USUwoKUGluZ0ZlZWRlchIgLmdyZWVuYm9vc3QudjEuUGluZ0ZlZWRlclJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLlBpbmdGZWVkZXJSZXNwb25zZTABEj0KBVByb2JlEhsuZ3JlZW5ib29zdC52MS5Qcm9iZVJlcXVlc3QaFy5ncmVlbmJvb3N0LnYxLlNuYXBzaG90Ej4KBkV2ZW50cxIcLmdyZWVuYm9vc3QudjEuRXZlbnRzUmVxdWVzdBoULmdyZWVuYm9vc3QudjEuRXZlbnQwARJUCgtHZXRQcm9ncmFtcxIhLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5HZXRQcm9ncmFtc1Jlc3BvbnNlEkgKB0V4cGxhaW4SHS5ncmVlbmJvb3N0LnYxLkV4cGxhaW5SZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5FeHBsYWluUmVzcG9uc2USSwoIU2h1dGRvd24SHi5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXNwb25zZTLOAgoLRmVlZFNlcnZpY2USTwoNR2V0RmVlZFN0YXR1cxIjLmdyZWVuYm9vc3QudjEuR2V0RmVlZFN0YXR1c1JlcXVlc3QaGS5ncmVlbmJvb3N0LnYxLkZlZWRTdGF0dXMSTgoJUGF1c2VGZWVkEh8uZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXNwb25zZRJRCgpSZXN1bWVGZWVkEiAuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlc3BvbnNlEksKCFN0b3BGZWVkEh4uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVzcG9uc2ViBnByb3RvMw", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -596,6 +596,34 @@ export type Attachment = Message<"greenboost.v1.Attachment"> & {
    * @generated from field: uint64 vram_limit_bytes = 47;
    */
   vramLimitBytes: bigint;
+
+  /**
+   * --remote merged is in force: kernels run on the feeders that hold their data
+   *
+   * @generated from field: bool dispatch = 48;
+   */
+  dispatch: boolean;
+
+  /**
+   * launches made on feeders, part of launch_count
+   *
+   * @generated from field: uint64 dispatched_count = 49;
+   */
+  dispatchedCount: bigint;
+
+  /**
+   * launches that name a range of a feeder and ran here, by reason; not 0
+   *
+   * @generated from field: map<string, uint64> undispatched = 50;
+   */
+  undispatched: { [key: string]: bigint };
+
+  /**
+   * feeders where kernels of it can run or ran
+   *
+   * @generated from field: repeated greenboost.v1.LaunchOwner launch_owners = 51;
+   */
+  launchOwners: LaunchOwner[];
 };
 
 /**
@@ -604,6 +632,66 @@ export type Attachment = Message<"greenboost.v1.Attachment"> & {
  */
 export const AttachmentSchema: GenMessage<Attachment> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_control, 3);
+
+/**
+ * Kernels of one program on one feeder, since the lease was made.
+ *
+ * @generated from message greenboost.v1.LaunchOwner
+ */
+export type LaunchOwner = Message<"greenboost.v1.LaunchOwner"> & {
+  /**
+   * @generated from field: string feeder_id = 1;
+   */
+  feederId: string;
+
+  /**
+   * @generated from field: string feeder_name = 2;
+   */
+  feederName: string;
+
+  /**
+   * the program's number of the lease
+   *
+   * @generated from field: uint32 lane = 3;
+   */
+  lane: number;
+
+  /**
+   * @generated from field: uint64 launch_count = 4;
+   */
+  launchCount: bigint;
+
+  /**
+   * times that changed blocks went there or came back
+   *
+   * @generated from field: uint64 crossing_count = 5;
+   */
+  crossingCount: bigint;
+
+  /**
+   * @generated from field: uint64 crossing_sent_bytes = 6;
+   */
+  crossingSentBytes: bigint;
+
+  /**
+   * @generated from field: uint64 crossing_received_bytes = 7;
+   */
+  crossingReceivedBytes: bigint;
+
+  /**
+   * room there for copies of what lies here
+   *
+   * @generated from field: uint64 replica_bytes = 8;
+   */
+  replicaBytes: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.LaunchOwner.
+ * Use `create(LaunchOwnerSchema)` to create a new message.
+ */
+export const LaunchOwnerSchema: GenMessage<LaunchOwner> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 4);
 
 /**
  * @generated from message greenboost.v1.Event
@@ -651,7 +739,7 @@ export type Event = Message<"greenboost.v1.Event"> & {
  * Use `create(EventSchema)` to create a new message.
  */
 export const EventSchema: GenMessage<Event> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 4);
+  messageDesc(file_greenboost_v1_control, 5);
 
 /**
  * @generated from message greenboost.v1.Snapshot
@@ -746,7 +834,7 @@ export type Snapshot = Message<"greenboost.v1.Snapshot"> & {
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 5);
+  messageDesc(file_greenboost_v1_control, 6);
 
 /**
  * @generated from message greenboost.v1.GetStatusRequest
@@ -759,7 +847,7 @@ export type GetStatusRequest = Message<"greenboost.v1.GetStatusRequest"> & {
  * Use `create(GetStatusRequestSchema)` to create a new message.
  */
 export const GetStatusRequestSchema: GenMessage<GetStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 6);
+  messageDesc(file_greenboost_v1_control, 7);
 
 /**
  * @generated from message greenboost.v1.GetProgramsRequest
@@ -772,7 +860,7 @@ export type GetProgramsRequest = Message<"greenboost.v1.GetProgramsRequest"> & {
  * Use `create(GetProgramsRequestSchema)` to create a new message.
  */
 export const GetProgramsRequestSchema: GenMessage<GetProgramsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 7);
+  messageDesc(file_greenboost_v1_control, 8);
 
 /**
  * @generated from message greenboost.v1.GetProgramsResponse
@@ -789,7 +877,7 @@ export type GetProgramsResponse = Message<"greenboost.v1.GetProgramsResponse"> &
  * Use `create(GetProgramsResponseSchema)` to create a new message.
  */
 export const GetProgramsResponseSchema: GenMessage<GetProgramsResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 8);
+  messageDesc(file_greenboost_v1_control, 9);
 
 /**
  * @generated from message greenboost.v1.Program
@@ -829,7 +917,161 @@ export type Program = Message<"greenboost.v1.Program"> & {
  * Use `create(ProgramSchema)` to create a new message.
  */
 export const ProgramSchema: GenMessage<Program> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 9);
+  messageDesc(file_greenboost_v1_control, 10);
+
+/**
+ * @generated from message greenboost.v1.ExplainRequest
+ */
+export type ExplainRequest = Message<"greenboost.v1.ExplainRequest"> & {
+  /**
+   * @generated from field: uint32 pid = 1;
+   */
+  pid: number;
+};
+
+/**
+ * Describes the message greenboost.v1.ExplainRequest.
+ * Use `create(ExplainRequestSchema)` to create a new message.
+ */
+export const ExplainRequestSchema: GenMessage<ExplainRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 11);
+
+/**
+ * @generated from message greenboost.v1.ExplainResponse
+ */
+export type ExplainResponse = Message<"greenboost.v1.ExplainResponse"> & {
+  /**
+   * @generated from field: greenboost.v1.Attachment attachment = 1;
+   */
+  attachment?: Attachment | undefined;
+
+  /**
+   * @generated from field: uint64 arena_base = 2;
+   */
+  arenaBase: bigint;
+
+  /**
+   * in order of address
+   *
+   * @generated from field: repeated greenboost.v1.PlacedRange ranges = 3;
+   */
+  ranges: PlacedRange[];
+
+  /**
+   * of ranges; more than 1,024 are not listed
+   *
+   * @generated from field: uint64 total_count = 4;
+   */
+  totalCount: bigint;
+
+  /**
+   * why launches that name a range of a feeder ran here; most frequent first
+   *
+   * @generated from field: repeated greenboost.v1.Reason reasons = 5;
+   */
+  reasons: Reason[];
+};
+
+/**
+ * Describes the message greenboost.v1.ExplainResponse.
+ * Use `create(ExplainResponseSchema)` to create a new message.
+ */
+export const ExplainResponseSchema: GenMessage<ExplainResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 12);
+
+/**
+ * @generated from message greenboost.v1.PlacedRange
+ */
+export type PlacedRange = Message<"greenboost.v1.PlacedRange"> & {
+  /**
+   * from the arena's base
+   *
+   * @generated from field: uint64 offset = 1;
+   */
+  offset: bigint;
+
+  /**
+   * @generated from field: uint64 length = 2;
+   */
+  length: bigint;
+
+  /**
+   * @generated from field: string feeder_id = 3;
+   */
+  feederId: string;
+
+  /**
+   * @generated from field: string feeder_name = 4;
+   */
+  feederName: string;
+
+  /**
+   * @generated from field: greenboost.v1.DeviceId device = 5;
+   */
+  device?: DeviceId | undefined;
+
+  /**
+   * @generated from field: uint32 lane = 6;
+   */
+  lane: number;
+
+  /**
+   * @generated from field: greenboost.v1.PlacedKind kind = 7;
+   */
+  kind: PlacedKind;
+
+  /**
+   * its bytes are gone with the feeder
+   *
+   * @generated from field: bool lost = 8;
+   */
+  lost: boolean;
+
+  /**
+   * a sentence
+   *
+   * @generated from field: string why = 9;
+   */
+  why: string;
+};
+
+/**
+ * Describes the message greenboost.v1.PlacedRange.
+ * Use `create(PlacedRangeSchema)` to create a new message.
+ */
+export const PlacedRangeSchema: GenMessage<PlacedRange> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 13);
+
+/**
+ * @generated from message greenboost.v1.Reason
+ */
+export type Reason = Message<"greenboost.v1.Reason"> & {
+  /**
+   * as in Attachment.undispatched
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 count = 2;
+   */
+  count: bigint;
+
+  /**
+   * a sentence
+   *
+   * @generated from field: string text = 3;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message greenboost.v1.Reason.
+ * Use `create(ReasonSchema)` to create a new message.
+ */
+export const ReasonSchema: GenMessage<Reason> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 14);
 
 /**
  * @generated from message greenboost.v1.WatchRequest
@@ -846,7 +1088,7 @@ export type WatchRequest = Message<"greenboost.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 10);
+  messageDesc(file_greenboost_v1_control, 15);
 
 /**
  * @generated from message greenboost.v1.ConnectRequest
@@ -877,7 +1119,7 @@ export type ConnectRequest = Message<"greenboost.v1.ConnectRequest"> & {
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema: GenMessage<ConnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 11);
+  messageDesc(file_greenboost_v1_control, 16);
 
 /**
  * @generated from message greenboost.v1.ConnectResponse
@@ -899,7 +1141,7 @@ export type ConnectResponse = Message<"greenboost.v1.ConnectResponse"> & {
  * Use `create(ConnectResponseSchema)` to create a new message.
  */
 export const ConnectResponseSchema: GenMessage<ConnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 12);
+  messageDesc(file_greenboost_v1_control, 17);
 
 /**
  * @generated from message greenboost.v1.DisconnectRequest
@@ -925,7 +1167,7 @@ export type DisconnectRequest = Message<"greenboost.v1.DisconnectRequest"> & {
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema: GenMessage<DisconnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 13);
+  messageDesc(file_greenboost_v1_control, 18);
 
 /**
  * @generated from message greenboost.v1.DisconnectResponse
@@ -947,7 +1189,7 @@ export type DisconnectResponse = Message<"greenboost.v1.DisconnectResponse"> & {
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 14);
+  messageDesc(file_greenboost_v1_control, 19);
 
 /**
  * @generated from message greenboost.v1.DrainRequest
@@ -964,7 +1206,7 @@ export type DrainRequest = Message<"greenboost.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 15);
+  messageDesc(file_greenboost_v1_control, 20);
 
 /**
  * @generated from message greenboost.v1.DrainStatus
@@ -1019,7 +1261,7 @@ export type DrainStatus = Message<"greenboost.v1.DrainStatus"> & {
  * Use `create(DrainStatusSchema)` to create a new message.
  */
 export const DrainStatusSchema: GenMessage<DrainStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 16);
+  messageDesc(file_greenboost_v1_control, 21);
 
 /**
  * @generated from message greenboost.v1.PauseRequest
@@ -1036,7 +1278,7 @@ export type PauseRequest = Message<"greenboost.v1.PauseRequest"> & {
  * Use `create(PauseRequestSchema)` to create a new message.
  */
 export const PauseRequestSchema: GenMessage<PauseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 17);
+  messageDesc(file_greenboost_v1_control, 22);
 
 /**
  * @generated from message greenboost.v1.PauseResponse
@@ -1053,7 +1295,7 @@ export type PauseResponse = Message<"greenboost.v1.PauseResponse"> & {
  * Use `create(PauseResponseSchema)` to create a new message.
  */
 export const PauseResponseSchema: GenMessage<PauseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 18);
+  messageDesc(file_greenboost_v1_control, 23);
 
 /**
  * @generated from message greenboost.v1.ResumeRequest
@@ -1070,7 +1312,7 @@ export type ResumeRequest = Message<"greenboost.v1.ResumeRequest"> & {
  * Use `create(ResumeRequestSchema)` to create a new message.
  */
 export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 19);
+  messageDesc(file_greenboost_v1_control, 24);
 
 /**
  * @generated from message greenboost.v1.ResumeResponse
@@ -1087,7 +1329,7 @@ export type ResumeResponse = Message<"greenboost.v1.ResumeResponse"> & {
  * Use `create(ResumeResponseSchema)` to create a new message.
  */
 export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 20);
+  messageDesc(file_greenboost_v1_control, 25);
 
 /**
  * @generated from message greenboost.v1.PingFeederRequest
@@ -1118,7 +1360,7 @@ export type PingFeederRequest = Message<"greenboost.v1.PingFeederRequest"> & {
  * Use `create(PingFeederRequestSchema)` to create a new message.
  */
 export const PingFeederRequestSchema: GenMessage<PingFeederRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 21);
+  messageDesc(file_greenboost_v1_control, 26);
 
 /**
  * @generated from message greenboost.v1.PingFeederResponse
@@ -1157,7 +1399,7 @@ export type PingFeederResponse = Message<"greenboost.v1.PingFeederResponse"> & {
  * Use `create(PingFeederResponseSchema)` to create a new message.
  */
 export const PingFeederResponseSchema: GenMessage<PingFeederResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 22);
+  messageDesc(file_greenboost_v1_control, 27);
 
 /**
  * @generated from message greenboost.v1.FeederPath
@@ -1211,7 +1453,7 @@ export type FeederPath = Message<"greenboost.v1.FeederPath"> & {
  * Use `create(FeederPathSchema)` to create a new message.
  */
 export const FeederPathSchema: GenMessage<FeederPath> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 23);
+  messageDesc(file_greenboost_v1_control, 28);
 
 /**
  * @generated from message greenboost.v1.RoundTrip
@@ -1242,7 +1484,7 @@ export type RoundTrip = Message<"greenboost.v1.RoundTrip"> & {
  * Use `create(RoundTripSchema)` to create a new message.
  */
 export const RoundTripSchema: GenMessage<RoundTrip> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 24);
+  messageDesc(file_greenboost_v1_control, 29);
 
 /**
  * @generated from message greenboost.v1.FeederRate
@@ -1264,7 +1506,7 @@ export type FeederRate = Message<"greenboost.v1.FeederRate"> & {
  * Use `create(FeederRateSchema)` to create a new message.
  */
 export const FeederRateSchema: GenMessage<FeederRate> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 25);
+  messageDesc(file_greenboost_v1_control, 30);
 
 /**
  * @generated from message greenboost.v1.ProbeRequest
@@ -1277,7 +1519,7 @@ export type ProbeRequest = Message<"greenboost.v1.ProbeRequest"> & {
  * Use `create(ProbeRequestSchema)` to create a new message.
  */
 export const ProbeRequestSchema: GenMessage<ProbeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 26);
+  messageDesc(file_greenboost_v1_control, 31);
 
 /**
  * @generated from message greenboost.v1.EventsRequest
@@ -1299,7 +1541,7 @@ export type EventsRequest = Message<"greenboost.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 27);
+  messageDesc(file_greenboost_v1_control, 32);
 
 /**
  * @generated from message greenboost.v1.ShutdownRequest
@@ -1316,7 +1558,7 @@ export type ShutdownRequest = Message<"greenboost.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 28);
+  messageDesc(file_greenboost_v1_control, 33);
 
 /**
  * @generated from message greenboost.v1.ShutdownResponse
@@ -1329,7 +1571,7 @@ export type ShutdownResponse = Message<"greenboost.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 29);
+  messageDesc(file_greenboost_v1_control, 34);
 
 /**
  * @generated from message greenboost.v1.GetFeedStatusRequest
@@ -1342,7 +1584,7 @@ export type GetFeedStatusRequest = Message<"greenboost.v1.GetFeedStatusRequest">
  * Use `create(GetFeedStatusRequestSchema)` to create a new message.
  */
 export const GetFeedStatusRequestSchema: GenMessage<GetFeedStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 30);
+  messageDesc(file_greenboost_v1_control, 35);
 
 /**
  * @generated from message greenboost.v1.FeedStatus
@@ -1434,7 +1676,7 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
  * Use `create(FeedStatusSchema)` to create a new message.
  */
 export const FeedStatusSchema: GenMessage<FeedStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 31);
+  messageDesc(file_greenboost_v1_control, 36);
 
 /**
  * @generated from message greenboost.v1.FeedLease
@@ -1497,7 +1739,7 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  * Use `create(FeedLeaseSchema)` to create a new message.
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 32);
+  messageDesc(file_greenboost_v1_control, 37);
 
 /**
  * @generated from message greenboost.v1.FeedLane
@@ -1606,7 +1848,7 @@ export type FeedLane = Message<"greenboost.v1.FeedLane"> & {
  * Use `create(FeedLaneSchema)` to create a new message.
  */
 export const FeedLaneSchema: GenMessage<FeedLane> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 33);
+  messageDesc(file_greenboost_v1_control, 38);
 
 /**
  * @generated from message greenboost.v1.PauseFeedRequest
@@ -1623,7 +1865,7 @@ export type PauseFeedRequest = Message<"greenboost.v1.PauseFeedRequest"> & {
  * Use `create(PauseFeedRequestSchema)` to create a new message.
  */
 export const PauseFeedRequestSchema: GenMessage<PauseFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 34);
+  messageDesc(file_greenboost_v1_control, 39);
 
 /**
  * @generated from message greenboost.v1.PauseFeedResponse
@@ -1636,7 +1878,7 @@ export type PauseFeedResponse = Message<"greenboost.v1.PauseFeedResponse"> & {
  * Use `create(PauseFeedResponseSchema)` to create a new message.
  */
 export const PauseFeedResponseSchema: GenMessage<PauseFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 35);
+  messageDesc(file_greenboost_v1_control, 40);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedRequest
@@ -1649,7 +1891,7 @@ export type ResumeFeedRequest = Message<"greenboost.v1.ResumeFeedRequest"> & {
  * Use `create(ResumeFeedRequestSchema)` to create a new message.
  */
 export const ResumeFeedRequestSchema: GenMessage<ResumeFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 36);
+  messageDesc(file_greenboost_v1_control, 41);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedResponse
@@ -1662,7 +1904,7 @@ export type ResumeFeedResponse = Message<"greenboost.v1.ResumeFeedResponse"> & {
  * Use `create(ResumeFeedResponseSchema)` to create a new message.
  */
 export const ResumeFeedResponseSchema: GenMessage<ResumeFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 37);
+  messageDesc(file_greenboost_v1_control, 42);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -1679,7 +1921,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 38);
+  messageDesc(file_greenboost_v1_control, 43);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -1692,7 +1934,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 39);
+  messageDesc(file_greenboost_v1_control, 44);
 
 /**
  * @generated from enum greenboost.v1.TierKind
@@ -1792,6 +2034,36 @@ export enum LinkState {
  */
 export const LinkStateSchema: GenEnum<LinkState> = /*@__PURE__*/
   enumDesc(file_greenboost_v1_control, 1);
+
+/**
+ * @generated from enum greenboost.v1.PlacedKind
+ */
+export enum PlacedKind {
+  /**
+   * @generated from enum value: PLACED_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * the program's bytes
+   *
+   * @generated from enum value: PLACED_KIND_OWNED = 1;
+   */
+  OWNED = 1,
+
+  /**
+   * a copy of bytes that lie here, for kernels that run there
+   *
+   * @generated from enum value: PLACED_KIND_REPLICA = 2;
+   */
+  REPLICA = 2,
+}
+
+/**
+ * Describes the enum greenboost.v1.PlacedKind.
+ */
+export const PlacedKindSchema: GenEnum<PlacedKind> = /*@__PURE__*/
+  enumDesc(file_greenboost_v1_control, 2);
 
 /**
  * What the host agent serves to the CLI and the terminal UI, over a Unix socket (0600) in the runtime directory.
@@ -1905,6 +2177,16 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof GetProgramsRequestSchema;
     output: typeof GetProgramsResponseSchema;
+  },
+  /**
+   * Where each range of a running program lies, and where its kernels ran and why.
+   *
+   * @generated from rpc greenboost.v1.AgentService.Explain
+   */
+  explain: {
+    methodKind: "unary";
+    input: typeof ExplainRequestSchema;
+    output: typeof ExplainResponseSchema;
   },
   /**
    * @generated from rpc greenboost.v1.AgentService.Shutdown

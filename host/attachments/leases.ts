@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// The leases of one attachment as its feeders are told of them: made, made larger and smaller, ended. Decides nothing.
+import { GbError } from '../../proto/base/errors.js';
+import type { DeviceKey } from '../links/feeder-client.js';
+import {
+  deviceOf,
+  limitsOf,
+  setLimit,
+  type FeederDirectory,
+  type Hold,
+  type Reservation,
+} from './holds.js';
+
+export interface LeasesOwner {
+  facts(): {
+    readonly attachmentId: string;
+    readonly arenaBase: bigint;
+    readonly arenaBytes: number;
+  };
+  /** A number that no lease of this attachment had before. */
+  nextLane(): number;
+}
+
+/** Answers that mean "not on this feeder now", not a fault of ours. */
+const REFUSALS: ReadonlySet<string> = new Set([
+  'CAPACITY_EXHAUSTED',
+  'WRONG_STATE',
+  'FEEDER_UNREACHABLE',
+  'LEASE_EXPIRED',
+  'DEADLINE_EXCEEDED',
+  'CANCELED',
+  'DRIVER_ERROR',
+]);
+
+export class Leases {
+  readonly held: Hold[] = [];
+
+  constructor(
+    private readonly owner: LeasesOwner,
+    private readonly directory: FeederDirectory,
+  ) {}
+
+  /** Leases more on one feeder; with `reserved` the room is used from the moment it is there.
+   *  @throws GbError as the feeder; noRoom tells refusals from faults. */
+  async extend(
+    feederId: string,
+    additions: ReadonlyMap<DeviceKey, number>,
+    reserved: boolean,
+  ): Promise<Reservation[]> {
+    const client = this.directory.client(feederId);
+    let hold = this.held.find((other) => other.feederId === feederId && other.state === 'held');
+    if (hold) {
+      const limits = limitsOf(hold);
+      for (const [key, bytes] of additions) limits.set(key, (limits.get(key) ?? 0) + bytes);
+      await client.resize(hold, limits);
+      for (const [key, limit] of limits) setLimit(hold, key, limit);
+    } else {
+      const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
+      const request = { attachmentId, arenaBase, arenaBytes, limits: additions };
+      const lease = await client.acquire(request);
+      const view = this.directory.usable().find((candidate) => candidate.feederId === feederId);
+      const devices = new Map(
+        [...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]),
+      );
+      const feederName = view?.name ?? feederId;
+      const lane = this.owner.nextLane();
+      hold = { feederId, feederName, ...lease, lane, state: 'held', devices };
+      this.held.push(hold);
+    }
+    for (const [key, bytes] of additions) {
+      this.directory.noteLeased(feederId, key, bytes);
+      if (reserved) deviceOf(hold, key).usedBytes += bytes;
+    }
+    const holder = hold;
+    return [...additions].map(([deviceKey, bytes]) => ({ hold: holder, deviceKey, bytes }));
+  }
+
+  /** Takes back what extend gave. */
+  async undo(grown: readonly Reservation[], reserved: boolean): Promise<void> {
+    const touched = new Set<Hold>();
+    for (const { hold, deviceKey, bytes } of grown) {
+      const device = deviceOf(hold, deviceKey);
+      if (reserved) device.usedBytes -= bytes;
+      device.limitBytes -= bytes;
+      touched.add(hold);
+    }
+    await this.applyLimits(touched);
+  }
+
+  /** Tells feeders the limits that fell. One that is away learns it at the next adoption, which
+   *  compares them. */
+  async applyLimits(holds: ReadonlySet<Hold>): Promise<void> {
+    for (const hold of holds) {
+      const limits = limitsOf(hold);
+      if ([...limits.values()].every((limit) => limit === 0)) {
+        const index = this.held.indexOf(hold);
+        if (index >= 0) this.held.splice(index, 1);
+        this.endLease(hold);
+      } else if (hold.state === 'held') {
+        await this.resizeQuietly(hold, limits);
+      }
+    }
+  }
+
+  private async resizeQuietly(hold: Hold, limits: ReadonlyMap<DeviceKey, number>): Promise<void> {
+    try {
+      await this.directory.client(hold.feederId).resize(hold, limits);
+    } catch (reason) {
+      // Away, or gone: adoption compares limits when it is back, and its end makes them moot.
+      if (!REFUSALS.has(GbError.from(reason).code)) throw reason;
+    }
+  }
+
+  /** Ends a lease at its feeder. */
+  endLease(hold: Hold): void {
+    if (hold.state === 'lost' || hold.leaseId === '') return;
+    for (const [key, bytes] of limitsOf(hold))
+      this.directory.noteLeased(hold.feederId, key, -bytes);
+    this.directory.releaseLease(hold.feederId, hold);
+  }
+}
+
+/** What a feeder gave that has refused: nothing. @throws GbError what is a fault of ours. */
+export function noRoom(reason: unknown): Reservation[] {
+  const error = GbError.from(reason);
+  if (!REFUSALS.has(error.code)) throw error;
+  return [];
+}
