@@ -23,6 +23,7 @@ export const GbxMsg = {
   CACHE: 13,
   LANE_EVENT: 14,
   LIMIT: 15,
+  RUN_LIMIT: 16,
 } as const;
 export type GbxMsgType = (typeof GbxMsg)[keyof typeof GbxMsg];
 
@@ -125,6 +126,14 @@ export const gbxLimit = struct(
   { ticket_id: { bytes: 16 }, bytes_per_second: 'u64' },
   { exact: true },
 );
+/** How long kernels may run without one of them ending. */
+export const GBX_RUN_LIMIT_MS = 10_000;
+export const GBX_RUN_LIMIT_MS_MIN = 100;
+export const gbxRunLimit = struct(
+  'gbx_run_limit',
+  { kernel_ms: 'u32', reserved: 'u32' },
+  { exact: true },
+);
 export const gbxLaneStat = struct(
   'gbx_lane_stat',
   {
@@ -189,6 +198,7 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gbx_grant: gbxGrant,
   gbx_ticket: gbxTicket,
   gbx_limit: gbxLimit,
+  gbx_run_limit: gbxRunLimit,
   gbx_lane_stat: gbxLaneStat,
   gbx_pull: gbxPull,
   gbx_pull_ref: gbxPullRef,

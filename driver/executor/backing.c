@@ -227,5 +227,12 @@ static void offer(void *context, uint64_t offset, uint64_t block_bytes, const ui
   }
 }
 
+/* ---- calls ---- */
+
+static void call(void *context, struct gb_lane_called *called, uint8_t *body, uint64_t bytes) {
+  struct gbx_granted *granted = context;
+  gbx_run_accept(granted->lanes->run, called, body, bytes);
+}
+
 const struct gb_lane_backing gbx_backing = {
-    .prepare = prepare, .acquire = acquire, .release = release, .offer = offer};
+    .prepare = prepare, .acquire = acquire, .release = release, .offer = offer, .call = call};

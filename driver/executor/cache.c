@@ -26,6 +26,7 @@ struct gbx_wanted {
   uint64_t offset;
   uint64_t arrived; /* bytes; whoever writes twice is found out by the digest */
   uint8_t digest[GBX_DIGEST_BYTES];
+  uint8_t *content; /* of a block that is not of the arena; else NULL */
 };
 
 /* A look at the disk. Owned by who waits for it until he gives up, then by its reader. */
@@ -126,18 +127,31 @@ void gbx_cache_want(struct gbx_block_cache *cache, uint64_t offset, const uint8_
   pthread_mutex_unlock(&cache->lock);
 }
 
-/* Hands a whole block to the writer. */
+/* Hands a block to the writer. */
 static void make_ready(struct gbx_block_cache *cache, struct gbx_wanted *wanted) {
-  take_out(cache, wanted);
-  if (cache->ready_count == GBX_CACHE_READY_MAX) {
-    cache->counters.dropped++;
-    free(wanted);
-    return;
-  }
   *(cache->ready_last ? &cache->ready_last->next : &cache->ready) = wanted;
   cache->ready_last = wanted;
   cache->ready_count++;
+  cache->kept_count += wanted->content != NULL;
   pthread_cond_broadcast(&cache->wake);
+}
+
+/* What the writer is to take next, or NULL. */
+static struct gbx_wanted *take_ready(struct gbx_block_cache *cache) {
+  struct gbx_wanted *wanted = cache->ready;
+  if (!wanted)
+    return NULL;
+  cache->ready = wanted->next;
+  if (!cache->ready)
+    cache->ready_last = NULL;
+  cache->ready_count--;
+  cache->kept_count -= wanted->content != NULL;
+  return wanted;
+}
+
+static void free_ready(struct gbx_wanted *wanted) {
+  free(wanted->content);
+  free(wanted);
 }
 
 void gbx_cache_arrived(struct gbx_block_cache *cache, uint64_t offset, uint64_t bytes) {
@@ -151,8 +165,32 @@ void gbx_cache_arrived(struct gbx_block_cache *cache, uint64_t offset, uint64_t 
     uint64_t from = wanted->offset > offset ? wanted->offset : offset;
     uint64_t to = wanted->offset + GBX_BLOCK_BYTES < end ? wanted->offset + GBX_BLOCK_BYTES : end;
     wanted->arrived += to - from;
-    if (wanted->arrived >= GBX_BLOCK_BYTES)
+    if (wanted->arrived < GBX_BLOCK_BYTES)
+      continue;
+    if (cache->ready_count == GBX_CACHE_READY_MAX) {
+      cache->counters.dropped++;
+      drop(cache, wanted);
+    } else {
+      take_out(cache, wanted);
       make_ready(cache, wanted);
+    }
+  }
+  pthread_mutex_unlock(&cache->lock);
+}
+
+void gbx_cache_keep(struct gbx_block_cache *cache, const uint8_t *digest, const uint8_t *content) {
+  pthread_mutex_lock(&cache->lock);
+  bool room = cache->ready_count < GBX_CACHE_READY_MAX && cache->kept_count < GBX_CACHE_KEPT_MAX;
+  if (is_usable(cache, cache->write_from_ms)) {
+    struct gbx_wanted *wanted = room ? calloc(1, sizeof(*wanted)) : NULL;
+    if (wanted && (wanted->content = malloc(GBX_BLOCK_BYTES)) != NULL) {
+      memcpy(wanted->digest, digest, sizeof(wanted->digest));
+      memcpy(wanted->content, content, GBX_BLOCK_BYTES);
+      make_ready(cache, wanted);
+    } else {
+      cache->counters.dropped++;
+      free(wanted);
+    }
   }
   pthread_mutex_unlock(&cache->lock);
 }
@@ -162,7 +200,11 @@ void gbx_cache_arrived(struct gbx_block_cache *cache, uint64_t offset, uint64_t 
 /* Copies a block, looks whether it is what was offered, and keeps it. locks: neither. */
 static void keep(struct gbx_block_cache *cache, const struct gbx_wanted *wanted, uint8_t *memory) {
   uint8_t digest[GBX_DIGEST_BYTES];
-  bool copied = cache->copy(cache->context, wanted->offset, memory, GBX_BLOCK_BYTES);
+  bool copied = true;
+  if (wanted->content)
+    memcpy(memory, wanted->content, GBX_BLOCK_BYTES);
+  else
+    copied = cache->copy(cache->context, wanted->offset, memory, GBX_BLOCK_BYTES);
   pthread_mutex_lock(&cache->lock);
   cache->copying = false;
   pthread_cond_broadcast(&cache->told);
@@ -203,22 +245,18 @@ static void *writer_life(void *argument) {
     cache->error = ENOMEM;
   }
   while (opened && !cache->closing) {
-    struct gbx_wanted *wanted = cache->ready;
+    struct gbx_wanted *wanted = take_ready(cache);
     if (!wanted) {
       pthread_cond_wait(&cache->wake, &cache->lock);
       continue;
     }
-    cache->ready = wanted->next;
-    if (!cache->ready)
-      cache->ready_last = NULL;
-    cache->ready_count--;
     bool usable = is_usable(cache, cache->write_from_ms);
     cache->copying = usable;
     cache->counters.dropped += !usable;
     pthread_mutex_unlock(&cache->lock);
     if (usable)
       keep(cache, wanted, memory);
-    free(wanted);
+    free_ready(wanted);
     pthread_mutex_lock(&cache->lock);
   }
   free(memory);
@@ -378,14 +416,11 @@ void gbx_cache_close(struct gbx_block_cache *cache) {
   if (cache->threads == 0) {
     while (cache->oldest)
       drop(cache, cache->oldest);
-    while (cache->ready) {
-      struct gbx_wanted *next = cache->ready->next;
-      free(cache->ready);
-      cache->ready = next;
-    }
+    struct gbx_wanted *ready;
+    while ((ready = take_ready(cache)) != NULL)
+      free_ready(ready);
     free(cache->places);
     cache->places = NULL;
-    cache->ready_last = NULL;
     cache->state = GBX_CACHE_OFF;
     gbx_disk_close(&cache->disk);
   }

@@ -23,6 +23,8 @@
 #define GBX_CACHE_PAUSE_MS 10000u
 /* Wanted and not arrived; the oldest makes room. 16 GiB of blocks. */
 #define GBX_CACHE_WANTED_MAX 16384u
+/* Blocks that were handed over, with their content, and are not on the disk; more are not added. */
+#define GBX_CACHE_KEPT_MAX 128u
 /* Arrived and not on the disk; more are not added. */
 #define GBX_CACHE_READY_MAX 16384u
 
@@ -60,6 +62,7 @@ struct gbx_block_cache {
   unsigned wanted_count;
   struct gbx_wanted *ready, *ready_last;
   unsigned ready_count;
+  unsigned kept_count; /* of them, with their content */
   struct gbx_read *reads; /* that no reader has taken */
   struct gbx_read *reads_last;
   unsigned read_count; /* not freed */
@@ -83,6 +86,9 @@ void gbx_cache_want(struct gbx_block_cache *cache, uint64_t offset, const uint8_
 
 /* Bytes have been written: blocks that are whole now are hashed and kept, in the background. */
 void gbx_cache_arrived(struct gbx_block_cache *cache, uint64_t offset, uint64_t bytes);
+
+/* Keeps a block that is not of the arena; `content` has this digest, and is copied. In the background. */
+void gbx_cache_keep(struct gbx_block_cache *cache, const uint8_t *digest, const uint8_t *content);
 
 struct gbx_cache_counters gbx_cache_count(struct gbx_block_cache *cache);
 

@@ -18,6 +18,15 @@ int gbx_driver_load(struct gbx_driver *driver, const char **why) {
   }
   GBX_DRIVER_FUNCTIONS(GBX_DRIVER_RESOLVE)
 #undef GBX_DRIVER_RESOLVE
+  driver->can_run = true;
+#define GBX_DRIVER_RESOLVE(name) \
+  driver->name = (__typeof__(driver->name))dlsym(library, #name); \
+  driver->can_run = driver->can_run && driver->name;
+  GBX_DRIVER_RUN_FUNCTIONS(GBX_DRIVER_RESOLVE)
+#undef GBX_DRIVER_RESOLVE
+#define GBX_DRIVER_RESOLVE(name) driver->name = (__typeof__(driver->name))dlsym(library, #name);
+  GBX_DRIVER_OPTIONAL_FUNCTIONS(GBX_DRIVER_RESOLVE)
+#undef GBX_DRIVER_RESOLVE
   CUresult result = driver->cuInit(0);
   if (result != CUDA_SUCCESS)
     *why = gbx_driver_error(driver, result);

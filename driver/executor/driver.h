@@ -39,12 +39,39 @@
   X(cuMemcpyDtoDAsync_v2) \
   X(cuMemsetD8Async) \
   X(cuStreamCreate) \
-  X(cuStreamSynchronize)
+  X(cuStreamSynchronize) \
+  X(cuDeviceCanAccessPeer)
+
+/* What running kernels for somebody needs besides; a driver without them lends memory only. */
+#define GBX_DRIVER_RUN_FUNCTIONS(X) \
+  X(cuModuleLoadData) \
+  X(cuModuleUnload) \
+  X(cuModuleGetFunction) \
+  X(cuModuleGetGlobal_v2) \
+  X(cuFuncSetAttribute) \
+  X(cuLaunchKernel) \
+  X(cuLaunchKernelEx) \
+  X(cuMemsetD2D8Async) \
+  X(cuMemsetD2D16Async) \
+  X(cuMemsetD2D32Async) \
+  X(cuStreamQuery) \
+  X(cuStreamWriteValue32_v2)
+
+/* NULL with an older driver. */
+#define GBX_DRIVER_OPTIONAL_FUNCTIONS(X) \
+  X(cuLibraryLoadData) \
+  X(cuLibraryGetKernel) \
+  X(cuLibraryGetGlobal) \
+  X(cuKernelGetFunction) \
+  X(cuFuncGetParamInfo)
 
 struct gbx_driver {
 #define GBX_DRIVER_FIELD(name) __typeof__(name) *name;
   GBX_DRIVER_FUNCTIONS(GBX_DRIVER_FIELD)
+  GBX_DRIVER_RUN_FUNCTIONS(GBX_DRIVER_FIELD)
+  GBX_DRIVER_OPTIONAL_FUNCTIONS(GBX_DRIVER_FIELD)
 #undef GBX_DRIVER_FIELD
+  bool can_run; /* all of GBX_DRIVER_RUN_FUNCTIONS are there */
 };
 
 /* Loads libcuda.so.1 and initialises it. returns: 0; a CUresult; or -1 when the library or one of its functions is

@@ -2,7 +2,8 @@
 # gb-executor: holds lent memory, one process per attachment. Needs no CUDA to build and none to lend RAM.
 EXECUTOR_SOURCES := $(addprefix driver/executor/,main.c service.c store.c memory.c ram.c ranges.c \
   frame.c driver.c probe.c lanes.c backing.c ahead.c buffers.c pull.c cache.c \
-  cache_disk.c) $(BLOCKS_SOURCES)
+  cache_disk.c run.c run_answers.c run_watch.c run_batch.c run_commands.c run_marks.c run_ranges.c run_tracked.c \
+  images.c) $(BLOCKS_SOURCES)
 EXECUTOR_HEADERS := $(wildcard driver/executor/*.h driver/lane/lane.h driver/include/*.h driver/include/gb_cuda/*) \
   $(BLOCKS_HEADERS)
 EXECUTOR_CFLAGS := -Idriver/lane $(BLOCKS_CFLAGS)

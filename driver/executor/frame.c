@@ -20,6 +20,8 @@ long gbx_payload_bytes(uint16_t type) {
     return sizeof(struct gbx_ticket);
   case GBX_MSG_LIMIT:
     return sizeof(struct gbx_limit);
+  case GBX_MSG_RUN_LIMIT:
+    return sizeof(struct gbx_run_limit);
   case GBX_MSG_PULL:
     return sizeof(struct gbx_pull);
   case GBX_MSG_PULL_STAT:

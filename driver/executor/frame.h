@@ -18,6 +18,7 @@ struct gbx_request {
     struct gbx_grant grant;
     struct gbx_ticket ticket;
     struct gbx_limit limit;
+    struct gbx_run_limit run_limit;
     struct gbx_pull pull;
     struct gbx_pull_ref pull_ref;
     struct gbx_cache cache;

@@ -40,6 +40,7 @@ enum gbx_msg_type {
   GBX_MSG_CACHE = 13,       /* gbx_cache -> gbx_status: where blocks are kept; at most once, before the first GRANT */
   GBX_MSG_LANE_EVENT = 14,  /* executor: gbx_lane_event; notice (GBX_FRAME_REPLY with request_id 0) */
   GBX_MSG_LIMIT = 15,       /* gbx_limit -> gbx_status: another rate for a ticket's lane, from now on */
+  GBX_MSG_RUN_LIMIT = 16,   /* gbx_run_limit -> gbx_status: how long kernels may run, from now on */
 };
 
 enum gbx_device_kind { GBX_DEVICE_RAM = 0, GBX_DEVICE_GPU = 1 };
@@ -105,7 +106,8 @@ struct gbx_stat {
   uint64_t range_count;
 };
 
-/* Rights are enum gb_lane_rights of driver/lane/lane.h. */
+/* Rights are enum gb_lane_rights of driver/lane/lane.h. Calls (GB_LANE_MAY_CALL) are batches of gb_run.h; the right is
+ * refused with GBX_INVALID where nothing can run: without a GPU, or with a driver that is too old. */
 struct gbx_grant {
   uint8_t ticket_id[16];
   uint8_t secret[32];
@@ -127,6 +129,15 @@ struct gbx_limit {
   uint8_t ticket_id[16];
   uint64_t bytes_per_second; /* each way; 0: no limit */
 };
+
+/* An executor ends, and says which kernel was running, when its GPU has completed nothing for so long although there
+ * was work. GBX_RUN_LIMIT_MS until this is set; at least GBX_RUN_LIMIT_MS_MIN. */
+struct gbx_run_limit {
+  uint32_t kernel_ms;
+  uint32_t reserved;
+};
+#define GBX_RUN_LIMIT_MS 10000u
+#define GBX_RUN_LIMIT_MS_MIN 100u
 
 struct gbx_lane_stat {
   uint32_t status;
@@ -178,6 +189,7 @@ struct gbx_lane_event {
 _Static_assert(sizeof(struct gbx_grant) == 96, "gbx_grant");
 _Static_assert(sizeof(struct gbx_ticket) == 16, "gbx_ticket");
 _Static_assert(sizeof(struct gbx_limit) == 24, "gbx_limit");
+_Static_assert(sizeof(struct gbx_run_limit) == 8, "gbx_run_limit");
 _Static_assert(sizeof(struct gbx_lane_stat) == 120, "gbx_lane_stat");
 _Static_assert(sizeof(struct gbx_pull) == 144, "gbx_pull");
 _Static_assert(sizeof(struct gbx_pull_ref) == 8, "gbx_pull_ref");

@@ -14,6 +14,11 @@
  * what IMAGE, IMAGE_PART and FUNCTION fail with is of their own batch: its other commands are not executed, its answer
  * says so (behind a FUNCTION the shim puts a SYNC), and it is forgotten.
  *
+ * A batch whose answer was lost with its lane may be sent again, with its own number: it is executed once, and answered
+ * again as long as its answer is among the last that were given (GB_RUN_ANSWERS_KEPT), otherwise with GB_RUN_LIMIT if it
+ * asked for one. A batch that is not taken (GB_RUN_LIMIT, or GB_RUN_INVALID when not even its head makes sense) leaves
+ * no trace. After a fault of the GPU, and after GB_RUN_TIME, whoever waits is answered, and then the executor ends.
+ *
  * Offsets are from the arena's base. What comes from outside is checked before it is believed: counts, sizes, that
  * ranges are allocated, that functions are known.
  */
@@ -38,6 +43,8 @@ enum {
   GB_RUN_IMAGE_BYTES_MAX = 1 << 30,
   GB_RUN_IMAGES_BYTES_MAX_MIB = 4096,   /* of all images of one executor */
   GB_RUN_RANGES_MAX = 4096,             /* of one COLLECT; tracked in all */
+  GB_RUN_ANSWERS_KEPT = 64,             /* answers of batches that may be sent again */
+  GB_RUN_ANSWERS_KEPT_BYTES = 16 << 20,
 };
 #define GB_RUN_BLOCK_BYTES 4096u        /* as driver/blocks/blocks.h */
 #define GB_RUN_IMAGE_BLOCK_BYTES (1u << 20)
@@ -53,7 +60,8 @@ enum gb_run_type {
   GB_RUN_WRITE = 6,      /* gb_run_range, bytes */
   GB_RUN_COPY = 7,       /* gb_run_copy */
   GB_RUN_FILL = 8,       /* gb_run_fill */
-  GB_RUN_TRACK = 9,      /* gb_run_range: replicated from here on; its content is zeroes on both sides */
+  GB_RUN_TRACK = 9,      /* gb_run_range: replicated from here on; its content is zeroes on both sides (the executor
+                          * touches none of it: FILL first what may be otherwise). No two overlap. */
   GB_RUN_UNTRACK = 10,   /* gb_run_range, exactly as tracked */
   GB_RUN_ARRIVED = 11,   /* gb_run_range: bytes of a tracked range that lane writes, or WRITEs before, have put
                           * there: they are agreed on. A WRITE alone is a change of the feeder's. */

@@ -86,6 +86,11 @@ struct gbx_result gbx_lanes_grant(struct gbx_lanes *lanes, const struct gbx_gran
     return from_lane(lanes->status);
   if (!is_sane(lanes, grant))
     return (struct gbx_result){GBX_INVALID, 0};
+  struct gbx_result runs = {GBX_OK, 0};
+  if ((grant->rights & GB_LANE_MAY_CALL) != 0)
+    runs = gbx_run_start(lanes->run);
+  if (runs.status != GBX_OK)
+    return runs;
   struct gbx_granted *granted = calloc(1, sizeof(*granted));
   if (!granted)
     return (struct gbx_result){GBX_CAPACITY, ENOMEM};
@@ -267,10 +272,11 @@ static void *events_main(void *argument) {
 
 /* ---- beginning and end ---- */
 
-void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache, int door_fd,
+void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache,
+                    struct gbx_run *run, int door_fd,
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context) {
   *lanes = (struct gbx_lanes){
-      .store = store, .cache = cache, .notice = notice, .notice_context = notice_context, .stop = -1};
+      .store = store, .cache = cache, .run = run, .notice = notice, .notice_context = notice_context, .stop = -1};
   pthread_mutex_init(&lanes->lock, NULL);
   pthread_cond_init(&lanes->changed, NULL);
   gbx_buffers_open(&lanes->buffers, &store->memory, GB_LANE_RECORD_BYTES, GBX_LANE_BUFFERS_MAX);

@@ -14,6 +14,7 @@
 #include "ahead.h"
 #include "cache.h"
 #include "lane.h"
+#include "run.h"
 
 /* A ticket whose lane has ended, or that nobody opened in time, can be asked about for so long. */
 #define GBX_TICKET_KEPT_MS 60000u
@@ -44,6 +45,7 @@ struct gbx_piece {
 struct gbx_lanes {
   struct gbx_store *store;
   struct gbx_block_cache *cache;
+  struct gbx_run *run;
   gb_lane_server *server; /* NULL: `status` says why */
   int status;             /* enum gb_lane_status */
   struct gbx_buffers buffers;
@@ -59,9 +61,10 @@ struct gbx_lanes {
   struct gbx_filling *fillings; /* offers that are being answered */
 };
 
-/* Starts serving connections that arrive over `door_fd`, which is taken over. Without one, or without libcrypto, there
+/* Starts serving connections that arrive over `door_fd`, which is taken over. Calls go to `run`. Without one, or without libcrypto, there
  * are no lanes and gbx_lanes_grant says why. `notice` is called by a thread of its own. */
-void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache, int door_fd,
+void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache,
+                    struct gbx_run *run, int door_fd,
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context);
 
 /* Ends every lane. After the return nothing is touched or pinned by them. */

@@ -28,15 +28,28 @@ static struct gbx_result from_errno(int error) {
   return failed(error == ENOMEM || error == EAGAIN ? GBX_CAPACITY : GBX_SYSTEM, error);
 }
 
+static void (*_Atomic end_by)(void *context, int cuda_error);
+static void *end_context; /* set before */
+
+void gbx_end_by(void (*end)(void *context, int cuda_error), void *context) {
+  end_context = context;
+  atomic_store(&end_by, end);
+}
+
+bool gbx_is_fatal(int cuda_error) {
+  return cuda_error == CUDA_ERROR_DEINITIALIZED || cuda_error == CUDA_ERROR_ECC_UNCORRECTABLE ||
+         cuda_error == CUDA_ERROR_ILLEGAL_ADDRESS || cuda_error == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
+         (cuda_error >= CUDA_ERROR_ASSERT && cuda_error <= CUDA_ERROR_LAUNCH_FAILED);
+}
+
 void gbx_end_if_fatal(struct gbx_result result) {
-  if (result.status != GBX_DRIVER)
+  if (result.status != GBX_DRIVER || !gbx_is_fatal(result.detail))
     return;
-  /* A context that met one of these answers it for ever: faults of kernels and of the hardware. */
-  bool fatal = result.detail == CUDA_ERROR_DEINITIALIZED || result.detail == CUDA_ERROR_ECC_UNCORRECTABLE ||
-               result.detail == CUDA_ERROR_ILLEGAL_ADDRESS || result.detail == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
-               (result.detail >= CUDA_ERROR_ASSERT && result.detail <= CUDA_ERROR_LAUNCH_FAILED);
-  if (!fatal)
+  void (*end)(void *context, int cuda_error) = atomic_load(&end_by);
+  if (end) {
+    end(end_context, result.detail);
     return;
+  }
   fprintf(stderr, "gb-executor: the GPU context has failed with CUresult %d; ending\n", result.detail);
   _exit(3);
 }
@@ -87,6 +100,12 @@ static struct gbx_result open_gpus(struct gbx_memory *memory, const struct gbx_i
       return from_cuda(result);
   }
   CUdevice first = memory->devices[0];
+  memory->peers = 1;
+  for (uint32_t index = 1; index < init->gpu_count; index++) {
+    int reached = 0;
+    if (driver->cuDeviceCanAccessPeer(&reached, first, memory->devices[index]) == CUDA_SUCCESS && reached)
+      memory->peers |= 1u << index;
+  }
   CUresult result = driver->cuCtxSetCurrent(memory->contexts[0]);
   memory->host_numa = gbx_driver_host_numa(driver, first);
   int node = gbx_driver_attribute(driver, CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, first);
@@ -155,12 +174,19 @@ static CUresult use_stream(struct gbx_memory *memory, struct gbx_streams *stream
   return result;
 }
 
+bool gbx_memory_is_reached(const struct gbx_memory *memory, const struct gbx_entry *entry) {
+  if (entry->range.device_kind == GBX_DEVICE_GPU)
+    return (memory->peers & 1u << entry->range.device_index) != 0;
+  return entry->handle != 0;
+}
+
 static CUresult set_access(struct gbx_memory *memory, const struct gbx_entry *entry) {
   CUmemAccessDesc access[GBX_GPUS_MAX + 1];
   memset(access, 0, sizeof(access));
   size_t count = 0;
   for (uint32_t index = 0; index < memory->gpu_count; index++) {
-    if (entry->range.device_kind == GBX_DEVICE_GPU && (uint32_t)entry->range.device_index != index)
+    bool peer = index == 0 && gbx_memory_is_reached(memory, entry);
+    if (entry->range.device_kind == GBX_DEVICE_GPU && (uint32_t)entry->range.device_index != index && !peer)
       continue;
     access[count].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     access[count].location.id = memory->devices[index];

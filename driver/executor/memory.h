@@ -20,6 +20,7 @@ struct gbx_memory {
   uint32_t gpu_count;
   CUdevice devices[GBX_GPUS_MAX];
   CUcontext contexts[GBX_GPUS_MAX];
+  uint32_t peers; /* bit i: GPU 0 reaches the memory of GPU i, itself included */
   bool host_numa;
   int numa_node;
   uint64_t arena_base;
@@ -58,7 +59,15 @@ struct gbx_result gbx_memory_wait(struct gbx_memory *memory, struct gbx_streams 
 /* Memory that copies from and to VRAM are fast with, or plain memory where there is no GPU. NULL: there is none. */
 void *gbx_memory_pinned(struct gbx_memory *memory, uint64_t bytes);
 
-/* Ends the process, and with it this attachment alone, when after this result no call on the GPU can succeed. */
+/* True when kernels of GPU 0 reach the bytes of a mapped entry at their address in the arena. */
+bool gbx_memory_is_reached(const struct gbx_memory *memory, const struct gbx_entry *entry);
+
+/* True for what a context that has met it answers for ever: faults of kernels and of the hardware. */
+bool gbx_is_fatal(int cuda_error);
+
+/* Ends the process, and with it this attachment alone, when after this result no call on the GPU can succeed. Where
+ * somebody has asked for it by gbx_end_by, it is told instead, ends the process soon, and the caller goes on. */
 void gbx_end_if_fatal(struct gbx_result result);
+void gbx_end_by(void (*end)(void *context, int cuda_error), void *context);
 
 #endif

@@ -84,8 +84,8 @@ void gbx_ranges_remove(struct gbx_ranges *ranges, struct gbx_entry *entry) {
   free(entry);
 }
 
-enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length, size_t *first,
-                                      size_t *count) {
+static enum gbx_status_code cover(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length, bool leaving,
+                                  size_t *first, size_t *count) {
   if (length == 0 || length > ranges->arena_bytes || offset > ranges->arena_bytes - length)
     return GBX_INVALID;
   size_t start = lower_bound(ranges, offset);
@@ -95,7 +95,8 @@ enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t 
     if (index == ranges->count)
       return GBX_NOT_FOUND;
     const struct gbx_entry *entry = ranges->entries[index];
-    if (entry->range.offset > reached || entry->state != GBX_RANGE_READY)
+    bool there = entry->state == GBX_RANGE_READY || (leaving && entry->state == GBX_RANGE_LEAVING);
+    if (entry->range.offset > reached || !there)
       return GBX_NOT_FOUND;
     reached = end_of(entry);
     index++;
@@ -103,6 +104,16 @@ enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t 
   *first = start;
   *count = index - start;
   return GBX_OK;
+}
+
+enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length, size_t *first,
+                                      size_t *count) {
+  return cover(ranges, offset, length, false, first, count);
+}
+
+enum gbx_status_code gbx_ranges_mapped(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length,
+                                       size_t *first, size_t *count) {
+  return cover(ranges, offset, length, true, first, count);
 }
 
 bool gbx_ranges_is_valid(const struct gbx_ranges *ranges) {

@@ -56,6 +56,10 @@ void gbx_ranges_remove(struct gbx_ranges *ranges, struct gbx_entry *entry);
 enum gbx_status_code gbx_ranges_cover(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length, size_t *first,
                                       size_t *count);
 
+/* The same, of entries that are ready or leaving. */
+enum gbx_status_code gbx_ranges_mapped(const struct gbx_ranges *ranges, uint64_t offset, uint64_t length,
+                                       size_t *first, size_t *count);
+
 /* The invariant above; for tests. */
 bool gbx_ranges_is_valid(const struct gbx_ranges *ranges);
 

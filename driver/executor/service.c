@@ -47,6 +47,7 @@ struct service {
   struct gbx_streams cache_streams; /* the cache's own thread's */
   struct gbx_lanes lanes;
   struct gbx_pulls pulls;
+  struct gbx_run run;
   struct pool work;
   struct pool scrub;
 
@@ -222,10 +223,11 @@ static void enqueue(struct pool *pool, const struct gbx_request *request) {
 
 /* ---- the reader ---- */
 
-static void let_go(void *context, const struct gbx_range *range, bool by_force) {
+static bool let_go(void *context, const struct gbx_range *range, bool by_force) {
   struct service *service = context;
   gbx_pulls_let_go(&service->pulls, range);
   gbx_lanes_let_go(&service->lanes, range, by_force);
+  return gbx_run_let_go(&service->run, range, by_force);
 }
 
 static void do_init(struct service *service, const struct gbx_request *request) {
@@ -242,7 +244,9 @@ static void do_init(struct service *service, const struct gbx_request *request) 
     service->store.let_go_context = service;
     gbx_pulls_open(&service->pulls, &service->store, send_pulled, service);
     gbx_cache_init(&service->cache, copy_out, service);
-    gbx_lanes_open(&service->lanes, &service->store, &service->cache, service->door, send_lane_event, service);
+    gbx_run_open(&service->run, &service->store, &service->cache);
+    gbx_lanes_open(&service->lanes, &service->store, &service->cache, &service->run, service->door, send_lane_event,
+                   service);
     start_pool(service, &service->work);
     start_pool(service, &service->scrub);
     reply.ram_is_host_numa = init->gpu_count > 0 && service->store.memory.host_numa;
@@ -258,6 +262,14 @@ static void do_stat(struct service *service, const struct gbx_request *request) 
 
 static void do_limit(struct service *service, const struct gbx_request *request) {
   send_status(service, request, gbx_lanes_limit(&service->lanes, &request->payload.limit), 0);
+}
+
+static void do_run_limit(struct service *service, const struct gbx_request *request) {
+  const struct gbx_run_limit *limit = &request->payload.run_limit;
+  bool good = limit->kernel_ms >= GBX_RUN_LIMIT_MS_MIN && limit->reserved == 0;
+  if (good)
+    gbx_run_limit(&service->run, limit->kernel_ms);
+  send_status(service, request, (struct gbx_result){good ? GBX_OK : GBX_INVALID, 0}, 0);
 }
 
 static void do_pull(struct service *service, const struct gbx_request *request) {
@@ -293,6 +305,8 @@ static void dispatch(struct service *service, const struct gbx_request *request)
     return do_lane(service, request);
   case GBX_MSG_LIMIT:
     return do_limit(service, request);
+  case GBX_MSG_RUN_LIMIT:
+    return do_run_limit(service, request);
   case GBX_MSG_PULL:
   case GBX_MSG_PULL_STAT:
   case GBX_MSG_PULL_CANCEL:
@@ -355,6 +369,7 @@ int gbx_serve(int socket_fd, int door_fd) {
     end_pool(&service.work);
     end_pool(&service.scrub);
     gbx_pulls_close(&service.pulls);
+    gbx_run_close(&service.run);
     gbx_cache_close(&service.cache);
     gbx_lanes_close(&service.lanes);
     gbx_store_close(&service.store);

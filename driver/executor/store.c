@@ -64,13 +64,12 @@ struct gbx_result gbx_store_allocate(struct gbx_store *store, struct gbx_streams
   return result;
 }
 
-/* Waits until nobody has the entry pinned. locks: held at the call and at the return. */
+/* Waits until nobody has the entry pinned or touches it otherwise. locks: held at the call and at the return. */
 static void wait_unpinned(struct gbx_store *store, struct gbx_entry *entry) {
-  bool by_force = false;
-  while (entry->pins > 0) {
+  bool by_force = false, touched = false;
+  do {
     pthread_mutex_unlock(&store->lock);
-    if (store->let_go)
-      store->let_go(store->let_go_context, &entry->range, by_force);
+    touched = store->let_go && store->let_go(store->let_go_context, &entry->range, by_force);
     pthread_mutex_lock(&store->lock);
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -79,7 +78,7 @@ static void wait_unpinned(struct gbx_store *store, struct gbx_entry *entry) {
     while (entry->pins > 0 && waited != ETIMEDOUT)
       waited = pthread_cond_timedwait(&store->changed, &store->lock, &until);
     by_force = true;
-  }
+  } while (entry->pins > 0 || touched);
 }
 
 struct gbx_result gbx_store_free(struct gbx_store *store, struct gbx_streams *streams, const struct gbx_range *range) {
@@ -143,6 +142,21 @@ void gbx_store_unpin(struct gbx_store *store, struct gbx_span *span, uint64_t re
   if (leaving)
     pthread_cond_broadcast(&store->changed);
   pthread_mutex_unlock(&store->lock);
+}
+
+enum gbx_status_code gbx_store_reach(struct gbx_store *store, uint64_t offset, uint64_t length, bool *leaving) {
+  const struct gbx_ranges *ranges = &store->ranges;
+  size_t first = 0, count = 0;
+  *leaving = false;
+  pthread_mutex_lock(&store->lock);
+  enum gbx_status_code code = gbx_ranges_mapped(ranges, offset, length, &first, &count);
+  for (size_t index = first; index < first + count && code == GBX_OK; index++) {
+    if (!gbx_memory_is_reached(&store->memory, ranges->entries[index]))
+      code = GBX_NOT_FOUND;
+    *leaving |= ranges->entries[index]->state == GBX_RANGE_LEAVING;
+  }
+  pthread_mutex_unlock(&store->lock);
+  return code;
 }
 
 bool gbx_span_touches(const struct gbx_span *span, const struct gbx_range *range) {

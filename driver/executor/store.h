@@ -32,8 +32,8 @@ struct gbx_store {
   struct gbx_ranges ranges;
   struct gbx_stat stat;
   /* Asks those who hold bytes of `range` for a while to let go soon; by_force: whatever it costs them. Called without
-   * the lock. */
-  void (*let_go)(void *context, const struct gbx_range *range, bool by_force);
+   * the lock. returns: whether what is not pinned may still touch them. */
+  bool (*let_go)(void *context, const struct gbx_range *range, bool by_force);
   void *let_go_context;
 };
 
@@ -66,6 +66,10 @@ void *gbx_span_direct(const struct gbx_span *span);
 /* Starts copies between the span and `host`; ended by gbx_memory_wait. pre: pinned. */
 struct gbx_result gbx_span_copy(struct gbx_store *store, const struct gbx_span *span, struct gbx_streams *streams,
                                 void *host, bool to_host);
+
+/* Whether kernels of GPU 0 reach [offset, offset + length) now. Nothing is pinned: who frees a range asks all who may
+ * touch it by let_go. *leaving: a part of it is being freed. returns: as gbx_store_pin. */
+enum gbx_status_code gbx_store_reach(struct gbx_store *store, uint64_t offset, uint64_t length, bool *leaving);
 
 /* Account of this moment. */
 struct gbx_stat gbx_store_stat(struct gbx_store *store);
