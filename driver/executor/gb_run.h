@@ -14,10 +14,11 @@
  * what IMAGE, IMAGE_PART and FUNCTION fail with is of their own batch: its other commands are not executed, its answer
  * says so (behind a FUNCTION the shim puts a SYNC), and it is forgotten.
  *
- * A batch whose answer was lost with its lane may be sent again, with its own number: it is executed once, and answered
- * again as long as its answer is among the last that were given (GB_RUN_ANSWERS_KEPT), otherwise with GB_RUN_LIMIT if it
- * asked for one. A batch that is not taken (GB_RUN_LIMIT, or GB_RUN_INVALID when not even its head makes sense) leaves
- * no trace. After a fault of the GPU, and after GB_RUN_TIME, whoever waits is answered, and then the executor ends.
+ * A batch whose answer was lost with its lane may be sent again, with its own number: it is executed once, and
+ * answered again as long as its answer is among the last that were given (GB_RUN_ANSWERS_KEPT), otherwise with
+ * GB_RUN_LIMIT if it asked for one. A batch that is not taken (GB_RUN_LIMIT, or GB_RUN_INVALID when not even its head
+ * makes sense) leaves no trace. After a fault of the GPU, and after GB_RUN_TIME, whoever waits is answered, and then
+ * the executor ends.
  *
  * Offsets are from the arena's base. What comes from outside is checked before it is believed: counts, sizes, that
  * ranges are allocated, that functions are known.

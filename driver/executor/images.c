@@ -244,7 +244,8 @@ static bool is_sane_elf(const uint8_t *memory, uint64_t bytes) {
   if (bytes < sizeof(header))
     return false;
   memcpy(&header, memory, sizeof(header));
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 || !ends_within(header.e_phoff, header.e_phnum, header.e_phentsize, bytes) ||
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 ||
+      !ends_within(header.e_phoff, header.e_phnum, header.e_phentsize, bytes) ||
       !ends_within(header.e_shoff, header.e_shnum, header.e_shentsize, bytes) ||
       (header.e_shnum > 0 && header.e_shentsize != sizeof(Elf64_Shdr)))
     return false;

@@ -61,8 +61,9 @@ struct gbx_lanes {
   struct gbx_filling *fillings; /* offers that are being answered */
 };
 
-/* Starts serving connections that arrive over `door_fd`, which is taken over. Calls go to `run`. Without one, or without libcrypto, there
- * are no lanes and gbx_lanes_grant says why. `notice` is called by a thread of its own. */
+/* Starts serving connections that arrive over `door_fd`, which is taken over. Without one, or without libcrypto, there
+ * are no lanes and gbx_lanes_grant says why. `notice` is called by a thread of its own. Calls go to `run`, which is
+ * started by the first grant that allows them. */
 void gbx_lanes_open(struct gbx_lanes *lanes, struct gbx_store *store, struct gbx_block_cache *cache,
                     struct gbx_run *run, int door_fd,
                     void (*notice)(void *context, const struct gbx_lane_event *event), void *notice_context);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* run_inside.h: what run.c, run_answers.c and run_watch.c share. locks: the run's is held, unless a line says otherwise. */
+/*
+ * run_inside.h: what run.c, run_answers.c and run_watch.c share. locks: the run's is held, unless a line says
+ * otherwise.
+ */
 #ifndef GBX_RUN_INSIDE_H
 #define GBX_RUN_INSIDE_H
 

@@ -64,7 +64,7 @@ void gbx_run_lost(void *context, int cuda_error) {
   pthread_mutex_unlock(&run->lock);
 }
 
-/* Looks at the marks. *since_ns: since when `*seen` has been the last one. locks: held at the call and at the return. */
+/* Looks at the marks. *since_ns: since when `*seen` has been the last one. locks: held at the call and the return. */
 static void look(struct gbx_run *run, uint32_t *seen, uint64_t *since_ns) {
   struct gbx_marks *marks = &run->runner->marks;
   uint32_t reached = atomic_load(marks->reached);
