@@ -3,12 +3,17 @@
 // lives as long as the agent.
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Clock } from '../../proto/base/clock.js';
-import { PROGRAMS_KEPT_MAX } from '../../proto/base/limits.js';
-import type { AttachmentSchema, ProgramSchema } from '../../proto/gen/greenboost/v1/control_pb.js';
+import { PROGRAM_SAMPLES_MAX, PROGRAMS_KEPT_MAX } from '../../proto/base/limits.js';
+import type {
+  AttachmentSchema,
+  ProgramSampleSchema,
+  ProgramSchema,
+} from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { Attachment } from '../attachments/attachment.js';
-import { PHASES } from '../shim/abi.js';
+import { AbiTier, PHASES, type Report } from '../shim/abi.js';
 
 type ProgramInit = MessageInitShape<typeof ProgramSchema>;
+type SampleInit = MessageInitShape<typeof ProgramSampleSchema>;
 type Message = (attachment: Attachment) => MessageInitShape<typeof AttachmentSchema>;
 
 /** Times of one running program, up to its last report. */
@@ -16,7 +21,14 @@ interface Course {
   phase: string;
   sinceMs: number;
   readonly phaseMs: Map<string, number>;
+  readonly firstMs: number;
+  /** Samples are at least this far apart. */
+  intervalMs: number;
+  samples: SampleInit[];
 }
+
+/** The first distance of samples; it doubles whenever there are too many. */
+const SAMPLE_INTERVAL_MS = 500;
 
 export class ProgramHistory {
   private readonly courses = new Map<string, Course>();
@@ -33,12 +45,14 @@ export class ProgramHistory {
     const phase = PHASES[attachment.report?.phase ?? 0] ?? 'unknown';
     const nowMs = this.clock.nowMs();
     const course = this.courses.get(attachment.id);
-    if (!course) this.courses.set(attachment.id, { phase, sinceMs: nowMs, phaseMs: new Map() });
+    const begun = course ?? newCourse(phase, nowMs);
+    if (!course) this.courses.set(attachment.id, begun);
     else if (course.phase !== phase) {
       addPhase(course, nowMs);
       course.phase = phase;
       course.sinceMs = nowMs;
     }
+    if (attachment.report) addSample(begun, attachment.report, nowMs);
   }
 
   /** Takes the last account of a program that ends. */
@@ -60,12 +74,49 @@ export class ProgramHistory {
     if (course) addPhase({ ...course, phaseMs }, this.clock.nowMs());
     return {
       attachment: this.message(attachment),
+      samples: course?.samples ?? [],
       runId: attachment.facts.runId,
       phaseMs: Object.fromEntries(
         [...phaseMs].map(([phase, ms]) => [phase, BigInt(Math.round(ms))]),
       ),
     };
   }
+}
+
+function newCourse(phase: string, nowMs: number): Course {
+  return {
+    phase,
+    sinceMs: nowMs,
+    phaseMs: new Map(),
+    firstMs: nowMs,
+    intervalMs: SAMPLE_INTERVAL_MS,
+    samples: [],
+  };
+}
+
+/** The last sample is always the newest report; it stays only if it is far enough from the one before. */
+function addSample(course: Course, report: Report, nowMs: number): void {
+  const { samples, intervalMs, firstMs } = course;
+  const bytes = (tier: number): bigint => report.used_bytes[tier] ?? 0n;
+  const sample: SampleInit = {
+    atMs: BigInt(Math.round(nowMs - firstMs)),
+    vramBytes: bytes(AbiTier.T1),
+    ramBytes: bytes(AbiTier.T2),
+    feederBytes: bytes(AbiTier.T1R) + bytes(AbiTier.T2R),
+    nvmeBytes: bytes(AbiTier.T3),
+    fetchBytes: report.fetch_bytes,
+    evictBytes: report.evict_bytes,
+    stagedInBytes: report.stage_in_bytes,
+    stagedOutBytes: report.stage_out_bytes,
+    stallMicros: report.stall_micros,
+    launchCount: report.launch_count,
+  };
+  const [before, last] = [samples.at(-2), samples.at(-1)];
+  if (before && last && Number(last.atMs) - Number(before.atMs) < intervalMs) samples.pop();
+  samples.push(sample);
+  if (samples.length < PROGRAM_SAMPLES_MAX) return;
+  course.samples = samples.filter((_, index) => index % 2 === 0 || index === samples.length - 1);
+  course.intervalMs *= 2;
 }
 
 function addPhase({ phase, sinceMs, phaseMs }: Course, nowMs: number): void {

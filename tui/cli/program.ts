@@ -279,11 +279,17 @@ function addReport(program: Command): void {
       '--plan <file>',
       'compare with this plan (plan --json) instead of the one of run --plan',
     )
+    .option('--html <file>', 'write it as one page with plots instead')
     .addOption(jsonOption())
     .action(async (run, options) =>
       (await import('./commands/report.js')).showReport(run, options),
     );
-  example(report, 'greenboost report', 'greenboost report stats.json --plan plan.json --json');
+  example(
+    report,
+    'greenboost report',
+    'greenboost report --html run.html',
+    'greenboost report stats.json --plan plan.json --json',
+  );
 }
 
 function addLook(program: Command): void {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A run after the fact: what was predicted and what was measured, side by side. Pure; the shapes are
 // those of `report --json`.
-import type { Program } from '../../proto/gen/greenboost/v1/control_pb.js';
+import { bytesFromWire } from '../../proto/base/units.js';
+import type { Program, ProgramSample } from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { AttachmentJson } from './snapshot.js';
 import { attachmentJson } from './snapshot.js';
 
@@ -34,15 +35,33 @@ export type Measured = Pick<
   | 'stickyCudaError'
 >;
 
+/** A program at one moment; counters since its start. */
+export interface SampleJson {
+  readonly atMs: number;
+  readonly vramBytes: number;
+  readonly ramBytes: number;
+  readonly feederBytes: number;
+  readonly nvmeBytes: number;
+  readonly fetchBytes: number;
+  readonly evictBytes: number;
+  readonly stagedInBytes: number;
+  readonly stagedOutBytes: number;
+  readonly stallMicros: number;
+  readonly launchCount: number;
+}
+
 /** One program of the agent's record, or of a statistics file. */
 export interface ProgramJson extends Measured {
   readonly command: string;
+  readonly deviceName: string;
   readonly startedUnixMs: number | null;
   /** null: it runs, or is not known. */
   readonly endedUnixMs: number | null;
   readonly runId: string | null;
   /** Time spent in each phase; null: not known. */
   readonly phaseMs: Readonly<Record<string, number>> | null;
+  /** Its course, oldest first; empty: not known. */
+  readonly samples: readonly SampleJson[];
 }
 
 /** As much of a plan as is compared. */
@@ -80,6 +99,23 @@ export function programJson(from: Program): ProgramJson {
     phaseMs: Object.fromEntries(
       Object.entries(from.phaseMs).map(([name, ms]) => [name, Number(ms)]),
     ),
+    samples: from.samples.map(sampleJson),
+  };
+}
+
+function sampleJson(sample: ProgramSample): SampleJson {
+  return {
+    atMs: bytesFromWire(sample.atMs),
+    vramBytes: bytesFromWire(sample.vramBytes),
+    ramBytes: bytesFromWire(sample.ramBytes),
+    feederBytes: bytesFromWire(sample.feederBytes),
+    nvmeBytes: bytesFromWire(sample.nvmeBytes),
+    fetchBytes: bytesFromWire(sample.fetchBytes),
+    evictBytes: bytesFromWire(sample.evictBytes),
+    stagedInBytes: bytesFromWire(sample.stagedInBytes),
+    stagedOutBytes: bytesFromWire(sample.stagedOutBytes),
+    stallMicros: bytesFromWire(sample.stallMicros),
+    launchCount: bytesFromWire(sample.launchCount),
   };
 }
 
@@ -131,10 +167,12 @@ export function programOfStats(text: string): ProgramJson | undefined {
     ...(figures as Record<(typeof NUMBERS)[number], number>),
     staging: typeof stats['staging'] === 'string' ? stats['staging'] : 'off',
     command: '',
+    deviceName: '',
     startedUnixMs: null,
     endedUnixMs: null,
     runId: null,
     phaseMs: null,
+    samples: [],
   };
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost report`: a run after the fact, prediction and measurement side by side.
-import { readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { systemClock } from '../../../proto/base/clock.js';
 import { GbError } from '../../../proto/base/errors.js';
 import { formatAge, formatBytes, formatRate, MIB } from '../../../proto/base/units.js';
 import { withAgent } from '../../control/client.js';
@@ -15,9 +16,11 @@ import {
   type Unit,
 } from '../../model/report.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
+import { softwareVersion } from '../../../proto/base/version.js';
 import type { Table } from '../../view/plain.js';
+import { reportHtml } from '../../view/report-page.js';
 import { cleanText } from '../../view/text.js';
-import { painters, tableLines, writeJson, writeLine } from '../output.js';
+import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
 import { loadPlan, readPlan } from '../plans.js';
 
 const CALL_TIMEOUT_MS = 5_000;
@@ -103,7 +106,9 @@ function headlines(program: ProgramJson, plan: PlannedJson | null): string[] {
   const phases = Object.entries(phaseMs ?? {})
     .filter(([, ms]) => ms > 0)
     .map(([name, ms]) => `${name} ${(ms / 1000).toFixed(1)} s`);
-  const error = program.stickyCudaError ? `; it was given CUDA error ${program.stickyCudaError}` : '';
+  const error = program.stickyCudaError
+    ? `; it was given CUDA error ${program.stickyCudaError}`
+    : '';
   return [
     `pid ${program.pid}${program.command ? `  ${program.command}` : ''}${life}${error}`,
     ...(phases.length > 0 ? [`phases: ${phases.join(', ')}`] : []),
@@ -114,11 +119,37 @@ function headlines(program: ProgramJson, plan: PlannedJson | null): string[] {
   ];
 }
 
-/** Prints one run. @throws GbError NOT_FOUND for a program or file that is not there,
+/** @throws GbError PERMISSION_DENIED when the file cannot be written. */
+function writePage(
+  path: string,
+  program: ProgramJson,
+  lines: readonly string[],
+  table: Table,
+): void {
+  const page = reportHtml({
+    program,
+    headlines: lines.map(cleanText),
+    table,
+    software: softwareVersion(),
+    createdUnixMs: systemClock.unixMs(),
+    simulated: /simulated/i.test(program.deviceName),
+  });
+  try {
+    writeFileSync(path, page);
+  } catch (reason) {
+    const { code } = reason as NodeJS.ErrnoException;
+    throw new GbError('PERMISSION_DENIED', `${path} cannot be written (${code ?? 'unknown'})`, {
+      cause: reason,
+    });
+  }
+  note(`written: ${path}`);
+}
+
+/** Prints one run, or writes it as a page. @throws GbError NOT_FOUND for a program or file that is not there,
  *  AGENT_UNREACHABLE when a pid is asked for and no agent runs. */
 export async function showReport(
   which: string | undefined,
-  options: { plan?: string; json?: boolean },
+  options: { plan?: string; json?: boolean; html?: string },
 ): Promise<void> {
   const program = await wantedProgram(which);
   const plan =
@@ -128,6 +159,10 @@ export async function showReport(
         : loadPlan(program.runId)
       : readPlan(options.plan)) ?? null;
   const comparison = compare(program, plan);
+  if (options.html !== undefined) {
+    writePage(options.html, program, headlines(program, plan), comparisonTable(comparison));
+    return;
+  }
   if (options.json) {
     const times = { workSeconds: workSeconds(program) };
     writeJson({ schemaVersion: SCHEMA_VERSION, program, plan, ...times, comparison });

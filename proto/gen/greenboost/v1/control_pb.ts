@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkivwUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEIuIBCgtMYW5lVHJhZmZpYxIYChBjb25uZWN0aW9uX2NvdW50GAEgASgNEhIKCnNlbnRfYnl0ZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSFwoPd2lyZV9zZW50X2J5dGVzGAQgASgEEhsKE3dpcmVfcmVjZWl2ZWRfYnl0ZXMYBSABKAQSFAoMY2FjaGVkX2J5dGVzGAYgASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGAcgASgBEhAKCHByb3ZpZGVyGAggASgJEhQKDGJyb2tlbl9jb3VudBgJIAEoDSLXCgoKQXR0YWNobWVudBIVCg1hdHRhY2htZW50X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIPCgdjb21tYW5kGAMgASgJEhMKC2RldmljZV9uYW1lGAQgASgJEhcKD3ZyYW1fdXNlZF9ieXRlcxgFIAEoBBIWCg5yYW1fdXNlZF9ieXRlcxgGIAEoBBIeChZmZWVkZXJfdnJhbV91c2VkX2J5dGVzGAcgASgEEh0KFWZlZWRlcl9yYW1fdXNlZF9ieXRlcxgIIAEoBBIXCg92cmFtX3BlYWtfYnl0ZXMYCSABKAQSFgoOcmFtX3BlYWtfYnl0ZXMYCiABKAQSHgoWZmVlZGVyX3ZyYW1fcGVha19ieXRlcxgLIAEoBBIdChVmZWVkZXJfcmFtX3BlYWtfYnl0ZXMYDCABKAQSGQoRcmFtX2dyYW50ZWRfYnl0ZXMYDSABKAQSHAoUZmVlZGVyX2dyYW50ZWRfYnl0ZXMYDiABKAQSGAoQYWxsb2NhdGlvbl9jb3VudBgPIAEoBBIXCg9hbGxvY2F0ZWRfYnl0ZXMYECABKAQSFAoMbGF1bmNoX2NvdW50GBEgASgEEhIKCmNvcHlfY291bnQYEiABKAQSEwoLZmV0Y2hfYnl0ZXMYEyABKAQSEwoLZXZpY3RfYnl0ZXMYFCABKAQSGAoQY2xlYW5fZHJvcF9ieXRlcxgVIAEoBBIgChh1bmFjY291bnRlZF9sYXVuY2hfY291bnQYFiABKAQSHAoUcmVmdXNlZF9sYXVuY2hfY291bnQYFyABKAQSFAoMc3RhbGxfbWljcm9zGBggASgEEg0KBXBoYXNlGBkgASgJEhkKEXN0aWNreV9jdWRhX2Vycm9yGBogASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgbIAEoAxIRCgljb25uZWN0ZWQYHCABKAgSGQoRdnJhbV9idWRnZXRfYnl0ZXMYHSABKAQSDQoFZ2F0ZWQYHiABKAgSFwoPbnZtZV91c2VkX2J5dGVzGB8gASgEEhcKD252bWVfcGVha19ieXRlcxggIAEoBBIXCg9udm1lX3JlYWRfYnl0ZXMYISABKAQSGAoQbnZtZV93cml0ZV9ieXRlcxgiIAEoBBIPCgdzdGFnaW5nGCMgASgJEhUKDW9yZGVyX3BlcmNlbnQYJCABKA0SFgoOc3RhZ2VfaW5fYnl0ZXMYJSABKAQSFwoPc3RhZ2Vfb3V0X2J5dGVzGCYgASgEEhkKEXN0YWdlX2NsZWFuX2J5dGVzGCcgASgEEhMKC3JlbWFwX2NvdW50GCggASgEEhQKDHN3aXRjaF9jb3VudBgpIAEoBBIeChZzd2l0Y2hfYWJhbmRvbmVkX2NvdW50GCogASgEEhUKDXN3aXRjaF9taWNyb3MYKyABKAQSEwoLZnJhbWVfYnl0ZXMYLCABKAQSGQoRZ3JhcGhfc3BsaXRfY291bnQYLSABKAQSEwoLZGV2aWNlX3V1aWQYLiABKAkSGAoQdnJhbV9saW1pdF9ieXRlcxgvIAEoBBIQCghkaXNwYXRjaBgwIAEoCBIYChBkaXNwYXRjaGVkX2NvdW50GDEgASgEEkEKDHVuZGlzcGF0Y2hlZBgyIAMoCzIrLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudC5VbmRpc3BhdGNoZWRFbnRyeRIxCg1sYXVuY2hfb3duZXJzGDMgAygLMhouZ3JlZW5ib29zdC52MS5MYXVuY2hPd25lchozChFVbmRpc3BhdGNoZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIsYBCgtMYXVuY2hPd25lchIRCglmZWVkZXJfaWQYASABKAkSEwoLZmVlZGVyX25hbWUYAiABKAkSDAoEbGFuZRgDIAEoDRIUCgxsYXVuY2hfY291bnQYBCABKAQSFgoOY3Jvc3NpbmdfY291bnQYBSABKAQSGwoTY3Jvc3Npbmdfc2VudF9ieXRlcxgGIAEoBBIfChdjcm9zc2luZ19yZWNlaXZlZF9ieXRlcxgHIAEoBBIVCg1yZXBsaWNhX2J5dGVzGAggASgEImkKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEg8KB3VuaXhfbXMYAiABKAMSEAoIc2V2ZXJpdHkYAyABKA0SDAoEbmFtZRgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEgwKBHRleHQYBiABKAkiqAMKCFNuYXBzaG90EhAKCHNvZnR3YXJlGAEgASgJEhEKCWFnZW50X3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSDwoHdW5peF9tcxgEIAEoAxINCgVlcG9jaBgFIAEoBBIPCgdob3N0X2lkGAYgASgJEhEKCWhvc3RfbmFtZRgHIAEoCRIiCgV0aWVycxgIIAMoCzITLmdyZWVuYm9vc3QudjEuVGllchIiCgVsaW5rcxgJIAMoCzITLmdyZWVuYm9vc3QudjEuTGluaxIuCgthdHRhY2htZW50cxgKIAMoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIrCg1yZWNlbnRfZXZlbnRzGAsgAygLMhQuZ3JlZW5ib29zdC52MS5FdmVudBIeChZtZW1vcnlfYXZhaWxhYmxlX2J5dGVzGAwgASgEEhwKFG1lbW9yeV9yZXNlcnZlX2J5dGVzGA0gASgEEiIKGm1lbW9yeV9wcmVzc3VyZV9zb21lX2F2ZzEwGA4gASgBEhMKC3Byb2JlX2J5dGVzGA8gASgEIhIKEEdldFN0YXR1c1JlcXVlc3QiFAoSR2V0UHJvZ3JhbXNSZXF1ZXN0Ij8KE0dldFByb2dyYW1zUmVzcG9uc2USKAoIcHJvZ3JhbXMYASADKAsyFi5ncmVlbmJvb3N0LnYxLlByb2dyYW0ixgEKB1Byb2dyYW0SLQoKYXR0YWNobWVudBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIVCg1lbmRlZF91bml4X21zGAIgASgDEg4KBnJ1bl9pZBgDIAEoCRI1CghwaGFzZV9tcxgEIAMoCzIjLmdyZWVuYm9vc3QudjEuUHJvZ3JhbS5QaGFzZU1zRW50cnkaLgoMUGhhc2VNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEiHQoORXhwbGFpblJlcXVlc3QSCwoDcGlkGAEgASgNIr0BCg9FeHBsYWluUmVzcG9uc2USLQoKYXR0YWNobWVudBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBISCgphcmVuYV9iYXNlGAIgASgEEioKBnJhbmdlcxgDIAMoCzIaLmdyZWVuYm9vc3QudjEuUGxhY2VkUmFuZ2USEwoLdG90YWxfY291bnQYBCABKAQSJgoHcmVhc29ucxgFIAMoCzIVLmdyZWVuYm9vc3QudjEuUmVhc29uItABCgtQbGFjZWRSYW5nZRIOCgZvZmZzZXQYASABKAQSDgoGbGVuZ3RoGAIgASgEEhEKCWZlZWRlcl9pZBgDIAEoCRITCgtmZWVkZXJfbmFtZRgEIAEoCRInCgZkZXZpY2UYBSABKAsyFy5ncmVlbmJvb3N0LnYxLkRldmljZUlkEgwKBGxhbmUYBiABKA0SJwoEa2luZBgHIAEoDjIZLmdyZWVuYm9vc3QudjEuUGxhY2VkS2luZBIMCgRsb3N0GAggASgIEgsKA3doeRgJIAEoCSIzCgZSZWFzb24SDAoEbmFtZRgBIAEoCRINCgVjb3VudBgCIAEoBBIMCgR0ZXh0GAMgASgJIiMKDFdhdGNoUmVxdWVzdBITCgtpbnRlcnZhbF9tcxgBIAEoDSJICg5Db25uZWN0UmVxdWVzdBIPCgdhZGRyZXNzGAEgASgJEhEKCWZlZWRlcl9pZBgCIAEoCRISCgp0aW1lb3V0X21zGAMgASgNIlgKD0Nvbm5lY3RSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rEiIKBXRpZXJzGAIgAygLMhMuZ3JlZW5ib29zdC52MS5UaWVyIjIKEURpc2Nvbm5lY3RSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVmb3JjZRgCIAEoCCI9ChJEaXNjb25uZWN0UmVzcG9uc2USEwoLbW92ZWRfYnl0ZXMYASABKAQSEgoKbG9zdF9ieXRlcxgCIAEoBCIeCgxEcmFpblJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIpYBCgtEcmFpblN0YXR1cxITCgt0b3RhbF9ieXRlcxgBIAEoBBITCgttb3ZlZF9ieXRlcxgCIAEoBBIYChBieXRlc19wZXJfc2Vjb25kGAMgASgBEg4KBmV0YV9tcxgEIAEoAxISCgplbGFwc2VkX21zGAUgASgDEhEKCXdhaXRzX2ZvchgGIAEoCRIMCgRkb25lGAcgASgIIh4KDFBhdXNlUmVxdWVzdBIOCgZmZWVkZXIYASABKAkiMgoNUGF1c2VSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rIh8KDVJlc3VtZVJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIjMKDlJlc3VtZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiRwoRUGluZ0ZlZWRlclJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWNvdW50GAIgASgNEhMKC2ludGVydmFsX21zGAMgASgNIqIBChJQaW5nRmVlZGVyUmVzcG9uc2USKQoEcGF0aBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuRmVlZGVyUGF0aEgAEi4KCnJvdW5kX3RyaXAYAiABKAsyGC5ncmVlbmJvb3N0LnYxLlJvdW5kVHJpcEgAEikKBHJhdGUYAyABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclJhdGVIAEIGCgRwYXJ0IroBCgpGZWVkZXJQYXRoEhMKC2ZlZWRlcl9uYW1lGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSFQoNbG9jYWxfYWRkcmVzcxgDIAEoCRIRCglsYW5lX3BvcnQYBCABKA0SFgoOc2Vzc2lvbl9jaXBoZXIYBSABKAkSEwoLbGFuZV9jaXBoZXIYBiABKAkSFQoNbGFuZV9wcm92aWRlchgHIAEoCRIYChBsYW5lX2Nvbm5lY3Rpb25zGAggASgNIkcKCVJvdW5kVHJpcBIQCghzZXF1ZW5jZRgBIAEoDRITCgtjYWxsX21pY3JvcxgCIAEoARITCgtsYW5lX21pY3JvcxgDIAEoASJQCgpGZWVkZXJSYXRlEh8KF3VwbG9hZF9ieXRlc19wZXJfc2Vjb25kGAEgASgBEiEKGWRvd25sb2FkX2J5dGVzX3Blcl9zZWNvbmQYAiABKAEiDgoMUHJvYmVSZXF1ZXN0IjcKDUV2ZW50c1JlcXVlc3QSDgoGZm9sbG93GAEgASgIEhYKDmFmdGVyX3NlcXVlbmNlGAIgASgEIiAKD1NodXRkb3duUmVxdWVzdBINCgVmb3JjZRgBIAEoCCISChBTaHV0ZG93blJlc3BvbnNlIhYKFEdldEZlZWRTdGF0dXNSZXF1ZXN0IvECCgpGZWVkU3RhdHVzEhAKCHNvZnR3YXJlGAEgASgJEgsKA3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSEQoJZmVlZGVyX2lkGAQgASgJEhMKC2ZlZWRlcl9uYW1lGAUgASgJEhEKCWFkZHJlc3NlcxgGIAMoCRIXCg9rZXlfZmluZ2VycHJpbnQYByABKAkSMAoFc3RhdHMYCCABKAsyIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZRIoCgZsZWFzZXMYCSADKAsyGC5ncmVlbmJvb3N0LnYxLkZlZWRMZWFzZRIRCglsb2NrX25vdGUYCiABKAkSEQoJbGFuZV9wb3J0GAsgASgNEiYKBWxhbmVzGAwgAygLMhcuZ3JlZW5ib29zdC52MS5GZWVkTGFuZRIRCgljYWNoZV9kaXIYDSABKAkSGgoSY2FjaGVfYnVkZ2V0X2J5dGVzGA4gASgEIsYBCglGZWVkTGVhc2USEAoIbGVhc2VfaWQYASABKAkSEQoJaG9zdF9uYW1lGAIgASgJEhUKDWF0dGFjaG1lbnRfaWQYAyABKAkSFQoNZ3JhbnRlZF9ieXRlcxgEIAEoBBISCgp1c2VkX2J5dGVzGAUgASgEEhgKEHR0bF9yZW1haW5pbmdfbXMYBiABKAQSDwoHYWRvcHRlZBgHIAEoCBISCgpyZWFkX2J5dGVzGAggASgEEhMKC3dyaXRlX2J5dGVzGAkgASgEIs0CCghGZWVkTGFuZRIRCgl0aWNrZXRfaWQYASABKAkSEAoIbGVhc2VfaWQYAiABKAkSEQoJaG9zdF9uYW1lGAMgASgJEgwKBHBlZXIYBCABKAkSDgoGY2lwaGVyGAUgASgJEhAKCHByb3ZpZGVyGAYgASgJEhIKCmtleV9hZ2VfbXMYByABKAQSEwoLY29ubmVjdGlvbnMYCCABKA0SEgoKcmVhZF9ieXRlcxgJIAEoBBITCgt3cml0ZV9ieXRlcxgKIAEoBBIdChVyZWFkX2J5dGVzX3Blcl9zZWNvbmQYCyABKAESHgoWd3JpdGVfYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIUCgxjYWNoZWRfYnl0ZXMYDSABKAQSGQoRcm91bmRfdHJpcF9taWNyb3MYDiABKAESFwoPa2V5X2ZpbmdlcnByaW50GA8gASgJIiEKEFBhdXNlRmVlZFJlcXVlc3QSDQoFZHJhaW4YASABKAgiEwoRUGF1c2VGZWVkUmVzcG9uc2UiEwoRUmVzdW1lRmVlZFJlcXVlc3QiFAoSUmVzdW1lRmVlZFJlc3BvbnNlIiMKD1N0b3BGZWVkUmVxdWVzdBIQCghncmFjZV9tcxgBIAEoDSISChBTdG9wRmVlZFJlc3BvbnNlKo0BCghUaWVyS2luZBIZChVUSUVSX0tJTkRfVU5TUEVDSUZJRUQQABIYChRUSUVSX0tJTkRfTE9DQUxfVlJBTRABEhcKE1RJRVJfS0lORF9MT0NBTF9SQU0QAhIZChVUSUVSX0tJTkRfRkVFREVSX1ZSQU0QAxIYChRUSUVSX0tJTkRfRkVFREVSX1JBTRAEKs8BCglMaW5rU3RhdGUSGgoWTElOS19TVEFURV9VTlNQRUNJRklFRBAAEhkKFUxJTktfU1RBVEVfQ09OTkVDVElORxABEhoKFkxJTktfU1RBVEVfSEFORFNIQUtJTkcQAhIUChBMSU5LX1NUQVRFX1JFQURZEAMSFwoTTElOS19TVEFURV9EUkFJTklORxAEEhQKEExJTktfU1RBVEVfU1RBTEUQBRITCg9MSU5LX1NUQVRFX0xPU1QQBhIVChFMSU5LX1NUQVRFX0NMT1NFRBAHKlkKClBsYWNlZEtpbmQSGwoXUExBQ0VEX0tJTkRfVU5TUEVDSUZJRUQQABIVChFQTEFDRURfS0lORF9PV05FRBABEhcKE1BMQUNFRF9LSU5EX1JFUExJQ0EQAjLDBwoMQWdlbnRTZXJ2aWNlEkUKCUdldFN0YXR1cxIfLmdyZWVuYm9vc3QudjEuR2V0U3RhdHVzUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPwoFV2F0Y2gSGy5ncmVlbmJvb3N0LnYxLldhdGNoUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QwARJICgdDb25uZWN0Eh0uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVxdWVzdBoeLmdyZWVuYm9vc3QudjEuQ29ubmVjdFJlc3BvbnNlElEKCkRpc2Nvbm5lY3QSIC5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5EaXNjb25uZWN0UmVzcG9uc2USQgoFRHJhaW4SGy5ncmVlbmJvb3N0LnYxLkRyYWluUmVxdWVzdBoaLmdyZWVuYm9vc3QudjEuRHJhaW5TdGF0dXMwARJCCgVQYXVzZRIbLmdyZWVuYm9vc3QudjEuUGF1c2VSZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5QYXVzZVJlc3BvbnNlEkUKBlJlc3VtZRIcLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVxdWVzdBodLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVzcG9uc2USUwoKUGluZ0ZlZWRlchIgLmdyZWVuYm9vc3QudjEuUGluZ0ZlZWRlclJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLlBpbmdGZWVkZXJSZXNwb25zZTABEj0KBVByb2JlEhsuZ3JlZW5ib29zdC52MS5Qcm9iZVJlcXVlc3QaFy5ncmVlbmJvb3N0LnYxLlNuYXBzaG90Ej4KBkV2ZW50cxIcLmdyZWVuYm9vc3QudjEuRXZlbnRzUmVxdWVzdBoULmdyZWVuYm9vc3QudjEuRXZlbnQwARJUCgtHZXRQcm9ncmFtcxIhLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5HZXRQcm9ncmFtc1Jlc3BvbnNlEkgKB0V4cGxhaW4SHS5ncmVlbmJvb3N0LnYxLkV4cGxhaW5SZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5FeHBsYWluUmVzcG9uc2USSwoIU2h1dGRvd24SHi5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXNwb25zZTLOAgoLRmVlZFNlcnZpY2USTwoNR2V0RmVlZFN0YXR1cxIjLmdyZWVuYm9vc3QudjEuR2V0RmVlZFN0YXR1c1JlcXVlc3QaGS5ncmVlbmJvb3N0LnYxLkZlZWRTdGF0dXMSTgoJUGF1c2VGZWVkEh8uZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5QYXVzZUZlZWRSZXNwb25zZRJRCgpSZXN1bWVGZWVkEiAuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlc3BvbnNlEksKCFN0b3BGZWVkEh4uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVzcG9uc2ViBnByb3RvMw", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAkivwUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEIuIBCgtMYW5lVHJhZmZpYxIYChBjb25uZWN0aW9uX2NvdW50GAEgASgNEhIKCnNlbnRfYnl0ZXMYAiABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYAyABKAQSFwoPd2lyZV9zZW50X2J5dGVzGAQgASgEEhsKE3dpcmVfcmVjZWl2ZWRfYnl0ZXMYBSABKAQSFAoMY2FjaGVkX2J5dGVzGAYgASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGAcgASgBEhAKCHByb3ZpZGVyGAggASgJEhQKDGJyb2tlbl9jb3VudBgJIAEoDSLXCgoKQXR0YWNobWVudBIVCg1hdHRhY2htZW50X2lkGAEgASgJEgsKA3BpZBgCIAEoDRIPCgdjb21tYW5kGAMgASgJEhMKC2RldmljZV9uYW1lGAQgASgJEhcKD3ZyYW1fdXNlZF9ieXRlcxgFIAEoBBIWCg5yYW1fdXNlZF9ieXRlcxgGIAEoBBIeChZmZWVkZXJfdnJhbV91c2VkX2J5dGVzGAcgASgEEh0KFWZlZWRlcl9yYW1fdXNlZF9ieXRlcxgIIAEoBBIXCg92cmFtX3BlYWtfYnl0ZXMYCSABKAQSFgoOcmFtX3BlYWtfYnl0ZXMYCiABKAQSHgoWZmVlZGVyX3ZyYW1fcGVha19ieXRlcxgLIAEoBBIdChVmZWVkZXJfcmFtX3BlYWtfYnl0ZXMYDCABKAQSGQoRcmFtX2dyYW50ZWRfYnl0ZXMYDSABKAQSHAoUZmVlZGVyX2dyYW50ZWRfYnl0ZXMYDiABKAQSGAoQYWxsb2NhdGlvbl9jb3VudBgPIAEoBBIXCg9hbGxvY2F0ZWRfYnl0ZXMYECABKAQSFAoMbGF1bmNoX2NvdW50GBEgASgEEhIKCmNvcHlfY291bnQYEiABKAQSEwoLZmV0Y2hfYnl0ZXMYEyABKAQSEwoLZXZpY3RfYnl0ZXMYFCABKAQSGAoQY2xlYW5fZHJvcF9ieXRlcxgVIAEoBBIgChh1bmFjY291bnRlZF9sYXVuY2hfY291bnQYFiABKAQSHAoUcmVmdXNlZF9sYXVuY2hfY291bnQYFyABKAQSFAoMc3RhbGxfbWljcm9zGBggASgEEg0KBXBoYXNlGBkgASgJEhkKEXN0aWNreV9jdWRhX2Vycm9yGBogASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgbIAEoAxIRCgljb25uZWN0ZWQYHCABKAgSGQoRdnJhbV9idWRnZXRfYnl0ZXMYHSABKAQSDQoFZ2F0ZWQYHiABKAgSFwoPbnZtZV91c2VkX2J5dGVzGB8gASgEEhcKD252bWVfcGVha19ieXRlcxggIAEoBBIXCg9udm1lX3JlYWRfYnl0ZXMYISABKAQSGAoQbnZtZV93cml0ZV9ieXRlcxgiIAEoBBIPCgdzdGFnaW5nGCMgASgJEhUKDW9yZGVyX3BlcmNlbnQYJCABKA0SFgoOc3RhZ2VfaW5fYnl0ZXMYJSABKAQSFwoPc3RhZ2Vfb3V0X2J5dGVzGCYgASgEEhkKEXN0YWdlX2NsZWFuX2J5dGVzGCcgASgEEhMKC3JlbWFwX2NvdW50GCggASgEEhQKDHN3aXRjaF9jb3VudBgpIAEoBBIeChZzd2l0Y2hfYWJhbmRvbmVkX2NvdW50GCogASgEEhUKDXN3aXRjaF9taWNyb3MYKyABKAQSEwoLZnJhbWVfYnl0ZXMYLCABKAQSGQoRZ3JhcGhfc3BsaXRfY291bnQYLSABKAQSEwoLZGV2aWNlX3V1aWQYLiABKAkSGAoQdnJhbV9saW1pdF9ieXRlcxgvIAEoBBIQCghkaXNwYXRjaBgwIAEoCBIYChBkaXNwYXRjaGVkX2NvdW50GDEgASgEEkEKDHVuZGlzcGF0Y2hlZBgyIAMoCzIrLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudC5VbmRpc3BhdGNoZWRFbnRyeRIxCg1sYXVuY2hfb3duZXJzGDMgAygLMhouZ3JlZW5ib29zdC52MS5MYXVuY2hPd25lchozChFVbmRpc3BhdGNoZWRFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIsYBCgtMYXVuY2hPd25lchIRCglmZWVkZXJfaWQYASABKAkSEwoLZmVlZGVyX25hbWUYAiABKAkSDAoEbGFuZRgDIAEoDRIUCgxsYXVuY2hfY291bnQYBCABKAQSFgoOY3Jvc3NpbmdfY291bnQYBSABKAQSGwoTY3Jvc3Npbmdfc2VudF9ieXRlcxgGIAEoBBIfChdjcm9zc2luZ19yZWNlaXZlZF9ieXRlcxgHIAEoBBIVCg1yZXBsaWNhX2J5dGVzGAggASgEImkKBUV2ZW50EhAKCHNlcXVlbmNlGAEgASgEEg8KB3VuaXhfbXMYAiABKAMSEAoIc2V2ZXJpdHkYAyABKA0SDAoEbmFtZRgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEgwKBHRleHQYBiABKAkiqAMKCFNuYXBzaG90EhAKCHNvZnR3YXJlGAEgASgJEhEKCWFnZW50X3BpZBgCIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYAyABKAMSDwoHdW5peF9tcxgEIAEoAxINCgVlcG9jaBgFIAEoBBIPCgdob3N0X2lkGAYgASgJEhEKCWhvc3RfbmFtZRgHIAEoCRIiCgV0aWVycxgIIAMoCzITLmdyZWVuYm9vc3QudjEuVGllchIiCgVsaW5rcxgJIAMoCzITLmdyZWVuYm9vc3QudjEuTGluaxIuCgthdHRhY2htZW50cxgKIAMoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIrCg1yZWNlbnRfZXZlbnRzGAsgAygLMhQuZ3JlZW5ib29zdC52MS5FdmVudBIeChZtZW1vcnlfYXZhaWxhYmxlX2J5dGVzGAwgASgEEhwKFG1lbW9yeV9yZXNlcnZlX2J5dGVzGA0gASgEEiIKGm1lbW9yeV9wcmVzc3VyZV9zb21lX2F2ZzEwGA4gASgBEhMKC3Byb2JlX2J5dGVzGA8gASgEIhIKEEdldFN0YXR1c1JlcXVlc3QiFAoSR2V0UHJvZ3JhbXNSZXF1ZXN0Ij8KE0dldFByb2dyYW1zUmVzcG9uc2USKAoIcHJvZ3JhbXMYASADKAsyFi5ncmVlbmJvb3N0LnYxLlByb2dyYW0i9QEKB1Byb2dyYW0SLQoKYXR0YWNobWVudBgBIAEoCzIZLmdyZWVuYm9vc3QudjEuQXR0YWNobWVudBIVCg1lbmRlZF91bml4X21zGAIgASgDEg4KBnJ1bl9pZBgDIAEoCRI1CghwaGFzZV9tcxgEIAMoCzIjLmdyZWVuYm9vc3QudjEuUHJvZ3JhbS5QaGFzZU1zRW50cnkSLQoHc2FtcGxlcxgFIAMoCzIcLmdyZWVuYm9vc3QudjEuUHJvZ3JhbVNhbXBsZRouCgxQaGFzZU1zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASL4AQoNUHJvZ3JhbVNhbXBsZRINCgVhdF9tcxgBIAEoBBISCgp2cmFtX2J5dGVzGAIgASgEEhEKCXJhbV9ieXRlcxgDIAEoBBIUCgxmZWVkZXJfYnl0ZXMYBCABKAQSEgoKbnZtZV9ieXRlcxgFIAEoBBITCgtmZXRjaF9ieXRlcxgGIAEoBBITCgtldmljdF9ieXRlcxgHIAEoBBIXCg9zdGFnZWRfaW5fYnl0ZXMYCCABKAQSGAoQc3RhZ2VkX291dF9ieXRlcxgJIAEoBBIUCgxzdGFsbF9taWNyb3MYCiABKAQSFAoMbGF1bmNoX2NvdW50GAsgASgEIh0KDkV4cGxhaW5SZXF1ZXN0EgsKA3BpZBgBIAEoDSK9AQoPRXhwbGFpblJlc3BvbnNlEi0KCmF0dGFjaG1lbnQYASABKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSEgoKYXJlbmFfYmFzZRgCIAEoBBIqCgZyYW5nZXMYAyADKAsyGi5ncmVlbmJvb3N0LnYxLlBsYWNlZFJhbmdlEhMKC3RvdGFsX2NvdW50GAQgASgEEiYKB3JlYXNvbnMYBSADKAsyFS5ncmVlbmJvb3N0LnYxLlJlYXNvbiLQAQoLUGxhY2VkUmFuZ2USDgoGb2Zmc2V0GAEgASgEEg4KBmxlbmd0aBgCIAEoBBIRCglmZWVkZXJfaWQYAyABKAkSEwoLZmVlZGVyX25hbWUYBCABKAkSJwoGZGV2aWNlGAUgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIMCgRsYW5lGAYgASgNEicKBGtpbmQYByABKA4yGS5ncmVlbmJvb3N0LnYxLlBsYWNlZEtpbmQSDAoEbG9zdBgIIAEoCBILCgN3aHkYCSABKAkiMwoGUmVhc29uEgwKBG5hbWUYASABKAkSDQoFY291bnQYAiABKAQSDAoEdGV4dBgDIAEoCSIjCgxXYXRjaFJlcXVlc3QSEwoLaW50ZXJ2YWxfbXMYASABKA0iSAoOQ29ubmVjdFJlcXVlc3QSDwoHYWRkcmVzcxgBIAEoCRIRCglmZWVkZXJfaWQYAiABKAkSEgoKdGltZW91dF9tcxgDIAEoDSJYCg9Db25uZWN0UmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluaxIiCgV0aWVycxgCIAMoCzITLmdyZWVuYm9vc3QudjEuVGllciIyChFEaXNjb25uZWN0UmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZm9yY2UYAiABKAgiPQoSRGlzY29ubmVjdFJlc3BvbnNlEhMKC21vdmVkX2J5dGVzGAEgASgEEhIKCmxvc3RfYnl0ZXMYAiABKAQiHgoMRHJhaW5SZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCSKWAQoLRHJhaW5TdGF0dXMSEwoLdG90YWxfYnl0ZXMYASABKAQSEwoLbW92ZWRfYnl0ZXMYAiABKAQSGAoQYnl0ZXNfcGVyX3NlY29uZBgDIAEoARIOCgZldGFfbXMYBCABKAMSEgoKZWxhcHNlZF9tcxgFIAEoAxIRCgl3YWl0c19mb3IYBiABKAkSDAoEZG9uZRgHIAEoCCIeCgxQYXVzZVJlcXVlc3QSDgoGZmVlZGVyGAEgASgJIjIKDVBhdXNlUmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluayIfCg1SZXN1bWVSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCSIzCg5SZXN1bWVSZXNwb25zZRIhCgRsaW5rGAEgASgLMhMuZ3JlZW5ib29zdC52MS5MaW5rIkcKEVBpbmdGZWVkZXJSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVjb3VudBgCIAEoDRITCgtpbnRlcnZhbF9tcxgDIAEoDSKiAQoSUGluZ0ZlZWRlclJlc3BvbnNlEikKBHBhdGgYASABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclBhdGhIABIuCgpyb3VuZF90cmlwGAIgASgLMhguZ3JlZW5ib29zdC52MS5Sb3VuZFRyaXBIABIpCgRyYXRlGAMgASgLMhkuZ3JlZW5ib29zdC52MS5GZWVkZXJSYXRlSABCBgoEcGFydCK6AQoKRmVlZGVyUGF0aBITCgtmZWVkZXJfbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhUKDWxvY2FsX2FkZHJlc3MYAyABKAkSEQoJbGFuZV9wb3J0GAQgASgNEhYKDnNlc3Npb25fY2lwaGVyGAUgASgJEhMKC2xhbmVfY2lwaGVyGAYgASgJEhUKDWxhbmVfcHJvdmlkZXIYByABKAkSGAoQbGFuZV9jb25uZWN0aW9ucxgIIAEoDSJHCglSb3VuZFRyaXASEAoIc2VxdWVuY2UYASABKA0SEwoLY2FsbF9taWNyb3MYAiABKAESEwoLbGFuZV9taWNyb3MYAyABKAEiUAoKRmVlZGVyUmF0ZRIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAIgASgBIg4KDFByb2JlUmVxdWVzdCI3Cg1FdmVudHNSZXF1ZXN0Eg4KBmZvbGxvdxgBIAEoCBIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoBCIgCg9TaHV0ZG93blJlcXVlc3QSDQoFZm9yY2UYASABKAgiEgoQU2h1dGRvd25SZXNwb25zZSIWChRHZXRGZWVkU3RhdHVzUmVxdWVzdCLxAgoKRmVlZFN0YXR1cxIQCghzb2Z0d2FyZRgBIAEoCRILCgNwaWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEhEKCWZlZWRlcl9pZBgEIAEoCRITCgtmZWVkZXJfbmFtZRgFIAEoCRIRCglhZGRyZXNzZXMYBiADKAkSFwoPa2V5X2ZpbmdlcnByaW50GAcgASgJEjAKBXN0YXRzGAggASgLMiEuZ3JlZW5ib29zdC52MS5XYXRjaFN0YXRzUmVzcG9uc2USKAoGbGVhc2VzGAkgAygLMhguZ3JlZW5ib29zdC52MS5GZWVkTGVhc2USEQoJbG9ja19ub3RlGAogASgJEhEKCWxhbmVfcG9ydBgLIAEoDRImCgVsYW5lcxgMIAMoCzIXLmdyZWVuYm9vc3QudjEuRmVlZExhbmUSEQoJY2FjaGVfZGlyGA0gASgJEhoKEmNhY2hlX2J1ZGdldF9ieXRlcxgOIAEoBCLGAQoJRmVlZExlYXNlEhAKCGxlYXNlX2lkGAEgASgJEhEKCWhvc3RfbmFtZRgCIAEoCRIVCg1hdHRhY2htZW50X2lkGAMgASgJEhUKDWdyYW50ZWRfYnl0ZXMYBCABKAQSEgoKdXNlZF9ieXRlcxgFIAEoBBIYChB0dGxfcmVtYWluaW5nX21zGAYgASgEEg8KB2Fkb3B0ZWQYByABKAgSEgoKcmVhZF9ieXRlcxgIIAEoBBITCgt3cml0ZV9ieXRlcxgJIAEoBCLNAgoIRmVlZExhbmUSEQoJdGlja2V0X2lkGAEgASgJEhAKCGxlYXNlX2lkGAIgASgJEhEKCWhvc3RfbmFtZRgDIAEoCRIMCgRwZWVyGAQgASgJEg4KBmNpcGhlchgFIAEoCRIQCghwcm92aWRlchgGIAEoCRISCgprZXlfYWdlX21zGAcgASgEEhMKC2Nvbm5lY3Rpb25zGAggASgNEhIKCnJlYWRfYnl0ZXMYCSABKAQSEwoLd3JpdGVfYnl0ZXMYCiABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAsgASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYDCABKAESFAoMY2FjaGVkX2J5dGVzGA0gASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGA4gASgBEhcKD2tleV9maW5nZXJwcmludBgPIAEoCSIhChBQYXVzZUZlZWRSZXF1ZXN0Eg0KBWRyYWluGAEgASgIIhMKEVBhdXNlRmVlZFJlc3BvbnNlIhMKEVJlc3VtZUZlZWRSZXF1ZXN0IhQKElJlc3VtZUZlZWRSZXNwb25zZSIjCg9TdG9wRmVlZFJlcXVlc3QSEAoIZ3JhY2VfbXMYASABKA0iEgoQU3RvcEZlZWRSZXNwb25zZSqNAQoIVGllcktpbmQSGQoVVElFUl9LSU5EX1VOU1BFQ0lGSUVEEAASGAoUVElFUl9LSU5EX0xPQ0FMX1ZSQU0QARIXChNUSUVSX0tJTkRfTE9DQUxfUkFNEAISGQoVVElFUl9LSU5EX0ZFRURFUl9WUkFNEAMSGAoUVElFUl9LSU5EX0ZFRURFUl9SQU0QBCrPAQoJTGlua1N0YXRlEhoKFkxJTktfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVMSU5LX1NUQVRFX0NPTk5FQ1RJTkcQARIaChZMSU5LX1NUQVRFX0hBTkRTSEFLSU5HEAISFAoQTElOS19TVEFURV9SRUFEWRADEhcKE0xJTktfU1RBVEVfRFJBSU5JTkcQBBIUChBMSU5LX1NUQVRFX1NUQUxFEAUSEwoPTElOS19TVEFURV9MT1NUEAYSFQoRTElOS19TVEFURV9DTE9TRUQQBypZCgpQbGFjZWRLaW5kEhsKF1BMQUNFRF9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRUExBQ0VEX0tJTkRfT1dORUQQARIXChNQTEFDRURfS0lORF9SRVBMSUNBEAIywwcKDEFnZW50U2VydmljZRJFCglHZXRTdGF0dXMSHy5ncmVlbmJvb3N0LnYxLkdldFN0YXR1c1JlcXVlc3QaFy5ncmVlbmJvb3N0LnYxLlNuYXBzaG90Ej8KBVdhdGNoEhsuZ3JlZW5ib29zdC52MS5XYXRjaFJlcXVlc3QaFy5ncmVlbmJvb3N0LnYxLlNuYXBzaG90MAESSAoHQ29ubmVjdBIdLmdyZWVuYm9vc3QudjEuQ29ubmVjdFJlcXVlc3QaHi5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXNwb25zZRJRCgpEaXNjb25uZWN0EiAuZ3JlZW5ib29zdC52MS5EaXNjb25uZWN0UmVxdWVzdBohLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlc3BvbnNlEkIKBURyYWluEhsuZ3JlZW5ib29zdC52MS5EcmFpblJlcXVlc3QaGi5ncmVlbmJvb3N0LnYxLkRyYWluU3RhdHVzMAESQgoFUGF1c2USGy5ncmVlbmJvb3N0LnYxLlBhdXNlUmVxdWVzdBocLmdyZWVuYm9vc3QudjEuUGF1c2VSZXNwb25zZRJFCgZSZXN1bWUSHC5ncmVlbmJvb3N0LnYxLlJlc3VtZVJlcXVlc3QaHS5ncmVlbmJvb3N0LnYxLlJlc3VtZVJlc3BvbnNlElMKClBpbmdGZWVkZXISIC5ncmVlbmJvb3N0LnYxLlBpbmdGZWVkZXJSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5QaW5nRmVlZGVyUmVzcG9uc2UwARI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJICgdFeHBsYWluEh0uZ3JlZW5ib29zdC52MS5FeHBsYWluUmVxdWVzdBoeLmdyZWVuYm9vc3QudjEuRXhwbGFpblJlc3BvbnNlEksKCFNodXRkb3duEh4uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVzcG9uc2UyzgIKC0ZlZWRTZXJ2aWNlEk8KDUdldEZlZWRTdGF0dXMSIy5ncmVlbmJvb3N0LnYxLkdldEZlZWRTdGF0dXNSZXF1ZXN0GhkuZ3JlZW5ib29zdC52MS5GZWVkU3RhdHVzEk4KCVBhdXNlRmVlZBIfLmdyZWVuYm9vc3QudjEuUGF1c2VGZWVkUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuUGF1c2VGZWVkUmVzcG9uc2USUQoKUmVzdW1lRmVlZBIgLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLlJlc3VtZUZlZWRSZXNwb25zZRJLCghTdG9wRmVlZBIeLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlc3BvbnNlYgZwcm90bzM", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -910,6 +910,13 @@ export type Program = Message<"greenboost.v1.Program"> & {
    * @generated from field: map<string, uint64> phase_ms = 4;
    */
   phaseMs: { [key: string]: bigint };
+
+  /**
+   * its course, oldest first; the longer it runs, the farther apart
+   *
+   * @generated from field: repeated greenboost.v1.ProgramSample samples = 5;
+   */
+  samples: ProgramSample[];
 };
 
 /**
@@ -918,6 +925,77 @@ export type Program = Message<"greenboost.v1.Program"> & {
  */
 export const ProgramSchema: GenMessage<Program> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_control, 10);
+
+/**
+ * A program at one moment; counters since its start.
+ *
+ * @generated from message greenboost.v1.ProgramSample
+ */
+export type ProgramSample = Message<"greenboost.v1.ProgramSample"> & {
+  /**
+   * since its first report
+   *
+   * @generated from field: uint64 at_ms = 1;
+   */
+  atMs: bigint;
+
+  /**
+   * @generated from field: uint64 vram_bytes = 2;
+   */
+  vramBytes: bigint;
+
+  /**
+   * @generated from field: uint64 ram_bytes = 3;
+   */
+  ramBytes: bigint;
+
+  /**
+   * @generated from field: uint64 feeder_bytes = 4;
+   */
+  feederBytes: bigint;
+
+  /**
+   * @generated from field: uint64 nvme_bytes = 5;
+   */
+  nvmeBytes: bigint;
+
+  /**
+   * @generated from field: uint64 fetch_bytes = 6;
+   */
+  fetchBytes: bigint;
+
+  /**
+   * @generated from field: uint64 evict_bytes = 7;
+   */
+  evictBytes: bigint;
+
+  /**
+   * @generated from field: uint64 staged_in_bytes = 8;
+   */
+  stagedInBytes: bigint;
+
+  /**
+   * @generated from field: uint64 staged_out_bytes = 9;
+   */
+  stagedOutBytes: bigint;
+
+  /**
+   * @generated from field: uint64 stall_micros = 10;
+   */
+  stallMicros: bigint;
+
+  /**
+   * @generated from field: uint64 launch_count = 11;
+   */
+  launchCount: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.ProgramSample.
+ * Use `create(ProgramSampleSchema)` to create a new message.
+ */
+export const ProgramSampleSchema: GenMessage<ProgramSample> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 11);
 
 /**
  * @generated from message greenboost.v1.ExplainRequest
@@ -934,7 +1012,7 @@ export type ExplainRequest = Message<"greenboost.v1.ExplainRequest"> & {
  * Use `create(ExplainRequestSchema)` to create a new message.
  */
 export const ExplainRequestSchema: GenMessage<ExplainRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 11);
+  messageDesc(file_greenboost_v1_control, 12);
 
 /**
  * @generated from message greenboost.v1.ExplainResponse
@@ -977,7 +1055,7 @@ export type ExplainResponse = Message<"greenboost.v1.ExplainResponse"> & {
  * Use `create(ExplainResponseSchema)` to create a new message.
  */
 export const ExplainResponseSchema: GenMessage<ExplainResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 12);
+  messageDesc(file_greenboost_v1_control, 13);
 
 /**
  * @generated from message greenboost.v1.PlacedRange
@@ -1040,7 +1118,7 @@ export type PlacedRange = Message<"greenboost.v1.PlacedRange"> & {
  * Use `create(PlacedRangeSchema)` to create a new message.
  */
 export const PlacedRangeSchema: GenMessage<PlacedRange> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 13);
+  messageDesc(file_greenboost_v1_control, 14);
 
 /**
  * @generated from message greenboost.v1.Reason
@@ -1071,7 +1149,7 @@ export type Reason = Message<"greenboost.v1.Reason"> & {
  * Use `create(ReasonSchema)` to create a new message.
  */
 export const ReasonSchema: GenMessage<Reason> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 14);
+  messageDesc(file_greenboost_v1_control, 15);
 
 /**
  * @generated from message greenboost.v1.WatchRequest
@@ -1088,7 +1166,7 @@ export type WatchRequest = Message<"greenboost.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 15);
+  messageDesc(file_greenboost_v1_control, 16);
 
 /**
  * @generated from message greenboost.v1.ConnectRequest
@@ -1119,7 +1197,7 @@ export type ConnectRequest = Message<"greenboost.v1.ConnectRequest"> & {
  * Use `create(ConnectRequestSchema)` to create a new message.
  */
 export const ConnectRequestSchema: GenMessage<ConnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 16);
+  messageDesc(file_greenboost_v1_control, 17);
 
 /**
  * @generated from message greenboost.v1.ConnectResponse
@@ -1141,7 +1219,7 @@ export type ConnectResponse = Message<"greenboost.v1.ConnectResponse"> & {
  * Use `create(ConnectResponseSchema)` to create a new message.
  */
 export const ConnectResponseSchema: GenMessage<ConnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 17);
+  messageDesc(file_greenboost_v1_control, 18);
 
 /**
  * @generated from message greenboost.v1.DisconnectRequest
@@ -1167,7 +1245,7 @@ export type DisconnectRequest = Message<"greenboost.v1.DisconnectRequest"> & {
  * Use `create(DisconnectRequestSchema)` to create a new message.
  */
 export const DisconnectRequestSchema: GenMessage<DisconnectRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 18);
+  messageDesc(file_greenboost_v1_control, 19);
 
 /**
  * @generated from message greenboost.v1.DisconnectResponse
@@ -1189,7 +1267,7 @@ export type DisconnectResponse = Message<"greenboost.v1.DisconnectResponse"> & {
  * Use `create(DisconnectResponseSchema)` to create a new message.
  */
 export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 19);
+  messageDesc(file_greenboost_v1_control, 20);
 
 /**
  * @generated from message greenboost.v1.DrainRequest
@@ -1206,7 +1284,7 @@ export type DrainRequest = Message<"greenboost.v1.DrainRequest"> & {
  * Use `create(DrainRequestSchema)` to create a new message.
  */
 export const DrainRequestSchema: GenMessage<DrainRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 20);
+  messageDesc(file_greenboost_v1_control, 21);
 
 /**
  * @generated from message greenboost.v1.DrainStatus
@@ -1261,7 +1339,7 @@ export type DrainStatus = Message<"greenboost.v1.DrainStatus"> & {
  * Use `create(DrainStatusSchema)` to create a new message.
  */
 export const DrainStatusSchema: GenMessage<DrainStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 21);
+  messageDesc(file_greenboost_v1_control, 22);
 
 /**
  * @generated from message greenboost.v1.PauseRequest
@@ -1278,7 +1356,7 @@ export type PauseRequest = Message<"greenboost.v1.PauseRequest"> & {
  * Use `create(PauseRequestSchema)` to create a new message.
  */
 export const PauseRequestSchema: GenMessage<PauseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 22);
+  messageDesc(file_greenboost_v1_control, 23);
 
 /**
  * @generated from message greenboost.v1.PauseResponse
@@ -1295,7 +1373,7 @@ export type PauseResponse = Message<"greenboost.v1.PauseResponse"> & {
  * Use `create(PauseResponseSchema)` to create a new message.
  */
 export const PauseResponseSchema: GenMessage<PauseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 23);
+  messageDesc(file_greenboost_v1_control, 24);
 
 /**
  * @generated from message greenboost.v1.ResumeRequest
@@ -1312,7 +1390,7 @@ export type ResumeRequest = Message<"greenboost.v1.ResumeRequest"> & {
  * Use `create(ResumeRequestSchema)` to create a new message.
  */
 export const ResumeRequestSchema: GenMessage<ResumeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 24);
+  messageDesc(file_greenboost_v1_control, 25);
 
 /**
  * @generated from message greenboost.v1.ResumeResponse
@@ -1329,7 +1407,7 @@ export type ResumeResponse = Message<"greenboost.v1.ResumeResponse"> & {
  * Use `create(ResumeResponseSchema)` to create a new message.
  */
 export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 25);
+  messageDesc(file_greenboost_v1_control, 26);
 
 /**
  * @generated from message greenboost.v1.PingFeederRequest
@@ -1360,7 +1438,7 @@ export type PingFeederRequest = Message<"greenboost.v1.PingFeederRequest"> & {
  * Use `create(PingFeederRequestSchema)` to create a new message.
  */
 export const PingFeederRequestSchema: GenMessage<PingFeederRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 26);
+  messageDesc(file_greenboost_v1_control, 27);
 
 /**
  * @generated from message greenboost.v1.PingFeederResponse
@@ -1399,7 +1477,7 @@ export type PingFeederResponse = Message<"greenboost.v1.PingFeederResponse"> & {
  * Use `create(PingFeederResponseSchema)` to create a new message.
  */
 export const PingFeederResponseSchema: GenMessage<PingFeederResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 27);
+  messageDesc(file_greenboost_v1_control, 28);
 
 /**
  * @generated from message greenboost.v1.FeederPath
@@ -1453,7 +1531,7 @@ export type FeederPath = Message<"greenboost.v1.FeederPath"> & {
  * Use `create(FeederPathSchema)` to create a new message.
  */
 export const FeederPathSchema: GenMessage<FeederPath> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 28);
+  messageDesc(file_greenboost_v1_control, 29);
 
 /**
  * @generated from message greenboost.v1.RoundTrip
@@ -1484,7 +1562,7 @@ export type RoundTrip = Message<"greenboost.v1.RoundTrip"> & {
  * Use `create(RoundTripSchema)` to create a new message.
  */
 export const RoundTripSchema: GenMessage<RoundTrip> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 29);
+  messageDesc(file_greenboost_v1_control, 30);
 
 /**
  * @generated from message greenboost.v1.FeederRate
@@ -1506,7 +1584,7 @@ export type FeederRate = Message<"greenboost.v1.FeederRate"> & {
  * Use `create(FeederRateSchema)` to create a new message.
  */
 export const FeederRateSchema: GenMessage<FeederRate> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 30);
+  messageDesc(file_greenboost_v1_control, 31);
 
 /**
  * @generated from message greenboost.v1.ProbeRequest
@@ -1519,7 +1597,7 @@ export type ProbeRequest = Message<"greenboost.v1.ProbeRequest"> & {
  * Use `create(ProbeRequestSchema)` to create a new message.
  */
 export const ProbeRequestSchema: GenMessage<ProbeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 31);
+  messageDesc(file_greenboost_v1_control, 32);
 
 /**
  * @generated from message greenboost.v1.EventsRequest
@@ -1541,7 +1619,7 @@ export type EventsRequest = Message<"greenboost.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 32);
+  messageDesc(file_greenboost_v1_control, 33);
 
 /**
  * @generated from message greenboost.v1.ShutdownRequest
@@ -1558,7 +1636,7 @@ export type ShutdownRequest = Message<"greenboost.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 33);
+  messageDesc(file_greenboost_v1_control, 34);
 
 /**
  * @generated from message greenboost.v1.ShutdownResponse
@@ -1571,7 +1649,7 @@ export type ShutdownResponse = Message<"greenboost.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 34);
+  messageDesc(file_greenboost_v1_control, 35);
 
 /**
  * @generated from message greenboost.v1.GetFeedStatusRequest
@@ -1584,7 +1662,7 @@ export type GetFeedStatusRequest = Message<"greenboost.v1.GetFeedStatusRequest">
  * Use `create(GetFeedStatusRequestSchema)` to create a new message.
  */
 export const GetFeedStatusRequestSchema: GenMessage<GetFeedStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 35);
+  messageDesc(file_greenboost_v1_control, 36);
 
 /**
  * @generated from message greenboost.v1.FeedStatus
@@ -1676,7 +1754,7 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
  * Use `create(FeedStatusSchema)` to create a new message.
  */
 export const FeedStatusSchema: GenMessage<FeedStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 36);
+  messageDesc(file_greenboost_v1_control, 37);
 
 /**
  * @generated from message greenboost.v1.FeedLease
@@ -1739,7 +1817,7 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  * Use `create(FeedLeaseSchema)` to create a new message.
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 37);
+  messageDesc(file_greenboost_v1_control, 38);
 
 /**
  * @generated from message greenboost.v1.FeedLane
@@ -1848,7 +1926,7 @@ export type FeedLane = Message<"greenboost.v1.FeedLane"> & {
  * Use `create(FeedLaneSchema)` to create a new message.
  */
 export const FeedLaneSchema: GenMessage<FeedLane> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 38);
+  messageDesc(file_greenboost_v1_control, 39);
 
 /**
  * @generated from message greenboost.v1.PauseFeedRequest
@@ -1865,7 +1943,7 @@ export type PauseFeedRequest = Message<"greenboost.v1.PauseFeedRequest"> & {
  * Use `create(PauseFeedRequestSchema)` to create a new message.
  */
 export const PauseFeedRequestSchema: GenMessage<PauseFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 39);
+  messageDesc(file_greenboost_v1_control, 40);
 
 /**
  * @generated from message greenboost.v1.PauseFeedResponse
@@ -1878,7 +1956,7 @@ export type PauseFeedResponse = Message<"greenboost.v1.PauseFeedResponse"> & {
  * Use `create(PauseFeedResponseSchema)` to create a new message.
  */
 export const PauseFeedResponseSchema: GenMessage<PauseFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 40);
+  messageDesc(file_greenboost_v1_control, 41);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedRequest
@@ -1891,7 +1969,7 @@ export type ResumeFeedRequest = Message<"greenboost.v1.ResumeFeedRequest"> & {
  * Use `create(ResumeFeedRequestSchema)` to create a new message.
  */
 export const ResumeFeedRequestSchema: GenMessage<ResumeFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 41);
+  messageDesc(file_greenboost_v1_control, 42);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedResponse
@@ -1904,7 +1982,7 @@ export type ResumeFeedResponse = Message<"greenboost.v1.ResumeFeedResponse"> & {
  * Use `create(ResumeFeedResponseSchema)` to create a new message.
  */
 export const ResumeFeedResponseSchema: GenMessage<ResumeFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 42);
+  messageDesc(file_greenboost_v1_control, 43);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -1921,7 +1999,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 43);
+  messageDesc(file_greenboost_v1_control, 44);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -1934,7 +2012,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 44);
+  messageDesc(file_greenboost_v1_control, 45);
 
 /**
  * @generated from enum greenboost.v1.TierKind
