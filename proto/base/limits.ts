@@ -100,3 +100,111 @@ export const SNAPSHOT_EVENTS_MAX = 50;
 export const PROGRAMS_KEPT_MAX = 64;
 /** Of the course of one program; when there are so many, every second one goes. */
 export const PROGRAM_SAMPLES_MAX = 512;
+/** Ranges of one program that `greenboost explain` lists. */
+export const EXPLAIN_RANGES_MAX = 1_024;
+/** What is read of the environment a program was started with. */
+export const ENVIRON_BYTES_MAX = 1 * MIB;
+export const WATCHERS_MAX = 32;
+/** How often the agent looks whether its programs still run. */
+export const PROCESS_POLL_INTERVAL_MS = 500;
+/** A connection to the shim socket must say HELLO within this time. */
+export const SHIM_HELLO_TIMEOUT_MS = 5_000;
+/** Connections to the shim socket that have not said HELLO. */
+export const SHIM_STRANGERS_MAX = 32;
+/** Refused programs that are told of; more are only refused. */
+export const SHIM_REFUSALS_PER_MINUTE_MAX = 30;
+/** Unread replies and notices to one shim; beyond this it is too slow and is closed. */
+export const SHIM_BACKLOG_BYTES_MAX = 256 * KIB;
+/** EVENT notices of one shim kept per second; the rest is counted. */
+export const SHIM_EVENTS_PER_SECOND_MAX = 20;
+export const LIMITS_NOTICE_INTERVAL_MS = 500;
+/** VRAM of a GPU that is shared out to no program: the smaller of this and that part of it. */
+export const VRAM_RESERVE_BYTES = 384 * MIB;
+export const VRAM_RESERVE_PART = 16;
+/** A program that has been idle this long keeps only the VRAM that no other wants. */
+export const VRAM_IDLE_MS = 10_000;
+/** Shares of the same programs change at most this often, unless they are more than there is. */
+export const VRAM_SHARE_INTERVAL_MS = 2_000;
+/** Readings of NVML from which the VRAM of programs that are not ours is told. */
+export const VRAM_OTHERS_SAMPLES = 3;
+/** Leases that could not be released while their feeder was away, per feeder. */
+export const PENDING_RELEASES_MAX = 1_024;
+export const MEMORY_POLL_INTERVAL_MS = 1_000;
+/** NVML takes tens of milliseconds on a real machine. */
+export const GPU_POLL_INTERVAL_MS = 2_000;
+export const WATCH_INTERVAL_MS_MIN = 100;
+export const WATCH_INTERVAL_MS_DEFAULT = 500;
+export const STATE_FILE_BYTES_MAX = 8 * MIB;
+/** How long an agent that stops waits for calls under way. */
+export const STOP_GRACE_MS = 3_000;
+/** How long a reconnecting shim may take to come back after the agent restarted. */
+export const READOPT_WINDOW_MS = 25_000;
+
+/** RAM left to the machine's own user: the larger of this and a tenth of MemTotal. */
+export const RAM_RESERVE_BYTES_MIN = 1 * GIB;
+export const RAM_RESERVE_FRACTION = 0.1;
+/** Growth of T2 stops above this share of stalled time (PSI memory some, avg10, percent). */
+export const MEMORY_PRESSURE_PERCENT_MAX = 20;
+
+// Feeder and its executors.
+export const EXECUTOR_START_TIMEOUT_MS = 20_000;
+/** One request to an executor; beyond it nobody knows what its memory holds, and it is ended. */
+export const EXECUTOR_REQUEST_TIMEOUT_MS = 60_000;
+/** Zeroing and scrubbing of a busy machine, at the slowest: a large range gets more time by its size. */
+export const EXECUTOR_FILL_BYTES_PER_MS = 256 * KIB;
+/** Ranges of one executor that are scrubbed at once. */
+export const EXECUTOR_FREES_MAX = 4;
+/** How often a pull between feeders is asked how far it is. */
+export const EXECUTOR_PULL_POLL_MS = 500;
+/** How long an executor may take to scrub and go before it is killed. */
+export const EXECUTOR_STOP_MS = 3_000;
+/** `gb-executor --probe`: twice over what it needs. */
+export const PROBE_PROCESS_TIMEOUT_MS = 5_000;
+export const PROBE_OUTPUT_BYTES_MAX = 64 * KIB;
+export const STATS_WATCHERS_PER_SESSION_MAX = 4;
+/** Calls under way on one connection. */
+export const STREAMS_PER_SESSION_MAX = 128;
+/** Changes are shown to watchers this long after they happened, together. */
+export const STATS_COALESCE_MS = 50;
+/** A feeder that hears nothing on a connection asks, and closes it without an answer. */
+export const KEEPALIVE_INTERVAL_MS = 5_000;
+export const KEEPALIVE_TIMEOUT_MS = 5_000;
+/** How long a feeder that stops waits for its goodbye to reach the hosts. */
+export const GOODBYE_MS = 300;
+export const HOST_NAME_CHARACTERS_MAX = 64;
+
+// Lanes of a feeder (driver/lane/lane.h has the limits of the lanes themselves).
+/** In which a ticket must be used; and how long after that it is still remembered. */
+export const LANE_TICKET_MS = 30_000;
+export const LANE_TICKET_MARGIN_MS = 1_000;
+export const LANE_CONNECTIONS_MAX = 8;
+/** Addresses at which lanes are waited for. */
+export const DOOR_LISTENERS_MAX = 16;
+/** Tickets that were granted and have not ended. */
+export const LANES_PER_LEASE_MAX = 16;
+export const LANES_PER_SESSION_MAX = 512;
+/** Scratch memory behind a probe's lane, and how many there may be, of one session and of all. */
+export const LANE_PROBE_BYTES = 64 * MIB;
+export const LANE_PROBES_PER_SESSION_MAX = 2;
+export const LANE_PROBES_MAX = 8;
+/** How often open lanes are counted, and hosts' shares adjusted. */
+export const LANE_SAMPLE_INTERVAL_MS = 500;
+/** Questions about lanes, and about leases with lanes: with very many each is asked less often. */
+export const LANE_COUNTS_PER_SECOND_MAX = 100;
+/** A lane that moves less takes part in no sharing. Bytes per second. */
+export const LANE_ACTIVE_RATE = 100_000;
+/** The last count of a lane may delay the end of its lease by this much. */
+export const LANE_LAST_COUNT_MS = 250;
+/** Pull calls under way, of one session and of all. */
+export const PULLS_PER_SESSION_MAX = 8;
+export const PULLS_MAX = 32;
+export const PULL_PROGRESS_INTERVAL_MS = 500;
+
+// Block cache of a feeder.
+export const CACHE_DISK_FRACTION = 0.1;
+export const CACHE_BYTES_MAX_DEFAULT = 64 * GIB;
+/** Smaller budgets are not worth their files. */
+export const CACHE_BYTES_MIN = 64 * MIB;
+export const ARENA_WINDOW_BASE = 0x500000000000n;
+export const ARENA_WINDOW_END = 0x555500000000n;
+export const ARENA_BYTES_MAX = 4n << 40n;
