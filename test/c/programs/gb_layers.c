@@ -172,7 +172,8 @@ static void weights_load(void) {
   for (uint64_t m = 0; m < count; m++) all += matrix_words(m) * 8;
   if (options.one_buffer) CU(cuMemAlloc(&one_buffer, all));
   CUdeviceptr at = one_buffer;
-  for (uint64_t m = 0; m < count; m++) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t m = (i + table_of(&shape)) % count; /* in the order of use: the table comes first */
     if (options.one_buffer) weights[m] = at;
     else CU(cuMemAlloc(&weights[m], matrix_words(m) * 8));
     at += matrix_words(m) * 8;
