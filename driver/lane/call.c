@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * call.c: CALL and RESULT, the server's side. A call is handed over on the connection's thread once its body is whole,
- * and answered from any thread. Nobody waits for the callee: cancelled, late, its region or its lane gone, a call is
- * forgotten at once, and what is answered then goes nowhere.
+ * and answered from any thread, which sends a small answer itself. Nobody waits for the callee: cancelled, late, its
+ * region or its lane gone, a call is forgotten at once, and what is answered then goes nowhere.
  *
- * Locks: a desk's lock protects its calls' answers. The connection and each call that is not answered hold the desk,
- * which therefore may live longer than its connection, grant and server.
+ * Locks: a desk's lock protects its calls' answers; a link's tx_lock is before it, and within it only tried. The
+ * connection and each call that is not answered hold the desk, which therefore may live longer than its connection,
+ * grant and server.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -29,16 +30,18 @@ struct lane_desk {
   struct lane_served *served; /* NULL: its connection is over */
   uint32_t users, unanswered;
   uint64_t order;
-  _Atomic uint32_t ready; /* kept and answered: worth looking for */
+  /* Kept and answered, worth looking for: to be sent; sent by who answered. */
+  _Atomic uint32_t ready, told;
 };
 
 struct gb_lane_called {
   struct lane_desk *desk;
   bool kept;     /* the connection waits for it */
   bool answered; /* freed when it is, and not kept */
+  bool told;     /* nothing is left to be sent */
   int status;
   void *result;
-  uint64_t bytes, order;
+  uint64_t request, bytes, order;
 };
 
 static struct lane_desk *make(struct lane_served *served) {
@@ -60,6 +63,22 @@ static void leave_desk(struct lane_desk *desk) {
   if (!last) return;
   pthread_mutex_destroy(&desk->lock);
   free(desk);
+}
+
+/* The answer of a call that is waited for goes out from here, if that is possible at once and unlimited, or from the
+ * connection's thread, which looks by itself if this is it. locks: the desk's lock is held. */
+static void send_answer(struct lane_desk *desk, struct gb_lane_called *called) {
+  struct lane_link *link = &desk->served->link;
+  const struct lane_head head = {
+      .type = LANE_RESULT, .request = called->request, .body_bytes = (uint32_t)called->bytes};
+  bool elsewhere = !pthread_equal(desk->thread, pthread_self());
+  desk->told++; /* before the client can answer to it */
+  called->told = elsewhere && called->status == GB_LANE_OK && desk->served->grant->rate == 0 &&
+                 lane_link_slip(link, &head, called->result);
+  if (called->told) return;
+  desk->told--;
+  desk->ready++;
+  if (elsewhere) lane_link_wake(link);
 }
 
 void gb_lane_answer(struct gb_lane_called *called, int status, void *result, uint64_t bytes) {
@@ -86,9 +105,7 @@ void gb_lane_answer(struct gb_lane_called *called, int status, void *result, uin
     free(result);
     free(called);
   } else {
-    desk->ready++;
-    /* The connection's own thread sends after this by itself. */
-    if (!pthread_equal(desk->thread, pthread_self())) lane_link_wake(&desk->served->link);
+    send_answer(desk, called);
   }
   leave_desk(desk);
 }
@@ -153,7 +170,7 @@ static void hand_over(struct lane_served *served, struct lane_region *region, ui
                                                 .ready_ns = ready_ns,
                                                 .region_serial = region->serial,
                                                 .called = called};
-  *called = (struct gb_lane_called){.desk = desk, .kept = true};
+  *called = (struct gb_lane_called){.desk = desk, .kept = true, .request = desk->arriving_head.request};
   pthread_mutex_lock(&desk->lock);
   desk->users++;
   desk->unanswered++;
@@ -200,34 +217,53 @@ bool lane_call_is_open(const struct lane_served *served, uint64_t request) {
   return find((struct lane_served *)(uintptr_t)served, request) != NULL;
 }
 
-/* Takes a call out; its answer goes nowhere, whether it is there or yet to come. */
-static void forget(struct lane_served *served, struct lane_open_call *call) {
+/* Takes a call out; its answer goes nowhere, whether it is there or yet to come. returns: false: it has been sent. */
+static bool forget(struct lane_served *served, struct lane_open_call *call) {
   struct gb_lane_called *called = call->called;
   served->calls_used &= ~(1ull << (call - served->calls));
   pthread_mutex_lock(&served->desk->lock);
-  bool answered = called->answered;
+  bool answered = called->answered, told = called->told;
   called->kept = false;
-  if (answered) served->desk->ready--;
+  if (told) served->desk->told--;
+  else if (answered) served->desk->ready--;
   pthread_mutex_unlock(&served->desk->lock);
-  if (!answered) return; /* gb_lane_answer's now */
+  if (!answered) return true; /* gb_lane_answer's now */
   free(called->result);
   free(called);
+  return !told;
+}
+
+/* Whether there is an answer, and whether it has been sent; it changes no more. */
+static bool is_answered(const struct lane_served *served, const struct lane_open_call *call, bool *told) {
+  pthread_mutex_lock(&served->desk->lock);
+  bool answered = call->called->answered;
+  *told = call->called->told;
+  pthread_mutex_unlock(&served->desk->lock);
+  return answered;
+}
+
+void lane_call_reap(struct lane_served *served) {
+  bool told;
+  if (served->calls_used == 0 || served->desk->told == 0) return;
+  for (uint64_t left = served->calls_used; left != 0; left &= left - 1) {
+    struct lane_open_call *call = &served->calls[__builtin_ctzll(left)];
+    if (is_answered(served, call, &told) && told) forget(served, call);
+  }
 }
 
 bool lane_call_cancel(struct lane_served *served, uint64_t request) {
   struct lane_open_call *call = find(served, request);
-  if (call != NULL) forget(served, call);
-  return call != NULL;
+  return call != NULL && forget(served, call);
 }
 
 static void fail(struct lane_served *served, struct lane_open_call *call, int status, uint64_t ready_ns) {
   uint64_t request = call->head.request;
-  forget(served, call);
-  lane_served_answer(served, request, status, ready_ns);
+  if (forget(served, call)) lane_served_answer(served, request, status, ready_ns);
 }
 
 uint64_t lane_call_turn(struct lane_served *served, uint64_t now) {
   uint64_t until = UINT64_MAX;
+  lane_call_reap(served);
   if (served->calls_used == 0) return until;
   uint32_t changes = served->grant->region_changes;
   bool changed = changes != served->regions_seen;
@@ -248,12 +284,10 @@ uint64_t lane_call_turn(struct lane_served *served, uint64_t now) {
 
 /* ---- answers ---- */
 
-/* The answer of a call, once there is one. returns: NULL: there is none yet. */
+/* The answer of a call, once there is one to send. */
 static const struct gb_lane_called *answer_of(const struct lane_served *served, const struct lane_open_call *call) {
-  pthread_mutex_lock(&served->desk->lock);
-  bool answered = call->called->answered;
-  pthread_mutex_unlock(&served->desk->lock);
-  return answered ? call->called : NULL; /* it changes no more */
+  bool told;
+  return is_answered(served, call, &told) && !told ? call->called : NULL;
 }
 
 static bool is_any_answered(const struct lane_served *served) {

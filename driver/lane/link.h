@@ -15,7 +15,7 @@
 #define LANE_SLICE_BYTES 262144u
 /* Heads that are sent together. */
 #define LANE_BATCH_BYTES 8192u
-/* A caller that submits sends bodies up to this size himself; larger ones are the link's thread's. */
+/* A caller that submits, or answers, sends bodies up to this size himself; larger ones are the link's thread's. */
 #define LANE_INLINE_BYTES 65536u
 
 struct lane_link_counters {
@@ -110,6 +110,9 @@ void lane_link_last_words(struct lane_link *link);
 /* From any thread: sends what there is without waiting, or wakes the thread that will. */
 void lane_link_push(struct lane_link *link);
 void lane_link_wake(struct lane_link *link);
+/* From any thread: sends this one record, of at most LANE_INLINE_BYTES, past next(), if nobody is sending and nothing is
+ * left over. The body is not read after the return. returns: false: it was not sent. */
+bool lane_link_slip(struct lane_link *link, const struct lane_head *head, const void *body);
 /* Ends it with a reason, at once. */
 void lane_link_end(struct lane_link *link, int status);
 /* Says goodbye with this reason after what is under way. */

@@ -148,6 +148,32 @@ void lane_link_push(struct lane_link *link) {
   else if (blocked) lane_link_wake(link);
 }
 
+/* A small record into the empty buffer, after a change of key that is due. */
+static bool stage_small(struct lane_link *link, const struct lane_head *head, const void *body) {
+  if (!stage_rekey(link, lane_now_ns()) || !stage_head(link, head)) return false;
+  if (head->body_bytes == 0) return true;
+  if (!lane_key_begin(&link->seal, head->body_bytes) ||
+      !link->seal.aead->update(link->seal.context, body, link->tx + link->tx_have, head->body_bytes) ||
+      !link->seal.aead->tag(link->seal.context, link->tx + link->tx_have + head->body_bytes))
+    return false;
+  link->tx_have += head->body_bytes + LANE_TAG_BYTES;
+  link->counters.body_out += head->body_bytes;
+  return true;
+}
+
+bool lane_link_slip(struct lane_link *link, const struct lane_head *head, const void *body) {
+  bool blocked = false;
+  int status = GB_LANE_OK;
+  if (link->end != GB_LANE_OK || head->body_bytes > LANE_INLINE_BYTES) return false;
+  if (pthread_mutex_trylock(&link->tx_lock) != 0) return false;
+  bool idle = link->tx_have == 0 && link->tx_body == NULL && link->goodbye == GB_LANE_OK;
+  if (idle) status = stage_small(link, head, body) ? flush(link, &blocked) : GB_LANE_NO_MEMORY;
+  pthread_mutex_unlock(&link->tx_lock);
+  if (status != GB_LANE_OK) lane_link_end(link, status);
+  else if (blocked) lane_link_wake(link);
+  return idle;
+}
+
 void lane_link_last_words(struct lane_link *link) {
   bool blocked = false;
   pthread_mutex_lock(&link->tx_lock);

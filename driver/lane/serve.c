@@ -252,6 +252,7 @@ static int served_body(void *owner) {
 
 static int served_head(void *owner, const struct lane_head *head) {
   struct lane_served *served = owner;
+  lane_call_reap(served);
   if (head->type == LANE_CANCEL) {
     on_cancel(served, head->request);
     return GB_LANE_OK;

@@ -189,9 +189,11 @@ int lane_call_begin(struct lane_served *served, const struct lane_head *head, ui
 void *lane_call_place(struct lane_served *served, uint32_t at);
 /* Its body is whole: the backing gets it, or it is refused. */
 void lane_call_arrived(struct lane_served *served);
+/* Forgets those whose answers have been sent by others: first of all when a record comes. */
+void lane_call_reap(struct lane_served *served);
 /* Whether this request is a call that is not answered yet. */
 bool lane_call_is_open(const struct lane_served *served, uint64_t request);
-/* Forgets who waits for an answer. returns: whether it is this one; it is the caller's to answer. */
+/* Forgets who waits for an answer. returns: whether it is this one, which is then the caller's to answer. */
 bool lane_call_cancel(struct lane_served *served, uint64_t request);
 /* Makes answers of those that the callee has failed. */
 void lane_call_settle(struct lane_served *served);

@@ -371,8 +371,8 @@ static void *answer_often(void *argument) {
   return NULL;
 }
 
-static void many_threads_call_and_many_answer(void) {
-  struct gb_lane_ticket ticket = callee_grant(2, 0);
+static void call_from_many_threads(uint32_t window) {
+  struct gb_lane_ticket ticket = callee_grant(2, window);
   gb_lane *lane = callee_lane(&ticket, (struct gb_lane_options){.connections = 2});
   struct caller callers[CALLERS];
   pthread_t calling[CALLERS], answerers[ANSWERERS];
@@ -393,6 +393,13 @@ static void many_threads_call_and_many_answer(void) {
   CHECK_EQUAL(gb_lane_state(lane), GB_LANE_OK);
   CHECK_EQUAL(gb_lane_close(lane, 2000), GB_LANE_OK);
   callee_hold(false);
+}
+
+/* With a narrow window each answer makes room for a call at once, whoever has sent it. */
+static void many_threads_call_and_many_answer(void) {
+  call_from_many_threads(0);
+  call_from_many_threads(1);
+  call_from_many_threads(3);
 }
 
 /* A limit delays bodies and answers, and nothing is lost. */
