@@ -110,8 +110,8 @@ void lane_link_last_words(struct lane_link *link);
 /* From any thread: sends what there is without waiting, or wakes the thread that will. */
 void lane_link_push(struct lane_link *link);
 void lane_link_wake(struct lane_link *link);
-/* From any thread: sends this one record, of at most LANE_INLINE_BYTES, past next(), if nobody is sending and nothing is
- * left over. The body is not read after the return. returns: false: it was not sent. */
+/* From any thread: sends this one record, of at most LANE_INLINE_BYTES, past next(), if nobody is sending and nothing
+ * is left over. The body is not read after the return. returns: false: it was not sent. */
 bool lane_link_slip(struct lane_link *link, const struct lane_head *head, const void *body);
 /* Ends it with a reason, at once. */
 void lane_link_end(struct lane_link *link, int status);
