@@ -39,6 +39,8 @@ const SUITES = [
   c('c-order', 'test-c-order', 3, 1),
   c('c-store', 'test-c-store', 10, 0.7),
   c('c-store-asan', 'test-c-store-asan', 15, 0.8),
+  c('c-blocks', 'test-c-blocks', 40, 1),
+  c('c-blocks-asan', 'test-c-blocks-asan', 30, 1),
   c('c-graphs', 'test-c-graphs', 33, 1),
   c('c-ipc', 'test-c-ipc', 54, 0.5),
   c('c-appvmm', 'test-c-appvmm', 140, 1),
