@@ -271,15 +271,18 @@ struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_streams *
   return current == CUDA_SUCCESS ? map_chunk(memory, streams, entry) : from_cuda(current);
 }
 
+struct gbx_result gbx_memory_scrub(struct gbx_memory *memory, struct gbx_streams *streams,
+                                   const struct gbx_entry *entry) {
+  CUresult current = is_chunk(memory, entry) ? make_current(memory, gpu_of(entry)) : CUDA_SUCCESS;
+  return current == CUDA_SUCCESS ? zero_chunk(memory, streams, entry) : from_cuda(current);
+}
+
 struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry) {
   if (!is_chunk(memory, entry)) {
     unmap_anonymous(memory, entry);
     return ok;
   }
-  CUresult current = make_current(memory, gpu_of(entry));
-  if (current != CUDA_SUCCESS)
-    return from_cuda(current);
-  struct gbx_result scrubbed = zero_chunk(memory, streams, entry);
+  struct gbx_result scrubbed = gbx_memory_scrub(memory, streams, entry);
   drop_chunk(memory, entry, true);
   return scrubbed;
 }

@@ -49,6 +49,10 @@ struct gbx_result gbx_memory_map(struct gbx_memory *memory, struct gbx_streams *
 /* Scrubs and gives back what backs the entry. */
 struct gbx_result gbx_memory_unmap(struct gbx_memory *memory, struct gbx_streams *streams, struct gbx_entry *entry);
 
+/* Fills what backs the entry with zeroes, and waits for that. */
+struct gbx_result gbx_memory_scrub(struct gbx_memory *memory, struct gbx_streams *streams,
+                                   const struct gbx_entry *entry);
+
 /* Starts a copy between `host` and an entry. pre: the span is inside; both stay valid until gbx_memory_wait. */
 struct gbx_result gbx_memory_copy(struct gbx_memory *memory, struct gbx_streams *streams, const struct gbx_entry *entry,
                                   uint64_t entry_offset, void *host, uint64_t length, bool to_host);

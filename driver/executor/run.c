@@ -139,7 +139,7 @@ static void land(struct gbx_run *run) {
 static void conclude(struct gbx_run *run, struct gbx_batch *batch, struct gbx_execution *execution) {
   run->executed = batch->sequence;
   if (execution->outcome.status != GB_RUN_OK && !execution->own)
-    gbx_run_fail(run, execution->outcome, batch->sequence, execution->function);
+    gbx_run_fail(run, execution->outcome, execution->failed_sequence, execution->function);
   bool own = execution->outcome.status != GB_RUN_OK && execution->own;
   gbx_run_conclude(run, batch, own ? execution : NULL, execution->answer, execution->answer_bytes);
 }
@@ -147,7 +147,8 @@ static void conclude(struct gbx_run *run, struct gbx_batch *batch, struct gbx_ex
 /* Carries out one batch. locks: held at the call and at the return. */
 static void execute(struct gbx_run *run, struct gbx_batch *batch) {
   struct gbx_execution execution = {
-      .body = batch->body, .bytes = batch->bytes, .sequence = batch->sequence, .outcome = {batch->status, 0}};
+      .body = batch->body, .bytes = batch->bytes, .sequence = batch->sequence, .failed_sequence = batch->sequence,
+      .outcome = {batch->status, 0}};
   run->executing = batch;
   bool failed = run->failure.status != GB_RUN_OK;
   pthread_mutex_unlock(&run->lock);

@@ -302,9 +302,12 @@ void gbx_runner_execute(struct gbx_runner *runner, struct gbx_execution *executi
   if (execution->outcome.status == GB_RUN_OK)
     execution->outcome = marked;
   execution->mark = atomic_load(&runner->marks.made);
-  /* Of a fault the driver says only that there was one. */
-  if (gbx_is_fatal(execution->outcome.cuda_error))
-    execution->function = atomic_load(&gbx_marks_running(&runner->marks)->function);
+  execution->failed_sequence = execution->sequence;
+  if (gbx_is_fatal(execution->outcome.cuda_error)) { /* the driver says only that there was a fault */
+    const struct gbx_mark *running = gbx_marks_running(&runner->marks);
+    execution->function = atomic_load(&running->function);
+    execution->failed_sequence = atomic_load(&running->sequence);
+  }
   if (execution->outcome.status != GB_RUN_OK) {
     free(execution->answer);
     execution->answer = NULL;

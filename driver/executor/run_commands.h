@@ -63,6 +63,7 @@ struct gbx_execution {
   struct gbx_buffer *staging; /* of its bytes; NULL until it needs one */
   uint64_t staged;
   struct gbx_outcome outcome; /* of the first command that failed */
+  uint64_t failed_sequence;   /* of the batch it is in: a fault may be of an earlier one */
   uint32_t function;          /* that failed, or 0 */
   bool own;                   /* the failure is of this batch alone */
   uint8_t *answer;            /* memory of malloc: room for a gb_run_result, then what the last command answers */

@@ -27,7 +27,7 @@ void gbx_store_close(struct gbx_store *store) {
   for (size_t index = 0; index < store->ranges.count; index++) {
     struct gbx_entry *entry = store->ranges.entries[index];
     if (entry->state == GBX_RANGE_READY && entry->range.device_kind == GBX_DEVICE_GPU)
-      gbx_memory_unmap(&store->memory, &streams, entry);
+      gbx_memory_scrub(&store->memory, &streams, entry);
   }
 }
 

@@ -40,7 +40,8 @@ struct gbx_store {
 /* Reserves the arena; as gbx_memory_open. */
 struct gbx_result gbx_store_open(struct gbx_store *store, const struct gbx_init *init);
 
-/* Scrubs device memory: unlike RAM, nobody promises that its next owner finds zeroes. pre: nothing is pinned. */
+/* Scrubs device memory: unlike RAM, nobody promises that its next owner finds zeroes. It stays mapped until the process
+ * ends, for a kernel that may still run. pre: nothing is pinned. */
 void gbx_store_close(struct gbx_store *store);
 
 /* Maps zeroed memory; *locked: how many of its bytes are locked. */
