@@ -13,7 +13,7 @@ import {
   rmSync,
 } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 
 const scratch = mkdtempSync(join(tmpdir(), 'greenboost-test-'));
 const soak = Number(process.env.SOAK_SECONDS ?? 60);
@@ -22,13 +22,14 @@ const fuzz = Number(process.env.GB_FUZZ_SECONDS ?? 5);
 /** Name, what runs, how many seconds it takes alone, how many cores it keeps busy meanwhile: many wait more than they
  *  compute. Suites that take long start first; side by side run those whose cores are there. A suite has six
  *  times its seconds, and five minutes. Kinds: `exit` is one test (its exit status); `jest` brings its counts
- *  in its report; `c` prints one line `[part: ]N passed, N failed` for each of its programs. */
+ *  in its report; `c` prints one line `[part: ]N passed, N failed` for each of its programs. What `timed` wraps has
+ *  tests that hold limits of real time: what of it fails beside other suites is run once more, alone. */
 const SUITES = [
   exit('types', 12, 1, 'node_modules/.bin/tsc', ['-p', 'test/tsconfig.json']),
   exit('lint', 18, 1, 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
   jest('arch', 'test/arch', 3, 1),
   jest('unit', 'test/unit', 25, 1),
-  jest('integration', 'test/integration', 170, 0.5),
+  timed(jest('integration', 'test/integration', 170, 0.5)),
   jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-sim', 'test-c-sim', 5, 1),
   c('c-resolver', 'test-c-resolver', 2, 1),
@@ -50,11 +51,11 @@ const SUITES = [
   c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
   c('c-fuzz', 'test-c-fuzz', 3 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
-  c('c-net', 'test-c-net', 30, 2), // It measures rates.
+  timed(c('c-net', 'test-c-net', 30, 2)), // It measures rates.
   lines('python', 20, 0.5, 'python3', ['test/python/run.py']),
   c('soak', 'test-soak', soak, 0.7),
   c('soak-tsan', 'test-soak-tsan', soak, 0.8),
-  jest('e2e', 'test/e2e', 240, 0.9, {}, 2),
+  timed(jest('e2e', 'test/e2e', 240, 0.9, {}, 2)),
 ];
 
 function exit(name, seconds, cores, command, args) {
@@ -63,11 +64,19 @@ function exit(name, seconds, cores, command, args) {
 
 /** One worker, in band: the runner itself, not jest, says what runs side by side. */
 function jest(name, folder, seconds, cores, env = {}, workers = 1) {
+  return { name, seconds, cores, kind: 'jest', env, ...jestCommand(name, [folder], workers) };
+}
+
+function jestCommand(name, paths, workers) {
   const report = join(scratch, `${name}.json`);
   const args = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
-  args.push('node_modules/.bin/jest', folder, `--maxWorkers=${workers}`, '--json');
+  args.push('node_modules/.bin/jest', ...paths, `--maxWorkers=${workers}`, '--json');
   args.push(`--outputFile=${report}`);
-  return { name, seconds, cores, command: process.execPath, args, kind: 'jest', env, report };
+  return { command: process.execPath, args, report };
+}
+
+function timed(suite) {
+  return { ...suite, timed: true };
 }
 
 function c(name, target, seconds, cores, env = {}) {
@@ -148,16 +157,19 @@ function follower(file) {
   };
 }
 
-/** Of a suite that has ended: how many tests passed and failed, and the names of those that did. */
+/** Of a suite that has ended: how many tests passed and failed, and the names of those that did; and, when it is
+ *  of use to run something again, which files (none: everything) and how many passed in what that runs. */
 function outcome(suite, code, output) {
-  if (suite.kind === 'exit') return code === 0 ? [1, 0, []] : [0, 1, []];
+  if (suite.kind === 'exit')
+    return { passed: Number(code === 0), failed: Number(code !== 0), names: [] };
   if (suite.kind === 'jest') return jestOutcome(suite, code);
   const lines = [...output.matchAll(/^(?:[\w.-]+: )?(\d+) passed, (\d+) failed$/gm)];
   const [passed, counted] = [1, 2].map((group) =>
     lines.reduce((sum, line) => sum + Number(line[group]), 0),
   );
   const failed = lines.length === 0 || (code !== 0 && counted === 0) ? counted + 1 : counted;
-  return [passed, failed, output.match(/^.*(?:FAIL|not ok).*$/gm) ?? []];
+  const names = output.match(/^.*(?:FAIL|not ok).*$/gm) ?? (failed ? ['see its output'] : []);
+  return { passed, failed, names, files: [], passedThere: passed };
 }
 
 function jestOutcome(suite, code) {
@@ -165,16 +177,24 @@ function jestOutcome(suite, code) {
   if (report.numPendingTests > 0)
     console.log(`${suite.name}: ${report.numPendingTests} left out, see above`);
   const failed = report.numFailedTests + report.numRuntimeErrorTestSuites;
-  const names = report.testResults.flatMap((file) => [
-    ...(file.status === 'failed' && file.assertionResults.length === 0 ? [file.name] : []),
-    ...file.assertionResults.filter((one) => one.status === 'failed').map((one) => one.fullName),
-  ]);
-  return [report.numPassedTests, code !== 0 && failed === 0 ? 1 : failed, names];
+  const files = report.testResults.filter(({ status }) => status === 'failed');
+  const names = files.flatMap(({ name, assertionResults }) => {
+    const tests = assertionResults.filter(({ status }) => status === 'failed');
+    return (tests.length > 0 ? tests : [{ fullName: 'did not run to its end' }]).map(
+      ({ fullName }) => `${relative('.', name)}: ${fullName}`,
+    );
+  });
+  const passed = report.numPassedTests;
+  // What nobody awaits may be rejected when the last test is over: test/environment.mjs tells.
+  if (code !== 0 && failed === 0) return { passed, failed: 1, names: [`ended with ${code}`] };
+  const others = files.flatMap(({ assertionResults }) => assertionResults);
+  const passedThere = others.filter(({ status }) => status === 'passed').length;
+  return { passed, failed, names, files: files.map(({ name }) => name), passedThere };
 }
 
 /** Runs one suite to its end; its output comes while it runs when `live`, else whole afterwards. */
 async function suiteRow(suite, live) {
-  const file = join(scratch, `${suite.name}.out`);
+  const file = join(scratch, `${suite.name.replaceAll(' ', '-')}.out`);
   const limit = 300 + 6 * suite.seconds;
   const show = follower(file);
   const start = Date.now();
@@ -185,33 +205,53 @@ async function suiteRow(suite, live) {
   const seconds = Math.round((Date.now() - start) / 1000);
   if (!live) console.log(`\n== ${suite.name}`);
   show();
-  let [passed, failed, names] = [0, 1, []];
-  if (code === 124) names = [`over its limit of ${limit} s`];
+  let result = { passed: 0, failed: 1, names: [`over its limit of ${limit} s`] };
   try {
-    if (code !== 124) [passed, failed, names] = outcome(suite, code, readFileSync(file, 'utf8'));
+    if (code !== 124) result = outcome(suite, code, readFileSync(file, 'utf8'));
   } catch (error) {
-    names = [`no result (${error.message})`];
+    result.names = [`no result (${error.message})`];
   }
-  console.log(`== ${suite.name}: ${passed} passed, ${failed} failed, ${seconds} s\n`);
-  return { suite, passed, failed, names, seconds };
+  console.log(`== ${suite.name}: ${result.passed} passed, ${result.failed} failed, ${seconds} s\n`);
+  return { suite, seconds, ...result };
 }
 
-/** Starts the longest first, each as soon as its cores are free, and waits for all. */
+/** Runs what failed beside others once more, with nothing beside it: of jest the files it lies in. Counts are those
+ *  of this last run. */
+async function againAlone(row) {
+  const { suite } = row;
+  const name = `${suite.name} alone`;
+  const paths = ['--runTestsByPath', ...row.files];
+  const command = suite.kind === 'jest' ? jestCommand(`${suite.name}-alone`, paths, 1) : {};
+  const again = await suiteRow({ ...suite, ...command, name }, true);
+  return {
+    ...row,
+    passed: again.passed + row.passed - row.passedThere,
+    failed: again.failed,
+    names: again.names,
+    seconds: row.seconds + again.seconds,
+    onlyAlone: row.names.filter((one) => !again.names.includes(one)),
+  };
+}
+
+/** Starts the longest first, each as soon as its cores are free, and waits for all. A row knows whether it had the
+ *  machine for itself. */
 async function runSideBySide(suites, jobs) {
   const waiting = suites.toSorted((one, other) => other.seconds - one.seconds);
   const rows = new Map();
   const running = new Map();
+  const beside = new Set();
   while (waiting.length > 0 || running.size > 0) {
     const busy = [...running.keys()].reduce((sum, suite) => sum + suite.cores, 0);
     const at = waiting.findIndex((suite) => busy === 0 || busy + suite.cores <= jobs + 0.05);
     if (at >= 0) {
       const [suite] = waiting.splice(at, 1);
       running.set(suite, suiteRow(suite, suites.length === 1));
+      if (running.size > 1) for (const one of running.keys()) beside.add(one);
       continue;
     }
     const row = await Promise.race(running.values());
     running.delete(row.suite);
-    rows.set(row.suite, row);
+    rows.set(row.suite, { ...row, beside: beside.has(row.suite) });
   }
   return suites.map((suite) => rows.get(suite));
 }
@@ -228,11 +268,13 @@ async function build(jobs) {
 }
 
 function summary(rows) {
-  for (const { suite, passed, failed, seconds, names } of rows) {
+  for (const { suite, passed, failed, seconds, names, onlyAlone = [] } of rows) {
     const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
     const mark = failed ? 'FAIL' : 'ok  ';
     console.log(`${mark} ${suite.name.padEnd(14)} ${counts} ${String(seconds).padStart(5)} s`);
     if (failed) for (const name of names.slice(0, 20)) console.log(`       ${name.slice(0, 160)}`);
+    for (const name of onlyAlone)
+      console.log(`       passed only when run alone: ${name.slice(0, 160)}`);
   }
   console.log(
     'gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
@@ -255,6 +297,9 @@ const { jobs, suites } = parse(process.argv.slice(2));
 if (suites.filter((suite) => suite.kind === 'c').length > 1) await build(jobs);
 const start = Date.now();
 const rows = await runSideBySide(suites, jobs);
+for (const [at, row] of rows.entries())
+  if (row.suite.timed && row.beside && row.failed > 0 && row.files)
+    rows[at] = await againAlone(row);
 rmSync(scratch, { recursive: true, force: true });
 summary(rows);
 console.log(`all suites: ${Math.round((Date.now() - start) / 1000)} s with ${jobs} jobs`);
