@@ -50,6 +50,8 @@ const SUITES = [
   c('c-lane', 'test-c-lane', 33, 0.3),
   c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
+  c('c-dispatch', 'test-c-dispatch', 8, 0.8),
+  c('c-dispatch-tsan', 'test-c-dispatch-tsan', 30, 1),
   c('c-fuzz', 'test-c-fuzz', 3 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   timed(c('c-net', 'test-c-net', 30, 2)), // It measures rates.
   lines('python', 20, 0.5, 'python3', ['test/python/run.py']),

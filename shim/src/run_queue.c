@@ -88,8 +88,8 @@ void gb_run_queue_latch(struct gb_run_queue *queue, CUresult error, uint32_t fun
   snprintf(queue->function, sizeof queue->function, "%s", code != NULL ? code->name : "");
   queue->error = error;
   atomic_store_explicit(&failed, 1, memory_order_release);
-  gb_event(GB_LOG_ERROR, error, "dispatch_failed", "feeder %s: error %d%s%s", queue->feeder, (int)error,
-           code != NULL ? " in " : "", queue->function);
+  gb_log(GB_LOG_ERROR, "feeder %s: error %d%s%s: nothing more is executed there", queue->feeder, (int)error,
+         code != NULL ? " in " : "", queue->function);
   pthread_cond_broadcast(&queue->changed);
 }
 
