@@ -143,9 +143,10 @@ static void forget_load(struct gb_code_load *load) {
   struct gb_code_image *image = load->image;
   forget_handles(load);
   forget_places(load);
-  if (image != NULL && !image->hashed) gb_code_image_free(image);
-  /* A variable that the host may have written keeps its value there: another load begins with a fresh one. */
-  if (image != NULL && image->hashed && image->load == load)
+  if (image != NULL && !image->hashed)
+    gb_code_image_free(image);
+  else if (image != NULL && image->load == load)
+    /* A variable that the host may have written keeps its value there: another load begins with a fresh one. */
     image->load = image->variables == NULL ? NULL : &nowhere;
   free(load);
 }

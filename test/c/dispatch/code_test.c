@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* code_test.c: what the shim keeps of a program's code, on the simulated driver. argv[1]: a shared object of kernels. */
+/* code_test.c: what the shim keeps of a program's code, on the simulated driver. argv[1]: an object of kernels. */
 #include <pthread.h>
 #include <string.h>
 #include <unistd.h>
