@@ -70,7 +70,7 @@ program() { # program NAME SEED STEPS THREADS LIVE LARGEST [loss]
   runs=$((runs + 1))
   rm -f "$work/stats.json"
   printf '%-36s ' "$variant, $1:"
-  LD_PRELOAD="$preload" timeout 300 "build/test/core/$variant/program" "$module" "$2" "$3" "$4" $(($5 / part)) \
+  LD_PRELOAD="$preload" timeout ${GB_TEST_LIMIT:-300} "build/test/core/$variant/program" "$module" "$2" "$3" "$4" $(($5 / part)) \
     $(($6 / part)) "${@:7}" >"$work/out" 2>"$work/err"
   local code=$?
   cat "$work/out"
