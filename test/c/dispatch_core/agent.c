@@ -140,11 +140,19 @@ static bool budget(int fd, const struct gb_frame *frame, const struct gb_budget 
     answer.status = GB_STATUS_CAPACITY;
   else if (frame->type == GB_MSG_GRANT)
     *account += request->bytes;
-  else
+  else if (request->bytes <= *account)
     *account -= request->bytes;
+  else
+    counts.errors++;
   answer.held_bytes = *account;
   answer.limit_bytes = limits[request->tier];
   return reply(fd, frame, &answer, sizeof answer);
+}
+
+static uint64_t placed_bytes(void) {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < placed_count; i++) bytes += placed[i].room ? 0 : placed[i].range.length;
+  return bytes;
 }
 
 /* One feeder after the other is filled. */
@@ -157,7 +165,8 @@ static bool place(int fd, const struct gb_frame *frame, const struct gb_range *r
     feeders[0].gone = true;
   }
   uint32_t lane = one != NULL ? one->lane : 0;
-  for (uint32_t next = 1; next <= feeder_count && lane == 0; next++) {
+  bool granted = placed_bytes() + range->length <= held[GB_TIER_T2R];
+  for (uint32_t next = 1; next <= feeder_count && lane == 0 && granted; next++) {
     if (take(range, next, false) == GB_STATUS_OK) lane = next;
   }
   if (lane != 0) {

@@ -62,7 +62,7 @@ agent_start() { # agent_start FEEDERS FAULTS...
 agent_stop() {
   kill "$agent_pid" && wait "$agent_pid"
   agent_pid=
-  [ ! -s "$work/agent.err" ] || { fail "the agent"; head -c 2000 "$work/agent.err"; }
+  [ ! -s "$work/agent.err" ] || { fail "the agent"; tail -c 2500 "$work/agent.err"; }
 }
 
 program() { # program NAME SEED STEPS THREADS LIVE LARGEST [loss]
