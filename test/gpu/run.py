@@ -17,7 +17,7 @@ import common
 
 CHECKS = [
     "overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks", "budget", "waits", "two-programs",
-    "nccl", "nvme", "soak", "frame-kernels", "suite", "identical",
+    "nccl", "nvme", "soak", "frame-kernels", "blocks", "suite", "identical",
     "graphs", "ipc", "fabric-vram", "dispatch",
 ]
 
