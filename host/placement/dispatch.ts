@@ -39,7 +39,7 @@ export function orderForDispatch<T extends DispatchOffer>(offers: readonly T[]):
 }
 
 /** Room for `bytes`: on the first feeder whose VRAM takes all of it, else on the first that takes all of it in VRAM and
- *  RAM, else wherever there is some, in order. pre: `bytes` is a positive multiple of `granuleBytes`. */
+ *  RAM, else on one that runs no kernels, which loses nothing by it, else wherever there is some, in order. pre: `bytes` is a positive multiple of `granuleBytes`. */
 export function planDispatch(
   offers: readonly DispatchOffer[],
   bytes: number,
@@ -53,7 +53,7 @@ export function planDispatch(
   const feeders = [...new Set(ordered.map(({ feederId }) => feederId))];
   const of = (feederId: string, reaches: readonly Reach[]): DispatchOffer[] =>
     ordered.filter((offer) => offer.feederId === feederId && reaches.includes(offer.reach));
-  for (const reaches of [['gpu'], ['gpu', 'host']] as const) {
+  for (const reaches of [['gpu'], ['gpu', 'host'], ['none']] as const) {
     for (const feederId of feeders) {
       const plan = fill(of(feederId, reaches), bytes, granuleBytes);
       if (plan.missingBytes === 0) return plan;

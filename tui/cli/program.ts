@@ -56,6 +56,7 @@ function addFeed(program: Command): void {
     .option('--host-rate <rate>', 'send and take at most this much per second and host, e.g. 100MB')
     .option('--cache-dir <folder>', 'keep blocks that hosts sent before here, sealed')
     .option('--cache-bytes <size>', 'how much of them, 0 for none (default: a tenth of the disk)')
+    .option('--no-compute', 'lend memory only: no kernels of hosts run on the GPU')
     .option('--foreground', 'stay here and log to stderr (systemd)')
     .action(async (options) => (await import('./commands/feed.js')).feedStart(options));
   example(
@@ -301,6 +302,16 @@ function addLook(program: Command): void {
     .addOption(jsonOption())
     .action(async (options) => (await import('./commands/status.js')).showStatus(options));
   example(status, 'greenboost status --json | jq .tiers');
+  const explain = program
+    .command('explain')
+    .helpGroup(GROUPS.look)
+    .description('where a program lies on feeders, where its kernels ran, and why')
+    .argument('<pid>', 'of a running program')
+    .addOption(jsonOption())
+    .action(async (pid, options) =>
+      (await import('./commands/explain.js')).showExplain(pid, options),
+    );
+  example(explain, 'greenboost explain 4242', 'greenboost explain 4242 --json | jq .reasons');
   const cluster = program
     .command('cluster')
     .helpGroup(GROUPS.look)

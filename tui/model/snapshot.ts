@@ -20,6 +20,7 @@ import {
   FeederState,
   type LentDevice,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
+import { dispatchJson, type DispatchJson } from './dispatch.js';
 import { feedLaneJson, type FeedLaneJson } from './feed-lanes.js';
 
 export const SCHEMA_VERSION = 1;
@@ -67,6 +68,8 @@ export interface DeviceJson {
   usedBytes: number;
   lockedBytes: number;
   computeCapability: number | null;
+  /** Kernels of hosts use its memory: the feeder lends compute. */
+  compute: boolean;
   simulated: boolean;
 }
 
@@ -191,6 +194,7 @@ export interface AttachmentJson {
   startedUnixMs: number;
   connected: boolean;
   gated: boolean;
+  dispatch: DispatchJson;
 }
 
 export interface EventJson {
@@ -275,6 +279,7 @@ function deviceJson(device: LentDevice): DeviceJson {
     usedBytes: bytesFromWire(device.usedBytes),
     lockedBytes: bytesFromWire(device.lockedBytes),
     computeCapability: device.computeCapability === 0 ? null : device.computeCapability,
+    compute: device.compute,
     simulated: device.simulated,
   };
 }
@@ -406,6 +411,7 @@ export function attachmentJson(from: Attachment): AttachmentJson {
     startedUnixMs: Number(from.startedUnixMs),
     connected: from.connected,
     gated: from.gated,
+    dispatch: dispatchJson(from),
   };
 }
 

@@ -3,6 +3,7 @@
 import { formatAge, formatBytes, formatMicros, formatRate } from '../../proto/base/units.js';
 import type {
   AttachmentJson,
+  DeviceJson,
   EventJson,
   FeedStatusJson,
   LinkJson,
@@ -24,9 +25,9 @@ export interface Table {
   readonly rows: readonly (readonly string[])[];
 }
 
-const left = (title: string): TableColumn => ({ title });
-const right = (title: string): TableColumn => ({ title, align: 'right' });
-const shrinking = (title: string): TableColumn => ({ title, shrinks: true });
+export const left = (title: string): TableColumn => ({ title });
+export const right = (title: string): TableColumn => ({ title, align: 'right' });
+export const shrinking = (title: string): TableColumn => ({ title, shrinks: true });
 const optional = (column: TableColumn): TableColumn => ({ ...column, optional: true });
 
 const TIER_WORDS: Readonly<Record<TierJson['kind'], string>> = {
@@ -130,6 +131,7 @@ export function linkTable(snapshot: SnapshotJson): Table {
       optional(left('KEY')),
       optional(right('KEY AGE')),
       optional(left('LANES')),
+      optional(left('KERNELS')),
     ],
     rows: snapshot.links.map((link) => [
       link.feederName || link.feederId,
@@ -150,6 +152,7 @@ export function linkTable(snapshot: SnapshotJson): Table {
       link.keyFingerprint,
       link.keyAddedUnixMs === null ? '-' : formatAge(snapshot.unixMs - link.keyAddedUnixMs),
       lanesText(link),
+      link.devices.some(({ compute }) => compute) ? 'yes' : 'no',
     ]),
   };
 }
@@ -251,6 +254,11 @@ export function statusHeadline(snapshot: SnapshotJson): string {
   );
 }
 
+function kernelsNote({ kind, compute }: DeviceJson): string {
+  if (kind !== 'gpu') return '';
+  return compute ? 'runs kernels of hosts' : 'memory only';
+}
+
 export function feedDeviceTable(status: FeedStatusJson): Table {
   return {
     columns: [
@@ -269,7 +277,7 @@ export function feedDeviceTable(status: FeedStatusJson): Table {
       formatBytes(device.leasedBytes),
       formatBytes(device.usedBytes),
       device.kind === 'ram' ? formatBytes(device.lockedBytes) : '-',
-      device.simulated ? 'simulated' : '',
+      [device.simulated ? 'simulated' : '', kernelsNote(device)].filter(Boolean).join('; '),
     ]),
   };
 }

@@ -76,6 +76,7 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
         usedBytes: GIB,
         lockedBytes: GIB,
         computeCapability: null,
+        compute: false,
         simulated: false,
       },
     ],
@@ -136,6 +137,7 @@ export function attachment(
     startedUnixMs: START_UNIX_MS - 60_000,
     connected: true,
     gated: true,
+    dispatch: { on: false, hereCount: 100, dispatchedCount: 0, undispatched: {}, owners: [] },
     ...over,
   };
 }

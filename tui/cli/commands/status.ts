@@ -9,6 +9,7 @@ import {
   statusHeadline,
   tierTable,
 } from '../../view/plain.js';
+import { dispatchLines } from '../../view/dispatch.js';
 import { cleanText } from '../../view/text.js';
 import { drainText } from './feeders.js';
 import { painters, tableLines, writeJson, writeJsonLine, writeLine } from '../output.js';
@@ -47,6 +48,7 @@ export function writeStatus(snapshot: SnapshotJson): void {
       ? tableLines(attachmentTable(snapshot.attachments, snapshot.unixMs))
       : ['none; start one: greenboost run -- CMD'],
   );
+  for (const line of snapshot.attachments.flatMap(dispatchLines)) writeLine(cleanText(`  ${line}`));
 }
 
 /** Prints the state once. @throws GbError AGENT_UNREACHABLE (exit 3) when no agent runs. */

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where kernels ran and where ranges lie, in lines and tables.
+import { formatBytes } from '../../proto/base/units.js';
+import type { AttachmentJson } from '../model/snapshot.js';
+import type { DispatchJson, ExplainJson } from '../model/dispatch.js';
+import { left, right, shrinking, type Table } from './plain.js';
+
+const counted = (count: number): string => count.toLocaleString('en-US');
+
+/** `2,000 launches here, 1,000 on kiln (…)`; a second line when launches of a feeder's ranges ran here. Empty: kernels of
+ *  it run here only. */
+export function dispatchLines({
+  pid,
+  dispatch,
+}: Pick<AttachmentJson, 'pid' | 'dispatch'>): string[] {
+  if (!dispatch.on && dispatch.dispatchedCount === 0) return [];
+  const reasons = Object.entries(dispatch.undispatched).map(
+    ([name, count]) => `${name} ${counted(count)}`,
+  );
+  return [
+    `pid ${pid}: ${launchesText(dispatch)}`,
+    ...(reasons.length > 0
+      ? [`pid ${pid}: brought back and run here, by reason: ${reasons.join(', ')}`]
+      : []),
+  ];
+}
+
+function launchesText({ hereCount, owners }: DispatchJson): string {
+  const there = owners.map((owner) => {
+    const { feederName, launchCount, crossingCount, replicaBytes } = owner;
+    const bytes = `${formatBytes(owner.crossingSentBytes)} out, ${formatBytes(owner.crossingReceivedBytes)} in`;
+    return (
+      `${counted(launchCount)} on ${feederName} ` +
+      `(${counted(crossingCount)} crossings, ${bytes}; copies ${formatBytes(replicaBytes)})`
+    );
+  });
+  return [`${counted(hereCount)} launches here`, ...there].join(', ');
+}
+
+export function explainTable({ ranges }: ExplainJson): Table {
+  return {
+    columns: [
+      left('ADDRESS'),
+      right('BYTES'),
+      left('KIND'),
+      shrinking('FEEDER'),
+      left('DEVICE'),
+      left('WHY'),
+    ],
+    rows: ranges.map((range) => [
+      range.address,
+      formatBytes(range.bytes),
+      range.lost ? 'lost' : range.kind === 'replica' ? 'copy' : range.kind,
+      range.feederName,
+      range.device ?? '-',
+      range.why,
+    ]),
+  };
+}
