@@ -218,7 +218,8 @@ static const char *name_of(CUfunction function, bool kernel) {
   const char *name = NULL;
   CUresult result = CUDA_ERROR_NOT_FOUND;
   if (!kernel && gb_real.cuFuncGetName != NULL) result = gb_real.cuFuncGetName(&name, function);
-  if (kernel && gb_real.cuKernelGetName != NULL) result = gb_real.cuKernelGetName(&name, (CUkernel)function);
+  if (result != CUDA_SUCCESS && gb_real.cuKernelGetName != NULL)
+    result = gb_real.cuKernelGetName(&name, (CUkernel)function);
   bool fits = result == CUDA_SUCCESS && name != NULL && strnlen(name, GB_RUN_NAME_BYTES_MAX) < GB_RUN_NAME_BYTES_MAX;
   return fits ? name : NULL;
 }

@@ -70,9 +70,17 @@ uint64_t gb_run_batch_room(const struct gb_run_queue *queue) {
   return (queue->body_max - sizeof(struct gb_run_batch) - sizeof(struct gb_run_command)) & ~7ull;
 }
 
-/* Commands behind which there is nothing to wait for. */
-static bool does_nothing(enum gb_run_type type) {
-  return type == GB_RUN_IMAGE || type == GB_RUN_READ || type == GB_RUN_SYNC || type == GB_RUN_COLLECT;
+/* What the GPU has nothing to do for, or answers when everything before is done. */
+static bool is_work(enum gb_run_type type) {
+  switch (type) {
+  case GB_RUN_IMAGE:
+  case GB_RUN_IMAGE_PART:
+  case GB_RUN_FUNCTION:
+  case GB_RUN_COLLECT:
+  case GB_RUN_READ:
+  case GB_RUN_SYNC: return false;
+  default: return true;
+  }
 }
 
 bool gb_run_batch_reserve(struct gb_run_queue *queue, uint64_t bytes) {
@@ -99,7 +107,7 @@ uint8_t *gb_run_batch_add(struct gb_run_queue *queue, enum gb_run_type type, uin
   memcpy(place, &command, sizeof command);
   batch->used += (uint32_t)whole;
   batch->commands++;
-  if (!does_nothing(type)) {
+  if (is_work(type)) {
     queue->worked = queue->filling;
     gb_run_queue_busy(queue, true);
   }
@@ -183,7 +191,8 @@ static void answered(struct gb_run_queue *queue, uint64_t sequence, struct gb_ba
   if (result.status != GB_RUN_OK && !own) gb_run_queue_latch(queue, error_of(&result), result.function);
   if (answer != NULL) {
     answer->done = true;
-    if (sequence >= queue->worked) gb_run_queue_busy(queue, false);
+    /* Code is answered for without waiting for the GPU. */
+    if (sequence >= queue->worked && !answer->own) gb_run_queue_busy(queue, false);
   }
   batch->answered = true;
   advance(queue);

@@ -144,7 +144,7 @@ uint64_t gb_run_batch_room(const struct gb_run_queue *queue);
 uint32_t gb_run_function_there(const struct gb_run_queue *queue, const struct gb_code *code);
 /* The image is there afterwards. returns: as gb_run_prepare. locks: none held. */
 CUresult gb_run_image(uint32_t lane, const struct gb_image *image);
-/* pre: code_lock. */
+/* pre: nobody uses the queue. */
 void gb_run_code_free(struct gb_run_queue *queue);
 
 #endif

@@ -294,25 +294,22 @@ bool gb_run_can(uint32_t lane) {
 
 /* ---- ending ---- */
 
-/* Ends the thread and lets everybody go. locks: none held. */
+/* Ends the thread and lets everybody go. pre: make_lock. */
 static void end(struct gb_run_queue *queue) {
   pthread_mutex_lock(&queue->lock);
   queue->stopping = true;
   if (queue->error == CUDA_SUCCESS) queue->error = CUDA_ERROR_EXTERNAL_DEVICE;
   make_dead(queue);
-  pthread_cond_broadcast(&queue->wake);
+  atomic_store_explicit(&queue->lane, 0, memory_order_release); /* nobody else comes */
   pthread_mutex_unlock(&queue->lock);
   pthread_join(queue->thread, NULL);
-  pthread_mutex_lock(&queue->code_lock);
   pthread_mutex_lock(&queue->lock);
   while (queue->waiters + queue->users > 0) pthread_cond_wait(&queue->changed, &queue->lock);
   struct gb_open_lane *open = queue->open;
   queue->open = NULL;
   gb_run_code_free(queue);
   munmap(queue->memory, MEMORY_BYTES);
-  atomic_store_explicit(&queue->lane, 0, memory_order_release);
   pthread_mutex_unlock(&queue->lock);
-  pthread_mutex_unlock(&queue->code_lock);
   if (open != NULL) gb_lanes_done(open, GB_LANE_OK);
 }
 

@@ -275,12 +275,30 @@ static void look_ups_need_no_lock(void) {
   CHECK_EQUAL(cuModuleUnload(module), CUDA_SUCCESS);
 }
 
+/* Without GREENBOOST_REMOTE=merged, or where it cannot be. */
+static void nothing_is_kept(void) {
+  CUmodule module;
+  CUdeviceptr table = 0;
+  struct gb_code_symbol symbol;
+  CHECK(!gb_code_wanted());
+  REQUIRE(cuModuleLoadData(&module, ptx) == CUDA_SUCCESS);
+  CHECK(code_of(module, "gb_fill") == NULL);
+  REQUIRE(cuModuleGetGlobal_v2(&table, NULL, module, "table") == CUDA_SUCCESS);
+  CHECK(!gb_code_symbol_at(table, &symbol));
+  CHECK_EQUAL(cuModuleUnload(module), CUDA_SUCCESS);
+}
+
 int main(int count, char **arguments) {
   CUcontext context;
-  if (count != 2 || !read_object(object_path = arguments[1])) return 2;
-  if (cuInit(0) != CUDA_SUCCESS || cuCtxCreate_v2(&context, 0, 0) != CUDA_SUCCESS || !gb_code_wanted()) {
+  bool off = count == 3 && strcmp(arguments[2], "off") == 0;
+  if (count < 2 || !read_object(object_path = arguments[1])) return 2;
+  if (cuInit(0) != CUDA_SUCCESS || cuCtxCreate_v2(&context, 0, 0) != CUDA_SUCCESS) {
     fprintf(stderr, "the simulated driver or the shim does not start\n");
     return 2;
+  }
+  if (off) {
+    RUN(nothing_is_kept);
+    return check_done();
   }
   RUN(ptx_is_kept);
   RUN(loads_are_recognised);
