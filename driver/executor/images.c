@@ -225,10 +225,11 @@ struct gbx_outcome gbx_images_part(struct gbx_images *images, const struct gb_ru
   uint32_t in_block = (uint32_t)(part->offset % GBX_BLOCK_BYTES);
   if (has_block(image, block) || in_block + part->length <= image->filled[block])
     return ok;
-  if (in_block != image->filled[block])
+  if (in_block > image->filled[block])
     return failed(GB_RUN_INVALID);
-  memcpy(image->memory + part->offset, bytes, part->length);
-  image->filled[block] += (uint32_t)part->length;
+  uint32_t there = image->filled[block] - in_block;
+  memcpy(image->memory + part->offset + there, bytes + there, part->length - there);
+  image->filled[block] = in_block + (uint32_t)part->length;
   return has_block(image, block) ? end_block(images, image, block) : ok;
 }
 

@@ -2,7 +2,8 @@
 # gb-executor driven over its socket and over lanes, with RAM alone and on the simulated driver; plain and sanitized.
 EXECUTOR_TEST := $(BUILD)/test/executor
 EXECUTOR_ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
-EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ram_test ranges_test run_test \
+EXECUTOR_TESTS := $(addprefix $(EXECUTOR_TEST)/,executor_test lanes_test pull_test ram_test ranges_test \
+  run_test run_images_test run_tracked_test \
   gb-executor-asan gb-executor-tsan cache_test-asan cache_test-tsan)
 TEST_BINARIES += $(EXECUTOR_TESTS)
 

@@ -38,7 +38,7 @@ for what in lanes pull; do
   run "$what, RAM only, TSan" env $tsan "$out/${what}_test" "$out/gb-executor-tsan" ram-tsan
   run "$what, simulated GPU, ASan and UBSan" $sim "$out/${what}_test" "$out/gb-executor-asan" sim-sanitized
 done
-for what in run; do
+for what in run run_images run_tracked; do
   run "$what, simulated GPU" $sim "$out/${what}_test" "$build/bin/gb-executor" sim
   run "$what, simulated GPU, ASan and UBSan" $sim "$out/${what}_test" "$out/gb-executor-asan" sim-sanitized
 done
