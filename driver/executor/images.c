@@ -375,3 +375,10 @@ struct gbx_outcome gbx_images_symbol(struct gbx_images *images, const uint8_t *d
 void gbx_images_open(struct gbx_images *images, const struct gbx_driver *driver, struct gbx_block_cache *cache) {
   *images = (struct gbx_images){.driver = driver, .cache = cache};
 }
+
+void gbx_images_close(struct gbx_images *images) {
+  for (size_t place = 0; place < PLACES; place++) {
+    while (images->places[place])
+      forget(images, images->places[place]);
+  }
+}

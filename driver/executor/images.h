@@ -51,4 +51,7 @@ struct gbx_outcome gbx_images_function(struct gbx_images *images, const uint8_t 
 struct gbx_outcome gbx_images_symbol(struct gbx_images *images, const uint8_t *digest, const char *name,
                                      CUdeviceptr *address, size_t *bytes);
 
+/* Forgets all of them; what the driver has loaded stays. For tests. */
+void gbx_images_close(struct gbx_images *images);
+
 #endif

@@ -202,3 +202,74 @@ bool gbx_batch_next(const uint8_t *body, uint64_t bytes, uint64_t *at, struct gb
   *at += used;
   return true;
 }
+
+/* ---- what a batch names ---- */
+
+/* More than any arena has. */
+#define ARENA_BYTES_MAX (1ull << 48)
+
+uint64_t gbx_fill_bytes(const struct gb_run_fill *fill, uint64_t arena_bytes) {
+  uint64_t element = fill->element_bytes;
+  if ((element != 1 && element != 2 && element != 4) || fill->offset % element != 0)
+    return UINT64_MAX;
+  if (fill->width == 0 || fill->height == 0)
+    return 0;
+  if (fill->width > arena_bytes / element)
+    return UINT64_MAX;
+  uint64_t row = fill->width * element;
+  if (fill->height == 1)
+    return row;
+  if (fill->pitch < row || fill->pitch % element != 0 || fill->pitch > arena_bytes ||
+      fill->height - 1 > (arena_bytes - row) / fill->pitch)
+    return UINT64_MAX;
+  return (fill->height - 1) * fill->pitch + row;
+}
+
+static bool meets(uint64_t offset, uint64_t length, const struct gbx_range *range) {
+  return offset < range->offset + range->length && range->offset < offset + length;
+}
+
+/* Whether a word of the parameters is an address in the range. */
+static bool points_into(const struct gbx_command *command, uint64_t from, uint64_t length) {
+  for (uint64_t at = 0; at + sizeof(uint64_t) <= command->data_bytes; at += 4) {
+    uint64_t word;
+    memcpy(&word, command->data + at, sizeof(word));
+    if (word - from < length)
+      return true;
+  }
+  return false;
+}
+
+static bool touches(const struct gbx_command *command, uint64_t base, const struct gbx_range *range) {
+  switch (command->type) {
+  case GB_RUN_LAUNCH:
+    return points_into(command, base + range->offset, range->length);
+  case GB_RUN_WRITE:
+  case GB_RUN_TRACK:
+  case GB_RUN_ARRIVED:
+  case GB_RUN_READ:
+    return meets(command->is.range->offset, command->is.range->length, range);
+  case GB_RUN_COPY:
+    return meets(command->is.copy->to_offset, command->is.copy->length, range) ||
+           meets(command->is.copy->from_offset, command->is.copy->length, range);
+  case GB_RUN_FILL:
+    return meets(command->is.fill->offset, gbx_fill_bytes(command->is.fill, ARENA_BYTES_MAX), range);
+  case GB_RUN_COLLECT:
+    for (uint32_t index = 0; index < command->item_count; index++) {
+      if (meets(command->has.ranges[index].offset, command->has.ranges[index].length, range))
+        return true;
+    }
+    return false;
+  default:
+    return false;
+  }
+}
+
+bool gbx_batch_touches(const uint8_t *body, uint64_t bytes, uint64_t base, const struct gbx_range *range) {
+  struct gbx_command command;
+  for (uint64_t at = 0; gbx_batch_next(body, bytes, &at, &command);) {
+    if (touches(&command, base, range))
+      return true;
+  }
+  return false;
+}

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "gb_exec.h"
 #include "gb_run.h"
 
 /* One command, with where its parts lie in the body. What a type has not is NULL and 0. */
@@ -52,5 +53,11 @@ bool gbx_batch_read(const uint8_t *body, uint64_t bytes, struct gbx_batch_head *
 /* The command at *at, which begins as 0 and is moved behind it. returns: false at the end. pre: gbx_batch_read has
  * said GB_RUN_OK. */
 bool gbx_batch_next(const uint8_t *body, uint64_t bytes, uint64_t *at, struct gbx_command *command);
+
+/* Whether a batch names bytes of a range, as an operand or in the parameters of a launch. pre: as above. */
+bool gbx_batch_touches(const uint8_t *body, uint64_t bytes, uint64_t base, const struct gbx_range *range);
+
+/* The bytes that a fill spans, from its first to its last; 0: none; UINT64_MAX: it makes no sense. */
+uint64_t gbx_fill_bytes(const struct gb_run_fill *fill, uint64_t arena_bytes);
 
 #endif

@@ -77,9 +77,6 @@ CUresult gbx_runner_open(struct gbx_runner *runner, struct gbx_store *store, str
 /* Carries out a batch whose commands gbx_batch_read has found good. */
 void gbx_runner_execute(struct gbx_runner *runner, struct gbx_execution *execution);
 
-/* Whether a batch names bytes of a range, as an operand or in the parameters of a launch. Pure. */
-bool gbx_batch_touches(const uint8_t *body, uint64_t bytes, uint64_t base, const struct gbx_range *range);
-
 /* The name of a kernel for messages; never NULL. Any thread. */
 const char *gbx_runner_kernel_name(const struct gbx_runner *runner, uint32_t function);
 
@@ -90,8 +87,6 @@ struct gbx_outcome gbx_runner_reach(struct gbx_runner *runner, const struct gbx_
                                     uint64_t length);
 struct gbx_outcome gbx_runner_copy(struct gbx_runner *runner, struct gbx_execution *execution,
                                    const struct gb_run_copy *copy);
-/* The bytes that a fill spans, from its first to its last; 0: none; UINT64_MAX: it makes no sense. Pure. */
-uint64_t gbx_fill_bytes(const struct gb_run_fill *fill, uint64_t arena_bytes);
 struct gbx_outcome gbx_runner_fill(struct gbx_runner *runner, struct gbx_execution *execution,
                                    const struct gb_run_fill *fill);
 struct gbx_outcome gbx_runner_read(struct gbx_runner *runner, struct gbx_execution *execution,

@@ -33,23 +33,6 @@ struct gbx_outcome gbx_runner_copy(struct gbx_runner *runner, struct gbx_executi
                                                              runner->stream));
 }
 
-uint64_t gbx_fill_bytes(const struct gb_run_fill *fill, uint64_t arena_bytes) {
-  uint64_t element = fill->element_bytes;
-  if ((element != 1 && element != 2 && element != 4) || fill->offset % element != 0)
-    return UINT64_MAX;
-  if (fill->width == 0 || fill->height == 0)
-    return 0;
-  if (fill->width > arena_bytes / element)
-    return UINT64_MAX;
-  uint64_t row = fill->width * element;
-  if (fill->height == 1)
-    return row;
-  if (fill->pitch < row || fill->pitch % element != 0 || fill->pitch > arena_bytes ||
-      fill->height - 1 > (arena_bytes - row) / fill->pitch)
-    return UINT64_MAX;
-  return (fill->height - 1) * fill->pitch + row;
-}
-
 struct gbx_outcome gbx_runner_fill(struct gbx_runner *runner, struct gbx_execution *execution,
                                    const struct gb_run_fill *fill) {
   const struct gbx_driver *driver = runner->driver;

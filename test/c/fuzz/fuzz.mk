@@ -11,6 +11,9 @@ FUZZ_FLAGS_shim := -D_GNU_SOURCE -idirafter driver/lane -pthread
 FUZZ_SOURCES_lane := $(wildcard driver/lane/crypt*.c driver/lane/link*.c) \
   $(addprefix driver/lane/,keys.c names.c sock.c wire.c)
 FUZZ_FLAGS_lane := -D_GNU_SOURCE -DLANE_NO_DEEPBIND -Idriver/lane -pthread
+FUZZ_SOURCES_run := $(addprefix driver/executor/,run_batch.c images.c cache.c cache_disk.c) \
+  $(filter-out driver/lane/link%.c,$(FUZZ_SOURCES_lane)) driver/lane/digest.c
+FUZZ_FLAGS_run := $(FUZZ_FLAGS_lane) -Wno-macro-redefined
 GB_FUZZ_SECONDS ?= 60
 TEST_BINARIES += $(FUZZ_NAMES:%=$(FUZZ_OUT)/%_fuzz)
 
