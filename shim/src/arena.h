@@ -124,7 +124,7 @@ struct gb_span {
   _Atomic uint32_t owner;
   _Atomic bool used_here;     /* by the program, since it was collected last */
   _Atomic bool changed_there; /* its owner has been told to write to it: no digest is valid any more */
-  struct gb_replica *replicas; /* replica.h, owned */
+  struct gb_replica *replicas; /* replica.h, owned; written under gb_index_lock too */
   uint32_t replica_count;
   /* Memory of the program's own handles (appspan.h): resident always, without a guard; base, context
    * and buffer_id change while it is not mapped. */

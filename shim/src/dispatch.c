@@ -110,6 +110,18 @@ static bool is_shared(const struct gb_span *span) {
 
 /* ---- where ---- */
 
+/* A launch that names nothing a lane owns follows its operands there only when all of them have been there before: a
+ * matrix of here does not leave because of what it is multiplied with. */
+static bool know_lane(const struct operands *operands, uint32_t lane) {
+  bool known = true;
+  for (uint32_t i = 0; i < operands->count && known; i++) {
+    const struct gb_span *span = operands->spans[i];
+    known = false;
+    for (uint32_t k = 0; k < span->replica_count && !known; k++) known = span->replicas[k].lane == lane;
+  }
+  return known;
+}
+
 /* pre: gb_lock or gb_index_lock. returns: the lane that owns what the operands name, or has the newest of it; 0: none.
  * *why: the reason why it will not run there, or GB_UNDISPATCHED_COUNT. */
 static uint32_t lane_of(const struct operands *operands, uint32_t *why) {
@@ -129,6 +141,7 @@ static uint32_t lane_of(const struct operands *operands, uint32_t *why) {
       away = true;
     }
   }
+  if (owner == 0 && *why == GB_UNDISPATCHED_COUNT && !know_lane(operands, newest)) return 0;
   for (uint32_t i = 0; i < operands->count && away; i++) {
     const struct gb_span *span = operands->spans[i];
     if (atomic_load_explicit(&span->scan, memory_order_relaxed) == GB_SCAN_HIDDEN) *why = GB_UNDISPATCHED_HIDDEN;
@@ -146,6 +159,7 @@ static uint32_t look(const struct gb_touch *touch, uint32_t *why, bool *away) {
   uint32_t lane = lane_of(&operands, why);
   pthread_rwlock_unlock(&gb_index_lock);
   pthread_mutex_unlock(&gb_stage_lock);
+  if (lane == 0 && *why == GB_UNDISPATCHED_HIDDEN) *why = GB_UNDISPATCHED_COUNT; /* nobody would have it there */
   *away = lane != 0 || *why != GB_UNDISPATCHED_COUNT;
   return lane;
 }

@@ -8,6 +8,7 @@
 
 #include "client.h"
 #include "context.h"
+#include "lock.h"
 #include "remote.h"
 #include "replica_part.h"
 #include "run.h"
@@ -81,13 +82,26 @@ struct gb_replica *gb_replica_find(const struct gb_span *span, uint32_t lane) {
   return NULL;
 }
 
-/* A place for one more in the list. */
-static bool have_place(struct gb_span *span) {
-  if (span->replica_count == GB_REPLICAS_MAX) return false;
-  struct gb_replica *grown = realloc(span->replicas, (span->replica_count + 1) * sizeof *grown);
-  if (grown == NULL) return false;
+/* Enters it in the list, which others look at under gb_index_lock. returns: NULL without a place for it. */
+static struct gb_replica *enter(struct gb_span *span, const struct gb_replica *replica) {
+  uint32_t count = span->replica_count;
+  struct gb_replica *grown = count < GB_REPLICAS_MAX ? calloc(count + 1, sizeof *grown) : NULL;
+  if (grown == NULL) return NULL;
+  for (uint32_t i = 0; i < count; i++) grown[i] = span->replicas[i];
+  grown[count] = *replica;
+  struct gb_replica *before = span->replicas;
+  pthread_rwlock_wrlock(&gb_index_lock);
   span->replicas = grown;
-  return true;
+  span->replica_count = count + 1;
+  pthread_rwlock_unlock(&gb_index_lock);
+  free(before);
+  return &grown[count];
+}
+
+static void leave_last(struct gb_span *span) {
+  pthread_rwlock_wrlock(&gb_index_lock);
+  span->replica_count--;
+  pthread_rwlock_unlock(&gb_index_lock);
 }
 
 /* The copy that was kept of it when it came home lies at the same address. */
@@ -115,11 +129,21 @@ static CUresult track(struct gb_span *span, uint32_t lane, struct gb_blocks_rang
   return result;
 }
 
+/* What has been asked of the lane is done, or never will be: then the agent may take the memory away. returns: false
+ * when it does not answer. */
+static bool drop_last(struct gb_span *span) {
+  uint32_t lane = span->replicas[span->replica_count - 1].lane;
+  (void)gb_run_sync(lane);
+  if (ask_room(span, lane, true) == GB_STATUS_UNREACHABLE) return false;
+  count_room(lane, -(int64_t)span->bytes);
+  leave_last(span);
+  return true;
+}
+
 struct gb_replica *gb_replica_make(struct gb_span *span, uint32_t lane, uint32_t *why, CUresult *error) {
   struct gb_replica *known = gb_replica_find(span, lane);
   *why = GB_UNDISPATCHED_ROOM;
   if (known != NULL) return known->range != NULL ? known : NULL;
-  if (!have_place(span)) return NULL;
   if (!clear_place(span, lane)) {
     *why = GB_UNDISPATCHED_AWAY;
     return NULL;
@@ -129,12 +153,16 @@ struct gb_replica *gb_replica_make(struct gb_span *span, uint32_t lane, uint32_t
     *why = why_not(status);
     return NULL;
   }
-  struct gb_replica made = {.lane = lane};
-  CUresult tracked = track(span, lane, &made.range, error);
-  if (tracked != CUDA_SUCCESS && ask_room(span, lane, true) != GB_STATUS_UNREACHABLE) return NULL;
-  span->replicas[span->replica_count] = made;
+  const struct gb_replica room = {.lane = lane};
+  struct gb_replica *made = enter(span, &room);
+  if (made == NULL) {
+    ask_room(span, lane, true); /* else it goes with the lease */
+    return NULL;
+  }
   count_room(lane, (int64_t)span->bytes);
-  return tracked == CUDA_SUCCESS ? &span->replicas[span->replica_count++] : (span->replica_count++, NULL);
+  if (track(span, lane, &made->range, error) == CUDA_SUCCESS) return made;
+  drop_last(span);
+  return NULL;
 }
 
 /* ---- dropping ---- */
@@ -150,18 +178,11 @@ static void untrack(struct gb_span *span, struct gb_replica *replica) {
   gb_run_track(replica->lane, span->base - gb_arena_base_address, span->bytes, false);
 }
 
-/* What has been asked of the lane is done, or never will be: then the agent may take the memory away. */
-static bool drop_room(struct gb_span *span, const struct gb_replica *replica) {
-  (void)gb_run_sync(replica->lane);
-  if (ask_room(span, replica->lane, true) == GB_STATUS_UNREACHABLE) return false;
-  count_room(replica->lane, -(int64_t)span->bytes);
-  return true;
-}
 
 bool gb_replica_drop(struct gb_span *span) {
   if (atomic_exchange_explicit(&span->newest, 0, memory_order_acq_rel) != 0) gb_elsewhere_count--;
   for (uint32_t i = 0; i < span->replica_count; i++) untrack(span, &span->replicas[i]);
-  while (span->replica_count > 0 && drop_room(span, &span->replicas[span->replica_count - 1])) span->replica_count--;
+  while (span->replica_count > 0 && drop_last(span)) continue;
   return span->replica_count == 0;
 }
 
