@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whether a feeder lends compute, and to whom: what it tells of its devices, who gets a lane with the right CALL, and
+// what such a lane may do, on the simulated driver.
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import koffi from 'koffi';
+import { LaneStatus } from '../../../driver/lane/names.js';
+import { resolveConfig } from '../../../feeder/config.js';
+import { nativePath } from '../../../proto/base/paths.js';
+import { LaneRight } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import {
+  ARENA_BYTES,
+  codeOf,
+  firstStats,
+  GPU,
+  MIB,
+  openFeeder,
+  RAM,
+  type TestFeeder,
+  type Ticket,
+} from './harness.js';
+
+/** gb_run.h */
+const Command = { FILL: 8, READ: 13, SYNC: 14 } as const;
+
+/** One CALL over a lane of its own. Returns how the lane says it ended, and the answer. */
+async function callOver(
+  { id, secret, address, port }: Ticket,
+  body: Buffer,
+): Promise<{ status: number; answer: Buffer }> {
+  const library = koffi.load(nativePath('lib', 'libgreenboost_lane.so'), { deep: true });
+  const later = (name: string, types: string, ...args: unknown[]): Promise<number> =>
+    new Promise((resolve, reject) => {
+      library
+        .func(`int ${name}(${types})`)
+        .async(...args, (error: Error | null, result: number) =>
+          error ? reject(error) : resolve(result),
+        );
+    });
+  const pointer = Buffer.alloc(8);
+  const ticket = Buffer.concat([Buffer.from(id), Buffer.from(secret)]);
+  const opened = await later(
+    'gb_lane_open',
+    'const char *a, uint16_t p, void *t, void *o, void *l',
+    ...[address, port, ticket, null, pointer],
+  );
+  expect(opened).toBe(LaneStatus.OK);
+  const lane = pointer.readBigUInt64LE();
+  const [answer, length, callId] = [Buffer.alloc(1 << 16), Buffer.alloc(8), Buffer.alloc(8)];
+  const Call = koffi.struct({
+    size: 'uint32_t',
+    region: 'uint32_t',
+    priority: 'uint32_t',
+    deadline_ms: 'uint32_t',
+    body: 'void *',
+    body_bytes: 'uint64_t',
+    result: 'void *',
+    result_room: 'uint64_t',
+    result_bytes: 'void *',
+  });
+  const request = {
+    size: koffi.sizeof(Call),
+    ...{ region: 0, priority: 0, deadline_ms: 10_000, body, body_bytes: body.length },
+    ...{ result: answer, result_room: answer.length, result_bytes: length },
+  };
+  try {
+    const call = library.func('gb_lane_call', 'int', ['uint64_t', koffi.pointer(Call), 'void *']);
+    const started = call(lane, request, callId) as number;
+    if (started !== LaneStatus.OK) return { status: started, answer: Buffer.alloc(0) };
+    const wait = 'uint64_t l, uint64_t id, uint32_t ms';
+    const status = await later('gb_lane_wait', wait, lane, callId.readBigUInt64LE(), 10_000);
+    return { status, answer: answer.subarray(0, Number(length.readBigUInt64LE())) };
+  } finally {
+    await later('gb_lane_close', 'uint64_t l, uint32_t ms', lane, 100);
+  }
+}
+
+function batch(sequence: number, ...commands: readonly [type: number, payload: Buffer][]): Buffer {
+  const head = Buffer.alloc(16);
+  head.writeUInt32LE(1, 0);
+  head.writeUInt32LE(commands.length, 4);
+  head.writeBigUInt64LE(BigInt(sequence), 8);
+  const bodies = commands.map(([type, payload]) => {
+    const command = Buffer.alloc(8);
+    command.writeUInt32LE(8 + payload.length, 0);
+    command.writeUInt16LE(type, 4);
+    return Buffer.concat([command, payload]);
+  });
+  return Buffer.concat([head, ...bodies]);
+}
+
+function words(...values: readonly (number | bigint)[]): Buffer {
+  const buffer = Buffer.alloc(values.length * 8);
+  values.forEach((value, index) => buffer.writeBigUInt64LE(BigInt(value), index * 8));
+  return buffer;
+}
+
+/** `length` bytes of `value`. */
+function fill(offset: number, length: number, value: number): [number, Buffer] {
+  const element = Buffer.alloc(8);
+  element.writeUInt32LE(1, 0);
+  element.writeUInt32LE(value, 4);
+  return [Command.FILL, Buffer.concat([words(offset, length, length, 1), element])];
+}
+
+const STATUS = 0;
+const RESULT_BYTES = 40;
+const CALL = LaneRight.READ_WRITE_CALL;
+const vram = new Map([[0, 64 * MIB]]);
+
+let feeder: TestFeeder;
+let memoryOnly: TestFeeder;
+
+beforeAll(async () => {
+  const setenv = koffi
+    .load('libc.so.6')
+    .func('int setenv(const char *name, const char *value, int overwrite)');
+  for (const [name, value] of [
+    ['GBSIM_GPU', `compute-test-${randomBytes(4).toString('hex')}`],
+    ['GBSIM_VRAM', '512MiB'],
+  ] as const) {
+    process.env[name] = value;
+    setenv(name, value, 1);
+  }
+  feeder = await openFeeder({ gpu: 'sim', vramBytes: vram });
+  memoryOnly = await openFeeder({ gpu: 'sim', vramBytes: vram, compute: false });
+}, 30_000);
+afterAll(async () => {
+  await feeder?.stop();
+  await memoryOnly?.stop();
+}, 20_000);
+
+describe('a feeder tells', () => {
+  test('which devices kernels of hosts can use, in Hello, in its statistics and to its owner', async () => {
+    for (const [it, expected] of [
+      [feeder, [true, true]],
+      [memoryOnly, [false, false]],
+    ] as const) {
+      const host = await it.connect();
+      const { devices } = await firstStats(host.client);
+      const told = devices as unknown as { compute: boolean; computeCapability: number }[];
+      expect(told.map(({ compute }) => compute)).toEqual(expected);
+      expect(told[1]!.computeCapability).toBeGreaterThan(0);
+      const status = await it.control().getFeedStatus({});
+      expect(status.stats!.devices.map(({ compute }) => compute)).toEqual(expected);
+    }
+  });
+
+  test('that it lends none without a GPU, and what its environment says otherwise', async () => {
+    const base = { ramBytes: 4 * MIB, ramReserveBytes: 0, port: 0, bind: ['127.0.0.1'] };
+    const lent = { ...base, gpu: 'sim' as const, vramBytes: vram };
+    const computeOf = async (options: typeof base, env: Record<string, string>) =>
+      (await resolveConfig(options, { ...process.env, ...env })).compute;
+    expect(await computeOf(base, {})).toBe(false);
+    expect(await computeOf(lent, {})).toBe(true);
+    expect(await computeOf(lent, { GREENBOOST_COMPUTE: 'off' })).toBe(false);
+    expect(await computeOf({ ...lent, ...{ compute: true } }, { GREENBOOST_COMPUTE: 'off' })).toBe(
+      true,
+    );
+    expect(await codeOf(computeOf(lent, { GREENBOOST_COMPUTE: 'maybe' }))).toBe('INVALID_ARGUMENT');
+  });
+});
+
+describe('a lane with the right CALL', () => {
+  test('has the executor work on VRAM, and on RAM that its GPU maps, in order', async () => {
+    const host = await feeder.connect();
+    const lease = await host.lease({ ram: 2 * MIB, gpu: 2 * MIB });
+    await host.allocate(lease, 0, 2 * MIB, GPU);
+    await host.allocate(lease, 2 * MIB, 2 * MIB, RAM);
+    const ticket = await host.ticket(lease, { rights: CALL });
+    const read: [number, Buffer] = [Command.READ, words(2 * MIB - 8, 16)];
+    const { status, answer } = await callOver(
+      ticket,
+      batch(1, fill(0, 2 * MIB, 0x11), fill(2 * MIB, 2 * MIB, 0x22), fill(8, 8, 0x33), read),
+    );
+    expect(status).toBe(LaneStatus.OK);
+    expect(answer.readUInt32LE(STATUS)).toBe(0);
+    expect(answer.subarray(RESULT_BYTES).toString('hex')).toBe('11'.repeat(8) + '22'.repeat(8));
+    expect((await host.read(lease, 0, 24)).toString('hex')).toBe(
+      '11'.repeat(8) + '33'.repeat(8) + '11'.repeat(8),
+    );
+    await host.client.releaseLease({ lease });
+  }, 20_000);
+
+  test('can touch nothing that its lease does not hold', async () => {
+    const host = await feeder.connect();
+    const lease = await host.lease({ gpu: 2 * MIB });
+    await host.allocate(lease, 0, 2 * MIB, GPU);
+    const ticket = await host.ticket(lease, { rights: CALL });
+    const { answer } = await callOver(
+      ticket,
+      batch(1, fill(MIB, 2 * MIB, 1), [Command.SYNC, Buffer.alloc(0)]),
+    );
+    expect(answer.readUInt32LE(STATUS)).not.toBe(0);
+    expect((await host.read(lease, 0, 2 * MIB)).every((byte) => byte === 0)).toBe(true);
+    await host.client.releaseLease({ lease });
+  }, 20_000);
+
+  test('is what it takes: one that reads and writes runs nothing', async () => {
+    const host = await feeder.connect();
+    const lease = await host.lease({ gpu: 2 * MIB });
+    await host.allocate(lease, 0, 2 * MIB, GPU);
+    const ticket = await host.ticket(lease, { rights: LaneRight.READ_WRITE });
+    const { status } = await callOver(ticket, batch(1, fill(0, MIB, 1)));
+    expect(status).toBe(LaneStatus.DENIED);
+    expect((await host.read(lease, 0, MIB)).every((byte) => byte === 0)).toBe(true);
+    await host.client.releaseLease({ lease });
+  }, 20_000);
+
+  test('is not given by a feeder that lends memory only', async () => {
+    const host = await memoryOnly.connect();
+    const lease = await host.lease({ gpu: 2 * MIB });
+    expect(await codeOf(host.ticket(lease, { rights: CALL }))).toBe('PERMISSION_DENIED');
+    expect(await codeOf(host.ticket(lease, { rights: LaneRight.READ_WRITE }))).toBe('OK');
+    await host.client.releaseLease({ lease });
+  });
+
+  test.each([
+    ['to a part of the arena', { length: ARENA_BYTES - 4096n }],
+    ['from beyond its beginning', { offset: 4096n, length: ARENA_BYTES - 4096n }],
+    ['for another feeder', { brokeredSecret: new Uint8Array(32).fill(1) }],
+  ])('is not given %s', async (_name, wrong) => {
+    const host = await feeder.connect();
+    const lease = await host.lease({ gpu: 2 * MIB });
+    const asked = host.client.openLane({ lease, length: ARENA_BYTES, rights: CALL, ...wrong });
+    expect(await codeOf(asked)).toBe('INVALID_ARGUMENT');
+    await host.client.releaseLease({ lease });
+  });
+
+  test('is nothing for a probe', async () => {
+    const host = await feeder.connect();
+    expect(await codeOf(host.ticket(undefined, { rights: CALL }))).toBe('INVALID_ARGUMENT');
+  });
+});
