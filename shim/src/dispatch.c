@@ -300,7 +300,9 @@ static uint32_t refusal(uint32_t lane, const struct gb_touch *touch, const struc
   if (!gb_arguments_visit(launch->function, launch->params, launch->extra, find_outside, &outside))
     return GB_UNDISPATCHED_CODE;
   if (outside.found) return GB_UNDISPATCHED_OUTSIDE;
-  switch (gb_run_prepare(lane, launch)) {
+  CUresult prepared = gb_run_prepare(lane, launch);
+  if (prepared == CUDA_SUCCESS) prepared = gb_dispatch_variables(lane, gb_code_of(launch->function)->image);
+  switch (prepared) {
     case CUDA_SUCCESS: return GB_UNDISPATCHED_COUNT;
     case CUDA_ERROR_NOT_SUPPORTED: return GB_UNDISPATCHED_CODE;
     default: return GB_UNDISPATCHED_AWAY;

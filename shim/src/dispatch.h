@@ -45,6 +45,18 @@ static inline void gb_dispatch_wait(void) {
   if (gb_dispatching() && gb_run_busy()) gb_dispatch_wait_slow();
 }
 
+/* ---- variables of modules (dispatch_variables.c); any thread ---- */
+
+/* The host writes these bytes to the address. returns: whether a variable is there. */
+bool gb_dispatch_variable_written(uint64_t address, const void *host, uint64_t bytes);
+/* The address is read, or written to in another way: if it is a variable's, its image runs here only from now on. */
+void gb_dispatch_variable_used(uint64_t address);
+/* What has been written to variables of the image is there, too, before what is appended to the lane next. returns:
+ * CUDA_ERROR_NOT_SUPPORTED when the image runs here only, or the lane's error. */
+CUresult gb_dispatch_variables(uint32_t lane, const struct gb_image *image);
+/* In a forked child. */
+void gb_dispatch_forked(void);
+
 /* ---- for gated.c ---- */
 
 /* Everything the call names is where it runs: on touch->lane, or here. pre: inside the gate. */

@@ -158,8 +158,20 @@ static bool is_host(CUdeviceptr address) {
          type == CU_MEMORYTYPE_HOST;
 }
 
+/* Variables of modules lie outside the arena. */
+static void note_variables(CUdeviceptr to, CUdeviceptr from, uint64_t bytes, CUstream stream) {
+  struct gb_code_symbol symbol;
+  if (!gb_owns(from)) gb_dispatch_variable_used(from);
+  if (gb_owns(to) || !gb_code_symbol_at(to, &symbol)) return;
+  if (!gb_owns(from) && is_host(from) && wait_for_stream(stream) == CUDA_SUCCESS)
+    gb_dispatch_variable_written(to, (const void *)(uintptr_t)from, bytes);
+  else
+    gb_dispatch_variable_used(to);
+}
+
 bool gb_dispatch_copy(CUdeviceptr to, CUdeviceptr from, uint64_t bytes, CUstream stream, CUresult *result) {
   if (bytes == 0 || gb_sticky_error() != CUDA_SUCCESS) return false;
+  note_variables(to, from, bytes, stream);
   struct place source = place_of(from, bytes);
   struct place target = settled_place(to, bytes);
   if (source.where != THERE && target.where != THERE) return false;
@@ -183,6 +195,7 @@ bool gb_dispatch_fill(const struct gb_run_fill *fill, CUdeviceptr to, CUstream s
   (void)stream; /* the lane's order is the order of calls */
   if (fill->height == 0 || width == 0 || gb_sticky_error() != CUDA_SUCCESS) return false;
   if (fill->height > 1 && (fill->pitch < width || fill->pitch > UINT64_MAX / fill->height)) return false;
+  if (!gb_owns(to)) gb_dispatch_variable_used(to);
   struct place place = settled_place(to, fill->pitch * (fill->height - 1) + width);
   if (place.where != THERE) return false;
   struct gb_touch touch = touch_of(place.lane, to, 0);

@@ -11,6 +11,7 @@
 #include "client.h"
 #include "code.h"
 #include "config.h"
+#include "dispatch.h"
 #include "core.h"
 #include "gate.h"
 #include "gated.h"
@@ -58,6 +59,7 @@ static void in_child(void) {
   gb_slow_path = 0;
   gb_client_forked();
   gb_run_forked();
+  gb_dispatch_forked();
   gb_lanes_forked();
   gb_store_forked();
   gb_ipc_forked();
