@@ -263,6 +263,7 @@ class Daemon implements RunningFeeder {
       feederName: this.config.name,
       incarnation: this.incarnation,
       authFailureCount: () => this.authFailureCount,
+      unixMs: () => this.clock.unixMs(),
       audit: this.audit,
       goodbye: this.goodbye.signal,
       lanes: this.lanes,

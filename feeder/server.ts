@@ -40,6 +40,8 @@ export interface ServerOptions extends LaneCallsOptions {
   /** Random per start: leases of another incarnation are gone. */
   readonly incarnation: string;
   readonly authFailureCount: () => number;
+  /** This machine's clock. */
+  readonly unixMs: () => number;
   readonly audit: Pick<FeederAudit, 'helloRefused'>;
   /** Undefined: none is kept. */
   readonly cache: BlockCache | undefined;
@@ -111,6 +113,7 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
         devices: lentNow(options),
         leaseTtlMs: feeder.leaseTtlMs,
         lanePort: options.lanes.port,
+        unixMs: BigInt(Math.floor(options.unixMs())),
       };
     },
     async ping({ payload }, { peer }) {

@@ -157,6 +157,7 @@ export function linkMessage(link: Link, registry: AttachmentRegistry, drains: Dr
     laneDetail: link.laneDetail,
     callSentBytes: BigInt(calls.sentBytes),
     callReceivedBytes: BigInt(calls.receivedBytes),
+    ...(link.clockSkewMs === undefined ? {} : { clockSkewMs: BigInt(link.clockSkewMs) }),
   };
 }
 

@@ -5,7 +5,13 @@ import { gpuDriverFromEnv, type GpuDriver } from '../../driver/library.js';
 import { cacheDir, configDir, stateDir } from '../../proto/base/paths.js';
 import { softwareVersion } from '../../proto/base/version.js';
 import { checkDriver, checkShim } from './driver.js';
-import { checkFeeders, checkOwnPorts, splitAddress, type FeederFacts } from './feeders.js';
+import {
+  checkClocks,
+  checkFeeders,
+  checkOwnPorts,
+  splitAddress,
+  type FeederFacts,
+} from './feeders.js';
 import { finder, runChecks, verdictOf, type Finding, type Verdict } from './finding.js';
 import { checkFeederKeys, checkKeyring } from './keys.js';
 import { checkDisks, checkInterposers, checkMemlock, checkMemoryGroup } from './machine.js';
@@ -83,6 +89,7 @@ export async function diagnose(options: DoctorOptions): Promise<Diagnosis> {
       interposer: { concern: 'shim', run: () => checkInterposers(env) },
       keyring: { concern: 'feeders', run: () => checkKeyring(config) },
       feeder: { concern: 'feeders', run: () => checkFeeders(daemons.agent?.feeders) },
+      clock: { concern: 'migration', run: () => checkClocks(daemons.agent?.feeders) },
     }),
     ...(roles.has('feeder') && {
       feeder_keys: { concern: 'lending', run: () => checkFeederKeys(config) },

@@ -13,7 +13,12 @@ export interface FeederFacts {
   /** Why lanes cannot be opened; empty: they can. */
   readonly laneDetail: string;
   readonly paused: boolean;
+  /** Null: not known. */
+  readonly clockSkewMs: number | null;
 }
+
+/** Audit logs of two machines cannot be laid side by side beyond this. */
+const CLOCK_SKEW_MS_MAX = 60_000;
 
 export type PortAnswer = 'open' | 'refused' | 'silent' | 'unreachable';
 
@@ -112,4 +117,20 @@ export async function checkOwnPorts(
         : find.failure(`${host} port ${port} is ${answer}`, FIXES[answer](port));
     }),
   );
+}
+
+/** Clocks of feeders that are far from this machine's: nothing fails by it, but logs and key ages mislead. */
+export function checkClocks(feeders: readonly FeederFacts[] | undefined): Finding[] {
+  const find = finder('clock', 'migration');
+  const known = (feeders ?? []).filter(({ clockSkewMs }) => clockSkewMs !== null);
+  if (known.length === 0) return [find.skipped('no feeder told its time')];
+  const off = known.filter(({ clockSkewMs }) => Math.abs(clockSkewMs ?? 0) > CLOCK_SKEW_MS_MAX);
+  if (off.length === 0) return [find.ok('the clocks of the feeders agree with this one')];
+  return off.map(({ name, clockSkewMs }) => {
+    const minutes = ((clockSkewMs ?? 0) / 60_000).toFixed(1);
+    return find.warning(
+      `the clock of ${name} is ${minutes} min off this one: audit logs and key ages mislead`,
+      'turn on time synchronisation on both: timedatectl set-ntp true',
+    );
+  });
 }

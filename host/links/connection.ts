@@ -36,6 +36,8 @@ import { measureLink, type LinkMeasurement } from './measure.js';
 
 export interface FeederConnection {
   readonly hello: HelloResponse;
+  /** The feeder's clock less ours, to within half a round trip; undefined: it does not tell. */
+  readonly clockSkewMs: number | undefined;
   readonly cipher: string;
   readonly client: FeederCalls;
   /** Bytes of calls so far. */
@@ -104,11 +106,13 @@ async function openConnection(
     raw.close();
   };
   try {
+    const askedUnixMs = clock.unixMs();
     const hello = await raw
       .hello(helloRequest(host), { timeoutMs: CONNECT_TIMEOUT_MS, signal })
       .catch((reason: unknown) => {
         throw credentials.refusal ?? reason;
       });
+    const answeredUnixMs = clock.unixMs();
     checkHello(hello, request.key);
     if (!secured) throw new GbError('PROTOCOL_VIOLATION', 'the session has no keys');
     const session: SessionFacts = { ...secured, features: hello.features };
@@ -117,6 +121,7 @@ async function openConnection(
     const client = underWay.counting(new FeederClient(raw, signal, session));
     return {
       hello,
+      clockSkewMs: skewOf(hello, (askedUnixMs + answeredUnixMs) / 2),
       cipher: secured.cipher,
       client,
       traffic: secured.traffic,
@@ -132,6 +137,10 @@ async function openConnection(
     close();
     throw inPlainWords(GbError.from(reason, 'FEEDER_UNREACHABLE'));
   }
+}
+
+function skewOf({ unixMs }: HelloResponse, ownUnixMs: number): number | undefined {
+  return unixMs === 0n ? undefined : Math.round(Number(unixMs) - ownUnixMs);
 }
 
 /** Counts the calls of a client, to know when the last one has ended. */

@@ -113,6 +113,8 @@ export class Link {
   /** Monotonic; 0 before the first contact. */
   lastSeenMs = 0;
   lastSeenUnixMs = 0;
+  /** See FeederConnection. */
+  clockSkewMs: number | undefined;
   devices: LentDevice[] = [];
   lending = true;
   stopping = false;
@@ -438,7 +440,8 @@ export class Link {
     this.enter(this.holding('ready', connection));
   }
 
-  private acceptHello({ hello, cipher }: FeederConnection): void {
+  private acceptHello({ hello, cipher, clockSkewMs }: FeederConnection): void {
+    this.clockSkewMs = clockSkewMs;
     this.feederId = hello.feederId;
     this.name = plainText(hello.feederName, HOST_NAME_CHARACTERS_MAX) || this.options.address;
     this.incarnation = hello.incarnation;

@@ -187,6 +187,7 @@ describe('calls', () => {
         feederName: 'f',
         incarnation: 'i',
         authFailureCount: () => 0,
+        unixMs: Date.now,
         audit,
         lanes,
         probes,

@@ -126,6 +126,8 @@ export interface LinkJson {
   receivedBytes: number;
   errorCount: number;
   lastSeenUnixMs: number | null;
+  /** The feeder's clock less ours. */
+  clockSkewMs: number | null;
   leaseCount: number;
   keyFingerprint: string;
   /** When the present key came into the keyring. */
@@ -345,6 +347,7 @@ export function linkJson(link: Link): LinkJson {
     receivedBytes: bytesFromWire(link.receivedBytes),
     errorCount: link.errorCount,
     lastSeenUnixMs: link.lastSeenUnixMs === 0n ? null : Number(link.lastSeenUnixMs),
+    clockSkewMs: link.clockSkewMs === undefined ? null : Number(link.clockSkewMs),
     leaseCount: link.leaseCount,
     keyFingerprint: link.keyFingerprint,
     keyAddedUnixMs: link.keyAddedUnixMs === 0n ? null : Number(link.keyAddedUnixMs),

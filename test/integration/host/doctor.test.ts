@@ -54,6 +54,7 @@ const feeder = (facts: Partial<FeederFacts> = {}): FeederFacts => ({
   detail: '',
   laneDetail: '',
   paused: false,
+  clockSkewMs: 3,
   ...facts,
 });
 
@@ -132,6 +133,12 @@ describe('a fault that was planted is found, with its fix', () => {
       { daemons: agentWith(feeder({ laneDetail: 'TCP 9741 is silent' })) },
       'ShimOnly',
       /^feeder: allow the lane port/,
+    ],
+    [
+      'a clock ten minutes off',
+      { daemons: agentWith(feeder({ clockSkewMs: -600_000 })) },
+      'Ready',
+      /^clock: turn on time synchronisation/,
     ],
     [
       'an agent of another version',

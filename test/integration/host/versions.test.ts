@@ -89,3 +89,11 @@ test('a feeder of a later minor version with features nobody asked for is connec
   }));
   expect(hello.feederName).toBe('other');
 });
+
+test('a feeder tells its clock, and how far it is off is known; one that tells none is not guessed at', async () => {
+  const version = { major: 1, minor: 0 };
+  const off = await connectTo(() => ({ version, unixMs: BigInt(Date.now() - 600_000) }));
+  expect(Math.abs((off.clockSkewMs ?? 0) + 600_000)).toBeLessThan(30_000);
+  const silent = await connectTo(() => ({ version }));
+  expect(silent.clockSkewMs).toBeUndefined();
+});

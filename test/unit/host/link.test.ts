@@ -43,6 +43,7 @@ class ScriptedFeeder {
     });
     const connection: FeederConnection = {
       hello,
+      clockSkewMs: 0,
       cipher: 'TLS_AES_128_GCM_SHA256',
       client: {} as FeederCalls,
       traffic: () => ({ sentBytes: 10, receivedBytes: 20 }),

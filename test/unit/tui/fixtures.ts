@@ -43,6 +43,7 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
     receivedBytes: 0,
     errorCount: 0,
     lastSeenUnixMs: START_UNIX_MS,
+    clockSkewMs: 2,
     leaseCount: 1,
     keyFingerprint: 'abcd',
     keyAddedUnixMs: null,

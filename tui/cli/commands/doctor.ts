@@ -60,13 +60,14 @@ async function daemonFacts(): Promise<DaemonFacts> {
     agent: agent && {
       software: agent.software,
       feeders: agent.links.map(
-        ({ feederName: name, address, state, detail, laneDetail, paused }) => ({
+        ({ feederName: name, address, state, detail, laneDetail, paused, clockSkewMs }) => ({
           name,
           address,
           state,
           detail,
           laneDetail,
           paused,
+          clockSkewMs,
         }),
       ),
     },
