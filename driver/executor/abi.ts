@@ -4,7 +4,7 @@
 import { GbError } from '../../proto/base/errors.js';
 import { struct, type StructLayout } from '../../proto/base/struct.js';
 
-export const GBX_VERSION = 2;
+export const GBX_VERSION = 3;
 export const GBX_PAYLOAD_BYTES_MAX = 4096;
 export const GBX_FRAME_REPLY = 1;
 export const GBX_GPUS_MAX = 8;

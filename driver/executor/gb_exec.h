@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GBX_VERSION 2u
+#define GBX_VERSION 3u
 #define GBX_PAYLOAD_BYTES_MAX 4096u
 #define GBX_RANGE_ALIGN (2ull << 20)
 #define GBX_FRAME_REPLY 1u

@@ -120,12 +120,14 @@ static void what_is_not_ready_is_not_found(void) {
   CHECK(gbx_ranges_find(&ranges, &range) == NULL);
   CHECK_EQUAL(gbx_ranges_claim(&ranges, &range, &other), GBX_INVALID);
   CHECK_EQUAL(gbx_ranges_cover(&ranges, range.offset, 8, &first, &count), GBX_NOT_FOUND);
+  CHECK_EQUAL(gbx_ranges_mapped(&ranges, range.offset, 8, &first, &count), GBX_NOT_FOUND);
   entry->state = GBX_RANGE_READY;
   CHECK(gbx_ranges_find(&ranges, &range) == entry);
   CHECK_EQUAL(gbx_ranges_cover(&ranges, range.offset + 5, 8, &first, &count), GBX_OK);
   entry->state = GBX_RANGE_LEAVING;
   CHECK(gbx_ranges_find(&ranges, &range) == NULL);
   CHECK_EQUAL(gbx_ranges_cover(&ranges, range.offset, 8, &first, &count), GBX_NOT_FOUND);
+  CHECK_EQUAL(gbx_ranges_mapped(&ranges, range.offset, 8, &first, &count), GBX_OK);
   gbx_ranges_remove(&ranges, entry);
   free(ranges.entries);
 }

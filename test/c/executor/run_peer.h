@@ -216,7 +216,8 @@ static inline void add_part(const struct image *image, uint64_t offset, uint64_t
 static inline uint32_t ask_for(struct program *program, const struct image *image) {
   next_batch(program);
   add_image(image);
-  if (send_next(program) != GB_RUN_OK || reply.data_bytes != sizeof(struct gb_run_bitmap) + (image->block_count + 7) / 8)
+  uint32_t expected = (uint32_t)sizeof(struct gb_run_bitmap) + (image->block_count + 7) / 8;
+  if (send_next(program) != GB_RUN_OK || reply.data_bytes != expected)
     return UINT32_MAX;
   uint32_t missing = 0;
   for (uint32_t block = 0; block < image->block_count; block++)

@@ -61,8 +61,11 @@ static void fills_are_as_the_program_asked(void) {
     const void *filled = read_back(&program, SPAN_AT, sizeof(expected));
     CHECK(filled && memcmp(filled, expected, sizeof(expected)) == 0);
   }
-  const struct gb_run_fill bad[] = {{SPAN_AT, 1, 2, 2, 1, 0},      {SPAN_AT + 1, 8, 2, 2, 2, 0}, {SPAN_AT, 8, 1, 1, 3, 0},
-                                    {SPAN_AT, 8, 1u << 31, 1u << 31, 4, 0}, {SPAN_AT, UINT64_MAX - 3, 1, 2, 4, 0}};
+  const struct gb_run_fill bad[] = {{SPAN_AT, 1, 2, 2, 1, 0},
+                                    {SPAN_AT + 1, 8, 2, 2, 2, 0},
+                                    {SPAN_AT, 8, 1, 1, 3, 0},
+                                    {SPAN_AT, 8, 1u << 31, 1u << 31, 4, 0},
+                                    {SPAN_AT, UINT64_MAX - 3, 1, 2, 4, 0}};
   for (unsigned index = 0; index < sizeof(bad) / sizeof(*bad); index++) {
     struct program other;
     REQUIRE(begin_program(&other));
@@ -226,7 +229,8 @@ static void fails_with(struct program *program, uint32_t status, int32_t cuda_er
 static void what_makes_no_sense_stays_failed(void) {
   const uint64_t params[] = {arena_base + SPAN_AT, 1, 1};
   const struct gb_run_copy copy = {SPAN_AT, SPAN_AT + SPAN_BYTES, 8};
-  struct gb_run_launch launch = {.function = UPDATE_KERNEL, .grid = {1, 1, 1}, .block = {2000, 1, 1}, .param_bytes = 24};
+  struct gb_run_launch launch = {
+      .function = UPDATE_KERNEL, .grid = {1, 1, 1}, .block = {2000, 1, 1}, .param_bytes = 24};
   const struct { uint32_t status; int32_t cuda_error; uint32_t function; } expected[] = {
       {GB_RUN_NOT_FOUND, 0, 77},
       {GB_RUN_INVALID, 0, UPDATE_KERNEL},
@@ -353,19 +357,19 @@ static void memory_in_use_is_freed_when_it_is_not(void) {
   CHECK(now_ms() - began >= 500);
   CHECK_EQUAL(sync_with(&program), GB_RUN_OK);
   /* Work that names other memory does not hold it up. */
-  CHECK_EQUAL(change(&program.executor, GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, SPAN_AT, SPAN_BYTES / 2), GBX_OK);
-  CHECK_EQUAL(change(&program.executor, GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, SPAN_AT + SPAN_BYTES / 2, SPAN_BYTES / 2),
-              GBX_OK);
+  const uint64_t half = SPAN_BYTES / 2;
+  CHECK_EQUAL(change(&program.executor, GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, SPAN_AT, half), GBX_OK);
+  CHECK_EQUAL(change(&program.executor, GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, SPAN_AT + half, half), GBX_OK);
   next_batch(&program);
   add_held(SPAN_AT, 900);
   CHECK_EQUAL(send_next(&program), GB_RUN_OK);
   began = now_ms();
-  CHECK_EQUAL(change(&program.executor, GBX_MSG_FREE, GBX_DEVICE_GPU, SPAN_AT + SPAN_BYTES / 2, SPAN_BYTES / 2), GBX_OK);
+  CHECK_EQUAL(change(&program.executor, GBX_MSG_FREE, GBX_DEVICE_GPU, SPAN_AT + half, half), GBX_OK);
   CHECK(now_ms() - began < 700);
   CHECK_EQUAL(sync_with(&program), GB_RUN_OK);
   /* What comes afterwards does not find it. */
   next_batch(&program);
-  add_range(GB_RUN_READ, SPAN_AT + SPAN_BYTES / 2, 8, "", 0);
+  add_range(GB_RUN_READ, SPAN_AT + half, 8, "", 0);
   CHECK_EQUAL(send_next(&program), GB_RUN_NOT_FOUND);
   CHECK_EQUAL(end_program(&program), 0);
 }
@@ -408,6 +412,33 @@ static void closing_waits_for_no_kernel(void) {
   gb_lane_close(program.lane, 1000);
 }
 
+/* Kernels run on the first GPU; memory of another is reached if that GPU is a peer. */
+static void memory_of_a_peer_is_reached(void) {
+  struct program program = {0};
+  char *before = strdup(getenv("GBSIM_GPU") ? getenv("GBSIM_GPU") : "default"), name[64];
+  snprintf(name, sizeof(name), "%.40s-two", before);
+  setenv("GBSIM_GPU", name, 1);
+  setenv("GBSIM_DEVICES", "2", 1);
+  spawn_executor(&program.executor);
+  setenv("GBSIM_GPU", before, 1);
+  unsetenv("GBSIM_DEVICES");
+  free(before);
+  struct gbx_init init = good_init();
+  init.gpu_count = 2;
+  init.gpu_ordinals[1] = 1;
+  REQUIRE(initialise(&program.executor, &init).status == GBX_OK);
+  for (int32_t gpu = 0; gpu < 2; gpu++) {
+    const struct gbx_range range = {GBX_DEVICE_GPU, gpu, SPAN_AT + (uint64_t)gpu * 2 * MIB, 2 * MIB};
+    CHECK_EQUAL(ask_status(&program.executor, GBX_MSG_ALLOCATE, &range, sizeof(range)).status, GBX_OK);
+  }
+  REQUIRE(open_program_lane(&program) && send_kernels(&program));
+  next_batch(&program);
+  add_update(SPAN_AT + 2 * MIB - 8, 2, 30); /* one word on each */
+  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  CHECK_EQUAL(word_at(&program, SPAN_AT + 2 * MIB), 31);
+  CHECK_EQUAL(end_program(&program), 0);
+}
+
 int main(int argc, char **argv) {
   if (!lane_peer_begin(argc, argv) || !with_gpu) {
     fprintf(stderr, "usage: run_test EXECUTOR sim|sim-sanitized\n");
@@ -425,6 +456,7 @@ int main(int argc, char **argv) {
   RUN(memory_in_use_is_freed_when_it_is_not);
   RUN(memory_that_is_not_let_go_ends_it);
   RUN(closing_waits_for_no_kernel);
+  RUN(memory_of_a_peer_is_reached);
   gb_lane_door_close(lane_door);
   return check_done();
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * run_tracked_test.c: replicated ranges of a real gb-executor: what has changed there comes back, what came from here is
- * agreed on. Arguments: path of gb-executor; `sim` or `sim-sanitized`.
+ * run_tracked_test.c: replicated ranges of a real gb-executor: what has changed there comes back, what came from here
+ * is agreed on. Arguments: path of gb-executor; `sim` or `sim-sanitized`.
  */
 #include "run_peer.h"
 
