@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blocks_rate.c: what it takes to find changed blocks (driver/blocks), as its callers see it: from a call to its return,
- * the best of some. blocks_rate BYTES REPEATS: a range of so many bytes, and what a crossing of a model has: ten ranges
- * of 2 MiB with 64 KiB changed in each. Runs on a GPU and on the simulated driver, whose figures mean nothing.
+ * blocks_rate.c: what it takes to find changed blocks (driver/blocks), as its callers see it: from a call to its
+ * return, the best of some. blocks_rate BYTES REPEATS: a range of so many bytes, and what a crossing of a model has:
+ * ten ranges of 2 MiB with 64 KiB changed in each. Runs on a GPU and on the simulated driver, whose figures mean
+ * nothing.
  */
 #include <time.h>
 
