@@ -19,7 +19,8 @@ export const LAYER_BYTES = 6 * MIB;
 /** Of the host; the rest, two thirds, goes to the feeders. */
 const VRAM_BUDGET_BYTES = 24 * MIB;
 const RAM_BUDGET_BYTES = 8 * MIB;
-const LENT_BYTES = 64 * MIB;
+/** Of each feeder: half of the rest, copies of what lies on the host, and what a swap needs. */
+const LENT_BYTES = 44 * MIB;
 
 /** The one line of gb_layers. */
 export interface Decoded {

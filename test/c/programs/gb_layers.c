@@ -21,6 +21,8 @@
 #define BLOCK 128u
 #define ARGUMENTS_MAX 8u
 #define CALLBACKS_AHEAD 8u
+#define BALLAST_BYTES (4ull << 20)
+#define BALLAST_MAX 256u
 
 static struct {
   uint64_t layer_bytes, kv_bytes, workspace_bytes, ballast, seed, width;
@@ -231,12 +233,15 @@ static void open_all(void) {
       CU(cuStreamCreate(&streams[i], CU_STREAM_NON_BLOCKING));
   CU(cuEventCreate(&hops, CU_EVENT_DISABLE_TIMING));
   stream = streams[0];
-  CUdeviceptr ballast = 0;
-  if (options.ballast != 0) CU(cuMemAlloc(&ballast, options.ballast));
-  if (options.ballast != 0) CU(cuMemsetD8(ballast, 1, options.ballast));
+  CUdeviceptr ballast[BALLAST_MAX];
+  const unsigned pieces = (unsigned)(options.ballast / BALLAST_BYTES);
+  for (unsigned i = 0; i < pieces; i++) {
+    CU(cuMemAlloc(&ballast[i], BALLAST_BYTES));
+    CU(cuMemsetD8(ballast[i], 1, BALLAST_BYTES));
+  }
   weights_load();
   small_load();
-  if (options.ballast != 0) CU(cuMemFree(ballast));
+  for (unsigned i = 0; i < pieces; i++) CU(cuMemFree(ballast[i]));
   CU(cuCtxSynchronize());
 }
 
@@ -436,6 +441,7 @@ static void options_read(int argc, char **argv) {
   shape.depth = options.layer_bytes / MATRICES_OF_LAYER / 8 / shape.width;
   shape.capacity = options.kv_bytes / 8 / shape.n;
   if (shape.depth * shape.width < STRIP_WORDS || shape.capacity < 1) refuse("layers or KV buffers are too small");
+  if (options.ballast > BALLAST_BYTES * BALLAST_MAX) refuse("1 GiB of ballast is enough");
   if (options.workspace_bytes / 3 / 256 * 256 < shape.n * 8) refuse("the workspace is too small");
 }
 
