@@ -289,7 +289,9 @@ static void find_outside(void *context, const void *bytes, size_t length) {
     uint64_t word;
     unsigned type = 0;
     memcpy(&word, (const unsigned char *)bytes + at, sizeof word);
-    if (gb_owns(word) || word < (1ull << 16) || word >= (1ull << 57)) continue;
+    if (word < (1ull << 16) || word >= (1ull << 57)) continue;
+    outside->found = gb_area_hole(word);
+    if (gb_owns(word)) continue;
     outside->found = gb_real.cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, word) == CUDA_SUCCESS;
   }
 }

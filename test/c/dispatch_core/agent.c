@@ -122,8 +122,10 @@ static uint32_t give_back(struct placed *one) {
 /* ---- requests ---- */
 
 static bool hello(int fd, const struct gb_frame *frame, const struct gb_hello *message) {
-  struct gb_hello_ack ack = {
-      .status = GB_STATUS_OK, .abi_major = GB_ABI_MAJOR, .agent_pid = (uint32_t)getpid(), .features = message->features};
+  struct gb_hello_ack ack = {.status = GB_STATUS_OK,
+                             .abi_major = GB_ABI_MAJOR,
+                             .agent_pid = (uint32_t)getpid(),
+                             .features = message->features};
   if (message->magic != GB_ABI_MAGIC || !start_feeders(message)) {
     counts.errors++;
     return false;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The model program of test/c/core with its launches made on feeders: real executors on simulated GPUs of their own.
 DISPATCH_CORE := $(BUILD)/test/dispatch_core
-DISPATCH_CORE_BINARIES := $(DISPATCH_CORE)/agent $(DISPATCH_CORE)/twins.so
+DISPATCH_CORE_BINARIES := $(addprefix $(DISPATCH_CORE)/,agent edges twins.so)
 TEST_BINARIES += $(DISPATCH_CORE_BINARIES)
 
 .PHONY: test-c-dispatch-core test-c-dispatch-core-asan test-c-dispatch-core-tsan
@@ -20,6 +20,10 @@ $(DISPATCH_CORE)/agent: test/c/dispatch_core/agent.c $(wildcard test/c/executor/
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -D_GNU_SOURCE -Idriver/executor -Idriver/lane $< $(BUILD)/obj/lane.o -o $@ $(LDFLAGS) \
 	  -pthread -ldl
+
+$(DISPATCH_CORE)/edges: test/c/dispatch_core/edges.c test/c/core/check.h $(CORE_SIM)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -Idriver/include $< -o $@ -L$(BUILD)/lib/sim -l:libcuda.so.1
 
 # The program's kernels beside those of the shim and of the executor.
 $(DISPATCH_CORE)/twins.so: $(SIM_TWINS) test/c/core/kernels.c driver/sim/gbsim_kernel.h

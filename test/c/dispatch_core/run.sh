@@ -64,16 +64,20 @@ agent_start() { # agent_start FEEDERS FAULTS...
 agent_stop() {
   kill "$agent_pid" && wait "$agent_pid"
   agent_pid=
+  sed -i "/${tolerated:-^$}/d" "$work/agent.err"
   [ ! -s "$work/agent.err" ] || { fail "the agent"; tail -c 2500 "$work/agent.err"; }
 }
 
 program() { # program NAME SEED STEPS THREADS LIVE LARGEST [loss]
+  shimmed "$1" "build/test/core/$variant/program" "$module" "$2" "$3" "$4" $(($5 / part)) $(($6 / part)) "${@:7}"
+}
+
+shimmed() { # shimmed NAME BINARY ARGUMENTS...: under the shim, with a limit on its time
   settle
   runs=$((runs + 1))
   rm -f "$work/stats.json"
   printf '%-36s ' "$variant, $1:"
-  LD_PRELOAD="$preload" timeout ${GB_TEST_LIMIT:-300} "build/test/core/$variant/program" "$module" "$2" "$3" "$4" $(($5 / part)) \
-    $(($6 / part)) "${@:7}" >"$work/out" 2>"$work/err"
+  LD_PRELOAD="$preload" timeout "${GB_TEST_LIMIT:-300}" "${@:2}" >"$work/out" 2>"$work/err"
   local code=$?
   cat "$work/out"
   if [ $code != 0 ] || grep -q 'Sanitizer\|runtime error\|gbsim: strict' "$work/err"; then
@@ -88,7 +92,9 @@ dispatched() { # dispatched NAME SEED STEPS THREADS LIVE LARGEST FEEDERS FAULTS.
   program "${@:1:6}"
   agent_stop
   expect "$1: launches were made there" "$(figure dispatchedCount) > 0 && $(agent_figure launches) > 0"
-  [ "$variant" != plain ] || expect "$1: blocks crossed" "$(agent_figure crossed_out) > 0 && $(agent_figure crossed_in) > 0"
+  if [ "$variant" = plain ]; then
+    expect "$1: blocks crossed" "$(agent_figure crossed_out) > 0 && $(agent_figure crossed_in) > 0"
+  fi
   expect "$1: budgets" "$(figure vramPeakBytes) <= vram && $(figure ramPeakBytes) <= vram"
   expect "$1: nothing is left" "$(figure allocationCount) == 0 && $(agent_figure held) == 0"
   expect "$1: the agent's account" "$(agent_figure errors) == 0 && $(agent_figure left) <= ${left:-1}"
@@ -107,6 +113,15 @@ program "a feeder that lends no compute" 68 "$((steps / 4))" 1 110 16
 agent_stop
 expect "nothing ran there" "$(figure dispatchedCount) == 0 && $(agent_figure launches) == 0"
 expect "and that is counted" "$(figure undispatchedOwnersCount) > 0 && $(agent_figure errors) == 0"
+agent_start 2
+shimmed "edges" "$out/edges" "$module"
+agent_stop
+expect "launches were made there" "$(figure dispatchedCount) > 0"
+expect "nothing is left" "$(figure allocationCount) == 0 && $(agent_figure left) == 0 && $(agent_figure errors) == 0"
+agent_start 1
+shimmed "a kernel that fails" "$out/edges" "$module" fault
+tolerated=ILLEGAL_ADDRESS agent_stop
+expect "its error stays" "$(figure stickyCudaError) == 700"
 agent_start 1 kill=5
 program "the feeder dies" 69 "$steps" 1 110 16 loss
 agent_stop
