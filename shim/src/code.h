@@ -79,6 +79,9 @@ const struct gb_code *gb_code_of(CUfunction function);
 /* Its attributes now, those that were set, and their version. returns: how many. */
 uint32_t gb_code_attributes(const struct gb_code *code, struct gb_code_attribute list[GB_CODE_ATTRIBUTES_MAX],
                             uint32_t *version);
+/* The program has made a texture or surface object: kernels name it by a number that means nothing elsewhere, so that
+ * from now on no code is known. */
+void gb_code_objects_made(void);
 /* The variable that holds the address. returns: false when it is none. */
 bool gb_code_symbol_at(uint64_t address, struct gb_code_symbol *symbol);
 

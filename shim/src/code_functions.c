@@ -204,6 +204,12 @@ void gb_code_bound_here(void *from) {
   pthread_mutex_unlock(&code_lock);
 }
 
+void gb_code_objects_made(void) {
+  if (!atomic_exchange(&gb_code_kept, false)) return;
+  gb_event(GB_LOG_INFO, CUDA_SUCCESS, "dispatch_ended",
+           "the program uses textures or surfaces: its kernels run here from now on");
+}
+
 /* ---- what a function is, as the driver tells ---- */
 
 /* Which of the driver's two kinds the handle is: what it says of parameter 0 tells. */

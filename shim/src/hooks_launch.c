@@ -7,6 +7,7 @@
  * A call on a capturing stream only records a node: nothing runs, nothing is bracketed; the graph's
  * launch is.
  */
+#include "code.h"
 #include "collective.h"
 #include "dispatch.h"
 #include "hooks_counted.h"
@@ -181,14 +182,22 @@ struct gb_resource_head {
   CUdeviceptr address;
 };
 
+static CUresult object_made(CUresult result) {
+  if (result == CUDA_SUCCESS && gb_code_wanted()) gb_code_objects_made();
+  return result;
+}
+
 GB_WRAP(cuTexObjectCreate, void *texture, const void *resource, const void *description,
         const void *view) {
   const struct gb_resource_head *head = resource;
   bool linear =
       head != NULL && (head->type == GB_RESOURCE_LINEAR || head->type == GB_RESOURCE_PITCH2D);
-  if (!linear || !gb_owns(head->address)) return real(texture, resource, description, view);
+  if (!linear || !gb_owns(head->address)) return object_made(real(texture, resource, description, view));
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC,
-                     real(texture, resource, description, view));
+                     object_made(real(texture, resource, description, view)));
+}
+GB_WRAP(cuSurfObjectCreate, void *surface, const void *resource) {
+  return object_made(real(surface, resource));
 }
 GB_WRAP(cuTexRefSetAddress_v2, size_t *offset, void *texture, CUdeviceptr pointer, size_t bytes) {
   if (!gb_owns(pointer)) return real(offset, texture, pointer, bytes);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dispatch.h"
 #include "lock.h"
 #include "scan.h"
 #include "side.h"
@@ -89,8 +90,9 @@ static void touch_bytes(struct gb_touch *touch, const void *bytes, size_t length
   for (size_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, (const unsigned char *)bytes + at, sizeof word);
-    if (gb_owns(word) || (outside && word >= (1ull << 16) && word < (1ull << 57)))
-      gb_touch_address(touch, word, 0);
+    if (!gb_owns(word) && (!outside || word < (1ull << 16) || word >= (1ull << 57))) continue;
+    if (gb_dispatching() && !gb_owns(word)) gb_dispatch_variable_used(word);
+    gb_touch_address(touch, word, 0);
   }
 }
 

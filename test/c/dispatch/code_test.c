@@ -7,7 +7,9 @@
 #include "../check.h"
 #include "../programs/kernels.h"
 #include "code.h"
+#include "gb_abi.h"
 #include "lane.h"
+#include "peer.h"
 
 static const char ptx[] = PTX_HEAD PTX_FILL PTX_MIX_PAIR ".global .align 8 .b8 table[64];\n";
 static const char other_ptx[] = PTX_HEAD PTX_FILL PTX_EMPTY;
@@ -275,6 +277,16 @@ static void look_ups_need_no_lock(void) {
   CHECK_EQUAL(cuModuleUnload(module), CUDA_SUCCESS);
 }
 
+/* A texture object is a number to a kernel, which means nothing elsewhere. */
+static void objects_end_it(void) {
+  CUmodule module;
+  REQUIRE(cuModuleLoadData(&module, ptx) == CUDA_SUCCESS);
+  CHECK(code_of(module, "gb_fill") != NULL && gb_code_wanted());
+  gb_code_objects_made();
+  CHECK(code_of(module, "gb_fill") == NULL && !gb_code_wanted());
+  CHECK_EQUAL(cuModuleUnload(module), CUDA_SUCCESS);
+}
+
 /* Without GREENBOOST_REMOTE=merged, or where it cannot be. */
 static void nothing_is_kept(void) {
   CUmodule module;
@@ -292,12 +304,14 @@ int main(int count, char **arguments) {
   CUcontext context;
   bool off = count == 3 && strcmp(arguments[2], "off") == 0;
   if (count < 2 || !read_object(object_path = arguments[1])) return 2;
-  if (cuInit(0) != CUDA_SUCCESS || cuCtxCreate_v2(&context, 0, 0) != CUDA_SUCCESS) {
+  bool listens = peer_start(GB_FEATURE_GATED | GB_FEATURE_DISPATCH);
+  if (!listens || cuInit(0) != CUDA_SUCCESS || cuCtxCreate_v2(&context, 0, 0) != CUDA_SUCCESS) {
     fprintf(stderr, "the simulated driver or the shim does not start\n");
     return 2;
   }
   if (off) {
     RUN(nothing_is_kept);
+    peer_stop();
     return check_done();
   }
   RUN(ptx_is_kept);
@@ -310,5 +324,7 @@ int main(int count, char **arguments) {
   RUN(attributes_are_kept);
   RUN(variables_are_found);
   RUN(look_ups_need_no_lock);
+  RUN(objects_end_it);
+  peer_stop();
   return check_done();
 }

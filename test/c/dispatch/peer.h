@@ -31,8 +31,9 @@ struct peer_counts {
   uint32_t image_parts;
 };
 
-/* Listens at $GREENBOOST_SOCKET and starts everything. returns: false when it cannot. */
-bool peer_start(void);
+/* Listens at $GREENBOOST_SOCKET and starts everything; of what the shim asks for the agent agrees to these features.
+ * returns: false when it cannot. */
+bool peer_start(uint64_t features);
 void peer_stop(void);
 /* Forgets the book, and all faults. */
 void peer_clear(void);

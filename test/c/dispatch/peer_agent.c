@@ -15,6 +15,7 @@
 static int listener = -1;
 static pthread_t thread;
 static _Atomic bool stopping;
+static _Atomic uint64_t agreed;
 
 static bool read_exact(int fd, void *bytes, size_t length) {
   uint8_t *at = bytes;
@@ -38,12 +39,15 @@ static bool reply(int fd, const struct gb_frame *request, const void *payload, u
 
 static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
   struct gb_hello_ack ack = {.status = GB_STATUS_OK, .abi_major = GB_ABI_MAJOR, .abi_minor = GB_ABI_MINOR};
+  struct gb_hello hello;
   struct gb_budget_reply budget = {.status = GB_STATUS_OK};
   struct gb_ticket_reply ticket = {0};
   struct gb_status_reply status = {.status = GB_STATUS_OK};
   if (frame->request_id == 0) return true;
   switch (frame->type) {
   case GB_MSG_HELLO:
+    memcpy(&hello, payload, sizeof hello);
+    ack.features = hello.features & agreed;
     for (int i = 0; i < GB_TIER_COUNT; i++) ack.limit_bytes[i] = 1ull << 40;
     return reply(fd, frame, &ack, sizeof ack);
   case GB_MSG_GRANT:
@@ -79,7 +83,8 @@ static void *listen_on(void *unused) {
   return NULL;
 }
 
-bool peer_start(void) {
+bool peer_start(uint64_t features) {
+  agreed = features;
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   const char *path = getenv("GREENBOOST_SOCKET");
   if (path == NULL || strlen(path) >= sizeof address.sun_path || !peer_executor_start()) return false;

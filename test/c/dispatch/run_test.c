@@ -589,7 +589,7 @@ static bool set_up(void) {
   static const char ptx[] = PTX_HEAD PTX_FILL PTX_MIX_PAIR PTX_EMPTY;
   CUcontext context;
   CUmodule module;
-  return peer_start() && cuInit(0) == CUDA_SUCCESS && cuCtxCreate_v2(&context, 0, 0) == CUDA_SUCCESS &&
+  return peer_start(0) && cuInit(0) == CUDA_SUCCESS && cuCtxCreate_v2(&context, 0, 0) == CUDA_SUCCESS &&
          cuModuleLoadData(&module, ptx) == CUDA_SUCCESS &&
          cuModuleGetFunction(&fill, module, "gb_fill") == CUDA_SUCCESS &&
          cuModuleGetFunction(&mix, module, "gb_mix") == CUDA_SUCCESS &&
