@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { startFeeder, type RunningFeeder } from '../../../feeder/main.js';
+import { startFeeder, type FeederOptions, type RunningFeeder } from '../../../feeder/main.js';
 import { createLogger } from '../../../proto/base/log.js';
 import { packageRoot } from '../../../proto/base/paths.js';
 import { openFeederKeys } from '../../../security/key-file.js';
@@ -35,6 +35,7 @@ export async function startTestFeeder(
   name: string,
   ramBytes: number,
   port = 0,
+  over: FeederOptions = {},
 ): Promise<TestFeeder> {
   const configDir = join(host.folder, name, 'greenboost');
   const feeder = await startFeeder(
@@ -49,6 +50,7 @@ export async function startTestFeeder(
       stateDir: join(host.folder, name, 'state'),
       cacheDir: join(host.folder, name, 'cache'),
       controlSocket: false,
+      ...over,
     },
     { log },
   );

@@ -188,6 +188,17 @@ export class ShimPeer {
     return reply;
   }
 
+  /** Room for a copy of a range on the lease of a lane; or back. Returns the status. */
+  async room(offset: number, length: number, lane: number, drop = false): Promise<number> {
+    const payload = abi.gbRoomRequest.encode({
+      offset: BigInt(offset),
+      length: BigInt(length),
+      lane,
+      drop: drop ? 1 : 0,
+    });
+    return abi.gbStatusReply.decode(await this.request(abi.Msg.ROOM, payload)).status;
+  }
+
   async ticket(lane: number): Promise<ReturnType<typeof abi.gbTicketReply.decode>> {
     const payload = abi.gbTicketRequest.encode({ lane, attempt: 0 });
     return abi.gbTicketReply.decode(await this.request(abi.Msg.LANE, payload));
