@@ -108,13 +108,16 @@ dispatched "one feeder, 8 threads" 64 "$((steps / 5))" 8 110 8 1
 dispatched "two feeders, 8 threads" 65 "$((steps / 5))" 8 110 8 2
 dispatched "no room for replicas at times" 66 "$((steps / 2))" 1 110 16 2 room=3
 dispatched "late answers" 67 "$((steps / 4))" 4 110 8 1 late=7
+dispatched "hidden pointers" 71 "$steps" 1 72 8 2
+expect "ranges came home, and left again" "$(figure fetchBytes) > 0 && $(figure evictBytes) > 0"
+expect "what holds addresses was not dispatched" "$(figure undispatchedHiddenCount) + $(figure unaccountedLaunchCount) > 0"
 agent_start 1 still=1
 program "a feeder that lends no compute" 68 "$((steps / 4))" 1 110 16
 agent_stop
 expect "nothing ran there" "$(figure dispatchedCount) == 0 && $(agent_figure launches) == 0"
 expect "and that is counted" "$(figure undispatchedOwnersCount) > 0 && $(agent_figure errors) == 0"
 agent_start 2
-shimmed "edges" "$out/edges" "$module"
+GBSIM_PCIE_GBPS=0.5 shimmed "edges" "$out/edges" "$module"
 agent_stop
 expect "launches were made there" "$(figure dispatchedCount) > 0"
 expect "nothing is left" "$(figure allocationCount) == 0 && $(agent_figure left) == 0 && $(agent_figure errors) == 0"
