@@ -49,7 +49,7 @@ const SUITES = [
   c('c-ipc', 'test-c-ipc', 54, 0.5),
   c('c-appvmm', 'test-c-appvmm', 140, 1),
   c('c-appvmm-asan', 'test-c-appvmm-asan', 60, 1),
-  c('c-executor', 'test-c-executor', 13, 0.3),
+  c('c-executor', 'test-c-executor', 90, 0.3),
   c('c-lane', 'test-c-lane', 33, 0.3),
   c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),

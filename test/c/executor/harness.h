@@ -43,15 +43,15 @@ struct executor {
   unsigned event_count;
 };
 
-/* Takes the arguments of a test: path of gb-executor; `ram`, `ram-sanitized`, `ram-tsan`, `sim` or
- * `sim-sanitized`. */
+/* Takes the arguments of a test: path of gb-executor; `ram`, `ram-sanitized`, `ram-tsan`, `sim`, `sim-sanitized` or
+ * `sim-tsan`. */
 static inline bool harness_begin(int argc, char **argv) {
   if (argc != 3)
     return false;
   executor_path = argv[1];
   with_gpu = strncmp(argv[2], "sim", 3) == 0;
   with_sanitizer = strstr(argv[2], "san") != NULL;
-  if (strcmp(argv[2], "ram-tsan") == 0)
+  if (strstr(argv[2], "tsan") != NULL)
     arena_base = 0x1000000000ull; /* where TSan lets a program map */
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   return true;

@@ -41,6 +41,7 @@ done
 for what in run run_images run_tracked; do
   run "$what, simulated GPU" $sim "$out/${what}_test" "$build/bin/gb-executor" sim
   run "$what, simulated GPU, ASan and UBSan" $sim "$out/${what}_test" "$out/gb-executor-asan" sim-sanitized
+  run "$what, simulated GPU, TSan" $sim $tsan "$out/${what}_test" "$out/gb-executor-tsan" sim-tsan
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

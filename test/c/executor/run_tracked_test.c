@@ -55,7 +55,7 @@ static void what_a_kernel_changed_comes_back_once(void) {
   CHECK_EQUAL(collect(&program, 2, 1 << 20), 0);
   next_batch(&program);
   add_update(A_AT + 3 * BLOCK + 8, 1, 0x77);
-  add_update(A_AT + 100 * BLOCK, 600, 1); /* 4800 bytes: two blocks */
+  add_update(A_AT + 100 * BLOCK, 600, 1000); /* 4800 bytes: two blocks */
   add_update(B_AT + B_BYTES - 8, 1, 0x88);
   CHECK_EQUAL(send_next(&program), GB_RUN_OK);
   CHECK_EQUAL(collect(&program, 2, 1 << 20), 3);
@@ -67,7 +67,7 @@ static void what_a_kernel_changed_comes_back_once(void) {
   memcpy(&words[0], content() + 8, 8);
   memcpy(&words[1], content() + BLOCK + 599 * 8, 8);
   memcpy(&words[2], content() + 4 * BLOCK - 8, 8);
-  CHECK(words[0] == 0x77 && words[1] == 600 && words[2] == 0x88);
+  CHECK(words[0] == 0x77 && words[1] == 1599 && words[2] == 0x88);
   CHECK_EQUAL(collect(&program, 2, 1 << 20), 0);
   /* One range alone, and only named. */
   next_batch(&program);
