@@ -14,6 +14,7 @@ import { Door } from '../../../driver/lane/door.js';
 import { LaneStatus } from '../../../driver/lane/names.js';
 import { systemClock } from '../../../proto/base/clock.js';
 import { createLogger } from '../../../proto/base/log.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const MIB = 2 ** 20;
 const ends: (() => Promise<unknown>)[] = [];
@@ -73,7 +74,7 @@ async function place(): Promise<Place> {
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition() && waited < 8000; waited += 10) await sleep(10);
+  for (let waited = 0; !condition() && waited < PATIENCE_MS; waited += 10) await sleep(10);
   expect(condition()).toBe(true);
 }
 

@@ -13,6 +13,7 @@ import { laneCiphers, nativeNames } from '../../../driver/lane/library.js';
 import { laneRefusalName, laneStatusName } from '../../../driver/lane/names.js';
 import { LaneServer, type LaneGrant, type LaneTicket } from '../../../driver/lane/server.js';
 import { seqpacketPair } from '../../../driver/os/unix.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const MIB = 1 << 20;
 const REGION_BYTES = 16 * MIB;
@@ -58,7 +59,7 @@ async function place(): Promise<Place> {
 const refusal = (code: string): object => expect.objectContaining({ code }) as object;
 
 async function until(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition() && waited < 4000; waited += 5) await sleep(5);
+  for (let waited = 0; !condition() && waited < PATIENCE_MS; waited += 5) await sleep(5);
   expect(condition()).toBe(true);
 }
 

@@ -27,8 +27,8 @@ beforeAll(async () => {
   lease = await host.lease({ ram: 16 * MIB });
   await host.allocate(lease, 4 * MIB, 4 * MIB);
   await host.write(lease, 4 * MIB, pattern(4 * MIB, 1));
-}, 20_000);
-afterAll(() => feeder.stop(), 20_000);
+});
+afterAll(() => feeder.stop());
 
 afterEach(async () => {
   // What every refused call has to leave behind.

@@ -35,8 +35,8 @@ beforeAll(async () => {
   setEnvironment('GBSIM_GPU', `feeder-test-${randomBytes(4).toString('hex')}`);
   setEnvironment('GBSIM_VRAM', '512MiB');
   feeder = await openFeeder({ gpu: 'sim', vramBytes: new Map([[0, 128 * MIB]]) });
-}, 30_000);
-afterAll(() => feeder.stop(), 20_000);
+});
+afterAll(() => feeder.stop());
 
 test('the bindings see the GPU as driver and NVML tell it', async () => {
   const { driverVersion, gpus } = await listGpus('sim');
@@ -74,7 +74,7 @@ test('the probe measures RAM and GPU in a process of its own, within its time', 
   expect((await probeMemory({ gpu: 'sim', gpuIndex: 9 })).gpus[0]!.error).toMatch(
     /CUDA_ERROR_INVALID_DEVICE/,
   );
-}, 20_000);
+});
 
 test('bytes of VRAM and RAM come back, zeroed first, each counted on its device', async () => {
   const host = await feeder.connect();
@@ -105,7 +105,7 @@ test('bytes of VRAM and RAM come back, zeroed first, each counted on its device'
   await host.client.releaseLease({ lease });
   expect((await host.account(GPU)).used).toBe(0);
   await until('the GPU is empty', async () => (await listNvmlMemory('sim'))[0]!.usedBytes === 0);
-}, 20_000);
+});
 
 test('a read may cross from VRAM into RAM, and misses no byte', async () => {
   const host = await feeder.connect();
@@ -133,7 +133,7 @@ test('VRAM that others use is refused as no memory, and the account is as before
   } finally {
     await tight.stop();
   }
-}, 20_000);
+});
 
 test('a killed executor gives its VRAM back', async () => {
   const host = await feeder.connect();
@@ -147,7 +147,7 @@ test('a killed executor gives its VRAM back', async () => {
   const next = await host.lease({ gpu: 128 * MIB });
   expect(await codeOf(host.allocate(next, 0, 128 * MIB, GPU))).toBe('OK');
   await host.client.releaseLease({ lease: next });
-}, 20_000);
+});
 
 test('a lease asking for the GPU of a feeder that lends none is refused', async () => {
   const plain = await openFeeder();

@@ -23,6 +23,7 @@ import { createPskChannelCredentials } from '../../../security/channel.js';
 import { deriveLaneSecret, type Exporter } from '../../../security/derive.js';
 import { loadOrCreateFeederKeys } from '../../../security/key-file.js';
 import { startFeeder, type FeederOptions, type RunningFeeder } from '../../../feeder/main.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 export const MIB = 2 ** 20;
 export const RAM = { kind: DeviceKind.RAM, index: 0 };
@@ -94,6 +95,7 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       configDir: join(folder, 'config'),
       stateDir: join(folder, 'state'),
       cacheBytes: 0,
+      leaseTtlMs: 600_000, // These hosts renew nothing.
       controlSocket: socketPath,
       ...options,
     },
@@ -157,7 +159,7 @@ async function sayHello(
   words: ReturnType<typeof hello> & { featuresOffered: bigint },
   lanes: LaneClient[],
 ): Promise<TestHost> {
-  const told = await client.hello(words, { timeoutMs: 5_000 });
+  const told = await client.hello(words, { timeoutMs: PATIENCE_MS });
   const big = BigInt;
   const ticket: TestHost['ticket'] = async (lease, wish = {}) => {
     const rights = wish.rights ?? LaneRight.READ_WRITE;
@@ -273,7 +275,7 @@ export async function codeOf(promise: Promise<unknown>): Promise<string> {
 export async function until(
   what: string,
   probe: () => Promise<boolean> | boolean,
-  timeoutMs = 5_000,
+  timeoutMs = PATIENCE_MS,
 ): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!(await probe())) {

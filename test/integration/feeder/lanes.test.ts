@@ -29,8 +29,8 @@ let feeder: TestFeeder;
 
 beforeAll(async () => {
   feeder = await openFeeder();
-}, 20_000);
-afterAll(() => feeder.stop(), 20_000);
+});
+afterAll(() => feeder.stop());
 
 const laneLines = (event: string): { ticket: string; reason?: string }[] =>
   readFileSync(join(feeder.folder, 'feeder.log'), 'utf8')
@@ -83,7 +83,7 @@ describe('a lane of a lease', () => {
       expect(line).toMatchObject({ lease: lease.leaseId, host: 'testhost' });
     }
     await host.client.releaseLease({ lease });
-  }, 20_000);
+  });
 
   test('begins where its range begins and has the rights it was given', async () => {
     const host = await feeder.connect();
@@ -152,7 +152,7 @@ describe('a lane of a lease', () => {
     const before = (await feeder.control().getFeedStatus({})).stats!.writeBytes;
     await lane.write(0, MIB, Buffer.alloc(3 * MIB, 7));
     await host.client.releaseLease({ lease });
-    await until('the lane knows', () => lane.state !== 'OK', 2_000);
+    await until('the lane knows', () => lane.state !== 'OK');
     expect(await codeOf(lane.read(0, 0, Buffer.alloc(4)))).toMatch(/UNREACHABLE|EXPIRED/);
     expect(await codeOf(openTicket(ticket))).toBe('PERMISSION_DENIED');
     const status = await feeder.control().getFeedStatus({});
@@ -168,7 +168,7 @@ describe('a lane of a lease', () => {
     await host.allocate(lease, 0, 4 * MIB);
     const lane = await host.lane(lease);
     process.kill(pid!, 'SIGKILL');
-    await until('the lane knows', () => lane.state !== 'OK', 2_000);
+    await until('the lane knows', () => lane.state !== 'OK');
     expect(await codeOf(host.ticket(lease))).toBe('DATA_LOSS');
     await until('it is forgotten', async () => {
       return (await feeder.control().getFeedStatus({})).lanes.length === 0;
@@ -273,7 +273,7 @@ describe('a probe', () => {
     await until('their memory is gone', () => executorsOf(process.pid).length === 0);
     await (await host.lane(undefined)).close();
     await until('so is the third', () => executorsOf(process.pid).length === 0);
-  }, 20_000);
+  });
 });
 
 test('a stranger at the lane port hears nothing and is closed', async () => {
@@ -301,10 +301,10 @@ test('the lane of a key that was removed ends within two seconds, its ticket too
     await lane.write(0, 0, Buffer.alloc(MIB, 1)); // Another key beside it changes nothing.
     const begin = Date.now();
     revokeFeederKey(folder, old);
-    await until('the lane knows', () => lane.state !== 'OK', 4_000);
+    await until('the lane knows', () => lane.state !== 'OK');
     expect(Date.now() - begin).toBeLessThan(2_500);
     expect(await codeOf(openTicket(ticket))).toBe('PERMISSION_DENIED');
   } finally {
     await own.stop();
   }
-}, 20_000);
+});

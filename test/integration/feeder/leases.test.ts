@@ -15,14 +15,24 @@ import {
   type TestHost,
 } from './harness.js';
 
-const TTL_MS = 2_000;
-
 let feeder: TestFeeder;
 
 beforeAll(async () => {
-  feeder = await openFeeder({ leaseTtlMs: TTL_MS });
-}, 20_000);
-afterAll(() => feeder.stop(), 20_000);
+  feeder = await openFeeder();
+});
+afterAll(() => feeder.stop());
+
+const TTL_MS = 3_000;
+
+/** With a feeder whose leases end so soon. */
+async function withBriefLeases(use: (brief: TestFeeder) => Promise<void>): Promise<void> {
+  const brief = await openFeeder({ leaseTtlMs: TTL_MS });
+  try {
+    await use(brief);
+  } finally {
+    await brief.stop();
+  }
+}
 
 async function adoptedOf(leaseId: string): Promise<boolean | undefined> {
   const { leases } = await feeder.control().getFeedStatus({});
@@ -57,7 +67,7 @@ test('re-adoption: bytes survive a lost connection, the token grows, the old one
     'PROTOCOL_VIOLATION',
   );
   await second.client.releaseLease({ lease: current });
-}, 20_000);
+});
 
 test('a newer session of the same host takes a lease over while the old one still lives', async () => {
   const hostId = createId('host');
@@ -71,7 +81,7 @@ test('a newer session of the same host takes a lease over while the old one stil
   await new Promise((resolve) => setTimeout(resolve, 200));
   expect(await adoptedOf(lease.leaseId)).toBe(true);
   await young.client.releaseLease({ lease: current! });
-}, 20_000);
+});
 
 test('another host can neither use, renew nor release a lease, and cannot tell that it exists', async () => {
   const owner = await feeder.connect();
@@ -96,39 +106,41 @@ test('another host can neither use, renew nor release a lease, and cannot tell t
   expect((await renew(stranger, lease)).status).toBe(ErrorCodeOrOk.LEASE_EXPIRED);
   expect(await codeOf(owner.client.statLease({ lease }))).toBe('OK');
   await owner.client.releaseLease({ lease });
-}, 20_000);
+});
 
-test('expiry: TTL after its session ended everything is free, the executor is gone', async () => {
-  const host = await feeder.connect();
-  const lease = await host.lease({ ram: 16 * MIB });
-  await host.allocate(lease, 0, 8 * MIB);
-  const watcher = await feeder.connect();
-  expect((await watcher.account()).used).toBe(8 * MIB);
-  host.close();
-  const start = Date.now();
-  await until(
-    'the bytes are free',
-    async () => (await watcher.account()).used === 0,
-    TTL_MS + 5_000,
-  );
-  expect(Date.now() - start).toBeGreaterThan(TTL_MS - 200);
-  expect(await watcher.account()).toMatchObject({ leased: 0, used: 0 });
-  const again = await feeder.connect(host.hostId);
-  expect((await renew(again, lease)).status).toBe(ErrorCodeOrOk.LEASE_EXPIRED);
-}, 20_000);
+test('expiry: TTL after its session ended everything is free, the executor is gone', () =>
+  withBriefLeases(async (brief) => {
+    const host = await brief.connect();
+    const lease = await host.lease({ ram: 16 * MIB });
+    await host.allocate(lease, 0, 8 * MIB);
+    const watcher = await brief.connect();
+    expect((await watcher.account()).used).toBe(8 * MIB);
+    host.close();
+    const start = Date.now();
+    await until(
+      'the bytes are free',
+      async () => (await watcher.account()).used === 0,
+      TTL_MS + 5_000,
+    );
+    expect(Date.now() - start).toBeGreaterThan(TTL_MS - 200);
+    expect(await watcher.account()).toMatchObject({ leased: 0, used: 0 });
+    const again = await brief.connect(host.hostId);
+    expect((await renew(again, lease)).status).toBe(ErrorCodeOrOk.LEASE_EXPIRED);
+  }));
 
-test('renewals keep a lease alive far beyond its TTL; without them it ends even though the session lives', async () => {
-  const host = await feeder.connect();
-  const kept = await host.lease({ ram: 2 * MIB });
-  const forgotten = await host.lease({ ram: 2 * MIB });
-  for (let round = 0; round < 8; round++) {
-    await new Promise((resolve) => setTimeout(resolve, TTL_MS / 4));
-    expect((await renew(host, kept)).status).toBe(ErrorCodeOrOk.OK);
-  }
-  expect(await codeOf(host.client.statLease({ lease: kept }))).toBe('OK');
-  expect(await codeOf(host.client.statLease({ lease: forgotten }))).toBe('LEASE_EXPIRED');
-  await host.client.releaseLease({ lease: kept });
-}, 20_000);
+test('renewals keep a lease alive far beyond its TTL; without them it ends even though the session lives', () =>
+  withBriefLeases(async (brief) => {
+    const host = await brief.connect();
+    const kept = await host.lease({ ram: 2 * MIB });
+    const forgotten = await host.lease({ ram: 2 * MIB });
+    for (let round = 0; round < 8; round++) {
+      await new Promise((resolve) => setTimeout(resolve, TTL_MS / 4));
+      expect((await renew(host, kept)).status).toBe(ErrorCodeOrOk.OK);
+    }
+    expect(await codeOf(host.client.statLease({ lease: kept }))).toBe('OK');
+    expect(await codeOf(host.client.statLease({ lease: forgotten }))).toBe('LEASE_EXPIRED');
+    await host.client.releaseLease({ lease: kept });
+  }));
 
 test('kill -9 of an executor: its lease fails with DATA_LOSS, every other one is untouched', async () => {
   const host = await feeder.connect();
@@ -150,7 +162,7 @@ test('kill -9 of an executor: its lease fails with DATA_LOSS, every other one is
   expect((await host.client.releaseLease({ lease: victim })).freedBytes).toBe(0n);
   expect((await host.client.releaseLease({ lease: other })).freedBytes).toBe(BigInt(4 * MIB));
   expect(await host.account()).toMatchObject({ leased: 0, used: 0 });
-}, 20_000);
+});
 
 test('an executor killed during a write fails that write, and nothing hangs', async () => {
   const host = await feeder.connect();
@@ -165,4 +177,4 @@ test('an executor killed during a write fails that write, and nothing hangs', as
   await until('its bytes are gone', async () => (await host.account()).leased === 0);
   expect(await codeOf(host.read(lease, 0, 4))).toBe('DATA_LOSS');
   await host.client.releaseLease({ lease });
-}, 20_000);
+});

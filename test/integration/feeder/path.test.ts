@@ -8,9 +8,9 @@ import { codeOf, hello, MIB, openFeeder, pattern, until, type TestFeeder } from 
 let feeder: TestFeeder;
 
 beforeAll(async () => {
-  feeder = await openFeeder();
-}, 20_000);
-afterAll(() => feeder.stop(), 20_000);
+  feeder = await openFeeder({ leaseTtlMs: 30_000 });
+});
+afterAll(() => feeder.stop());
 
 test('what a host is told: identity, devices, one session id on both sides', async () => {
   const client = feeder.connectSilently();
@@ -55,7 +55,7 @@ test('bytes come back as they were written, and every counter is exact', async (
   expect(freedBytes).toBe(BigInt(32 * MIB));
   expect(await host.account()).toEqual({ capacity: 256 * MIB, leased: 0, used: 0 });
   expect(await codeOf(host.client.statLease({ lease }))).toBe('LEASE_EXPIRED');
-}, 20_000);
+});
 
 test('memory is scrubbed: what is allocated again reads zero', async () => {
   const host = await feeder.connect();
@@ -89,7 +89,7 @@ test('what was freed counts until it is scrubbed; who needs its place or its byt
   expect(await codeOf(host.client.resizeLease({ lease, devices }))).toBe('OK');
   expect(await host.account()).toMatchObject({ leased: 2 * MIB, used: 0 });
   await host.client.releaseLease({ lease });
-}, 20_000);
+});
 
 test('a ping brings back what it said', async () => {
   const host = await feeder.connect();

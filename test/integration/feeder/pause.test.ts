@@ -9,8 +9,8 @@ let feeder: TestFeeder;
 
 beforeAll(async () => {
   feeder = await openFeeder({ hostBytesMax: 64 * MIB });
-}, 20_000);
-afterAll(() => feeder.stop(), 20_000);
+});
+afterAll(() => feeder.stop());
 
 const ram = (bytes: number) => [{ device: RAM, bytes: BigInt(bytes) }];
 
@@ -85,4 +85,4 @@ test('a feeder that stops neither pauses nor resumes', async () => {
   expect(await codeOf(control.pauseFeed({}))).toBe('WRONG_STATE');
   expect(await codeOf(control.resumeFeed({}))).toBe('WRONG_STATE');
   await stopping.stop();
-}, 15_000);
+});

@@ -32,10 +32,10 @@ beforeAll(async () => {
   to = await target.connect();
   lease = await to.lease({ ram: 32 * MIB });
   await to.allocate(lease, 0, 2 * BYTES);
-}, 30_000);
+});
 afterAll(async () => {
   for (const feeder of [source, slow, target]) await feeder.stop();
-}, 30_000);
+});
 
 interface Offer {
   readonly host: TestHost;
@@ -99,7 +99,7 @@ test('bytes go over, any part to any place, and both feeders count them', async 
     BigInt(expected.length),
   );
   await offer.host.client.releaseLease({ lease: offer.lease });
-}, 20_000);
+});
 
 test('a slow one tells how far it is at least every second', async () => {
   const offer = await offerOf(slow, 0);
@@ -113,7 +113,7 @@ test('a slow one tells how far it is at least every second', async () => {
   expect(Math.max(...gaps)).toBeLessThan(1_500);
   expect(times.length).toBeGreaterThanOrEqual(2);
   await offer.host.client.releaseLease({ lease: offer.lease });
-}, 20_000);
+});
 
 test('cancelling the call ends the transfer, and the next one begins', async () => {
   const before = await to.client.statLease({ lease });
@@ -133,7 +133,7 @@ test('cancelling the call ends the transfer, and the next one begins', async () 
   expect((await bytesAt(0, BYTES)).equals(pattern(BYTES, 3))).toBe(true);
   for (const { host, lease: held } of [offer, next])
     await host.client.releaseLease({ lease: held });
-}, 20_000);
+});
 
 describe('it fails with', () => {
   test('FEEDER_UNREACHABLE when the source goes meanwhile', async () => {
@@ -143,7 +143,7 @@ describe('it fails with', () => {
     await until('it runs', () => seen.length > 0);
     await offer.host.client.releaseLease({ lease: offer.lease });
     expect(await ended).toBe('FEEDER_UNREACHABLE');
-  }, 20_000);
+  });
 
   test('NOT_FOUND when the destination goes meanwhile, and the source lives', async () => {
     const offer = await offerOf(slow, 0);
@@ -155,7 +155,7 @@ describe('it fails with', () => {
     await to.allocate(lease, 0, 2 * BYTES);
     expect(await codeOf(offer.host.client.statLease({ lease: offer.lease }))).toBe('OK');
     await offer.host.client.releaseLease({ lease: offer.lease });
-  }, 20_000);
+  });
 
   test.each([
     ['FEEDER_UNREACHABLE', 'a ticket that nobody knows', { ticketId: randomBytes(16) }],

@@ -64,7 +64,7 @@ test('a stop says STOPPING to every watcher, then ends leases and executors with
   expect(executorsOf(process.pid)).toEqual([]);
   expect(existsSync(feeder.socketPath)).toBe(false);
   expect(await codeOf(host.client.ping({}, { timeoutMs: 1_000 }))).not.toBe('OK');
-}, 15_000);
+});
 
 test('with a grace, hosts may read and release but nothing new is lent; the last release ends the wait', async () => {
   const feeder = await start();
@@ -82,7 +82,7 @@ test('with a grace, hosts may read and release but nothing new is lent; the last
   await host.client.releaseLease({ lease });
   await feeder.feeder.stopped;
   expect(Date.now() - begin).toBeLessThan(4_000);
-}, 15_000);
+});
 
 test('a grace that nobody uses ends, and a second stop ends it at once', async () => {
   const feeder = await start();
@@ -94,7 +94,7 @@ test('a grace that nobody uses ends, and a second stop ends it at once', async (
   await feeder.feeder.stop(0);
   await first;
   expect(Date.now() - begin).toBeLessThan(4_000);
-}, 15_000);
+});
 
 test('a restart keeps the identity and is a new incarnation, to which old leases are unknown', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-restart-'));
@@ -160,7 +160,7 @@ test('kill -9 of the daemon: its executors go with it, and the next feeder start
   );
   await next.stop();
   rmSync(folder, { recursive: true });
-}, 30_000);
+});
 
 test('the control socket is private, and a second feeder of the same user is refused', async () => {
   const feeder = await start();

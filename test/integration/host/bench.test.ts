@@ -51,7 +51,7 @@ test('each path has a figure with its unit; the disk’s file is gone afterwards
   } finally {
     rmSync(folder, { recursive: true });
   }
-}, 90_000);
+});
 
 test('a table for people says that a simulated GPU is none; a folder that is not there is refused', async () => {
   const { code, stdout, stderr } = await bench([], tmpdir());
@@ -61,4 +61,4 @@ test('a table for people says that a simulated GPU is none; a folder that is not
   );
   expect(stderr).toContain('--disk FOLDER');
   expect((await bench(['--disk', '/nowhere'], tmpdir())).code).toBe(4);
-}, 90_000);
+});

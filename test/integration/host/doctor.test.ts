@@ -255,4 +255,4 @@ test('the command prints it, as text and as JSON, and ends with the exit code of
   const fix = await call(['--fix'], hostEnv('fix'));
   expect(fix.code).toBe(0);
   expect(fix.stdout).toContain('transparent_hugepage');
-}, 60_000);
+});

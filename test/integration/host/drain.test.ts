@@ -15,6 +15,7 @@ import { openFeed } from '../../../tui/control/client.js';
 import { killHard, spawnFeeder, startTestFeeder, type TestFeeder } from './feeders.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { ShimPeer } from './shim-peer.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const { T2R } = abi.AbiTier;
 const { OK, CAPACITY, UNREACHABLE } = abi.Status;
@@ -35,13 +36,15 @@ afterEach(async () => {
   await host.stopAgent();
   for (const { feeder } of feeders) await feeder.stop();
   await host.stop();
-}, 30_000);
+});
 
 async function connected(name: string, ramBytes: number): Promise<TestFeeder> {
   const started = await startTestFeeder(host, name, ramBytes);
   feeders.push(started);
   const { address, feederId } = started;
-  await host.client().connect({ address, feederId, timeoutMs: 20_000 }, { timeoutMs: 30_000 });
+  await host
+    .client()
+    .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
   return started;
 }
 
@@ -93,10 +96,10 @@ describe('drain', () => {
     expect(eventNames(await host.status())).toContain('feeder_drained');
     // 64 MiB of beta less the 48 that it holds now.
     expect((await peer.grant(T2R, 32 * MIB)).status).toBe(CAPACITY);
-    await host.client().resume({ feeder: 'alpha' }, { timeoutMs: 5_000 });
+    await host.client().resume({ feeder: 'alpha' }, { timeoutMs: PATIENCE_MS });
     expect((await peer.grant(T2R, 32 * MIB)).status).toBe(OK);
     expect(peer.lost).toEqual([]);
-  }, 60_000);
+  });
 
   test('a program that writes meanwhile loses nothing', async () => {
     await connected('alpha', 64 * MIB);
@@ -115,7 +118,7 @@ describe('drain', () => {
     expect((await drained('alpha')).at(-1)?.done).toBe(true);
     expect(peer.moves.filter((phase) => phase === 'commit').length).toBeGreaterThan(2);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
-  }, 60_000);
+  });
 
   test('given up in the middle: what moved stays moved, the feeder is as before', async () => {
     await connected('alpha', 64 * MIB);
@@ -134,7 +137,7 @@ describe('drain', () => {
       return new Promise((resolve) => setTimeout(resolve, 300));
     };
     await expect(drained('alpha', controller.signal)).rejects.toMatchObject({ code: 'CANCELED' });
-    await eventually('it takes placements again', 10_000, async () => {
+    await eventually('it takes placements again', PATIENCE_MS, async () => {
       const { state, paused, drain } = await linkTo('alpha');
       return state === LinkState.READY && !paused && drain === undefined;
     });
@@ -147,7 +150,7 @@ describe('drain', () => {
     expect((await drained('alpha')).at(-1)?.done).toBe(true);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     expect((await linkTo('alpha')).leaseCount).toBe(0);
-  }, 60_000);
+  });
 
   test('without room elsewhere it is refused before anything moves', async () => {
     await connected('alpha', 64 * MIB);
@@ -158,14 +161,14 @@ describe('drain', () => {
     await expect(drained('nobody')).rejects.toMatchObject({ code: 'NOT_FOUND' });
     expect(peer.moves).toEqual([]);
     expect((await linkTo('alpha')).state).toBe(LinkState.READY);
-  }, 60_000);
+  });
 });
 
 test('pause keeps what lies there and places nothing new; it survives a restart of the agent', async () => {
   await connected('alpha', 64 * MIB);
   const peer = await attach();
   const bytes = await placed(peer, 16 * MIB, 8 * MIB);
-  const { link } = await host.client().pause({ feeder: 'alpha' }, { timeoutMs: 5_000 });
+  const { link } = await host.client().pause({ feeder: 'alpha' }, { timeoutMs: PATIENCE_MS });
   expect(link).toMatchObject({ paused: true, state: LinkState.READY });
   expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
   // Granted there, but not to be placed there now.
@@ -173,21 +176,21 @@ test('pause keeps what lies there and places nothing new; it survives a restart 
   expect((await peer.grant(T2R, 2 * MIB)).status).toBe(CAPACITY);
   await host.stopAgent();
   await host.start();
-  await eventually('it is back, and paused', 15_000, async () => {
+  await eventually('it is back, and paused', PATIENCE_MS, async () => {
     const { state, paused } = await linkTo('alpha');
     return state === LinkState.READY && paused;
   });
-  await host.client().resume({ feeder: 'alpha' }, { timeoutMs: 5_000 });
+  await host.client().resume({ feeder: 'alpha' }, { timeoutMs: PATIENCE_MS });
   const held = [0n, 0n, 0n, BigInt(16 * MIB), 0n];
   const again = await attach({ like: peer, hello: { held_bytes: held } });
   expect((await again.place(16 * MIB, 2 * MIB)).status).toBe(OK);
-}, 60_000);
+});
 
 test('ping tells the path, each round trip and the rates', async () => {
   await connected('alpha', 64 * MIB);
   const parts: { part: { case?: string; value?: unknown } }[] = [];
   const request = { feeder: 'alpha', count: 3, intervalMs: 10 };
-  for await (const message of host.client().pingFeeder(request, { timeoutMs: 20_000 }))
+  for await (const message of host.client().pingFeeder(request, { timeoutMs: PATIENCE_MS }))
     parts.push(message as never);
   expect(parts.map(({ part }) => part.case)).toEqual([
     'path',
@@ -220,7 +223,7 @@ test('ping tells the path, each round trip and the rates', async () => {
       for await (const _message of calls) continue;
     })(),
   ).rejects.toThrow(/too many/);
-}, 60_000);
+});
 
 describe('two copies', () => {
   test('a feeder that is killed costs nothing, and a third one takes its place', async () => {
@@ -235,23 +238,23 @@ describe('two copies', () => {
     expect(await peer.store(0, bytes)).toBe(OK);
     await connected('gamma', 32 * MIB);
     await alpha.feeder.stop(0);
-    await eventually('one copy is lost', 10_000, async () =>
+    await eventually('one copy is lost', PATIENCE_MS, async () =>
       eventNames(await host.status()).includes('replica_lost'),
     );
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
-    await eventually('two copies again', 20_000, async () =>
+    await eventually('two copies again', PATIENCE_MS, async () =>
       eventNames(await host.status()).includes('replica_restored'),
     );
     expect(peer.lost).toEqual([]);
     const beta = feeders.find(({ feeder }) => feeder.feederId !== alpha.feederId)!;
     await beta.feeder.stop(0);
-    const back = await eventually('the new copy answers', 10_000, async () => {
+    const back = await eventually('the new copy answers', PATIENCE_MS, async () => {
       const fetched = await peer.fetch(0, bytes.length);
       return fetched.status === OK && fetched;
     });
     expect(back.bytes.equals(bytes)).toBe(true);
     expect(peer.lost).toEqual([]);
-  }, 90_000);
+  });
 });
 
 test('a feeder whose owner wants its memory back is emptied, and takes nothing until it lends again', async () => {
@@ -259,17 +262,23 @@ test('a feeder whose owner wants its memory back is emptied, and takes nothing u
   const owner = openFeed({ XDG_RUNTIME_DIR: join(host.folder, 'alpha', 'run') });
   try {
     const { address, feederId } = alpha;
-    await host.client().connect({ address, feederId, timeoutMs: 20_000 }, { timeoutMs: 30_000 });
+    await host
+      .client()
+      .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
     const peer = await attach();
     const bytes = await placed(peer, 24 * MIB, 16 * MIB);
     await connected('beta', 64 * MIB);
-    await owner.pauseFeed({ drain: true }, { timeoutMs: 5_000 });
-    await eventually('it is empty', 10_000, async () => (await linkTo('alpha')).leaseCount === 0);
+    await owner.pauseFeed({ drain: true }, { timeoutMs: PATIENCE_MS });
+    await eventually(
+      'it is empty',
+      PATIENCE_MS,
+      async () => (await linkTo('alpha')).leaseCount === 0,
+    );
     expect(eventNames(await host.status())).toContain('feeder_asks');
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     expect((await peer.grant(T2R, 60 * MIB)).status).toBe(CAPACITY);
-    await owner.resumeFeed({}, { timeoutMs: 5_000 });
-    await eventually('it lends again', 5_000, async () => {
+    await owner.resumeFeed({}, { timeoutMs: PATIENCE_MS });
+    await eventually('it lends again', PATIENCE_MS, async () => {
       return (await peer.grant(T2R, 60 * MIB)).status === OK;
     });
     expect(peer.lost).toEqual([]);
@@ -277,4 +286,4 @@ test('a feeder whose owner wants its memory back is emptied, and takes nothing u
     owner.close();
     await killHard(alpha.child);
   }
-}, 60_000);
+});

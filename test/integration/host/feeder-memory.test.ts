@@ -12,6 +12,7 @@ import { createPairingKey } from '../../../security/pairing.js';
 import { startTestFeeder, type TestFeeder } from './feeders.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { CHUNK, ShimPeer } from './shim-peer.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const { T2R } = abi.AbiTier;
 const { OK, CAPACITY, DATA_LOSS } = abi.Status;
@@ -32,7 +33,7 @@ afterEach(async () => {
   await host.stopAgent();
   for (const { feeder } of feeders) await feeder.stop();
   await host.stop();
-}, 30_000);
+});
 
 async function feeder(name: string, ramBytes: number, port = 0): Promise<TestFeeder> {
   const started = await startTestFeeder(host, name, ramBytes, port);
@@ -41,7 +42,9 @@ async function feeder(name: string, ramBytes: number, port = 0): Promise<TestFee
 }
 
 async function connect({ address, feederId }: { address: string; feederId: string }) {
-  return host.client().connect({ address, feederId, timeoutMs: 10_000 }, { timeoutMs: 20_000 });
+  return host
+    .client()
+    .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
 }
 
 async function attach(options: Parameters<typeof ShimPeer.attach>[1] = {}): Promise<ShimPeer> {
@@ -75,7 +78,7 @@ async function untilFeederBytes(granted: number, used: number): Promise<void> {
     leased: BigInt(granted),
     allocated: BigInt(used),
   };
-  await eventually(`feeder bytes ${granted} granted, ${used} used`, 5_000, async () => {
+  await eventually(`feeder bytes ${granted} granted, ${used} used`, PATIENCE_MS, async () => {
     const seen = feederBytes(await host.status());
     return Object.entries(wanted).every(([key, value]) => seen[key as keyof typeof seen] === value);
   });
@@ -168,7 +171,7 @@ describe('bytes on feeders', () => {
     expect((await host.status()).links[0]).toMatchObject({ leaseCount: 1, receivedBytes: 0n });
     peer.reportLane(1);
     const bytes = BigInt(pieces.length * (5 * MIB - 13));
-    const told = await eventually('it is counted', 2_000, async () => {
+    const told = await eventually('it is counted', PATIENCE_MS, async () => {
       const [link] = (await host.status()).links;
       return link!.sentBytes === bytes && link;
     });
@@ -186,7 +189,7 @@ describe('bytes on feeders', () => {
     expect(await peer.giveBack(T2R, 96 * MIB)).toMatchObject({ status: OK, heldBytes: 0 });
     await untilFeederBytes(0, 0);
     expect((await host.status()).links[0]!.leaseCount).toBe(0);
-  }, 30_000);
+  });
 
   test('what one feeder cannot hold goes to the next; beyond both it is CAPACITY', async () => {
     await connect(await feeder('alpha', 16 * MIB));
@@ -247,7 +250,7 @@ describe('disconnect', () => {
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     await untilFeederBytes(24 * MIB, 20 * MIB);
     expect(peer.lost).toEqual([]);
-  }, 30_000);
+  });
 
   test('with force what cannot move is lost, by name', async () => {
     await connect(await feeder('alpha', 32 * MIB));
@@ -259,7 +262,7 @@ describe('disconnect', () => {
       .client()
       .disconnect({ feeder: 'alpha', force: true });
     expect([movedBytes, lostBytes]).toEqual([0n, BigInt(6 * MIB)]);
-    await eventually('the program hears of it', 2_000, () => peer.lost.length === 2);
+    await eventually('the program hears of it', PATIENCE_MS, () => peer.lost.length === 2);
     expect(peer.lost).toEqual([
       { offset: 2 * MIB, length: 4 * MIB, feeder: 'alpha' },
       { offset: 10 * MIB, length: 2 * MIB, feeder: 'alpha' },
@@ -289,10 +292,10 @@ describe('a feeder that is stopped', () => {
     await alpha.feeder.stop(5_000);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     expect(peer.lost).toEqual([]);
-    await eventually('it is seen', 3_000, async () =>
+    await eventually('it is seen', PATIENCE_MS, async () =>
       eventNames(await host.status()).includes('feeder_lost'),
     );
-  }, 30_000);
+  });
 
   test('takes with it what finds no room, by name and at once', async () => {
     const alpha = await feeder('alpha', 32 * MIB);
@@ -301,13 +304,13 @@ describe('a feeder that is stopped', () => {
     await peer.grant(T2R, 8 * MIB);
     await peer.place(4 * MIB, 8 * MIB);
     await alpha.feeder.stop(0);
-    await eventually('the program hears of it', 3_000, () => peer.lost.length === 1);
+    await eventually('the program hears of it', PATIENCE_MS, () => peer.lost.length === 1);
     expect(peer.lost).toEqual([{ offset: 4 * MIB, length: 8 * MIB, feeder: 'alpha' }]);
     expect(await peer.fetch(4 * MIB, 100)).toMatchObject({ status: DATA_LOSS, feeder: 'alpha' });
     expect(eventNames(await host.status())).toEqual(
       expect.arrayContaining(['feeder_lost', 'data_lost']),
     );
-  }, 30_000);
+  });
 });
 
 test('watchers get the newest state, and one that never reads does not hold up the others', async () => {
@@ -319,7 +322,7 @@ test('watchers get the newest state, and one that never reads does not hold up t
   await connect(await feeder('alpha', 32 * MIB));
   await eventually(
     'the link is seen ready',
-    5_000,
+    PATIENCE_MS,
     () => seen.at(-1)?.links[0]?.state === LinkState.READY,
   );
   expect(seen.length).toBeGreaterThan(1);
@@ -334,7 +337,7 @@ test('events are kept and followed', async () => {
   await attach();
   await eventually(
     'both are there',
-    3_000,
+    PATIENCE_MS,
     () => names.includes('agent_started') && names.includes('attachment_started'),
   );
   stream.cancel();

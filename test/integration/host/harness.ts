@@ -9,6 +9,7 @@ import { startAgent, type RunningAgent } from '../../../host/main.js';
 import { sleep, systemClock } from '../../../proto/base/clock.js';
 import { AgentService, type Snapshot } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { createClient, type ServiceClient } from '../../../proto/grpc.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 export type AgentClient = ServiceClient<typeof AgentService>;
 
@@ -68,7 +69,7 @@ export class TestHost {
 
   async status(): Promise<Snapshot> {
     const client = this.client();
-    return client.getStatus({}, { timeoutMs: 5_000 });
+    return client.getStatus({}, { timeoutMs: PATIENCE_MS });
   }
 
   async stop(): Promise<void> {

@@ -23,7 +23,7 @@ beforeAll(async () => {
   });
   const [line] = (await once(exporter.stderr!, 'data')) as [Buffer];
   address = /http:\S+/.exec(String(line))![0];
-}, 30_000);
+});
 afterAll(async () => {
   exporter.kill('SIGTERM');
   const [code] = (await once(exporter, 'exit')) as [number];

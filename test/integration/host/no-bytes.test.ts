@@ -11,6 +11,7 @@ import { packageRoot } from '../../../proto/base/paths.js';
 import type { Snapshot } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { CLI, killHard, spawnFeeder, type FeederProcess } from './feeders.js';
 import { eventually, TestHost } from './harness.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const PROGRAM = join(packageRoot(), 'build', 'bin', 'gb_workset');
 const MOVED_BYTES_MIN = 256 * MIB;
@@ -31,7 +32,7 @@ beforeEach(async () => {
     env: { ...process.env, ...host.env },
     stdio: 'ignore',
   });
-  await eventually('the agent answers', 20_000, async () => {
+  await eventually('the agent answers', PATIENCE_MS, async () => {
     const snapshot = await host.status().catch(() => undefined);
     return snapshot?.agentPid === agent.pid;
   });
@@ -41,7 +42,7 @@ afterEach(async () => {
   await killHard(agent);
   for (const { child } of feeders) await killHard(child);
   await host.stop();
-}, 30_000);
+});
 
 /** Every byte the threads of a process have read or written with a system call on any descriptor,
  *  sockets too; not those of its children that have ended. */
@@ -100,7 +101,9 @@ test('hundreds of megabytes cross to feeders and back; no daemon reads or writes
     const feeder = await spawnFeeder(host, name, '96MiB', 0);
     feeders.push(feeder);
     const { address, feederId } = feeder;
-    await host.client().connect({ address, feederId, timeoutMs: 20_000 }, { timeoutMs: 30_000 });
+    await host
+      .client()
+      .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
   }
   const pids = [agent.pid!, ...feeders.map(({ child }) => child.pid!)];
   const before = await host.status();
@@ -124,4 +127,4 @@ test('hundreds of megabytes cross to feeders and back; no daemon reads or writes
   const io = pids.map((pid, index) => ioBytes(pid) - ioBefore[index]!);
   for (const bytes of io) expect(bytes).toBeLessThan(CONTROL_BYTES_MAX);
   expect(rssMost - rssBefore).toBeLessThan(GROWTH_BYTES_MAX);
-}, 180_000);
+});

@@ -14,6 +14,7 @@ import { childrenOf, CLI, killHard, spawnFeeder, type FeederProcess } from './fe
 import { eventNames, eventually, TestHost } from './harness.js';
 import { grant, place, startProgram } from './program.js';
 import { ShimPeer } from './shim-peer.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const { T2, T2R } = abi.AbiTier;
 const { OK, DATA_LOSS, UNREACHABLE } = abi.Status;
@@ -43,9 +44,10 @@ async function startAgentProcess(): Promise<ChildProcess> {
     env: { ...process.env, ...host.env },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
+  agent = child; // Ended with the test, also when it never answers.
   let log = '';
   child.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
-  await eventually('the agent answers', 10_000, async () => {
+  await eventually('the agent answers', PATIENCE_MS, async () => {
     if (child.exitCode !== null) throw new Error(`the agent ended: ${log}`);
     const snapshot = await host.status().catch(() => undefined);
     return snapshot?.agentPid === child.pid;
@@ -60,7 +62,9 @@ async function feeder(name: string, ram: string, port = 0): Promise<FeederProces
 }
 
 async function connect({ address, feederId }: FeederProcess): Promise<void> {
-  await host.client().connect({ address, feederId, timeoutMs: 10_000 }, { timeoutMs: 20_000 });
+  await host
+    .client()
+    .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
 }
 
 async function attach(options: Parameters<typeof ShimPeer.attach>[1] = {}): Promise<ShimPeer> {
@@ -103,14 +107,14 @@ test('the agent killed amid transfers comes back and takes leases, ranges and pr
   for (const result of await busy)
     expect(result).toMatchObject({ status: 'fulfilled', value: { status: OK } });
   expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
-  await eventually('the program loses its agent', 2_000, () => peer.closed);
+  await eventually('the program loses its agent', PATIENCE_MS, () => peer.closed);
   await peer.closeLanes();
 
   agent = await startAgentProcess();
   const held = [0n, BigInt(4 * MIB), 0n, BigInt(64 * MIB), 0n];
   const again = await attach({ like: peer, hello: { held_bytes: held } });
   // Until its feeders are back the answer is "retry", never "lost".
-  const back = await eventually('the bytes are back', 10_000, async () => {
+  const back = await eventually('the bytes are back', PATIENCE_MS, async () => {
     const fetched = await again.fetch(0, bytes.length);
     expect([OK, UNREACHABLE]).toContain(fetched.status);
     return fetched.status === OK && fetched;
@@ -133,7 +137,7 @@ test('the agent killed amid transfers comes back and takes leases, ranges and pr
     const now = await host.status();
     return [...feederUse(now), ...lentBytes(now)].every((value) => value === 0);
   });
-}, 60_000);
+});
 
 test('a program that does not come back to the next agent is released when the window is over', async () => {
   await connect(await feeder('alpha', '32MiB'));
@@ -144,26 +148,30 @@ test('a program that does not come back to the next agent is released when the w
   // The state file names this process; it lives, but never says HELLO again, so the window ends it.
   peer.close();
   agent = await startAgentProcess();
-  await eventually('the lease is adopted', 10_000, async () =>
+  await eventually('the lease is adopted', PATIENCE_MS, async () =>
     eventNames(await host.status()).includes('lease_adopted'),
   );
   expect(lentBytes(await host.status())).toEqual([8 * MIB, 8 * MIB]);
   await eventually(
     'the window is over',
-    30_000,
+    PATIENCE_MS,
     async () => (await host.status()).attachments.length === 0,
   );
   await eventually(
     'the feeder has it back',
-    5_000,
+    PATIENCE_MS,
     async () => lentBytes(await host.status())[0] === 0,
   );
-}, 90_000);
+});
 
 test('a program killed with and without an agent: its feeder memory is free again within 5 s', async () => {
   await connect(await feeder('alpha', '32MiB'));
   const first = await startProgram(host.shimSocket, [grant(T2R, 8 * MIB), place(0, 8 * MIB)]);
-  await eventually('it is lent', 2_000, async () => lentBytes(await host.status())[1] === 8 * MIB);
+  await eventually(
+    'it is lent',
+    PATIENCE_MS,
+    async () => lentBytes(await host.status())[1] === 8 * MIB,
+  );
   await killHard(first);
   await eventually('it is free', 5_000, async () => lentBytes(await host.status())[0] === 0);
 
@@ -176,7 +184,7 @@ test('a program killed with and without an agent: its feeder memory is free agai
     return snapshot.links[0]?.state === LinkState.READY && lentBytes(snapshot)[0] === 0;
   });
   expect((await host.status()).attachments).toEqual([]);
-}, 40_000);
+});
 
 test('a feeder killed with sole copies: those ranges are lost, the rest stays, and it can come back', async () => {
   const alpha = await feeder('alpha', '16MiB');
@@ -200,7 +208,7 @@ test('a feeder killed with sole copies: those ranges are lost, the rest stays, a
 
   const reborn = await feeder('alpha', '16MiB', port);
   expect(reborn.feederId).toBe(alpha.feederId);
-  await eventually('the program hears of it', 10_000, () => peer.lost.length > 0);
+  await eventually('the program hears of it', PATIENCE_MS, () => peer.lost.length > 0);
   expect(peer.lost).toEqual([{ offset: 4 * MIB, length: 16 * MIB, feeder: 'alpha' }]);
   expect(await peer.fetch(4 * MIB, 1000)).toMatchObject({ status: DATA_LOSS, feeder: 'alpha' });
   expect((await peer.fetch(32 * MIB, kept.length)).bytes.equals(kept)).toBe(true);
@@ -213,11 +221,11 @@ test('a feeder killed with sole copies: those ranges are lost, the rest stays, a
 
   expect((await peer.drop(4 * MIB, 16 * MIB)).status).toBe(OK);
   expect((await peer.giveBack(T2R, 16 * MIB)).heldBytes).toBe(8 * MIB);
-  await eventually('it is ready again', 5_000, async () => {
+  await eventually('it is ready again', PATIENCE_MS, async () => {
     return (await host.status()).links.every(({ state }) => state === LinkState.READY);
   });
   expect((await peer.grant(T2R, 16 * MIB)).status).toBe(OK);
-}, 60_000);
+});
 
 test('a feeder that never comes back is lost when its time to live is over', async () => {
   const alpha = await feeder('alpha', '16MiB');
@@ -231,7 +239,7 @@ test('a feeder that never comes back is lost when its time to live is over', asy
   await eventually('it is lost', 15_000, () => peer.lost.length === 1);
   expect((await peer.fetch(0, 1000)).status).toBe(DATA_LOSS);
   expect((await host.status()).links[0]!.state).toBe(LinkState.LOST);
-}, 60_000);
+});
 
 test("what an executor held is lost when it dies, the link goes on and the room is somebody else's", async () => {
   const alpha = await feeder('alpha', '16MiB');
@@ -242,7 +250,7 @@ test("what an executor held is lost when it dies, the link goes on and the room 
   const executors = childrenOf(alpha.child.pid!);
   expect(executors).toHaveLength(1);
   process.kill(executors[0]!, 'SIGKILL');
-  await eventually('it is lost', 8_000, () => peer.lost.length === 1);
+  await eventually('it is lost', PATIENCE_MS, () => peer.lost.length === 1);
   expect(peer.lost[0]).toMatchObject({ offset: 0, length: 4 * MIB, feeder: 'alpha' });
   expect((await peer.fetch(0, 1000)).status).toBe(DATA_LOSS);
   expect((await host.status()).links[0]!.state).toBe(LinkState.READY);
@@ -250,7 +258,7 @@ test("what an executor held is lost when it dies, the link goes on and the room 
   await peer.giveBack(T2R, 4 * MIB);
   expect((await peer.grant(T2R, 16 * MIB)).status).toBe(OK);
   expect((await peer.place(0, 4 * MIB)).status).toBe(OK);
-}, 30_000);
+});
 
 test('a feeder that is stopped in its tracks is stale within 3 s, and ready when it goes on', async () => {
   const alpha = await feeder('alpha', '16MiB');
@@ -268,12 +276,12 @@ test('a feeder that is stopped in its tracks is stale within 3 s, and ready when
   alpha.child.kill('SIGCONT');
   await eventually(
     'ready',
-    10_000,
+    PATIENCE_MS,
     async () => (await host.status()).links[0]!.state === LinkState.READY,
   );
   expect((await peer.fetch(0, MIB)).bytes.equals(Buffer.alloc(MIB, 9))).toBe(true);
   expect(peer.lost).toEqual([]);
-}, 30_000);
+});
 
 test('shutdown is refused while programs run, and done in order when they do not', async () => {
   const peer = await attach();
@@ -281,8 +289,8 @@ test('shutdown is refused while programs run, and done in order when they do not
     code: 'WRONG_STATE',
   });
   await host.client().shutdown({ force: true });
-  await eventually('it is gone', 5_000, () => agent!.exitCode === 0);
+  await eventually('it is gone', PATIENCE_MS, () => agent!.exitCode === 0);
   expect(existsSync(host.agentSocket)).toBe(false);
   expect(existsSync(host.shimSocket)).toBe(false);
-  await eventually('the program sees it', 2_000, () => peer.closed);
-}, 20_000);
+  await eventually('the program sees it', PATIENCE_MS, () => peer.closed);
+});

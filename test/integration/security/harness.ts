@@ -21,6 +21,7 @@ import {
 } from '../../../security/listener.js';
 import type { ListenPskOptions, PskListener } from '../../../security/listener.js';
 import { createPairingKey, type PairingKey } from '../../../security/pairing.js';
+import { PATIENCE_MS } from '../../patience.js';
 
 const bytes = { serialize: (value: Buffer) => value, deserialize: (value: Buffer) => value };
 
@@ -124,7 +125,7 @@ export function openClient(
   const client = new grpc.Client(address, credentials, { 'grpc.enable_http_proxy': 0 });
   return {
     credentials,
-    echo: (text, timeoutMs = 3_000) =>
+    echo: (text, timeoutMs = PATIENCE_MS) =>
       new Promise((resolve, reject) => {
         const deadline = Date.now() + timeoutMs;
         client.makeUnaryRequest(
@@ -140,17 +141,24 @@ export function openClient(
   };
 }
 
-/** Runs `openssl s_client`; answers all it printed. Ends its input after `openMs`. */
-export function sClient(port: number, args: readonly string[], openMs = 300): Promise<string> {
+/** Runs `openssl s_client`; answers all it printed. Ends its input, which ends it when its handshake is over, once it
+ *  has shown the ticket that ends every handshake of ours. */
+export function sClient(port: number, args: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${port}`, ...args]);
     let output = '';
-    child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
+    child.stdout.on('data', (chunk: Buffer) => {
+      output += chunk.toString();
+      if (output.includes('Max Early Data')) child.stdin.end();
+    });
     child.stderr.on('data', (chunk: Buffer) => (output += chunk.toString()));
     child.stdin.on('error', () => undefined);
     child.on('error', reject);
-    child.on('close', () => resolve(output));
-    setTimeout(() => child.stdin.end(), openMs);
+    const timer = setTimeout(() => child.stdin.end(), PATIENCE_MS);
+    child.on('close', () => {
+      clearTimeout(timer);
+      resolve(output);
+    });
   });
 }
 
@@ -203,7 +211,7 @@ export function knock(
 }
 
 /** Waits until `condition` holds. */
-export async function until(condition: () => boolean, timeoutMs = 5_000): Promise<void> {
+export async function until(condition: () => boolean, timeoutMs = PATIENCE_MS): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   while (!condition()) {
     if (Date.now() > deadline)

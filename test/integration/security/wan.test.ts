@@ -28,7 +28,7 @@ if (process.env[INSIDE] === undefined) {
       status: 0,
       stderr: expect.stringContaining('2 passed, 2 total'),
     });
-  }, 70_000);
+  });
 } else {
   describe(`in a namespace with ${PUBLIC_ADDRESS}`, () => {
     test('the peer is closed and counted', async () => {
