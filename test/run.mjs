@@ -36,7 +36,8 @@ const SUITES = [
   c('c-hooks', 'test-c-hooks', 7, 1),
   c('c-core', 'test-c-core', 50, 1),
   c('c-core-asan', 'test-c-core-asan', 70, 1),
-  c('c-core-tsan', 'test-c-core-tsan', 400, 1),
+  c('c-core-tsan', 'test-c-core-tsan', 195, 0.9),
+  c('c-core-tsan-faults', 'test-c-core-tsan-faults', 205, 0.9),
   c('c-dispatch-core', 'test-c-dispatch-core', 60, 0.8),
   c('c-dispatch-core-asan', 'test-c-dispatch-core-asan', 70, 0.8),
   c('c-dispatch-core-tsan', 'test-c-dispatch-core-tsan', 120, 0.8),
@@ -276,13 +277,13 @@ function summary(rows) {
   for (const { suite, passed, failed, seconds, names, onlyAlone = [] } of rows) {
     const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
     const mark = failed ? 'FAIL' : 'ok  ';
-    console.log(`${mark} ${suite.name.padEnd(14)} ${counts} ${String(seconds).padStart(5)} s`);
+    console.log(`${mark} ${suite.name.padEnd(18)} ${counts} ${String(seconds).padStart(5)} s`);
     if (failed) for (const name of names.slice(0, 20)) console.log(`       ${name.slice(0, 160)}`);
     for (const name of onlyAlone)
       console.log(`       passed only when run alone: ${name.slice(0, 160)}`);
   }
   console.log(
-    'gpu            left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
+    'gpu                left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
   );
 }
 

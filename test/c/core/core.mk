@@ -14,13 +14,17 @@ CORE_PLAIN := $(CORE_OUT)/plain/program $(CORE_OUT)/plain/edges $(BUILD)/lib/lib
 TEST_BINARIES += $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_PLAIN) \
   $(foreach variant,asan tsan,$(addprefix $(CORE_OUT)/$(variant)/,libgreenboost_cuda.so program edges))
 
-.PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-gpu
+.PHONY: test-c-core test-c-core-asan test-c-core-tsan test-c-core-tsan-faults test-c-core-gpu
 test-c-core: $(CORE_COMMON) $(CORE_OUT)/unit $(CORE_PLAIN)
 	test/c/core/run.sh plain $(BUILD)/lib/libgreenboost_cuda.so
 test-c-core-asan: $(CORE_COMMON) $(CORE_OUT)/asan/program $(CORE_OUT)/asan/edges $(CORE_OUT)/asan/libgreenboost_cuda.so
 	test/c/core/run.sh asan $(CORE_OUT)/asan/libgreenboost_cuda.so
-test-c-core-tsan: $(CORE_COMMON) $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/edges $(CORE_OUT)/tsan/libgreenboost_cuda.so
-	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so
+# TSan in two halves, which run side by side.
+CORE_TSAN_BINARIES := $(CORE_OUT)/tsan/program $(CORE_OUT)/tsan/edges $(CORE_OUT)/tsan/libgreenboost_cuda.so
+test-c-core-tsan: $(CORE_COMMON) $(CORE_TSAN_BINARIES)
+	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so tiers feeder nvme
+test-c-core-tsan-faults: $(CORE_COMMON) $(CORE_TSAN_BINARIES)
+	test/c/core/run.sh tsan $(CORE_OUT)/tsan/libgreenboost_cuda.so faults copies
 
 # Needs a GPU and nvcc; not part of make test.
 test-c-core-gpu: $(CORE_COMMON) $(CORE_OUT)/kernels.ptx $(CORE_PLAIN)

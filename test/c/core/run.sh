@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs the model program under the preloaded shim: run.sh plain|asan|tsan|gpu SHIM. Prints one line
-# for each run. gpu: on the machine's own driver and GPU instead of the simulated ones. Ends with
-# "N passed, N failed" runs.
+# Runs the model program under the preloaded shim: run.sh plain|asan|tsan|gpu SHIM [GROUP...]. Prints
+# one line for each run. Groups: tiers feeder faults copies nvme; all. gpu: on the machine's own driver
+# and GPU instead of the simulated ones. Ends with "N passed, N failed" runs.
 set -u
 variant=$1
 shim=$(realpath "$2")
+groups=("${@:3}")
+[ ${#groups[@]} != 0 ] || groups=(tiers feeder faults copies nvme)
 cd "$(dirname "$0")/../../.."
 out=build/test/core
 work=$(mktemp -d "${TMPDIR:-/tmp}/gbcore.XXXXXX")
@@ -181,7 +183,67 @@ spoil_file() {
   done
 }
 
-nvme_runs() {
+# ---- groups
+
+group_tiers() {
+  if [ "$variant" = plain ]; then
+    runs=$((runs + 1))
+    "$out/unit" || fail "the pure parts"
+  fi
+  no_agent
+  plain_form
+  edges
+}
+
+gated_form() {
+  export GREENBOOST_RAM_BUDGET=$vram GREENBOOST_OVERCOMMIT=gated
+}
+
+# Feeders that hold bytes, and answers that come late or not at once.
+group_feeder() {
+  gated_form
+  gated "gated, 1 thread" 21 "$single" 1 16
+  gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
+  live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
+  expect "some launches were unaccounted and ran" "$(figure unaccountedLaunchCount) > $(figure refusedLaunchCount)"
+  gated "gated, link cut" 23 "$((steps / 4))" 1 16 cut=37
+  expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connections) > 1"
+  gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7
+  gated "gated, feeder full" 25 "$((steps / 4))" 1 16 refuse=11
+  expect "the fault happened" "$(agent_figure refused) > 0"
+}
+
+# Feeders that go, for a while or for ever.
+group_faults() {
+  gated_form
+  gated "gated, feeder away" 26 "$((steps / 4))" 4 8 revoke=29 away=2
+  expect "the faults happened" "$(agent_figure away) > 0 && $(agent_figure revoked) > 0"
+  gated "gated, tickets taken back" 28 "$((steps / 4))" 4 8 revoke=61
+  expect "the fault happened" "$(agent_figure revoked) > 0 && $(agent_figure tickets) > 2"
+  part=1 gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=100
+  expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
+  lossy "gated, feeder lost" lose=200 1
+  lossy "gated, feeder lost, 8 threads" lose=200 8
+  lossy "gated, wrong bytes" flip=15 1
+}
+
+# Bytes that are elsewhere too, or move there.
+group_copies() {
+  gated_form
+  gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
+  expect "they moved" "$(agent_figure moved) > 0"
+  [ "$variant" != plain ] || expect "to more lanes than a program has at a time" "$(agent_figure moved) > 64"
+  part=1 gated "gated, known content" 55 "$((steps / 2 / part))" 4 8 offers=1
+  expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
+  gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1
+  gated "gated, two copies, wrong bytes" 53 "$((steps / 4))" 4 8 mirror=1 flip=15
+  expect "the fault happened" "$(agent_figure flipped) > 0"
+  gated "gated, two copies, one is lost" 54 "$((steps / 4))" 4 8 mirror=1 lose=200
+  expect "the program did not notice" "$(figure stickyCudaError) == 0"
+}
+
+group_nvme() {
+  gated_form
   export GREENBOOST_NVME_DIR=$nvme_dir GREENBOOST_NVME_BUDGET=512MiB GREENBOOST_NVME_WRITES_PER_DAY=1TiB
   nvme "NVMe, 1 thread" 41 "$single" 1 16
   nvme "NVMe, 8 threads" 42 "$((steps / 5))" 8 8
@@ -201,43 +263,13 @@ nvme_runs() {
   unset GREENBOOST_NVME_DIR GREENBOOST_NVME_BUDGET GREENBOOST_NVME_WRITES_PER_DAY
 }
 
-if [ "$variant" = plain ]; then
-  runs=1
-  "$out/unit" || fail "the pure parts"
-fi
-no_agent
-plain_form
-edges
-export GREENBOOST_RAM_BUDGET=$vram GREENBOOST_OVERCOMMIT=gated
-gated "gated, 1 thread" 21 "$single" 1 16
-gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
-live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
-expect "some launches were unaccounted and ran" "$(figure unaccountedLaunchCount) > $(figure refusedLaunchCount)"
-gated "gated, link cut" 23 "$((steps / 4))" 1 16 cut=37
-expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connections) > 1"
-gated "gated, late answers" 24 "$((steps / 4))" 4 8 late=7
-gated "gated, feeder full" 25 "$((steps / 4))" 1 16 refuse=11
-expect "the fault happened" "$(agent_figure refused) > 0"
-gated "gated, feeder away" 26 "$((steps / 4))" 4 8 revoke=29 away=2
-expect "the faults happened" "$(agent_figure away) > 0 && $(agent_figure revoked) > 0"
-gated "gated, tickets taken back" 28 "$((steps / 4))" 4 8 revoke=61
-expect "the fault happened" "$(agent_figure revoked) > 0 && $(agent_figure tickets) > 2"
-part=1 gated "gated, a feeder stops" 29 "$((steps / 10))" 4 8 stop=100
-expect "the fault happened" "$(agent_figure stopped) > 0 && $(agent_figure tickets) > 2"
-gated "gated, copies move" 51 "$((steps / 2))" 4 8 move=5
-expect "they moved" "$(agent_figure moved) > 0"
-[ "$variant" != plain ] || expect "to more lanes than a program has at a time" "$(agent_figure moved) > 64"
-part=1 gated "gated, known content" 55 "$((steps / 2 / part))" 4 8 offers=1
-expect "it was not written again" "$(agent_figure known) > 0 && $(agent_figure cached_mib) == $(agent_figure known)"
-gated "gated, two copies" 52 "$((steps / 4))" 4 8 mirror=1
-gated "gated, two copies, wrong bytes" 53 "$((steps / 4))" 4 8 mirror=1 flip=15
-expect "the fault happened" "$(agent_figure flipped) > 0"
-gated "gated, two copies, one is lost" 54 "$((steps / 4))" 4 8 mirror=1 lose=200
-expect "the program did not notice" "$(figure stickyCudaError) == 0"
-lossy "gated, feeder lost" lose=200 1
-lossy "gated, feeder lost, 8 threads" lose=200 8
-lossy "gated, wrong bytes" flip=15 1
-nvme_runs
+for group in "${groups[@]}"; do
+  if ! declare -F "group_$group" >/dev/null; then
+    echo "unknown group $group" >&2
+    exit 2
+  fi
+  "group_$group"
+done
 settle
 echo "$((runs - failed_runs)) passed, $failed_runs failed"
 [ $failed_runs = 0 ]
