@@ -3,7 +3,7 @@
 // The workload is gb_layers (test/c/programs): two matrices and a KV buffer for each layer, and a third of all that on
 // each machine.
 import { randomBytes } from 'node:crypto';
-import { readdirSync, rmSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { LineSettings } from './lines.js';
 import { Machine, MIB, PROGRAMS, waitFor, type Running } from './machine.js';
@@ -19,7 +19,7 @@ export const LAYER_BYTES = 6 * MIB;
 /** Of the host; the rest, two thirds, goes to the feeders. */
 const VRAM_BUDGET_BYTES = 24 * MIB;
 const RAM_BUDGET_BYTES = 8 * MIB;
-/** Of each feeder: half of the rest, copies of what lies on the host, and what a swap needs. */
+/** Of each of two feeders: half of the rest, copies of what lies on the host, and what a swap needs. */
 const LENT_BYTES = 44 * MIB;
 
 /** The one line of gb_layers. */
@@ -38,6 +38,28 @@ export interface Decoded {
   readonly token_milliseconds: number;
 }
 
+/** What the shim counted, as the program ended. */
+export interface Stats {
+  readonly dispatchedCount: number;
+  readonly undispatchedOwnersCount: number;
+  readonly undispatchedCodeCount: number;
+  readonly undispatchedKindCount: number;
+  readonly undispatchedOutsideCount: number;
+  readonly undispatchedHiddenCount: number;
+  readonly undispatchedRoomCount: number;
+  readonly undispatchedAwayCount: number;
+  readonly launchOwners: readonly {
+    readonly feederName: string;
+    readonly launchCount: number;
+    readonly crossingCount: number;
+    readonly crossingSentBytes: number;
+    readonly crossingReceivedBytes: number;
+  }[];
+  readonly fetchBytes: number;
+  readonly refusedLaunchCount: number;
+  readonly unaccountedLaunchCount: number;
+}
+
 export interface RunOptions {
   /** Of `greenboost run`. */
   readonly run?: readonly string[];
@@ -46,6 +68,13 @@ export interface RunOptions {
   readonly vramBudgetBytes?: number;
   readonly ramBudgetBytes?: number;
   readonly statsFile?: string;
+}
+
+export interface ClusterOptions {
+  /** Of each feeder, a delay link instead of a cable. */
+  readonly lines?: readonly LineSettings[];
+  /** VRAM of each feeder. */
+  readonly lentBytes?: number;
 }
 
 export interface DispatchCluster {
@@ -59,6 +88,8 @@ export interface DispatchCluster {
   native(program?: readonly string[]): Promise<Decoded>;
   /** gb_layers under `greenboost run`, beyond the host's memory. */
   start(options?: RunOptions): Running;
+  /** The same with `--remote merged`, to its end. */
+  merged(options?: RunOptions): Promise<{ result: Decoded; stats: Stats }>;
   close(): Promise<void>;
 }
 
@@ -99,10 +130,9 @@ export async function untilToken(
   );
 }
 
-/** `lines`: of each feeder, a delay link instead of a cable. */
 export async function createDispatchCluster(
   feederCount = 2,
-  lines?: readonly LineSettings[],
+  { lines, lentBytes = LENT_BYTES }: ClusterOptions = {},
 ): Promise<DispatchCluster> {
   const network = await createNetwork(feederCount, lines);
   const tag = randomBytes(4).toString('hex');
@@ -118,7 +148,7 @@ export async function createDispatchCluster(
   );
   const daemons: Running[] = [];
   const startFeeder = async (index: number, options: readonly string[] = []): Promise<void> => {
-    const lends = ['--gpu', 'sim', '--vram', `0=${LENT_BYTES}`, '--ram', '0'];
+    const lends = ['--gpu', 'sim', '--vram', `0=${lentBytes}`, '--ram', '0'];
     daemons[index] = await feeders[index]!.startFeeder([...lends, '--port', PORT, ...options]);
   };
   const close = async (): Promise<void> => {
@@ -138,12 +168,19 @@ export async function createDispatchCluster(
     await close();
     throw error;
   }
-  return {
+  let runs = 0;
+  const cluster: DispatchCluster = {
     network,
     host,
     feeders,
     daemons,
     startFeeder,
+    merged: async (options = {}) => {
+      const statsFile = join(host.folder, `stats-${++runs}.json`);
+      const run = ['--remote', 'merged', ...(options.run ?? [])];
+      const result = await decoded(cluster.start({ ...options, run, statsFile }));
+      return { result, stats: JSON.parse(readFileSync(statsFile, 'utf8')) as Stats };
+    },
     native: (program = []) => {
       const environment = { LD_LIBRARY_PATH: join(PROGRAMS, '..', 'lib', 'sim') };
       return decoded(host.start(layers(program), environment));
@@ -166,4 +203,5 @@ export async function createDispatchCluster(
       ]),
     close,
   };
+  return cluster;
 }

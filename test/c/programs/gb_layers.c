@@ -198,7 +198,10 @@ static void small_load(void) {
   CU(cuMemAlloc(&io, io_words() * 8));
   CU(cuMemAlloc(&work[0], options.workspace_bytes));
   for (unsigned i = 1; i < 3; i++) work[i] = work[i - 1] + options.workspace_bytes / 3 / 256 * 256;
-  if (!options.table) return;
+}
+
+/* pre: all weights are there. */
+static void pointers_load(void) {
   const uint64_t bytes = (table_of(&shape) + 1) * sizeof *weights;
   CU(cuMemAlloc(&pointers, bytes));
   CU(cuMemcpyHtoD(pointers, weights, bytes));
@@ -239,8 +242,9 @@ static void open_all(void) {
     CU(cuMemAlloc(&ballast[i], BALLAST_BYTES));
     CU(cuMemsetD8(ballast[i], 1, BALLAST_BYTES));
   }
-  weights_load();
   small_load();
+  weights_load();
+  if (options.table) pointers_load();
   for (unsigned i = 0; i < pieces; i++) CU(cuMemFree(ballast[i]));
   CU(cuCtxSynchronize());
 }
