@@ -60,13 +60,13 @@ struct gb_run_queue {
   char feeder[64];
   uint32_t waiters; /* calls that use `open` outside the lock */
   uint32_t users;   /* threads that wait for something of this queue */
-  bool lost;        /* the lane has ended */
+  bool lost;        /* the lane has ended; opened again when it is wanted */
   bool dead;
   bool stopping;
   bool sleeping; /* the thread, until woken */
   bool busy;
   pthread_t thread;
-  uint64_t lost_ns;
+  uint64_t lost_ns;  /* since when it is wanted back; 0: it is not */
   uint64_t quiet_ns; /* when there was something to do last */
   uint8_t *memory;
   struct gb_batch batches[GB_RUN_BATCHES_MAX]; /* sequence % GB_RUN_BATCHES_MAX */

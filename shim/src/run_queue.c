@@ -78,7 +78,7 @@ void gb_run_queue_wake(struct gb_run_queue *queue) {
 void gb_run_queue_lost(struct gb_run_queue *queue) {
   if (queue->lost) return;
   queue->lost = true;
-  queue->lost_ns = gb_now_ns();
+  queue->lost_ns = 0;
   gb_run_queue_wake(queue);
 }
 
@@ -125,6 +125,15 @@ static void limit_to_record(struct gb_run_queue *queue) {
   queue->answer_max = record < GB_RUN_BATCH_BYTES_MAX ? record : GB_RUN_BATCH_BYTES_MAX;
 }
 
+/* Until somebody has something to do, or a second has passed. pre: lock, released meanwhile. */
+static void sleep_until_woken(struct gb_run_queue *queue) {
+  uint64_t at = gb_now_ns() + 1000 * GB_MS;
+  struct timespec until = {.tv_sec = (time_t)(at / 1000000000ull), .tv_nsec = (long)(at % 1000000000ull)};
+  queue->sleeping = true;
+  pthread_cond_timedwait(&queue->wake, &queue->lock, &until);
+  queue->sleeping = false;
+}
+
 /* Gives the ended lane back, once nobody is in a call of it. pre: lock, released meanwhile. returns: false when the
  * queue is over. */
 static bool give_back(struct gb_run_queue *queue) {
@@ -140,10 +149,22 @@ static bool give_back(struct gb_run_queue *queue) {
   return !queue->stopping && !queue->dead;
 }
 
-/* The lane again, with all that was not answered. pre: lock, released meanwhile. */
+/* Somebody wants something of the lane. pre: lock. */
+static bool is_wanted(const struct gb_run_queue *queue) {
+  return queue->users > 0 || queue->first < queue->filling ||
+         queue->batches[queue->filling % GB_RUN_BATCHES_MAX].used != 0;
+}
+
+/* The lane again, with all that was not answered; not before somebody wants it, since leases end, too. pre: lock,
+ * released meanwhile. */
 static void reopen(struct gb_run_queue *queue) {
   struct gb_open_lane *open = NULL;
   if (!give_back(queue)) return;
+  if (!is_wanted(queue)) {
+    sleep_until_woken(queue);
+    return;
+  }
+  if (queue->lost_ns == 0) queue->lost_ns = gb_now_ns();
   pthread_mutex_unlock(&queue->lock);
   enum gb_status status = gb_lanes_get(queue->lane, &open);
   bool runs = status == GB_STATUS_OK && open->runs;
@@ -181,6 +202,7 @@ static uint64_t turn(struct gb_run_queue *queue) {
   return waiting || now - queue->quiet_ns < SLEEP_AFTER_NS ? LOOK_ANSWERS_NS : LOOK_NS;
 }
 
+/* Ends when the queue does. */
 static void *look_around(void *argument) {
   struct gb_run_queue *queue = argument;
   prctl(PR_SET_TIMERSLACK, 1000ul); /* or 20 us take 70 */
@@ -193,9 +215,8 @@ static void *look_around(void *argument) {
     uint64_t pause = turn(queue);
     if (queue->lost) continue;
     if (pause == LOOK_NS) {
-      queue->sleeping = true;
-      while (queue->sleeping && !queue->stopping && !queue->dead) pthread_cond_wait(&queue->wake, &queue->lock);
-      queue->quiet_ns = gb_now_ns();
+      sleep_until_woken(queue);
+      if (gb_lane_state(queue->open->lane) != GB_LANE_OK) gb_run_queue_lost(queue);
       continue;
     }
     pthread_mutex_unlock(&queue->lock);
@@ -261,18 +282,54 @@ static bool make(struct gb_run_queue *queue, uint32_t lane, struct gb_open_lane 
   return true;
 }
 
+/* Ends the thread and lets everybody go. pre: make_lock. */
+static void end(struct gb_run_queue *queue) {
+  pthread_mutex_lock(&queue->lock);
+  queue->stopping = true;
+  if (queue->error == CUDA_SUCCESS) queue->error = CUDA_ERROR_EXTERNAL_DEVICE;
+  make_dead(queue);
+  atomic_store_explicit(&queue->lane, 0, memory_order_release); /* nobody else comes */
+  pthread_mutex_unlock(&queue->lock);
+  pthread_join(queue->thread, NULL);
+  pthread_mutex_lock(&queue->lock);
+  while (queue->waiters + queue->users > 0) pthread_cond_wait(&queue->changed, &queue->lock);
+  struct gb_open_lane *open = queue->open;
+  queue->open = NULL;
+  gb_run_code_free(queue);
+  munmap(queue->memory, MEMORY_BYTES);
+  pthread_mutex_unlock(&queue->lock);
+  if (open != NULL) gb_lanes_done(open, GB_LANE_OK);
+}
+
+/* A place for a queue: a free one, or that of a lane that is gone for good. pre: make_lock. */
+static uint32_t find_place(void) {
+  for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) {
+    if (queues[i].lane == 0) return i;
+  }
+  for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) {
+    struct gb_open_lane *open = NULL;
+    pthread_mutex_lock(&queues[i].lock);
+    bool idle = queues[i].open == NULL && !is_wanted(&queues[i]);
+    pthread_mutex_unlock(&queues[i].lock);
+    enum gb_status status = idle ? gb_lanes_get(queues[i].lane, &open) : GB_STATUS_UNREACHABLE;
+    if (status == GB_STATUS_OK) gb_lanes_done(open, GB_LANE_OK);
+    if (status != GB_STATUS_DATA_LOSS) continue;
+    end(&queues[i]);
+    return i;
+  }
+  return GB_ABI_LANES_MAX;
+}
+
 /* pre: make_lock. */
 static bool make_for(uint32_t lane, struct gb_open_lane *open) {
-  for (uint32_t i = 0; i < GB_ABI_LANES_MAX; i++) {
-    if (queues[i].lane != 0) continue;
-    make_locks(i);
-    pthread_mutex_lock(&queues[i].lock);
-    bool done = make(&queues[i], lane, open);
-    pthread_mutex_unlock(&queues[i].lock);
-    if (done && i >= queues_end) atomic_store_explicit(&queues_end, i + 1, memory_order_release);
-    return done;
-  }
-  return false;
+  uint32_t i = find_place();
+  if (i == GB_ABI_LANES_MAX) return false;
+  make_locks(i);
+  pthread_mutex_lock(&queues[i].lock);
+  bool done = make(&queues[i], lane, open);
+  pthread_mutex_unlock(&queues[i].lock);
+  if (done && i >= queues_end) atomic_store_explicit(&queues_end, i + 1, memory_order_release);
+  return done;
 }
 
 bool gb_run_can(uint32_t lane) {
@@ -293,25 +350,6 @@ bool gb_run_can(uint32_t lane) {
 }
 
 /* ---- ending ---- */
-
-/* Ends the thread and lets everybody go. pre: make_lock. */
-static void end(struct gb_run_queue *queue) {
-  pthread_mutex_lock(&queue->lock);
-  queue->stopping = true;
-  if (queue->error == CUDA_SUCCESS) queue->error = CUDA_ERROR_EXTERNAL_DEVICE;
-  make_dead(queue);
-  atomic_store_explicit(&queue->lane, 0, memory_order_release); /* nobody else comes */
-  pthread_mutex_unlock(&queue->lock);
-  pthread_join(queue->thread, NULL);
-  pthread_mutex_lock(&queue->lock);
-  while (queue->waiters + queue->users > 0) pthread_cond_wait(&queue->changed, &queue->lock);
-  struct gb_open_lane *open = queue->open;
-  queue->open = NULL;
-  gb_run_code_free(queue);
-  munmap(queue->memory, MEMORY_BYTES);
-  pthread_mutex_unlock(&queue->lock);
-  if (open != NULL) gb_lanes_done(open, GB_LANE_OK);
-}
 
 void gb_run_forget(uint32_t lane) {
   pthread_mutex_lock(&make_lock);
@@ -384,6 +422,7 @@ CUresult gb_run_queue_move(struct gb_run_queue *queue, uint32_t operation, const
   queue->users++;
   while (!queue->dead) {
     if (queue->lost || queue->open == NULL) {
+      gb_run_queue_wake(queue);
       pthread_cond_wait(&queue->changed, &queue->lock);
       continue;
     }

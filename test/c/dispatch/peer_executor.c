@@ -23,6 +23,11 @@ static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static gb_lane_server *server;
 static uint8_t *memory;
 static struct batch early[HELD_MAX]; /* by sequence */
+static struct kept {
+  uint64_t sequence;
+  uint32_t bytes;
+  uint8_t *answer; /* for who asks again */
+} kept[HELD_MAX];
 static uint64_t next = 1;
 static struct peer_entry *book;
 static uint32_t entries;
@@ -158,6 +163,13 @@ static void change_ticket(const uint8_t *with) {
   pthread_mutex_unlock(&ticket_lock);
 }
 
+static void keep(uint64_t sequence, const struct gb_run_result *result, const uint8_t *answered) {
+  struct kept *place = &kept[sequence % HELD_MAX];
+  free(place->answer);
+  *place = (struct kept){.sequence = sequence, .bytes = result->bytes, .answer = malloc(result->bytes + 1)};
+  memcpy(place->answer, answered, result->bytes);
+}
+
 /* Executes what is next, in order. pre: lock, released while the lane is cut. */
 static void run_next(void) {
   static uint8_t answered[GB_RUN_BATCH_BYTES_MAX];
@@ -166,6 +178,7 @@ static void run_next(void) {
   early[next % HELD_MAX].called = NULL;
   next++;
   run(&batch, &result, answered);
+  keep(next - 1, &result, answered);
   free(batch.body);
   bool now = faults.cut_after != 0 && counts.calls >= faults.cut_after;
   if (now) {
@@ -202,9 +215,11 @@ static void take(void *context, struct gb_lane_called *called, uint8_t *body, ui
   struct batch *place = &early[head.sequence % HELD_MAX];
   if (head.sequence < next) {
     counts.again++;
+    const struct kept *before = &kept[head.sequence % HELD_MAX];
     struct gb_run_result result = failure;
     if (failure.status == GB_RUN_OK) result.sequence = next - 1;
-    answer(called, &result, NULL);
+    if (before->sequence == head.sequence) result.bytes = before->bytes;
+    answer(called, &result, before->answer);
     free(body);
   } else if (place->called != NULL) {
     counts.again++; /* its first bringer is gone with his lane */
@@ -326,6 +341,7 @@ void peer_renew(void) {
     next = 1;
     memset(&failure, 0, sizeof failure);
     memset(early, 0, sizeof early);
+    for (uint32_t i = 0; i < HELD_MAX; i++) kept[i].sequence = 0;
     launches = 0;
   });
 }

@@ -87,9 +87,9 @@ static bool entry_of(uint16_t type, uint32_t nth, struct peer_entry *entry) {
   return false;
 }
 static uint32_t count_of(uint16_t type) {
-  struct peer_entry entry;
   uint32_t count = 0;
-  while (entry_of(type, count, &entry)) count++;
+  uint32_t end = peer_entries();
+  for (uint32_t i = 0; i < end; i++) count += peer_entry(i).type == type;
   return count;
 }
 static uint64_t first_word(const struct peer_entry *entry) {
@@ -429,6 +429,28 @@ static void a_cut_lane_is_reopened(void) {
   end();
 }
 
+/* A lane that ends while nobody needs it may be of a lease that has ended: it is opened when it is needed. */
+static void an_idle_lane_is_left_alone(void) {
+  begin();
+  REQUIRE(prepare(fill, word_params) == CUDA_SUCCESS);
+  REQUIRE(launch_fill(1) == CUDA_SUCCESS && gb_run_sync(lane) == CUDA_SUCCESS);
+  uint32_t tickets = peer_counts().tickets;
+  peer_lose(true);
+  peer_cut();
+  sleep_ms(1500);
+  CHECK_EQUAL(peer_counts().tickets, tickets);
+  CHECK_EQUAL(gb_run_sync_all(), CUDA_SUCCESS);
+  CHECK(gb_run_can(lane));
+  peer_lose(false);
+  memcpy(peer_memory(), pattern, 64);
+  CHECK_EQUAL(gb_run_read(lane, 0, back, 1 << 20), CUDA_SUCCESS); /* over the lane itself */
+  CHECK(memcmp(back, pattern, 64) == 0);
+  CHECK(launch_fill(2) == CUDA_SUCCESS && gb_run_sync(lane) == CUDA_SUCCESS);
+  CHECK_EQUAL(peer_counts().tickets, tickets + 1);
+  CHECK_EQUAL(count_of(GB_RUN_LAUNCH), 2);
+  end();
+}
+
 static void a_lost_lane_ends_its_queue(void) {
   begin();
   char feeder[64] = "", function[128] = "";
@@ -619,6 +641,7 @@ int main(void) {
   RUN(changed_blocks_are_collected);
   RUN(a_cut_lane_is_reopened);
   RUN(an_absent_feeder_is_waited_for);
+  RUN(an_idle_lane_is_left_alone);
   RUN(a_lost_lane_ends_its_queue);
   RUN(the_first_error_stays);
   RUN(errors_come_by_themselves);
