@@ -74,7 +74,8 @@ enum gb_run_type {
 enum gb_run_status {
   GB_RUN_OK = 0,
   GB_RUN_INVALID = 1,     /* a batch that makes no sense, or another version: a bug of the shim */
-  GB_RUN_NOT_FOUND = 2,   /* a range that is not allocated, a function or an image that is not known */
+  GB_RUN_NOT_FOUND = 2,   /* a range that is not allocated, or on a GPU that is no peer of the executor's first one,
+                           * which runs everything; a function or an image that is not known */
   GB_RUN_UNSUPPORTED = 3, /* this GPU cannot run the image (cuda_error says why), or the executor has no GPU */
   GB_RUN_FAILED = 4,      /* cuda_error */
   GB_RUN_LIMIT = 5,       /* a limit of this file */

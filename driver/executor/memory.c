@@ -39,6 +39,7 @@ void gbx_end_by(void (*end)(void *context, int cuda_error), void *context) {
 bool gbx_is_fatal(int cuda_error) {
   return cuda_error == CUDA_ERROR_DEINITIALIZED || cuda_error == CUDA_ERROR_ECC_UNCORRECTABLE ||
          cuda_error == CUDA_ERROR_ILLEGAL_ADDRESS || cuda_error == CUDA_ERROR_CONTEXT_IS_DESTROYED ||
+         cuda_error == CUDA_ERROR_NVLINK_UNCORRECTABLE || cuda_error == CUDA_ERROR_LAUNCH_TIMEOUT ||
          (cuda_error >= CUDA_ERROR_ASSERT && cuda_error <= CUDA_ERROR_LAUNCH_FAILED);
 }
 

@@ -208,6 +208,40 @@ static void an_answer_goes_to_who_asks_last(void) {
   CHECK_EQUAL(end_program(&program), 0);
 }
 
+/* More than the queue holds, while a kernel keeps it: answers wait, and nothing is lost. */
+static void a_full_queue_delays_answers(void) {
+  enum { COUNT = 90 };
+  struct program program;
+  static uint64_t ids[COUNT];
+  REQUIRE(begin_ready(&program));
+  next_batch(&program);
+  add_held(SPAN_AT, 1500);
+  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  struct batch *batches = malloc(COUNT * sizeof(*batches));
+  struct reply *replies = calloc(COUNT, sizeof(*replies));
+  static uint8_t bytes[1000 * KIB];
+  for (unsigned index = 0; index < COUNT; index++) {
+    next_batch(&program);
+    add_range(GB_RUN_WRITE, SPAN_AT + 8, sizeof(bytes), bytes, sizeof(bytes));
+    add_update(SPAN_AT, 1, index);
+    batches[index] = batch;
+    CHECK_EQUAL(begin_call(program.lane, &batches[index], &replies[index], &ids[index]), GB_LANE_OK);
+  }
+  CHECK_EQUAL(gb_lane_wait(program.lane, ids[COUNT - 1], 800), GB_LANE_TIMEOUT);
+  for (unsigned index = 0; index < COUNT; index++) {
+    end_call(program.lane, ids[index], &replies[index]);
+    CHECK_EQUAL(replies[index].lane, GB_LANE_OK);
+    CHECK_EQUAL(replies[index].result.status, GB_RUN_OK);
+  }
+  uint64_t expected = 1;
+  for (unsigned index = 0; index < COUNT; index++)
+    expected = expected * 3 + index;
+  CHECK(word_at(&program, SPAN_AT) == expected);
+  free(batches);
+  free(replies);
+  CHECK_EQUAL(end_program(&program), 0);
+}
+
 /* ---- failures ---- */
 
 /* The batch that was built last fails so; nothing behind it is done. */
@@ -450,6 +484,7 @@ int main(int argc, char **argv) {
   RUN(batches_that_come_early_wait);
   RUN(a_batch_that_comes_again_is_done_once);
   RUN(an_answer_goes_to_who_asks_last);
+  RUN(a_full_queue_delays_answers);
   RUN(what_makes_no_sense_stays_failed);
   RUN(a_fault_is_told_with_its_kernel_and_ends_it);
   RUN(a_kernel_that_does_not_end_ends_it);
