@@ -141,7 +141,7 @@ CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t 
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
     if (spans[i]->newest != lane) result = cross_context(lane, spans[i]->context, spans, count, &bytes, why);
   }
-  gb_replica_count(lane, bytes, 0);
+  if (result == CUDA_SUCCESS) gb_replica_count(lane, bytes, 0);
   return result;
 }
 
