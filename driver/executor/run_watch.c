@@ -64,17 +64,24 @@ void gbx_run_lost(void *context, int cuda_error) {
   pthread_mutex_unlock(&run->lock);
 }
 
-/* Looks at the marks. *since_ns: since when `*seen` has been the last one. locks: held at the call and the return. */
-static void look(struct gbx_run *run, uint32_t *seen, uint64_t *since_ns) {
+/* What the watch has seen. */
+struct view {
+  uint32_t reached;
+  bool busy;
+  uint64_t since_ns; /* it is so, at least */
+};
+
+/* Looks at the marks. locks: held at the call and the return. */
+static void look(struct gbx_run *run, struct view *view) {
   struct gbx_marks *marks = &run->runner->marks;
   uint32_t reached = atomic_load(marks->reached);
+  bool busy = reached != atomic_load(&marks->made);
   uint64_t now = gbx_now_ns();
-  if (reached != *seen || reached == atomic_load(&marks->made)) {
-    *seen = reached;
-    *since_ns = now;
+  if (reached != view->reached || !busy || !view->busy) {
+    *view = (struct view){reached, busy, now};
     return;
   }
-  uint64_t waited_ms = (now - *since_ns) / 1000000u;
+  uint64_t waited_ms = (now - view->since_ns) / 1000000u;
   if (waited_ms < ASK_MS)
     return;
   pthread_mutex_unlock(&run->lock);
@@ -99,13 +106,12 @@ static bool is_time_to_end(const struct gbx_run *run) {
 
 void *gbx_run_watch_main(void *argument) {
   struct gbx_run *run = argument;
-  uint32_t seen = 0;
-  uint64_t since_ns = gbx_now_ns();
+  struct view view = {0};
   run->runner->driver->cuCtxSetCurrent(run->store->memory.contexts[0]);
   pthread_mutex_lock(&run->lock);
   while (!run->closing || run->ending_ns != 0) {
     if (run->ending_ns == 0)
-      look(run, &seen, &since_ns);
+      look(run, &view);
     else if (is_time_to_end(run))
       end(run, &run->failure, run->failure_function);
     bool idle = run->ending_ns == 0 && gbx_marks_passed(&run->runner->marks, atomic_load(&run->runner->marks.made));
