@@ -4,9 +4,9 @@
 
 #include <string.h>
 
-#include "config.h"
 #include "away.h"
 #include "client.h"
+#include "config.h"
 #include "context.h"
 #include "lock.h"
 #include "replica.h"

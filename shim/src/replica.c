@@ -44,9 +44,12 @@ void gb_replica_count(uint32_t lane, uint64_t bytes_out, uint64_t bytes_in) {
   pthread_mutex_unlock(&count_lock);
 }
 
+/* One more, or with a negative number one less. */
 static void count_room(uint32_t lane, int64_t bytes) {
   pthread_mutex_lock(&count_lock);
-  counters_of(lane)->replica_bytes += (uint64_t)bytes;
+  struct gb_crossings *crossings = counters_of(lane);
+  crossings->replica_bytes += (uint64_t)bytes;
+  crossings->replica_count += bytes > 0 ? 1 : (uint64_t)-1;
   pthread_mutex_unlock(&count_lock);
 }
 
@@ -144,6 +147,7 @@ struct gb_replica *gb_replica_make(struct gb_span *span, uint32_t lane, uint32_t
   struct gb_replica *known = gb_replica_find(span, lane);
   *why = GB_UNDISPATCHED_ROOM;
   if (known != NULL) return known->range != NULL ? known : NULL;
+  if (gb_replica_counted(lane).replica_count >= GB_RUN_RANGES_MAX) return NULL;
   if (!clear_place(span, lane)) {
     *why = GB_UNDISPATCHED_AWAY;
     return NULL;

@@ -44,6 +44,7 @@ void gb_replica_context_going(CUcontext context);
 struct gb_crossings {
   uint64_t count;
   uint64_t bytes_out, bytes_in;
+  uint64_t replica_count; /* now */
   uint64_t replica_bytes;
 };
 /* Any thread. */
