@@ -39,7 +39,8 @@ export function orderForDispatch<T extends DispatchOffer>(offers: readonly T[]):
 }
 
 /** Room for `bytes`: on the first feeder whose VRAM takes all of it, else on the first that takes all of it in VRAM and
- *  RAM, else on one that runs no kernels, which loses nothing by it, else wherever there is some, in order. pre: `bytes` is a positive multiple of `granuleBytes`. */
+ *  RAM, else on one that runs no kernels, which loses nothing by it, else wherever there is some, in order.
+ *  pre: `bytes` is a positive multiple of `granuleBytes`. */
 export function planDispatch(
   offers: readonly DispatchOffer[],
   bytes: number,

@@ -7,8 +7,8 @@ import { left, right, shrinking, type Table } from './plain.js';
 
 const counted = (count: number): string => count.toLocaleString('en-US');
 
-/** `2,000 launches here, 1,000 on kiln (…)`; a second line when launches of a feeder's ranges ran here. Empty: kernels of
- *  it run here only. */
+/** `2,000 launches here, 1,000 on kiln (…)`; a second line when launches of a feeder's ranges ran here. Empty:
+ *  kernels of it run here only. */
 export function dispatchLines({
   pid,
   dispatch,

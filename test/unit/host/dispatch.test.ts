@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernels that run where ranges lie: which feeder takes what, and the room for copies beside it; over feeders in memory.
+// Kernels that run where ranges lie: which feeder takes what, and the room for copies beside it; over feeders in
+// memory.
 import { describe, expect, test } from '@jest/globals';
 import type { Attachment } from '../../../host/attachments/attachment.js';
 import { explain } from '../../../host/control/dispatch.js';
@@ -129,7 +130,7 @@ const account = ({ attachment: { budget } }: { attachment: Attachment }): number
   [budget.heldBytes, budget.usedBytes].map((bytes) => bytes / CHUNK);
 
 describe('placing', () => {
-  test('fills one feeder that runs kernels after the other, whatever is cheaper, and leaves room for copies', async () => {
+  test('fills one feeder that runs kernels after the other, cheaper or not, and leaves room for copies', async () => {
     const it = made();
     expect(await place(it, 0, 3)).toEqual(['alpha 3']);
     expect(await place(it, 3, 3)).toEqual(['alpha 3']);

@@ -137,7 +137,8 @@ export function runEnvironment(
     // Copies of what lies on feeders: the mode that admits that goes with them.
     if (options.replicas === '2') env['GREENBOOST_OVERCOMMIT'] = 'gated';
   }
-  if (options.remote) Object.assign(env, remoteEnvironment(options.remote, env));
+  const remote = options.remote ?? (base['GREENBOOST_REMOTE'] === 'merged' ? 'merged' : undefined);
+  if (remote) Object.assign(env, remoteEnvironment(remote, env));
   if (options.nvme) Object.assign(env, nvmeEnvironment(options.nvme));
   if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where kernels run: what is asked for on the command line, and how it is told.
+import { create } from '@bufbuild/protobuf';
+import { describe, expect, test } from '@jest/globals';
+import {
+  AttachmentSchema,
+  ExplainResponseSchema,
+  PlacedKind,
+} from '../../../proto/gen/greenboost/v1/control_pb.js';
+import { DeviceKind } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import { feedSettings } from '../../../tui/cli/commands/feed.js';
+import { runEnvironment, type RunOptions } from '../../../tui/cli/commands/run.js';
+import { profileNamed } from '../../../tui/cli/profiles.js';
+import { dispatchJson, explainJson } from '../../../tui/model/dispatch.js';
+import { dispatchLines, explainTable } from '../../../tui/view/dispatch.js';
+
+const environment = (options: RunOptions, base: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv =>
+  runEnvironment(options, base, profileNamed('default'));
+
+describe('run --remote', () => {
+  test('merged admits ranges on feeders, too; so does the variable alone', () => {
+    const expected = { GREENBOOST_REMOTE: 'merged', GREENBOOST_OVERCOMMIT: 'gated' };
+    expect(environment({ remote: 'merged' })).toMatchObject(expected);
+    expect(environment({}, { GREENBOOST_REMOTE: 'merged' })).toMatchObject(expected);
+  });
+
+  test('off goes before the variable; without either nothing is set', () => {
+    const env = environment({ remote: 'off' }, { GREENBOOST_REMOTE: 'merged' });
+    expect(env['GREENBOOST_REMOTE']).toBe('off');
+    expect(env['GREENBOOST_OVERCOMMIT']).toBeUndefined();
+    expect(environment({})['GREENBOOST_REMOTE']).toBeUndefined();
+  });
+
+  test.each([
+    [{ remote: 'merged', replicas: '2' } as const, {}],
+    [{ remote: 'merged' } as const, { GREENBOOST_REPLICAS: '2' }],
+    [{ replicas: '2' } as const, { GREENBOOST_REMOTE: 'merged' }],
+  ])('is refused with two copies: %j %j', (options, base) => {
+    expect(() => environment(options, base)).toThrow(/one copy/);
+    expect(environment({ ...options, replicas: '1' }, base)['GREENBOOST_REMOTE']).toBe('merged');
+  });
+});
+
+test('feed start --no-compute lends memory only; otherwise the daemon decides', () => {
+  expect(feedSettings({ compute: false }).compute).toBe(false);
+  // As commander gives it without the option.
+  expect(feedSettings({ compute: true })).not.toHaveProperty('compute');
+});
+
+const FROM = create(AttachmentSchema, {
+  pid: 7,
+  launchCount: 3_000n,
+  dispatch: true,
+  dispatchedCount: 2_950n,
+  undispatched: { code: 3n, room: 12_000n },
+  launchOwners: [
+    {
+      feederId: 'F-1',
+      feederName: 'kiln',
+      lane: 1,
+      launchCount: 2_950n,
+      crossingCount: 40n,
+      crossingSentBytes: 1n << 20n,
+      crossingReceivedBytes: 2n << 20n,
+      replicaBytes: 4n << 20n,
+    },
+  ],
+});
+
+describe('what is told', () => {
+  test('of a program: launches by where they ran, and why some ran here', () => {
+    const dispatch = dispatchJson(FROM);
+    expect(JSON.parse(JSON.stringify(dispatch))).toEqual(dispatch);
+    expect(dispatchLines({ pid: 7, dispatch })).toEqual([
+      'pid 7: 50 launches here, 2,950 on kiln (40 crossings, 1.00 MiB out, 2.00 MiB in; copies 4.00 MiB)',
+      'pid 7: brought back and run here, by reason: code 3, room 12,000',
+    ]);
+    expect(dispatchLines({ pid: 7, dispatch: dispatchJson(create(AttachmentSchema)) })).toEqual([]);
+  });
+
+  test('of its ranges: addresses as the program knows them, devices and reasons in words', () => {
+    const told = explainJson(
+      create(ExplainResponseSchema, {
+        attachment: FROM,
+        arenaBase: 0x500000000000n,
+        ranges: [
+          {
+            offset: 0x200000n,
+            length: 4n << 20n,
+            feederName: 'kiln',
+            device: { kind: DeviceKind.GPU, index: 1 },
+            kind: PlacedKind.REPLICA,
+            why: 'because',
+          },
+          { offset: 0n, length: 2n << 20n, feederName: 'kiln', kind: PlacedKind.OWNED, lost: true },
+        ],
+        totalCount: 5n,
+        reasons: [{ name: 'room', count: 12_000n, text: 'no room' }],
+      }),
+      1,
+    );
+    expect(JSON.parse(JSON.stringify(told))).toEqual(told);
+    expect(told).toMatchObject({
+      pid: 7,
+      rangeCount: 5,
+      reasons: [{ name: 'room', count: 12_000 }],
+    });
+    expect(explainTable(told).rows).toEqual([
+      ['0x500000200000', '4.00 MiB', 'copy', 'kiln', 'vram 1', 'because'],
+      ['0x500000000000', '2.00 MiB', 'lost', 'kiln', '-', ''],
+    ]);
+  });
+});
