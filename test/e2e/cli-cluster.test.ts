@@ -5,8 +5,9 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readFileSync, readdirSync } from 'node:fs';
 import { Home, LAUNCHER, until } from './cli-home.js';
+import { PATIENCE_MS } from '../patience.js';
 
-const LONG_MS = 120_000;
+const LONG_MS = 300_000;
 
 class Pane {
   readonly socket = `greenboost-test-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
@@ -43,7 +44,7 @@ class Pane {
     return this.tmux('capture-pane', '-p');
   }
 
-  async shows(text: string | RegExp, timeoutMs = 15_000): Promise<string> {
+  async shows(text: string | RegExp, timeoutMs = PATIENCE_MS): Promise<string> {
     const matches = (screen: string): boolean =>
       typeof text === 'string' ? screen.includes(text) : text.test(screen);
     try {
@@ -187,7 +188,7 @@ describe('greenboost cluster in a terminal', () => {
       await pane.shows(/agent away \d/);
       expect(pane.screen()).toContain('ram local');
       home.call(['run', '--gpu', 'sim', '--', 'true']);
-      await until('the view is live again', () => !/agent away/.test(pane.screen()), 20_000);
+      await until('the view is live again', () => !/agent away/.test(pane.screen()));
       pane.key('q');
       await ended(0);
     },
@@ -204,7 +205,7 @@ describe('greenboost cluster in a terminal', () => {
       try {
         await pane.shows(/agent (away|silent)/);
         pane.key('?');
-        await pane.shows('any key closes', 2_000);
+        await pane.shows('any key closes');
         pane.key('q');
         await ended(0);
       } finally {

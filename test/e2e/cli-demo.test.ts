@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { endOf, Home, outputOf, until } from './cli-home.js';
 
-const LONG_MS = 240_000;
+const LONG_MS = 300_000;
 const folder = mkdtempSync(join(tmpdir(), 'greenboost-cli-demo-'));
 const home = new Home({ TMPDIR: folder });
 

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../arch/files.js';
 import type { FeedStatusJson, SnapshotJson } from '../../tui/model/snapshot.js';
+import { PATIENCE_MS } from '../patience.js';
 
 export const LAUNCHER = join(ROOT, 'greenboost');
 const COMMAND_TIMEOUT_MS = 60_000;
@@ -121,7 +122,7 @@ export function endOf(
 export async function until<T>(
   what: string,
   probe: () => T | undefined | false,
-  timeoutMs = 15_000,
+  timeoutMs = PATIENCE_MS,
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {

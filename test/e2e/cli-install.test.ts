@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { ROOT } from '../arch/files.js';
 import { LAUNCHER } from './cli-home.js';
 
-const LONG_MS = 120_000;
+const LONG_MS = 300_000;
 const folder = mkdtempSync(join(tmpdir(), 'greenboost-install-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

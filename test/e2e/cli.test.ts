@@ -6,7 +6,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { endOf, freePort, Home, LAUNCHER, outputOf, until } from './cli-home.js';
 
-const LONG_MS = 120_000;
+const LONG_MS = 300_000;
 
 describe('without any daemon', () => {
   const home = new Home();

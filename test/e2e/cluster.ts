@@ -84,10 +84,8 @@ export async function createCluster(): Promise<Cluster> {
         ...options,
       ]),
     spilled: (minimumBytes = BUFFER_BYTES) =>
-      waitFor(
-        'the program keeps bytes on feeders',
-        async () => attachmentOf(await host.status(), (a) => a.feederRamUsedBytes >= minimumBytes),
-        30_000,
+      waitFor('the program keeps bytes on feeders', async () =>
+        attachmentOf(await host.status(), (a) => a.feederRamUsedBytes >= minimumBytes),
       ),
     close,
   };

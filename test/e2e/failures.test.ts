@@ -54,7 +54,7 @@ describe('the failure matrix', () => {
 
   beforeAll(async () => {
     stage = await Stage.open();
-  }, 120_000);
+  });
   afterEach(() => {
     mkdirSync(dirname(RESULTS), { recursive: true });
     writeFileSync(RESULTS, JSON.stringify({ results, kills }, null, 2));

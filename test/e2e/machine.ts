@@ -14,6 +14,7 @@ import type {
 } from '../../tui/model/snapshot.js';
 import { ROOT } from '../arch/files.js';
 import type { Namespace } from './namespaces.js';
+import { PATIENCE_MS } from '../patience.js';
 
 export const CLI = join(ROOT, 'build', 'js', 'tui', 'cli', 'main.js');
 export const PROGRAMS = join(ROOT, 'build', 'bin');
@@ -38,7 +39,7 @@ export interface Running {
 export async function waitFor<T>(
   what: string,
   probe: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 15_000,
+  timeoutMs = PATIENCE_MS,
   intervalMs = 50,
 ): Promise<T> {
   const deadline = Date.now() + timeoutMs;
@@ -140,15 +141,10 @@ export class Machine {
   ): Promise<Running> {
     const args = ['feed', 'start', '--foreground', '--name', this.name, ...options];
     const feeder = this.greenboost(args, env);
-    await waitFor(
-      `${this.name} lends`,
-      async () => {
-        if (feeder.child.exitCode !== null)
-          throw new Error(`${this.name} ended: ${feeder.output()}`);
-        return this.feedStatus().catch(() => undefined);
-      },
-      20_000,
-    );
+    await waitFor(`${this.name} lends`, async () => {
+      if (feeder.child.exitCode !== null) throw new Error(`${this.name} ended: ${feeder.output()}`);
+      return this.feedStatus().catch(() => undefined);
+    });
     return feeder;
   }
 

@@ -21,7 +21,7 @@ const MIB = 1 << 20;
 const VRAM = 64 * MIB;
 const RAM = 64 * MIB;
 const PROGRAMS = join(ROOT, 'build', 'bin');
-const LONG_MS = 120_000;
+const LONG_MS = 300_000;
 const LIMITS = ['--gpu', 'sim', '--vram-budget', '64MiB', '--ram-budget', '64MiB'];
 const WORK = [join(PROGRAMS, 'gb_workset'), '--bytes', '240MiB', '--buffer-bytes', '12MiB'];
 

@@ -8,7 +8,7 @@ import { ggufFile, LLAMA_META, LLAMA_TENSORS } from '../unit/host/model-files.js
 import { endOf, Home, until } from './cli-home.js';
 
 const MIB = 1 << 20;
-const LONG_MS = 90_000;
+const LONG_MS = 300_000;
 const WORKSET = join(ROOT, 'build', 'bin', 'gb_workset');
 
 let home: Home;

@@ -33,12 +33,12 @@ beforeAll(async () => {
   const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
   const address = `${feeder.namespace.address}:${PORT}`;
   await host.call(['connect', address], { GREENBOOST_KEY: key });
-}, 90_000);
+});
 afterAll(async () => {
   await (host as Machine | undefined)?.close();
   await (feeder as Machine | undefined)?.close();
   (network as Network | undefined)?.close();
-}, 60_000);
+});
 
 /** Bytes that the host has sent and received, headers and control among them. */
 async function wireBytes(): Promise<number> {
@@ -107,4 +107,4 @@ test('the second load of the same content moves a hundredth of it at most', asyn
   expect(second).toMatchObject({ cached: CONTENT_BYTES, wrong: 0 });
   expect(second.written).toBeLessThan(CONTENT_BYTES * SHARE_MAX);
   expect(second.wire).toBeLessThan(CONTENT_BYTES * SHARE_MAX);
-}, 180_000);
+});

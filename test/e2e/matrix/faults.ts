@@ -70,8 +70,8 @@ async function killDaemon(stage: Stage): Promise<Planted> {
   process.kill(child.pid!, 'SIGKILL');
   return {
     async proof() {
-      await waitFor('the daemon is gone', () => isGone(child.pid!), 2_000);
-      await waitFor('its executors are gone', () => executors(stage).length === 0, 5_000);
+      await waitFor('the daemon is gone', () => isGone(child.pid!));
+      await waitFor('its executors are gone', () => executors(stage).length === 0);
       require(child.signalCode === 'SIGKILL', `it ended by ${child.signalCode}`);
       return `pid ${child.pid} ended by SIGKILL, its ${held} executors with it`;
     },
@@ -85,7 +85,7 @@ async function killExecutors(stage: Stage): Promise<Planted> {
   signalAll(pids, 'SIGKILL');
   return {
     async proof() {
-      await waitFor('the executors are gone', () => pids.every(isGone), 2_000);
+      await waitFor('the executors are gone', () => pids.every(isGone));
       return `executor ${pids.join(', ')} gone`;
     },
     lift: nothing,
@@ -116,7 +116,7 @@ async function stopCleanly(stage: Stage): Promise<Planted> {
     async proof() {
       const done = await stop.finished;
       require(done.code === 0, `feed stop: ${done.stdout}${done.stderr}`);
-      await waitFor('the daemon has ended', () => child.exitCode !== null, 5_000);
+      await waitFor('the daemon has ended', () => child.exitCode !== null);
       require(child.exitCode === 0, `the daemon ended with ${child.exitCode}`);
       return 'feed stop said done, the daemon ended with 0';
     },
@@ -193,14 +193,10 @@ async function slowDisk(stage: Stage): Promise<Planted> {
   for (const trouble of all) trouble.set('diskMs', 1_500);
   return {
     async proof() {
-      const slowed = await waitFor(
-        'a write was held up',
-        () => {
-          const sum = all.reduce((most, trouble) => most + trouble.slowed(), 0) - before;
-          return sum > 0 && sum;
-        },
-        20_000,
-      );
+      const slowed = await waitFor('a write was held up', () => {
+        const sum = all.reduce((most, trouble) => most + trouble.slowed(), 0) - before;
+        return sum > 0 && sum;
+      });
       return `${slowed} writes and syncs of daemons were held up`;
     },
     async lift() {
@@ -257,11 +253,10 @@ async function restartAgent(stage: Stage): Promise<Planted> {
   process.kill(agentPid, 'SIGKILL');
   return {
     async proof() {
-      await waitFor('the agent is gone', () => isGone(agentPid), 2_000);
+      await waitFor('the agent is gone', () => isGone(agentPid));
       const next = await waitFor(
         'another agent answers',
         () => stage.state.latest?.agentPid !== agentPid && stage.state.latest?.agentPid,
-        25_000,
       );
       return `agent ${agentPid} killed, agent ${next} answers`;
     },

@@ -105,7 +105,7 @@ export class Stage {
     const { pid } = await this.spilled(this.bystander);
     await this.startFeeder(VICTIM);
     await this.connect(VICTIM);
-    await waitFor('the bystander has its round', () => this.bystanderRounds() > 0, 30_000);
+    await waitFor('the bystander has its round', () => this.bystanderRounds() > 0);
     const { attachmentId } = attachmentOf(this.state.latest!, (a) => a.pid === pid)!;
     const strangers = (await this.feeders[VICTIM]!.feedStatus()).leases;
     if (strangers.some((lease) => lease.attachmentId === attachmentId))
@@ -123,14 +123,10 @@ export class Stage {
   /** In the foreground, so that its clocks and its disk can be troubled. */
   async startAgent(): Promise<void> {
     const agent = this.host.greenboost(['agent'], this.troubles.host.env);
-    await waitFor(
-      'the agent answers',
-      async () => {
-        if (agent.child.exitCode !== null) throw new Error(`the agent: ${agent.output()}`);
-        return this.state.fresh(Date.now() - 1_000);
-      },
-      20_000,
-    );
+    await waitFor('the agent answers', async () => {
+      if (agent.child.exitCode !== null) throw new Error(`the agent: ${agent.output()}`);
+      return this.state.fresh(Date.now() - 1_000);
+    });
   }
 
   async startFeeder(index: number): Promise<void> {
@@ -256,7 +252,7 @@ export class Stage {
         await this.startFeeder(index);
     }
     const fromMs = Date.now();
-    const { links } = await waitFor('the agent', () => this.state.fresh(fromMs), 30_000);
+    const { links } = await waitFor('the agent', () => this.state.fresh(fromMs));
     const known = links.some(
       (link) => link.address === this.address(VICTIM) && link.state !== 'closed',
     );
