@@ -155,10 +155,17 @@ static bool is_wanted(const struct gb_run_queue *queue) {
          queue->batches[queue->filling % GB_RUN_BATCHES_MAX].used != 0;
 }
 
+/* A connection that ends without a goodbye is that of a process that has ended: the executor, and with it what it held
+ * of this program. Silence may be a line that is cut, and comes back. pre: lock, the lane has ended. */
+static bool executor_has_ended(const struct gb_run_queue *queue) {
+  return queue->worked != 0 && queue->open != NULL && gb_lane_state(queue->open->lane) == GB_LANE_DISCONNECTED;
+}
+
 /* The lane again, with all that was not answered; not before somebody wants it, since leases end, too. pre: lock,
  * released meanwhile. */
 static void reopen(struct gb_run_queue *queue) {
   struct gb_open_lane *open = NULL;
+  if (executor_has_ended(queue)) gb_run_queue_die(queue, "its executor has ended");
   if (!give_back(queue)) return;
   if (!is_wanted(queue)) {
     sleep_until_woken(queue);
