@@ -204,6 +204,7 @@ static void ended(struct gb_run_queue *queue, uint64_t sequence, struct gb_batch
   case GB_LANE_OK: answered(queue, sequence, batch); return;
   case GB_LANE_LIMIT: /* it has no room for one more call now */
     batch->sent = false;
+    gb_run_queue_wake(queue);
     if (++batch->refused > GB_RUN_REFUSED_MAX) gb_run_queue_die(queue, "it takes no more batches");
     return;
   case GB_LANE_DEADLINE: gb_run_queue_die(queue, "it has not answered in time"); return;

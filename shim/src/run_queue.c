@@ -14,10 +14,9 @@
 
 #include "lock.h"
 
-/* How often the thread looks: for a batch that gets old, for answers, for nothing in particular. */
+/* How often the thread looks: for a batch that gets old, for answers; and when it sleeps until it is woken. */
 #define LOOK_FILLING_NS GB_RUN_LINGER_NS
 #define LOOK_ANSWERS_NS (50ull * 1000)
-#define LOOK_NS (500ull * 1000)
 #define SLEEP_AFTER_NS (2ull * 1000 * 1000)
 #define REOPEN_NS (250ull * 1000 * 1000)
 
@@ -194,7 +193,16 @@ static void reopen(struct gb_run_queue *queue) {
 
 /* ---- the thread ---- */
 
-/* returns: how long nothing can happen that it has to see. */
+/* A batch that nobody waits for, or that could not be sent. */
+static bool has_to_look(struct gb_run_queue *queue) {
+  for (uint64_t i = queue->first; i < queue->filling; i++) {
+    const struct gb_batch *batch = &queue->batches[i % GB_RUN_BATCHES_MAX];
+    if (!batch->answered && (batch->answer == NULL || !batch->sent)) return true;
+  }
+  return false;
+}
+
+/* returns: how long nothing can happen that it has to see; 0: until it is woken. */
 static uint64_t turn(struct gb_run_queue *queue) {
   gb_run_batch_reap(queue);
   struct gb_batch *batch = &queue->batches[queue->filling % GB_RUN_BATCHES_MAX];
@@ -202,11 +210,11 @@ static uint64_t turn(struct gb_run_queue *queue) {
   bool open = queue->filling - queue->first < GB_RUN_BATCHES_MAX && batch->used != 0;
   if (open && now - batch->began_ns >= GB_RUN_LINGER_NS) gb_run_batch_send(queue);
   gb_run_batch_send_closed(queue);
-  bool filling = open && queue->filling - queue->first < GB_RUN_BATCHES_MAX;
-  bool waiting = queue->first < queue->filling;
-  if (filling || waiting) queue->quiet_ns = now;
+  bool filling = open && queue->batches[queue->filling % GB_RUN_BATCHES_MAX].used != 0;
+  bool looks = has_to_look(queue);
+  if (filling || looks) queue->quiet_ns = now;
   if (filling) return LOOK_FILLING_NS;
-  return waiting || now - queue->quiet_ns < SLEEP_AFTER_NS ? LOOK_ANSWERS_NS : LOOK_NS;
+  return looks || now - queue->quiet_ns < SLEEP_AFTER_NS ? LOOK_ANSWERS_NS : 0;
 }
 
 /* Ends when the queue does. */
@@ -221,7 +229,7 @@ static void *look_around(void *argument) {
     }
     uint64_t pause = turn(queue);
     if (queue->lost) continue;
-    if (pause == LOOK_NS) {
+    if (pause == 0) {
       sleep_until_woken(queue);
       if (gb_lane_state(queue->open->lane) != GB_LANE_OK) gb_run_queue_lost(queue);
       continue;
