@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every Prometheus metric: its name, what it means, and where in the snapshots it comes from. docs/metrics.md
 // lists them, and a test compares. Units are in the names: bytes, seconds, ratio; counters end in _total.
+import type { LaunchOwnerJson } from './dispatch.js';
 import type {
   AttachmentJson,
   FeedStatusJson,
@@ -89,6 +90,10 @@ const program = family<SnapshotJson, AttachmentJson>(
   ({ pid, command }) => ({ pid: String(pid), command }),
 );
 
+function owners({ dispatch }: AttachmentJson, value: (owner: LaunchOwnerJson) => number): number {
+  return dispatch.owners.reduce((sum, owner) => sum + value(owner), 0);
+}
+
 const works = ({ state }: LinkJson): number => (state === 'ready' || state === 'draining' ? 1 : 0);
 
 /** Of the host agent. */
@@ -153,6 +158,30 @@ export const AGENT_METRICS: readonly Metric<SnapshotJson>[] = [
   program('feeder_ram_bytes', 'gauge', 'In RAM of feeders', (p) => p.feederRamUsedBytes),
   program('nvme_bytes', 'gauge', 'In the NVMe file', (p) => p.nvmeUsedBytes),
   program('launches_total', 'counter', 'Kernel launches', (p) => p.launchCount),
+  program(
+    'dispatched_launches_total',
+    'counter',
+    'Of them, made on feeders',
+    (p) => p.dispatch.dispatchedCount,
+  ),
+  program(
+    'undispatched_launches_total',
+    'counter',
+    "That name a feeder's range and ran here",
+    (p) => Object.values(p.dispatch.undispatched).reduce((sum, count) => sum + count, 0),
+  ),
+  program('crossings_total', 'counter', 'Times changed blocks went to a feeder or came back', (p) =>
+    owners(p, ({ crossingCount }) => crossingCount),
+  ),
+  program('crossing_sent_bytes_total', 'counter', 'Changed blocks that went to feeders', (p) =>
+    owners(p, ({ crossingSentBytes }) => crossingSentBytes),
+  ),
+  program('crossing_received_bytes_total', 'counter', 'Changed blocks that came back', (p) =>
+    owners(p, ({ crossingReceivedBytes }) => crossingReceivedBytes),
+  ),
+  program('replica_bytes', 'gauge', 'Room on feeders for copies of what lies here', (p) =>
+    owners(p, ({ replicaBytes }) => replicaBytes),
+  ),
   program('copies_total', 'counter', 'Copies and fills', (p) => p.copyCount),
   program('fetched_bytes_total', 'counter', 'Brought back from feeders', (p) => p.fetchBytes),
   program('evicted_bytes_total', 'counter', 'Moved out to feeders', (p) => p.evictBytes),
