@@ -122,17 +122,18 @@ static CUresult cross_context(uint32_t lane, CUcontext context, struct gb_span *
   return result;
 }
 
-CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why) {
-  struct gb_span *elsewhere[GB_REPLICAS_MAX];
-  uint32_t elsewhere_count = 0;
+/* Brings here what is newest on other lanes. */
+static CUresult collect_others(uint32_t lane, struct gb_span *const *spans, uint32_t count) {
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
     uint32_t newest = spans[i]->newest;
-    if (newest != 0 && newest != lane) elsewhere[elsewhere_count++] = spans[i];
-    if (elsewhere_count < GB_REPLICAS_MAX && i + 1 < count) continue;
-    result = gb_replica_collect(elsewhere, elsewhere_count);
-    elsewhere_count = 0;
+    if (newest != 0 && newest != lane) result = gb_replica_collect(&spans[i], count - i);
   }
+  return result;
+}
+
+static CUresult cross_all(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why) {
+  CUresult result = collect_others(lane, spans, count);
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
     if (spans[i]->newest == lane || gb_replica_make(spans[i], lane, why, &result) != NULL) continue;
     if (result == CUDA_SUCCESS) result = CUDA_ERROR_NOT_SUPPORTED;
@@ -142,6 +143,32 @@ CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t 
     if (spans[i]->newest != lane) result = cross_context(lane, spans[i]->context, spans, count, &bytes, why);
   }
   if (result == CUDA_SUCCESS) gb_replica_count(lane, bytes, 0);
+  return result;
+}
+
+/* Asked for, or likely to be used there soon. */
+static bool should_cross(struct gb_span *span, uint32_t lane, struct gb_span *const *asked, uint32_t count) {
+  for (uint32_t i = 0; i < count; i++) {
+    if (asked[i] == span) return false; /* it is in the list */
+  }
+  struct gb_replica *replica = span->newest != lane ? gb_replica_find(span, lane) : NULL;
+  return replica != NULL && replica->range != NULL && replica->used && span->scan != GB_SCAN_HIDDEN;
+}
+
+CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why) {
+  enum { MORE_MAX = 64 };
+  struct gb_span **list = calloc(count + MORE_MAX, sizeof(*list));
+  if (list == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
+  memcpy(list, spans, count * sizeof(*list));
+  uint32_t all = count;
+  for (struct gb_span *span = gb_span_next(NULL); span != NULL && all < count + MORE_MAX; span = gb_span_next(span)) {
+    if (should_cross(span, lane, spans, count)) list[all++] = span;
+  }
+  for (uint32_t i = count; i < all; i++) gb_replica_find(list[i], lane)->used = false;
+  CUresult result = cross_all(lane, list, all, why);
+  /* Addresses in one of the others are no reason against this launch. */
+  if (result == CUDA_ERROR_NOT_SUPPORTED && all > count) result = cross_all(lane, list, count, why);
+  free(list);
   return result;
 }
 

@@ -312,6 +312,14 @@ static uint32_t refusal(uint32_t lane, const struct gb_touch *touch, const struc
 }
 
 /* Kernels may write to whatever they are given. */
+/* pre: gb_index_lock. */
+static void note_replica(const struct gb_span *span, uint32_t lane) {
+  for (uint32_t i = 0; i < span->replica_count; i++) {
+    if (span->replicas[i].lane == lane)
+      atomic_store_explicit(&span->replicas[i].used, true, memory_order_relaxed);
+  }
+}
+
 static void note_there(const struct gb_touch *touch, bool writes) {
   struct operands operands;
   uint64_t tick = gb_tick();
@@ -320,6 +328,7 @@ static void note_there(const struct gb_touch *touch, bool writes) {
   for (uint32_t i = 0; i < operands.count; i++) {
     struct gb_span *span = operands.spans[i];
     gb_used_at(span, tick);
+    note_replica(span, touch->lane);
     if (writes && gb_residency(span) == GB_STORED)
       atomic_store_explicit(&span->changed_there, true, memory_order_relaxed);
   }

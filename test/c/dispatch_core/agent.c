@@ -99,7 +99,8 @@ static struct placed *find(const struct gb_range *range, uint32_t lane, bool roo
 static uint32_t take(const struct gb_range *range, uint32_t lane, bool room) {
   struct feeder *feeder = &feeders[lane - 1];
   if (feeder->gone) return GB_STATUS_DATA_LOSS;
-  if (feeder->used + range->length > feeder_bytes || placed_count == PLACED_MAX) return GB_STATUS_CAPACITY;
+  uint64_t most = room ? feeder_bytes : feeder_bytes - feeder_bytes / 8; /* the rest is for replicas */
+  if (feeder->used + range->length > most || placed_count == PLACED_MAX) return GB_STATUS_CAPACITY;
   if (change(&feeder->executor, GBX_MSG_ALLOCATE, GBX_DEVICE_GPU, range->offset, range->length) != GBX_OK) {
     counts.errors++;
     return GB_STATUS_INTERNAL;
