@@ -29,15 +29,15 @@ const SUITES = [
   exit('lint', 18, 1, 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
   jest('arch', 'test/arch', 3, 1),
   jest('unit', 'test/unit', 25, 1),
-  timed(jest('integration', 'test/integration', 170, 0.5)),
+  timed(jest('integration', 'test/integration', 240, 0.5)),
   jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-sim', 'test-c-sim', 5, 1),
   c('c-resolver', 'test-c-resolver', 2, 1),
   c('c-hooks', 'test-c-hooks', 7, 1),
-  c('c-core', 'test-c-core', 50, 1),
-  c('c-core-asan', 'test-c-core-asan', 70, 1),
-  c('c-core-tsan', 'test-c-core-tsan', 195, 0.9),
-  c('c-core-tsan-faults', 'test-c-core-tsan-faults', 205, 0.9),
+  c('c-core', 'test-c-core', 80, 1),
+  c('c-core-asan', 'test-c-core-asan', 130, 1),
+  c('c-core-tsan', 'test-c-core-tsan', 195, 0.6),
+  c('c-core-tsan-faults', 'test-c-core-tsan-faults', 200, 0.6),
   c('c-dispatch-core', 'test-c-dispatch-core', 60, 0.8),
   c('c-dispatch-core-asan', 'test-c-dispatch-core-asan', 70, 0.8),
   c('c-dispatch-core-tsan', 'test-c-dispatch-core-tsan', 120, 0.8),
@@ -49,8 +49,8 @@ const SUITES = [
   c('c-graphs', 'test-c-graphs', 33, 1),
   c('c-ipc', 'test-c-ipc', 54, 0.5),
   c('c-appvmm', 'test-c-appvmm', 140, 1),
-  c('c-appvmm-asan', 'test-c-appvmm-asan', 60, 1),
-  c('c-executor', 'test-c-executor', 90, 0.3),
+  c('c-appvmm-asan', 'test-c-appvmm-asan', 90, 1),
+  c('c-executor', 'test-c-executor', 95, 0.6),
   c('c-lane', 'test-c-lane', 33, 0.3),
   c('c-lane-asan', 'test-c-lane-asan', 30, 0.3),
   c('c-lane-tsan', 'test-c-lane-tsan', 52, 0.5),
@@ -61,7 +61,7 @@ const SUITES = [
   lines('python', 20, 0.5, 'python3', ['test/python/run.py']),
   c('soak', 'test-soak', soak, 0.7),
   c('soak-tsan', 'test-soak-tsan', soak, 0.8),
-  timed(jest('e2e', 'test/e2e', 240, 0.9, {}, 2)),
+  timed(jest('e2e', 'test/e2e', 280, 0.9, {}, 2)),
 ];
 
 function exit(name, seconds, cores, command, args) {
@@ -277,13 +277,13 @@ function summary(rows) {
   for (const { suite, passed, failed, seconds, names, onlyAlone = [] } of rows) {
     const counts = `${String(passed).padStart(5)} passed ${String(failed).padStart(3)} failed`;
     const mark = failed ? 'FAIL' : 'ok  ';
-    console.log(`${mark} ${suite.name.padEnd(18)} ${counts} ${String(seconds).padStart(5)} s`);
+    console.log(`${mark} ${suite.name.padEnd(20)} ${counts} ${String(seconds).padStart(5)} s`);
     if (failed) for (const name of names.slice(0, 20)) console.log(`       ${name.slice(0, 160)}`);
     for (const name of onlyAlone)
       console.log(`       passed only when run alone: ${name.slice(0, 160)}`);
   }
   console.log(
-    'gpu                left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
+    'gpu                  left out: test/gpu runs on a machine with an NVIDIA GPU (docs/testing.md)',
   );
 }
 

@@ -158,8 +158,8 @@ export const EXECUTOR_FREES_MAX = 4;
 export const EXECUTOR_PULL_POLL_MS = 500;
 /** How long an executor may take to scrub and go before it is killed. */
 export const EXECUTOR_STOP_MS = 3_000;
-/** `gb-executor --probe`: twice over what it needs. */
-export const PROBE_PROCESS_TIMEOUT_MS = 5_000;
+/** `gb-executor --probe` takes two seconds, and more on a machine that is busy: a probe this late hangs. */
+export const PROBE_PROCESS_TIMEOUT_MS = 15_000;
 export const PROBE_OUTPUT_BYTES_MAX = 64 * KIB;
 export const STATS_WATCHERS_PER_SESSION_MAX = 4;
 /** Calls under way on one connection. */

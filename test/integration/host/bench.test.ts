@@ -29,8 +29,8 @@ function bench(
 test('each path has a figure with its unit; the disk’s file is gone afterwards', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-bench-'));
   try {
-    const { code, stdout } = await bench(['--json', '--disk', folder], folder);
-    expect(code).toBe(0);
+    const { code, stdout, stderr } = await bench(['--json', '--disk', folder], folder);
+    expect({ code, stderr: code === 0 ? '' : stderr }).toEqual({ code: 0, stderr: '' });
     const { paths } = JSON.parse(stdout) as {
       paths: { path: string; bytesPerSecond: number | null; simulated: boolean; note: string }[];
     };
