@@ -5,7 +5,8 @@
  *
  *   idle --append--> filling --full, flushed or GB_RUN_LINGER_NS old--> on the wire --executed--> idle
  *
- * A lane that ends takes its queue with it: the executor's state is gone, every later call on it fails with
+ * A lane that ends is opened again when it is needed, and what was not answered is sent again. When the agent says that
+ * it is gone, or it does not come back in time, so is the executor's state: every later call fails with
  * CUDA_ERROR_EXTERNAL_DEVICE. The first failure of a launch stays, too (gb_run_error).
  * locks: one for each queue, inside every function; gb_lock may be held.
  */
@@ -35,10 +36,12 @@ struct gb_run_request {
   uint32_t attribute_count;
 };
 
-/* Whether the lane takes calls; opens it on first need. pre: gb_lock. */
+/* Whether the lane takes calls, and nothing has failed there; opens it on first need, which takes a request to the agent
+ * and at most some seconds. */
 bool gb_run_can(uint32_t lane);
 /* Whether this launch can be made over this lane as far as its code goes; sends the code on first need, which waits.
- * returns: CUDA_SUCCESS; CUDA_ERROR_NOT_SUPPORTED: never; CUDA_ERROR_EXTERNAL_DEVICE: the lane is gone. */
+ * returns: CUDA_SUCCESS; CUDA_ERROR_NOT_SUPPORTED: never; CUDA_ERROR_EXTERNAL_DEVICE: the lane is gone; the error that
+ * the queue has latched. */
 CUresult gb_run_prepare(uint32_t lane, const struct gb_run_request *launch);
 /* pre: prepared. returns: CUDA_SUCCESS, or the error that the queue has latched. */
 CUresult gb_run_launch(uint32_t lane, const struct gb_run_request *launch);
@@ -76,9 +79,9 @@ struct gb_run_counters {
 };
 struct gb_run_counters gb_run_counted(uint32_t lane);
 
-/* The lane's lease has ended. pre: gb_lock. */
+/* The lane's lease has ended, and nobody calls anything for it any more. */
 void gb_run_forget(uint32_t lane);
-/* The process ends: what is appended is sent, nothing is waited for. Before gb_lanes_stop. */
+/* The process ends: nothing is sent or waited for any more. Before gb_lanes_stop. */
 void gb_run_stop(void);
 /* In a forked child. No lock. */
 void gb_run_forked(void);
