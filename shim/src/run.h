@@ -36,8 +36,8 @@ struct gb_run_request {
   uint32_t attribute_count;
 };
 
-/* Whether the lane takes calls, and nothing has failed there; opens it on first need, which takes a request to the agent
- * and at most some seconds. */
+/* Whether the lane takes calls, and nothing has failed there; opens it on first need, which takes a request to the
+ * agent and at most some seconds. */
 bool gb_run_can(uint32_t lane);
 /* Whether this launch can be made over this lane as far as its code goes; sends the code on first need, which waits.
  * returns: CUDA_SUCCESS; CUDA_ERROR_NOT_SUPPORTED: never; CUDA_ERROR_EXTERNAL_DEVICE: the lane is gone; the error that
