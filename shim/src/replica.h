@@ -27,8 +27,8 @@ struct gb_replica {
 extern _Atomic uint32_t gb_elsewhere_count;
 
 /* Makes the lane's replicas of these spans hold the newest content, which is there from then on: rooms are made,
- * changed blocks cross, with those of others that were used there since they crossed last. pre: resident. returns: CUDA_SUCCESS; CUDA_ERROR_NOT_SUPPORTED with *why (enum
- * gb_undispatched): nothing moved there; else the lane's error. */
+ * changed blocks cross, with those of others that were used there since they crossed last. pre: resident. returns:
+ * CUDA_SUCCESS; CUDA_ERROR_NOT_SUPPORTED with *why (enum gb_undispatched): not there; else the lane's error. */
 CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why);
 /* Brings the newest content of these spans here, and in the same round trip that of others of their lanes which the
  * program has used here since their last visit. returns: CUDA_SUCCESS, the lane's error, or the driver's. */
