@@ -35,7 +35,7 @@ const SUITES = [
   c('c-resolver', 'test-c-resolver', 2, 1),
   c('c-hooks', 'test-c-hooks', 7, 1),
   c('c-core', 'test-c-core', 80, 1),
-  c('c-core-asan', 'test-c-core-asan', 130, 1),
+  c('c-core-asan', 'test-c-core-asan', 110, 0.9),
   c('c-core-tsan', 'test-c-core-tsan', 195, 0.6),
   c('c-core-tsan-faults', 'test-c-core-tsan-faults', 200, 0.6),
   c('c-dispatch-core', 'test-c-dispatch-core', 60, 0.8),
