@@ -59,6 +59,11 @@ bench-gpu: natives
 bench-fabric: natives js
 	@python3 bench/fabric/run.py $(if $(OUT),--out $(OUT)) $(BENCHES)
 
+# Decoding with kernels on a feeder, on a simulated GPU: counts, and times that say nothing of a GPU.
+.PHONY: bench-dispatch
+bench-dispatch: natives js
+	@python3 bench/dispatch/run.py $(BENCHES)
+
 # The command: see it work, install it, take it away again.
 .PHONY: tools completions
 tools:

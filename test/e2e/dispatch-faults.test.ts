@@ -50,7 +50,7 @@ async function owners(): Promise<string[]> {
     .sort();
 }
 
-test('a feeder killed: 911 with its name within 2 s, the host and the other one are fine, back it is used again', async () => {
+test('a feeder killed: 911 with its name within 2 s, all others are fine, back it is used again', async () => {
   const running = endless();
   await untilToken(running, 10);
   expect(await owners()).toEqual(['feeder1', 'feeder2']);

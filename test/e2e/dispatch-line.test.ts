@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One feeder with contiguous layers, behind a line: how often a token crosses, how often it waits for the other machine,
-// and what runs here after all.
+// One feeder with contiguous layers, behind a line: how often a token crosses, how often it waits for the
+// other machine, and what runs here after all.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { createDispatchCluster, type DispatchCluster, type Stats } from './dispatch-cluster.js';
 import { PLAIN } from './lines.js';
@@ -12,7 +12,7 @@ const DELAY = '30ms';
 const ROUND_TRIP_MS = 60;
 /** Six layers, of which four and the head lie on the feeder. */
 const LAYERS = ['--layers', '6'];
-const LIMITS = { vramBudgetBytes: 20 * MIB, ramBudgetBytes: 0 };
+const LIMITS = { vramBudgetBytes: 18 * MIB, ramBudgetBytes: 0 };
 
 let cluster: DispatchCluster;
 
@@ -31,7 +31,7 @@ async function decode(tokens: number) {
   return { ms: result.token_milliseconds, crossings: crossings(stats) };
 }
 
-test('a token crosses twice, and waits for the feeder once for what comes back and once for the logits', async () => {
+test('a token crosses there in two launches and back once; it waits for the feeder at most twice', async () => {
   const short = await decode(8);
   const near = await decode(24);
   expect((near.crossings - short.crossings) / 16).toBeLessThanOrEqual(3);
