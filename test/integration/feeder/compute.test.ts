@@ -2,12 +2,12 @@
 // Whether a feeder lends compute, and to whom: what it tells of its devices, who gets a lane with the right CALL, and
 // what such a lane may do, on the simulated driver.
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { randomBytes } from 'node:crypto';
 import koffi from 'koffi';
 import { LaneStatus } from '../../../driver/lane/names.js';
 import { resolveConfig } from '../../../feeder/config.js';
 import { nativePath } from '../../../proto/base/paths.js';
 import { LaneRight } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
+import { useSimulatedGpu } from '../simulated-gpu.js';
 import {
   ARENA_BYTES,
   codeOf,
@@ -112,16 +112,7 @@ let feeder: TestFeeder;
 let memoryOnly: TestFeeder;
 
 beforeAll(async () => {
-  const setenv = koffi
-    .load('libc.so.6')
-    .func('int setenv(const char *name, const char *value, int overwrite)');
-  for (const [name, value] of [
-    ['GBSIM_GPU', `compute-test-${randomBytes(4).toString('hex')}`],
-    ['GBSIM_VRAM', '512MiB'],
-  ] as const) {
-    process.env[name] = value;
-    setenv(name, value, 1);
-  }
+  useSimulatedGpu();
   feeder = await openFeeder({ gpu: 'sim', vramBytes: vram });
   memoryOnly = await openFeeder({ gpu: 'sim', vramBytes: vram, compute: false });
 }, 30_000);

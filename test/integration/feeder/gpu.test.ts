@@ -2,11 +2,10 @@
 // A feeder that lends VRAM, on the simulated driver: VRAM as device chunks, RAM as chunks the GPU
 // reads in place.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { randomBytes } from 'node:crypto';
-import koffi from 'koffi';
 import { listGpus } from '../../../driver/cuda/memory.js';
 import { probeMemory } from '../../../driver/executor/probe.js';
 import { listNvmlMemory } from '../../../driver/nvml/memory.js';
+import { useSimulatedGpu } from '../simulated-gpu.js';
 import {
   codeOf,
   executorsOf,
@@ -21,19 +20,8 @@ import {
 
 let feeder: TestFeeder;
 
-/** For children and for libraries in this process; jest keeps its own copy of the environment. */
-function setEnvironment(name: string, value: string): void {
-  process.env[name] = value;
-  koffi.load('libc.so.6').func('int setenv(const char *name, const char *value, int overwrite)')(
-    name,
-    value,
-    1,
-  );
-}
-
 beforeAll(async () => {
-  setEnvironment('GBSIM_GPU', `feeder-test-${randomBytes(4).toString('hex')}`);
-  setEnvironment('GBSIM_VRAM', '512MiB');
+  useSimulatedGpu();
   feeder = await openFeeder({ gpu: 'sim', vramBytes: new Map([[0, 128 * MIB]]) });
 });
 afterAll(() => feeder.stop());

@@ -5,9 +5,9 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { promisify } from 'node:util';
-import koffi from 'koffi';
 import * as abi from '../../../host/shim/abi.js';
 import { PlacedKind } from '../../../proto/gen/greenboost/v1/control_pb.js';
+import { useSimulatedGpu } from '../simulated-gpu.js';
 import { CLI, startTestFeeder, type TestFeeder } from './feeders.js';
 import { eventNames, eventually, TestHost } from './harness.js';
 import { CHUNK, ShimPeer, type HelloOverrides } from './shim-peer.js';
@@ -19,16 +19,7 @@ let runner: TestFeeder;
 let keeper: TestFeeder;
 
 beforeAll(async () => {
-  const setenv = koffi
-    .load('libc.so.6')
-    .func('int setenv(const char *name, const char *value, int overwrite)');
-  for (const [name, value] of [
-    ['GBSIM_GPU', `host-dispatch-${randomBytes(4).toString('hex')}`],
-    ['GBSIM_VRAM', '256MiB'],
-  ] as const) {
-    process.env[name] = value;
-    setenv(name, value, 1);
-  }
+  useSimulatedGpu();
   host = new TestHost();
   await host.start();
   runner = await startTestFeeder(host, 'runner', 0, 0, {
