@@ -43,6 +43,9 @@ void gb_report_tick(void) {
 }
 void gb_share_changed(void) {
 }
+bool gb_dispatch_on(void) {
+  return false;
+}
 void gb_lanes_report(void) {
 }
 void gb_log(enum gb_log_level level, const char *format, ...) {
