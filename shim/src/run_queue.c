@@ -155,9 +155,12 @@ static bool is_wanted(const struct gb_run_queue *queue) {
 }
 
 /* A connection that ends without a goodbye is that of a process that has ended: the executor, and with it what it held
- * of this program. Silence may be a line that is cut, and comes back. pre: lock, the lane has ended. */
+ * of this program; so is one that its server has closed, which it does at its end (a ticket that is taken back says
+ * REVOKED). Silence may be a line that is cut, and comes back. pre: lock, the lane has ended. */
 static bool executor_has_ended(const struct gb_run_queue *queue) {
-  return queue->worked != 0 && queue->open != NULL && gb_lane_state(queue->open->lane) == GB_LANE_DISCONNECTED;
+  if (queue->worked == 0 || queue->open == NULL) return false;
+  int state = gb_lane_state(queue->open->lane);
+  return state == GB_LANE_DISCONNECTED || state == GB_LANE_CLOSED;
 }
 
 /* The lane again, with all that was not answered; not before somebody wants it, since leases end, too. pre: lock,

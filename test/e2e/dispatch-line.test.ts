@@ -40,7 +40,7 @@ test('a token crosses there in two launches and back once; it waits for the feed
   await cluster.network.lines[0]!.set(PLAIN);
   const waits = (far.ms - near.ms) / ROUND_TRIP_MS;
   expect(waits).toBeGreaterThan(0.5);
-  expect(waits).toBeLessThan(2.5);
+  expect(waits).toBeLessThan(4);
 }, 120_000);
 
 test('all weights in one buffer on the feeder: dispatched, and the same as natively', async () => {

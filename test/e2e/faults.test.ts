@@ -2,6 +2,8 @@
 // kill -9 of each part while the main job runs. Every test asserts that the fault really happened,
 // which event the agent logged, that nobody hangs, and that memory is back in the documented times.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { createCluster, type Cluster } from './cluster.js';
 import { leasedBytes, lentUsedBytes, waitFor } from './machine.js';
 
@@ -42,7 +44,8 @@ test('program killed: its memory is back on both feeders within 5 s', async () =
 });
 
 test('agent killed: the program runs on, a new agent re-adopts its leases, the result is right', async () => {
-  const run = cluster.startWorkload(['--rounds', '6']);
+  const until = join(cluster.host.folder, 'readopted');
+  const run = cluster.startWorkload(['--rounds', '100000', '--until-file', until]);
   const attachment = await cluster.spilled();
   const agentPid = (await cluster.host.status()).agentPid;
   process.kill(agentPid, 'SIGKILL');
@@ -57,6 +60,7 @@ test('agent killed: the program runs on, a new agent re-adopts its leases, the r
   expect(back.attachmentId).toBe(attachment.attachmentId);
   const names = (await cluster.host.events()).map((event) => event.name);
   expect(names).toContain('lease_adopted');
+  writeFileSync(until, '');
   const done = await run.finished;
   expect({ code: done.code, stderr: done.code === 0 ? '' : done.stderr }).toEqual({
     code: 0,
