@@ -77,7 +77,8 @@ function jestCommand(name, paths, workers) {
   const report = join(scratch, `${name}.json`);
   const args = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
   args.push('node_modules/.bin/jest', ...paths, `--maxWorkers=${workers}`, '--json');
-  args.push(`--outputFile=${report}`);
+  // A handle that a test has left is told by jest and does not hold the run.
+  args.push(`--outputFile=${report}`, '--forceExit');
   return { command: process.execPath, args, report };
 }
 
