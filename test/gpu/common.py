@@ -111,13 +111,14 @@ class _NvmlMemory(ctypes.Structure):
 def _nvml():
     library = ctypes.CDLL("libnvidia-ml.so.1")
     device = ctypes.c_void_p()
-    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device)):
-        raise RuntimeError("NVML does not answer for GPU 0")
+    index = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])  # NVML counts every GPU
+    if library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)):
+        raise RuntimeError(f"NVML does not answer for GPU {index}")
     return library, device
 
 
 def gpu_used_bytes() -> int:
-    """What NVML says is used on GPU 0, by everybody."""
+    """What NVML says is used on our GPU, by everybody."""
     library, device = _nvml()
     memory = _NvmlMemory()
     status = library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory))
