@@ -172,6 +172,10 @@ class Agent implements RunningAgent {
       links: this.links,
       registry: this.registry,
       local: this.local,
+      ledger,
+      arbiter: this.arbiter,
+      changes: this.changes,
+      clock,
       keyIds: () => listKeyring(config.configDir).map(({ feederId }) => feederId),
       // After the answer is on its way.
       stopSoon: () => void clock.after(50, () => void this.stop()),

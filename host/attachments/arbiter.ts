@@ -2,6 +2,7 @@
 // Shares the VRAM of each GPU among the programs on it. Decides with placement/shares; knows what
 // programs report and what NVML counts. One program alone has no limit of ours.
 import type { Clock } from '../../proto/base/clock.js';
+import { GbError } from '../../proto/base/errors.js';
 import {
   VRAM_IDLE_MS,
   VRAM_OTHERS_SAMPLES,
@@ -33,14 +34,28 @@ export interface ArbiterDeps {
 export class VramArbiter {
   private readonly devices = new Map<string, DeviceShares>();
   private readonly idleSinceMs = new Map<string, number>();
+  /** By attachment, while bytes of it are being evicted. */
+  private readonly ceilings = new Map<string, number>();
 
   constructor(private readonly deps: ArbiterDeps) {}
 
   /** What the program may hold in VRAM now, its own budget included; undefined: no limit. */
   limitOf({ id, facts }: Attachment): number | undefined {
     const share = this.devices.get(facts.deviceUuid)?.shares.get(id);
-    if (share === undefined) return facts.vramBudgetBytes;
-    return Math.min(share, facts.vramBudgetBytes ?? share);
+    const limits = [share, facts.vramBudgetBytes, this.ceilings.get(id)];
+    const known = limits.filter((limit) => limit !== undefined);
+    return known.length > 0 ? Math.min(...known) : undefined;
+  }
+
+  /** Holds a program at `bytes` of VRAM until the result is called. One at a time for each program.
+   *  @throws GbError WRONG_STATE when it is held already. */
+  hold({ id, facts }: Attachment, bytes: number): () => void {
+    if (this.ceilings.has(id)) {
+      const text = `bytes of pid ${facts.identity.pid} are being evicted already`;
+      throw new GbError('WRONG_STATE', text, { details: { hint: 'wait until that is done' } });
+    }
+    this.ceilings.set(id, bytes);
+    return () => void this.ceilings.delete(id);
   }
 
   /** GPUs as NVML counts them now. */

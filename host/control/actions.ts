@@ -11,11 +11,16 @@ import type {
   DrainStatusSchema,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
+import type { VramArbiter } from '../attachments/arbiter.js';
+import type { Ledger } from '../ledger.js';
 import type { DrainProgress } from '../links/drains.js';
 import type { Link } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
 import { pingFeeder, type PingPart } from '../links/ping.js';
 import type { LocalTiers } from '../tiers/local.js';
+import { evict, type EvictionRequest } from './evictions.js';
+import { plan } from './plans.js';
+import type { ChangeBus } from './stream.js';
 import { drainMessage, feederTiers, linkMessage } from './snapshot.js';
 
 type DrainInit = MessageInitShape<typeof DrainStatusSchema>;
@@ -24,6 +29,10 @@ export interface ActionDeps {
   readonly links: LinkManager;
   readonly registry: AttachmentRegistry;
   readonly local: LocalTiers;
+  readonly ledger: Ledger;
+  readonly arbiter: VramArbiter;
+  readonly changes: ChangeBus;
+  readonly clock: Clock;
   /** Feeder ids of all keys in the keyring. */
   readonly keyIds: () => readonly string[];
   /** Ends the agent soon after this returns. */
@@ -48,6 +57,25 @@ export class Actions {
     const link = await this.deps.links.connect({ address, keyId, timeoutMs, signal });
     const { registry } = this.deps;
     return { link: this.message(link), tiers: feederTiers(link, registry.all) };
+  }
+
+  /** What an action would do now. @throws GbError NOT_FOUND, INVALID_ARGUMENT. */
+  plan(request: Parameters<typeof plan>[0]): ReturnType<typeof plan> {
+    return plan(request, this.deps);
+  }
+
+  /** Moves bytes of a program from VRAM to RAM. @throws as evict. */
+  evict(request: EvictionRequest): ReturnType<typeof evict> {
+    return evict(request, this.deps);
+  }
+
+  /** An action that was planned in one epoch is not carried out in another; 0: it was not planned.
+   *  @throws GbError EPOCH_STALE. */
+  inEpoch(epoch: bigint): void {
+    const now = this.deps.links.epoch;
+    if (epoch === 0n || epoch === now) return;
+    const text = `planned in epoch ${epoch}, and the cluster has changed since (now ${now})`;
+    throw new GbError('EPOCH_STALE', text, { details: { hint: 'look at the plan again' } });
   }
 
   /** Empties a feeder; `onProgress` at most every DRAIN_PROGRESS_INTERVAL_MS. Cancel: `signal`; what

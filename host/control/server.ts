@@ -13,6 +13,7 @@ import {
   WATCHERS_MAX,
 } from '../../proto/base/limits.js';
 import type { Clock } from '../../proto/base/clock.js';
+import { bytesFromWire } from '../../proto/base/units.js';
 import {
   AgentService,
   type ExplainResponseSchema,
@@ -87,10 +88,24 @@ export class ControlServer {
           signal,
         });
       },
-      disconnect: ({ feeder, force }, { signal }) => actions.disconnect(feeder, force, signal),
+      disconnect: async ({ feeder, force, epoch }, { signal }) => {
+        actions.inEpoch(epoch);
+        return actions.disconnect(feeder, force, signal);
+      },
       drain: (call) => this.drain(call),
-      pause: ({ feeder }) => actions.setPaused(feeder, true),
-      resume: ({ feeder }) => actions.setPaused(feeder, false),
+      pause: async ({ feeder, epoch }) => {
+        actions.inEpoch(epoch);
+        return actions.setPaused(feeder, true);
+      },
+      resume: async ({ feeder, epoch }) => {
+        actions.inEpoch(epoch);
+        return actions.setPaused(feeder, false);
+      },
+      plan: async (request) => actions.plan(request),
+      evict: async ({ pid, bytes, timeoutMs, epoch }, { signal }) => {
+        actions.inEpoch(epoch);
+        return actions.evict({ pid, bytes: bytesFromWire(bytes), timeoutMs, signal });
+      },
       pingFeeder: (call) => this.ping(call),
       probe: async () => {
         await actions.probe();
@@ -119,6 +134,7 @@ export class ControlServer {
   private drain(call: Parameters<ServiceHandlers<typeof AgentService>['drain']>[0]): Promise<void> {
     const { actions, clock } = this.deps;
     return this.stream(call, async (signal) => {
+      actions.inEpoch(call.request.epoch);
       let behind = false;
       const done = await actions.drain(call.request.feeder, {
         signal,

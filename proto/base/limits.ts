@@ -101,6 +101,10 @@ export const PROGRAMS_KEPT_MAX = 64;
 /** Of the course of one program; when there are so many, every second one goes. */
 export const PROGRAM_SAMPLES_MAX = 512;
 /** Ranges of one program that `greenboost explain` lists. */
+export const PLAN_PROGRAMS_MAX = 64;
+/** How long an eviction waits for its program, unless it is asked for less or more. */
+export const EVICT_TIMEOUT_MS = 30_000;
+export const EVICT_TIMEOUT_MS_MAX = 600_000;
 export const EXPLAIN_RANGES_MAX = 1_024;
 /** What is read of the environment a program was started with. */
 export const ENVIRON_BYTES_MAX = 1 * MIB;

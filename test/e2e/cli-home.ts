@@ -8,7 +8,8 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../arch/files.js';
-import type { FeedStatusJson, SnapshotJson } from '../../tui/model/snapshot.js';
+import type { FeedStatusJson } from '../../tui/model/feed-status.js';
+import type { SnapshotJson } from '../../tui/model/snapshot.js';
 import { PATIENCE_MS } from '../patience.js';
 
 export const LAUNCHER = join(ROOT, 'greenboost');

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { attachmentOf, Machine, MIB, PROGRAMS, waitFor, type Running } from './machine.js';
 import { createNetwork, type Network } from './namespaces.js';
-import type { AttachmentJson } from '../../tui/model/snapshot.js';
+import type { AttachmentJson } from '../../tui/model/attachments.js';
 
 export const VRAM_BUDGET_BYTES = 64 * MIB;
 export const RAM_BUDGET_BYTES = 64 * MIB;

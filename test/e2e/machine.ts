@@ -6,12 +6,9 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type {
-  AttachmentJson,
-  EventJson,
-  FeedStatusJson,
-  SnapshotJson,
-} from '../../tui/model/snapshot.js';
+import type { AttachmentJson } from '../../tui/model/attachments.js';
+import type { FeedStatusJson } from '../../tui/model/feed-status.js';
+import type { EventJson, SnapshotJson } from '../../tui/model/snapshot.js';
 import { ROOT } from '../arch/files.js';
 import type { Namespace } from './namespaces.js';
 import { PATIENCE_MS } from '../patience.js';

@@ -7,7 +7,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AuditLine } from '../../security/audit-reader.js';
-import type { LinkJson } from '../../tui/model/snapshot.js';
+import type { LinkJson } from '../../tui/model/links.js';
 import { createCluster, type Cluster } from './cluster.js';
 import { waitFor, type Machine } from './machine.js';
 

@@ -3,7 +3,8 @@
 // VRAM shared fairly, also when the second comes after the first has taken everything.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { join } from 'node:path';
-import type { AttachmentJson, SnapshotJson } from '../../tui/model/snapshot.js';
+import type { AttachmentJson } from '../../tui/model/attachments.js';
+import type { SnapshotJson } from '../../tui/model/snapshot.js';
 import { ROOT } from '../arch/files.js';
 import { endOf, Home, outputOf, until } from './cli-home.js';
 

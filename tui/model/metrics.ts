@@ -2,13 +2,10 @@
 // Every Prometheus metric: its name, what it means, and where in the snapshots it comes from. docs/metrics.md
 // lists them, and a test compares. Units are in the names: bytes, seconds, ratio; counters end in _total.
 import type { LaunchOwnerJson } from './dispatch.js';
-import type {
-  AttachmentJson,
-  FeedStatusJson,
-  LinkJson,
-  SnapshotJson,
-  TierJson,
-} from './snapshot.js';
+import type { AttachmentJson } from './attachments.js';
+import type { FeedStatusJson } from './feed-status.js';
+import type { LinkJson } from './links.js';
+import type { SnapshotJson, TierJson } from './snapshot.js';
 
 export type Labels = Readonly<Record<string, string>>;
 export type Sample = readonly [labels: Labels, value: number];

@@ -3,8 +3,8 @@
 // those of `report --json`.
 import { bytesFromWire } from '../../proto/base/units.js';
 import type { Program, ProgramSample } from '../../proto/gen/greenboost/v1/control_pb.js';
-import type { AttachmentJson } from './snapshot.js';
-import { attachmentJson } from './snapshot.js';
+import type { AttachmentJson } from './attachments.js';
+import { attachmentJson } from './attachments.js';
 
 /** What a shim tells of a program; the statistics file holds the same names. */
 export type Measured = Pick<

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of the lists: filtered and sorted. Sorting is always stable and ends in the identity, so rows never dance.
-import type { AttachmentJson, EventJson, LinkJson } from './snapshot.js';
+import type { AttachmentJson } from './attachments.js';
+import type { LinkJson } from './links.js';
+import type { EventJson } from './snapshot.js';
 import {
   attachmentIdentity,
   linkIdentity,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the full-screen view knows. Plain data: the reducer makes the next state, the view draws it,
 // nothing else holds any.
-import type { AttachmentJson, LinkJson, SnapshotJson } from './snapshot.js';
+import type { AttachmentJson } from './attachments.js';
+import type { LinkJson } from './links.js';
+import type { SnapshotJson } from './snapshot.js';
 
 export const PANELS = ['tiers', 'throughput', 'feeders', 'processes', 'events'] as const;
 export type PanelName = (typeof PANELS)[number];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where kernels ran and where ranges lie, in lines and tables.
 import { formatBytes } from '../../proto/base/units.js';
-import type { AttachmentJson } from '../model/snapshot.js';
+import type { AttachmentJson } from '../model/attachments.js';
 import type { DispatchJson, ExplainJson } from '../model/dispatch.js';
 import { left, right, shrinking, type Table } from './plain.js';
 

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The cluster as plain tables for `status`, `cluster --once` and `feed status`: no escapes, one fact per cell.
 import { formatAge, formatBytes, formatMicros, formatRate } from '../../proto/base/units.js';
-import type {
-  AttachmentJson,
-  DeviceJson,
-  EventJson,
-  FeedStatusJson,
-  LinkJson,
-  SnapshotJson,
-  TierJson,
-} from '../model/snapshot.js';
+import type { AttachmentJson } from '../model/attachments.js';
+import type { DeviceJson } from '../model/devices.js';
+import type { FeedStatusJson } from '../model/feed-status.js';
+import type { LinkJson } from '../model/links.js';
+import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 
 export interface TableColumn {
   readonly title: string;

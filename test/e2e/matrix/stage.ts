@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { AttachmentJson } from '../../../tui/model/snapshot.js';
+import type { AttachmentJson } from '../../../tui/model/attachments.js';
 import { EventLog, StateWatch } from '../follow.js';
 import type { Line, LineSettings } from '../lines.js';
 import { attachmentOf, leasedBytes, Machine, MIB, PROGRAMS, waitFor } from '../machine.js';

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Snapshots for tests of the view: three feeders in three states, two programs, a few events.
 import { GIB } from '../../../proto/base/units.js';
-import type {
-  AttachmentJson,
-  LinkJson,
-  SnapshotJson,
-  TierJson,
-} from '../../../tui/model/snapshot.js';
+import type { AttachmentJson } from '../../../tui/model/attachments.js';
+import type { LinkJson } from '../../../tui/model/links.js';
+import type { SnapshotJson, TierJson } from '../../../tui/model/snapshot.js';
 
 export const START_UNIX_MS = 1_760_000_000_000;
 

@@ -8,7 +8,8 @@ import {
   TierKind,
 } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind, FeederState } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
-import { feedStatusJson, snapshotJson } from '../../../tui/model/snapshot.js';
+import { feedStatusJson } from '../../../tui/model/feed-status.js';
+import { snapshotJson } from '../../../tui/model/snapshot.js';
 
 const WIRE = create(SnapshotSchema, {
   software: 'greenboost 0.1.0',

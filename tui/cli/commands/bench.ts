@@ -3,7 +3,8 @@
 import type { PathFigure } from '../../../host/bench/paths.js';
 import { formatMicros, formatRate } from '../../../proto/base/units.js';
 import { withAgent } from '../../control/client.js';
-import { SCHEMA_VERSION, snapshotJson, type LinkJson } from '../../model/snapshot.js';
+import type { LinkJson } from '../../model/links.js';
+import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { note, tableLines, writeJson, writeLine } from '../output.js';
 
 export interface BenchCliOptions {

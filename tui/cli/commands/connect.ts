@@ -10,8 +10,8 @@ import type { ConnectResponse } from '../../../proto/gen/greenboost/v1/control_p
 import { findKey, importKey, listKeyring, removeKey } from '../../../security/keyring.js';
 import { keyFingerprint, type PairingKey } from '../../../security/pairing.js';
 import { withAgent } from '../../control/client.js';
+import { linkJson } from '../../model/links.js';
 import {
-  linkJson,
   SCHEMA_VERSION,
   snapshotJson,
   tiersJson,

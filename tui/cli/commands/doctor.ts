@@ -6,7 +6,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { configDir } from '../../../proto/base/paths.js';
 import { withAgent, withFeed } from '../../control/client.js';
-import { feedStatusJson, SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
+import { feedStatusJson } from '../../model/feed-status.js';
+import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { cleanText } from '../../view/text.js';
 import { painters, writeJson, writeLine } from '../output.js';
 

@@ -5,7 +5,7 @@ import { GbError } from '../../../proto/base/errors.js';
 import { DEFAULT_PORT } from '../../../proto/base/limits.js';
 import { formatAge, formatBytes, parseBytes } from '../../../proto/base/units.js';
 import { withFeed } from '../../control/client.js';
-import { feedStatusJson, type FeedStatusJson } from '../../model/snapshot.js';
+import { feedStatusJson, type FeedStatusJson } from '../../model/feed-status.js';
 import { feedDeviceTable, feedLaneTable, feedLeaseTable } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';

@@ -6,7 +6,8 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { GbError } from '../../../proto/base/errors.js';
 import { withAgent, withFeed } from '../../control/client.js';
 import { AGENT_METRICS, FEED_METRICS, type Metric } from '../../model/metrics.js';
-import { feedStatusJson, snapshotJson } from '../../model/snapshot.js';
+import { feedStatusJson } from '../../model/feed-status.js';
+import { snapshotJson } from '../../model/snapshot.js';
 import { note, writeOut } from '../output.js';
 
 export interface MetricsOptions {

@@ -7,12 +7,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GbError } from '../../../proto/base/errors.js';
 import { withAgent, withFeed } from '../../control/client.js';
-import {
-  feedStatusJson,
-  snapshotJson,
-  type FeedStatusJson,
-  type SnapshotJson,
-} from '../../model/snapshot.js';
+import { feedStatusJson, type FeedStatusJson } from '../../model/feed-status.js';
+import { snapshotJson, type SnapshotJson } from '../../model/snapshot.js';
 import { isAlive, waitForExit } from '../daemon.js';
 
 const CLI = fileURLToPath(new URL('../main.js', import.meta.url));

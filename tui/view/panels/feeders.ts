@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Panel 3: the feeders of this host. A silent one keeps its last figures, grey, with its age.
-import type { LinkJson, LinkStateJson } from '../../model/snapshot.js';
+import type { LinkJson, LinkStateJson } from '../../model/links.js';
 import { FEEDER_SORTS, feederRows } from '../../model/rows.js';
 import { linkIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Panel 4: programs under the shim and where their bytes live. The strip reads without colour: V r F f n.
-import type { AttachmentJson } from '../../model/snapshot.js';
+import type { AttachmentJson } from '../../model/attachments.js';
 import { PROCESS_SORTS, processRows } from '../../model/rows.js';
 import { attachmentIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';
@@ -114,7 +114,9 @@ export function processesBody(
   );
   const body = [table.header, ...table.lines];
   if (body.length < height) {
-    body.push([span('  V local vram   r local ram   F feeder vram   f feeder ram   n nvme', 'stale')]);
+    body.push([
+      span('  V local vram   r local ram   F feeder vram   f feeder ram   n nvme', 'stale'),
+    ]);
   }
   return body;
 }

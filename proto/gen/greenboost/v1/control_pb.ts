@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/control.proto.
  */
 export const file_greenboost_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAki7QUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEEhoKDWNsb2NrX3NrZXdfbXMYHCABKANIAIgBAUIQCg5fY2xvY2tfc2tld19tcyLiAQoLTGFuZVRyYWZmaWMSGAoQY29ubmVjdGlvbl9jb3VudBgBIAEoDRISCgpzZW50X2J5dGVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhcKD3dpcmVfc2VudF9ieXRlcxgEIAEoBBIbChN3aXJlX3JlY2VpdmVkX2J5dGVzGAUgASgEEhQKDGNhY2hlZF9ieXRlcxgGIAEoBBIZChFyb3VuZF90cmlwX21pY3JvcxgHIAEoARIQCghwcm92aWRlchgIIAEoCRIUCgxicm9rZW5fY291bnQYCSABKA0i1woKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQSEAoIZGlzcGF0Y2gYMCABKAgSGAoQZGlzcGF0Y2hlZF9jb3VudBgxIAEoBBJBCgx1bmRpc3BhdGNoZWQYMiADKAsyKy5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQuVW5kaXNwYXRjaGVkRW50cnkSMQoNbGF1bmNoX293bmVycxgzIAMoCzIaLmdyZWVuYm9vc3QudjEuTGF1bmNoT3duZXIaMwoRVW5kaXNwYXRjaGVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASLGAQoLTGF1bmNoT3duZXISEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEgwKBGxhbmUYAyABKA0SFAoMbGF1bmNoX2NvdW50GAQgASgEEhYKDmNyb3NzaW5nX2NvdW50GAUgASgEEhsKE2Nyb3NzaW5nX3NlbnRfYnl0ZXMYBiABKAQSHwoXY3Jvc3NpbmdfcmVjZWl2ZWRfYnl0ZXMYByABKAQSFQoNcmVwbGljYV9ieXRlcxgIIAEoBCJpCgVFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIPCgd1bml4X21zGAIgASgDEhAKCHNldmVyaXR5GAMgASgNEgwKBG5hbWUYBCABKAkSDwoHc3ViamVjdBgFIAEoCRIMCgR0ZXh0GAYgASgJIqgDCghTbmFwc2hvdBIQCghzb2Z0d2FyZRgBIAEoCRIRCglhZ2VudF9waWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEg8KB3VuaXhfbXMYBCABKAMSDQoFZXBvY2gYBSABKAQSDwoHaG9zdF9pZBgGIAEoCRIRCglob3N0X25hbWUYByABKAkSIgoFdGllcnMYCCADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXISIgoFbGlua3MYCSADKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSLgoLYXR0YWNobWVudHMYCiADKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSKwoNcmVjZW50X2V2ZW50cxgLIAMoCzIULmdyZWVuYm9vc3QudjEuRXZlbnQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgMIAEoBBIcChRtZW1vcnlfcmVzZXJ2ZV9ieXRlcxgNIAEoBBIiChptZW1vcnlfcHJlc3N1cmVfc29tZV9hdmcxMBgOIAEoARITCgtwcm9iZV9ieXRlcxgPIAEoBCISChBHZXRTdGF0dXNSZXF1ZXN0IhQKEkdldFByb2dyYW1zUmVxdWVzdCI/ChNHZXRQcm9ncmFtc1Jlc3BvbnNlEigKCHByb2dyYW1zGAEgAygLMhYuZ3JlZW5ib29zdC52MS5Qcm9ncmFtIvUBCgdQcm9ncmFtEi0KCmF0dGFjaG1lbnQYASABKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSFQoNZW5kZWRfdW5peF9tcxgCIAEoAxIOCgZydW5faWQYAyABKAkSNQoIcGhhc2VfbXMYBCADKAsyIy5ncmVlbmJvb3N0LnYxLlByb2dyYW0uUGhhc2VNc0VudHJ5Ei0KB3NhbXBsZXMYBSADKAsyHC5ncmVlbmJvb3N0LnYxLlByb2dyYW1TYW1wbGUaLgoMUGhhc2VNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEi+AEKDVByb2dyYW1TYW1wbGUSDQoFYXRfbXMYASABKAQSEgoKdnJhbV9ieXRlcxgCIAEoBBIRCglyYW1fYnl0ZXMYAyABKAQSFAoMZmVlZGVyX2J5dGVzGAQgASgEEhIKCm52bWVfYnl0ZXMYBSABKAQSEwoLZmV0Y2hfYnl0ZXMYBiABKAQSEwoLZXZpY3RfYnl0ZXMYByABKAQSFwoPc3RhZ2VkX2luX2J5dGVzGAggASgEEhgKEHN0YWdlZF9vdXRfYnl0ZXMYCSABKAQSFAoMc3RhbGxfbWljcm9zGAogASgEEhQKDGxhdW5jaF9jb3VudBgLIAEoBCIdCg5FeHBsYWluUmVxdWVzdBILCgNwaWQYASABKA0ivQEKD0V4cGxhaW5SZXNwb25zZRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhIKCmFyZW5hX2Jhc2UYAiABKAQSKgoGcmFuZ2VzGAMgAygLMhouZ3JlZW5ib29zdC52MS5QbGFjZWRSYW5nZRITCgt0b3RhbF9jb3VudBgEIAEoBBImCgdyZWFzb25zGAUgAygLMhUuZ3JlZW5ib29zdC52MS5SZWFzb24i0AEKC1BsYWNlZFJhbmdlEg4KBm9mZnNldBgBIAEoBBIOCgZsZW5ndGgYAiABKAQSEQoJZmVlZGVyX2lkGAMgASgJEhMKC2ZlZWRlcl9uYW1lGAQgASgJEicKBmRldmljZRgFIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbGFuZRgGIAEoDRInCgRraW5kGAcgASgOMhkuZ3JlZW5ib29zdC52MS5QbGFjZWRLaW5kEgwKBGxvc3QYCCABKAgSCwoDd2h5GAkgASgJIjMKBlJlYXNvbhIMCgRuYW1lGAEgASgJEg0KBWNvdW50GAIgASgEEgwKBHRleHQYAyABKAkiIwoMV2F0Y2hSZXF1ZXN0EhMKC2ludGVydmFsX21zGAEgASgNIkgKDkNvbm5lY3RSZXF1ZXN0Eg8KB2FkZHJlc3MYASABKAkSEQoJZmVlZGVyX2lkGAIgASgJEhIKCnRpbWVvdXRfbXMYAyABKA0iWAoPQ29ubmVjdFJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSIgoFdGllcnMYAiADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXIiMgoRRGlzY29ubmVjdFJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWZvcmNlGAIgASgIIj0KEkRpc2Nvbm5lY3RSZXNwb25zZRITCgttb3ZlZF9ieXRlcxgBIAEoBBISCgpsb3N0X2J5dGVzGAIgASgEIh4KDERyYWluUmVxdWVzdBIOCgZmZWVkZXIYASABKAkilgEKC0RyYWluU3RhdHVzEhMKC3RvdGFsX2J5dGVzGAEgASgEEhMKC21vdmVkX2J5dGVzGAIgASgEEhgKEGJ5dGVzX3Blcl9zZWNvbmQYAyABKAESDgoGZXRhX21zGAQgASgDEhIKCmVsYXBzZWRfbXMYBSABKAMSEQoJd2FpdHNfZm9yGAYgASgJEgwKBGRvbmUYByABKAgiHgoMUGF1c2VSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCSIyCg1QYXVzZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiHwoNUmVzdW1lUmVxdWVzdBIOCgZmZWVkZXIYASABKAkiMwoOUmVzdW1lUmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluayJHChFQaW5nRmVlZGVyUmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFY291bnQYAiABKA0SEwoLaW50ZXJ2YWxfbXMYAyABKA0iogEKElBpbmdGZWVkZXJSZXNwb25zZRIpCgRwYXRoGAEgASgLMhkuZ3JlZW5ib29zdC52MS5GZWVkZXJQYXRoSAASLgoKcm91bmRfdHJpcBgCIAEoCzIYLmdyZWVuYm9vc3QudjEuUm91bmRUcmlwSAASKQoEcmF0ZRgDIAEoCzIZLmdyZWVuYm9vc3QudjEuRmVlZGVyUmF0ZUgAQgYKBHBhcnQiugEKCkZlZWRlclBhdGgSEwoLZmVlZGVyX25hbWUYASABKAkSDwoHYWRkcmVzcxgCIAEoCRIVCg1sb2NhbF9hZGRyZXNzGAMgASgJEhEKCWxhbmVfcG9ydBgEIAEoDRIWCg5zZXNzaW9uX2NpcGhlchgFIAEoCRITCgtsYW5lX2NpcGhlchgGIAEoCRIVCg1sYW5lX3Byb3ZpZGVyGAcgASgJEhgKEGxhbmVfY29ubmVjdGlvbnMYCCABKA0iRwoJUm91bmRUcmlwEhAKCHNlcXVlbmNlGAEgASgNEhMKC2NhbGxfbWljcm9zGAIgASgBEhMKC2xhbmVfbWljcm9zGAMgASgBIlAKCkZlZWRlclJhdGUSHwoXdXBsb2FkX2J5dGVzX3Blcl9zZWNvbmQYASABKAESIQoZZG93bmxvYWRfYnl0ZXNfcGVyX3NlY29uZBgCIAEoASIOCgxQcm9iZVJlcXVlc3QiNwoNRXZlbnRzUmVxdWVzdBIOCgZmb2xsb3cYASABKAgSFgoOYWZ0ZXJfc2VxdWVuY2UYAiABKAQiIAoPU2h1dGRvd25SZXF1ZXN0Eg0KBWZvcmNlGAEgASgIIhIKEFNodXRkb3duUmVzcG9uc2UiFgoUR2V0RmVlZFN0YXR1c1JlcXVlc3Qi8QIKCkZlZWRTdGF0dXMSEAoIc29mdHdhcmUYASABKAkSCwoDcGlkGAIgASgNEhcKD3N0YXJ0ZWRfdW5peF9tcxgDIAEoAxIRCglmZWVkZXJfaWQYBCABKAkSEwoLZmVlZGVyX25hbWUYBSABKAkSEQoJYWRkcmVzc2VzGAYgAygJEhcKD2tleV9maW5nZXJwcmludBgHIAEoCRIwCgVzdGF0cxgIIAEoCzIhLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1Jlc3BvbnNlEigKBmxlYXNlcxgJIAMoCzIYLmdyZWVuYm9vc3QudjEuRmVlZExlYXNlEhEKCWxvY2tfbm90ZRgKIAEoCRIRCglsYW5lX3BvcnQYCyABKA0SJgoFbGFuZXMYDCADKAsyFy5ncmVlbmJvb3N0LnYxLkZlZWRMYW5lEhEKCWNhY2hlX2RpchgNIAEoCRIaChJjYWNoZV9idWRnZXRfYnl0ZXMYDiABKAQixgEKCUZlZWRMZWFzZRIQCghsZWFzZV9pZBgBIAEoCRIRCglob3N0X25hbWUYAiABKAkSFQoNYXR0YWNobWVudF9pZBgDIAEoCRIVCg1ncmFudGVkX2J5dGVzGAQgASgEEhIKCnVzZWRfYnl0ZXMYBSABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgGIAEoBBIPCgdhZG9wdGVkGAcgASgIEhIKCnJlYWRfYnl0ZXMYCCABKAQSEwoLd3JpdGVfYnl0ZXMYCSABKAQizQIKCEZlZWRMYW5lEhEKCXRpY2tldF9pZBgBIAEoCRIQCghsZWFzZV9pZBgCIAEoCRIRCglob3N0X25hbWUYAyABKAkSDAoEcGVlchgEIAEoCRIOCgZjaXBoZXIYBSABKAkSEAoIcHJvdmlkZXIYBiABKAkSEgoKa2V5X2FnZV9tcxgHIAEoBBITCgtjb25uZWN0aW9ucxgIIAEoDRISCgpyZWFkX2J5dGVzGAkgASgEEhMKC3dyaXRlX2J5dGVzGAogASgEEh0KFXJlYWRfYnl0ZXNfcGVyX3NlY29uZBgLIAEoARIeChZ3cml0ZV9ieXRlc19wZXJfc2Vjb25kGAwgASgBEhQKDGNhY2hlZF9ieXRlcxgNIAEoBBIZChFyb3VuZF90cmlwX21pY3JvcxgOIAEoARIXCg9rZXlfZmluZ2VycHJpbnQYDyABKAkiIQoQUGF1c2VGZWVkUmVxdWVzdBINCgVkcmFpbhgBIAEoCCITChFQYXVzZUZlZWRSZXNwb25zZSITChFSZXN1bWVGZWVkUmVxdWVzdCIUChJSZXN1bWVGZWVkUmVzcG9uc2UiIwoPU3RvcEZlZWRSZXF1ZXN0EhAKCGdyYWNlX21zGAEgASgNIhIKEFN0b3BGZWVkUmVzcG9uc2UqjQEKCFRpZXJLaW5kEhkKFVRJRVJfS0lORF9VTlNQRUNJRklFRBAAEhgKFFRJRVJfS0lORF9MT0NBTF9WUkFNEAESFwoTVElFUl9LSU5EX0xPQ0FMX1JBTRACEhkKFVRJRVJfS0lORF9GRUVERVJfVlJBTRADEhgKFFRJRVJfS0lORF9GRUVERVJfUkFNEAQqzwEKCUxpbmtTdGF0ZRIaChZMSU5LX1NUQVRFX1VOU1BFQ0lGSUVEEAASGQoVTElOS19TVEFURV9DT05ORUNUSU5HEAESGgoWTElOS19TVEFURV9IQU5EU0hBS0lORxACEhQKEExJTktfU1RBVEVfUkVBRFkQAxIXChNMSU5LX1NUQVRFX0RSQUlOSU5HEAQSFAoQTElOS19TVEFURV9TVEFMRRAFEhMKD0xJTktfU1RBVEVfTE9TVBAGEhUKEUxJTktfU1RBVEVfQ0xPU0VEEAcqWQoKUGxhY2VkS2luZBIbChdQTEFDRURfS0lORF9VTlNQRUNJRklFRBAAEhUKEVBMQUNFRF9LSU5EX09XTkVEEAESFwoTUExBQ0VEX0tJTkRfUkVQTElDQRACMsMHCgxBZ2VudFNlcnZpY2USRQoJR2V0U3RhdHVzEh8uZ3JlZW5ib29zdC52MS5HZXRTdGF0dXNSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI/CgVXYXRjaBIbLmdyZWVuYm9vc3QudjEuV2F0Y2hSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdDABEkgKB0Nvbm5lY3QSHS5ncmVlbmJvb3N0LnYxLkNvbm5lY3RSZXF1ZXN0Gh4uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVzcG9uc2USUQoKRGlzY29ubmVjdBIgLmdyZWVuYm9vc3QudjEuRGlzY29ubmVjdFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXNwb25zZRJCCgVEcmFpbhIbLmdyZWVuYm9vc3QudjEuRHJhaW5SZXF1ZXN0GhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1czABEkIKBVBhdXNlEhsuZ3JlZW5ib29zdC52MS5QYXVzZVJlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLlBhdXNlUmVzcG9uc2USRQoGUmVzdW1lEhwuZ3JlZW5ib29zdC52MS5SZXN1bWVSZXF1ZXN0Gh0uZ3JlZW5ib29zdC52MS5SZXN1bWVSZXNwb25zZRJTCgpQaW5nRmVlZGVyEiAuZ3JlZW5ib29zdC52MS5QaW5nRmVlZGVyUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuUGluZ0ZlZWRlclJlc3BvbnNlMAESPQoFUHJvYmUSGy5ncmVlbmJvb3N0LnYxLlByb2JlUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPgoGRXZlbnRzEhwuZ3JlZW5ib29zdC52MS5FdmVudHNSZXF1ZXN0GhQuZ3JlZW5ib29zdC52MS5FdmVudDABElQKC0dldFByb2dyYW1zEiEuZ3JlZW5ib29zdC52MS5HZXRQcm9ncmFtc1JlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVzcG9uc2USSAoHRXhwbGFpbhIdLmdyZWVuYm9vc3QudjEuRXhwbGFpblJlcXVlc3QaHi5ncmVlbmJvb3N0LnYxLkV4cGxhaW5SZXNwb25zZRJLCghTaHV0ZG93bhIeLmdyZWVuYm9vc3QudjEuU2h1dGRvd25SZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlc3BvbnNlMs4CCgtGZWVkU2VydmljZRJPCg1HZXRGZWVkU3RhdHVzEiMuZ3JlZW5ib29zdC52MS5HZXRGZWVkU3RhdHVzUmVxdWVzdBoZLmdyZWVuYm9vc3QudjEuRmVlZFN0YXR1cxJOCglQYXVzZUZlZWQSHy5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLlBhdXNlRmVlZFJlc3BvbnNlElEKClJlc3VtZUZlZWQSIC5ncmVlbmJvb3N0LnYxLlJlc3VtZUZlZWRSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5SZXN1bWVGZWVkUmVzcG9uc2USSwoIU3RvcEZlZWQSHi5ncmVlbmJvb3N0LnYxLlN0b3BGZWVkUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXNwb25zZWIGcHJvdG8z", [file_greenboost_v1_feeder]);
+  fileDesc("ChtncmVlbmJvb3N0L3YxL2NvbnRyb2wucHJvdG8SDWdyZWVuYm9vc3QudjEisgIKBFRpZXISJQoEa2luZBgBIAEoDjIXLmdyZWVuYm9vc3QudjEuVGllcktpbmQSDAoEbmFtZRgCIAEoCRIRCglmZWVkZXJfaWQYAyABKAkSJwoGZGV2aWNlGAQgASgLMhcuZ3JlZW5ib29zdC52MS5EZXZpY2VJZBIWCg5jYXBhY2l0eV9ieXRlcxgFIAEoBBIVCg1ncmFudGVkX2J5dGVzGAYgASgEEhIKCnVzZWRfYnl0ZXMYByABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYCSABKAESFgoObGF0ZW5jeV9taWNyb3MYCiABKAESEQoJc2ltdWxhdGVkGAsgASgIEgwKBG5vdGUYDCABKAki7QUKBExpbmsSEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEg8KB2FkZHJlc3MYAyABKAkSJwoFc3RhdGUYBCABKA4yGC5ncmVlbmJvb3N0LnYxLkxpbmtTdGF0ZRIOCgZkZXRhaWwYBSABKAkSEgoKcnR0X21pY3JvcxgGIAEoARIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgHIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAggASgBEg4KBmNpcGhlchgJIAEoCRISCgpzZXNzaW9uX2lkGAogASgJEhIKCnNlbnRfYnl0ZXMYCyABKAQSFgoOcmVjZWl2ZWRfYnl0ZXMYDCABKAQSEwoLZXJyb3JfY291bnQYDSABKA0SGQoRbGFzdF9zZWVuX3VuaXhfbXMYDiABKAMSKgoHZGV2aWNlcxgPIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRITCgtsZWFzZV9jb3VudBgQIAEoDRIXCg9rZXlfZmluZ2VycHJpbnQYESABKAkSGQoRa2V5X2FkZGVkX3VuaXhfbXMYEiABKAMSEgoKbGFuZV9jb3VudBgTIAEoDRITCgtsYW5lX2NpcGhlchgUIAEoCRIXCg9sYW5lX2tleV9hZ2VfbXMYFSABKAQSDgoGcGF1c2VkGBYgASgIEikKBWRyYWluGBcgASgLMhouZ3JlZW5ib29zdC52MS5EcmFpblN0YXR1cxIwCgxsYW5lX3RyYWZmaWMYGCABKAsyGi5ncmVlbmJvb3N0LnYxLkxhbmVUcmFmZmljEhMKC2xhbmVfZGV0YWlsGBkgASgJEhcKD2NhbGxfc2VudF9ieXRlcxgaIAEoBBIbChNjYWxsX3JlY2VpdmVkX2J5dGVzGBsgASgEEhoKDWNsb2NrX3NrZXdfbXMYHCABKANIAIgBAUIQCg5fY2xvY2tfc2tld19tcyLiAQoLTGFuZVRyYWZmaWMSGAoQY29ubmVjdGlvbl9jb3VudBgBIAEoDRISCgpzZW50X2J5dGVzGAIgASgEEhYKDnJlY2VpdmVkX2J5dGVzGAMgASgEEhcKD3dpcmVfc2VudF9ieXRlcxgEIAEoBBIbChN3aXJlX3JlY2VpdmVkX2J5dGVzGAUgASgEEhQKDGNhY2hlZF9ieXRlcxgGIAEoBBIZChFyb3VuZF90cmlwX21pY3JvcxgHIAEoARIQCghwcm92aWRlchgIIAEoCRIUCgxicm9rZW5fY291bnQYCSABKA0i1woKCkF0dGFjaG1lbnQSFQoNYXR0YWNobWVudF9pZBgBIAEoCRILCgNwaWQYAiABKA0SDwoHY29tbWFuZBgDIAEoCRITCgtkZXZpY2VfbmFtZRgEIAEoCRIXCg92cmFtX3VzZWRfYnl0ZXMYBSABKAQSFgoOcmFtX3VzZWRfYnl0ZXMYBiABKAQSHgoWZmVlZGVyX3ZyYW1fdXNlZF9ieXRlcxgHIAEoBBIdChVmZWVkZXJfcmFtX3VzZWRfYnl0ZXMYCCABKAQSFwoPdnJhbV9wZWFrX2J5dGVzGAkgASgEEhYKDnJhbV9wZWFrX2J5dGVzGAogASgEEh4KFmZlZWRlcl92cmFtX3BlYWtfYnl0ZXMYCyABKAQSHQoVZmVlZGVyX3JhbV9wZWFrX2J5dGVzGAwgASgEEhkKEXJhbV9ncmFudGVkX2J5dGVzGA0gASgEEhwKFGZlZWRlcl9ncmFudGVkX2J5dGVzGA4gASgEEhgKEGFsbG9jYXRpb25fY291bnQYDyABKAQSFwoPYWxsb2NhdGVkX2J5dGVzGBAgASgEEhQKDGxhdW5jaF9jb3VudBgRIAEoBBISCgpjb3B5X2NvdW50GBIgASgEEhMKC2ZldGNoX2J5dGVzGBMgASgEEhMKC2V2aWN0X2J5dGVzGBQgASgEEhgKEGNsZWFuX2Ryb3BfYnl0ZXMYFSABKAQSIAoYdW5hY2NvdW50ZWRfbGF1bmNoX2NvdW50GBYgASgEEhwKFHJlZnVzZWRfbGF1bmNoX2NvdW50GBcgASgEEhQKDHN0YWxsX21pY3JvcxgYIAEoBBINCgVwaGFzZRgZIAEoCRIZChFzdGlja3lfY3VkYV9lcnJvchgaIAEoDRIXCg9zdGFydGVkX3VuaXhfbXMYGyABKAMSEQoJY29ubmVjdGVkGBwgASgIEhkKEXZyYW1fYnVkZ2V0X2J5dGVzGB0gASgEEg0KBWdhdGVkGB4gASgIEhcKD252bWVfdXNlZF9ieXRlcxgfIAEoBBIXCg9udm1lX3BlYWtfYnl0ZXMYICABKAQSFwoPbnZtZV9yZWFkX2J5dGVzGCEgASgEEhgKEG52bWVfd3JpdGVfYnl0ZXMYIiABKAQSDwoHc3RhZ2luZxgjIAEoCRIVCg1vcmRlcl9wZXJjZW50GCQgASgNEhYKDnN0YWdlX2luX2J5dGVzGCUgASgEEhcKD3N0YWdlX291dF9ieXRlcxgmIAEoBBIZChFzdGFnZV9jbGVhbl9ieXRlcxgnIAEoBBITCgtyZW1hcF9jb3VudBgoIAEoBBIUCgxzd2l0Y2hfY291bnQYKSABKAQSHgoWc3dpdGNoX2FiYW5kb25lZF9jb3VudBgqIAEoBBIVCg1zd2l0Y2hfbWljcm9zGCsgASgEEhMKC2ZyYW1lX2J5dGVzGCwgASgEEhkKEWdyYXBoX3NwbGl0X2NvdW50GC0gASgEEhMKC2RldmljZV91dWlkGC4gASgJEhgKEHZyYW1fbGltaXRfYnl0ZXMYLyABKAQSEAoIZGlzcGF0Y2gYMCABKAgSGAoQZGlzcGF0Y2hlZF9jb3VudBgxIAEoBBJBCgx1bmRpc3BhdGNoZWQYMiADKAsyKy5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQuVW5kaXNwYXRjaGVkRW50cnkSMQoNbGF1bmNoX293bmVycxgzIAMoCzIaLmdyZWVuYm9vc3QudjEuTGF1bmNoT3duZXIaMwoRVW5kaXNwYXRjaGVkRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASLGAQoLTGF1bmNoT3duZXISEQoJZmVlZGVyX2lkGAEgASgJEhMKC2ZlZWRlcl9uYW1lGAIgASgJEgwKBGxhbmUYAyABKA0SFAoMbGF1bmNoX2NvdW50GAQgASgEEhYKDmNyb3NzaW5nX2NvdW50GAUgASgEEhsKE2Nyb3NzaW5nX3NlbnRfYnl0ZXMYBiABKAQSHwoXY3Jvc3NpbmdfcmVjZWl2ZWRfYnl0ZXMYByABKAQSFQoNcmVwbGljYV9ieXRlcxgIIAEoBCJpCgVFdmVudBIQCghzZXF1ZW5jZRgBIAEoBBIPCgd1bml4X21zGAIgASgDEhAKCHNldmVyaXR5GAMgASgNEgwKBG5hbWUYBCABKAkSDwoHc3ViamVjdBgFIAEoCRIMCgR0ZXh0GAYgASgJIqgDCghTbmFwc2hvdBIQCghzb2Z0d2FyZRgBIAEoCRIRCglhZ2VudF9waWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEg8KB3VuaXhfbXMYBCABKAMSDQoFZXBvY2gYBSABKAQSDwoHaG9zdF9pZBgGIAEoCRIRCglob3N0X25hbWUYByABKAkSIgoFdGllcnMYCCADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXISIgoFbGlua3MYCSADKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSLgoLYXR0YWNobWVudHMYCiADKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSKwoNcmVjZW50X2V2ZW50cxgLIAMoCzIULmdyZWVuYm9vc3QudjEuRXZlbnQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgMIAEoBBIcChRtZW1vcnlfcmVzZXJ2ZV9ieXRlcxgNIAEoBBIiChptZW1vcnlfcHJlc3N1cmVfc29tZV9hdmcxMBgOIAEoARITCgtwcm9iZV9ieXRlcxgPIAEoBCISChBHZXRTdGF0dXNSZXF1ZXN0IhQKEkdldFByb2dyYW1zUmVxdWVzdCI/ChNHZXRQcm9ncmFtc1Jlc3BvbnNlEigKCHByb2dyYW1zGAEgAygLMhYuZ3JlZW5ib29zdC52MS5Qcm9ncmFtIvUBCgdQcm9ncmFtEi0KCmF0dGFjaG1lbnQYASABKAsyGS5ncmVlbmJvb3N0LnYxLkF0dGFjaG1lbnQSFQoNZW5kZWRfdW5peF9tcxgCIAEoAxIOCgZydW5faWQYAyABKAkSNQoIcGhhc2VfbXMYBCADKAsyIy5ncmVlbmJvb3N0LnYxLlByb2dyYW0uUGhhc2VNc0VudHJ5Ei0KB3NhbXBsZXMYBSADKAsyHC5ncmVlbmJvb3N0LnYxLlByb2dyYW1TYW1wbGUaLgoMUGhhc2VNc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoBDoCOAEi+AEKDVByb2dyYW1TYW1wbGUSDQoFYXRfbXMYASABKAQSEgoKdnJhbV9ieXRlcxgCIAEoBBIRCglyYW1fYnl0ZXMYAyABKAQSFAoMZmVlZGVyX2J5dGVzGAQgASgEEhIKCm52bWVfYnl0ZXMYBSABKAQSEwoLZmV0Y2hfYnl0ZXMYBiABKAQSEwoLZXZpY3RfYnl0ZXMYByABKAQSFwoPc3RhZ2VkX2luX2J5dGVzGAggASgEEhgKEHN0YWdlZF9vdXRfYnl0ZXMYCSABKAQSFAoMc3RhbGxfbWljcm9zGAogASgEEhQKDGxhdW5jaF9jb3VudBgLIAEoBCIdCg5FeHBsYWluUmVxdWVzdBILCgNwaWQYASABKA0ivQEKD0V4cGxhaW5SZXNwb25zZRItCgphdHRhY2htZW50GAEgASgLMhkuZ3JlZW5ib29zdC52MS5BdHRhY2htZW50EhIKCmFyZW5hX2Jhc2UYAiABKAQSKgoGcmFuZ2VzGAMgAygLMhouZ3JlZW5ib29zdC52MS5QbGFjZWRSYW5nZRITCgt0b3RhbF9jb3VudBgEIAEoBBImCgdyZWFzb25zGAUgAygLMhUuZ3JlZW5ib29zdC52MS5SZWFzb24i0AEKC1BsYWNlZFJhbmdlEg4KBm9mZnNldBgBIAEoBBIOCgZsZW5ndGgYAiABKAQSEQoJZmVlZGVyX2lkGAMgASgJEhMKC2ZlZWRlcl9uYW1lGAQgASgJEicKBmRldmljZRgFIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbGFuZRgGIAEoDRInCgRraW5kGAcgASgOMhkuZ3JlZW5ib29zdC52MS5QbGFjZWRLaW5kEgwKBGxvc3QYCCABKAgSCwoDd2h5GAkgASgJIjMKBlJlYXNvbhIMCgRuYW1lGAEgASgJEg0KBWNvdW50GAIgASgEEgwKBHRleHQYAyABKAkiIwoMV2F0Y2hSZXF1ZXN0EhMKC2ludGVydmFsX21zGAEgASgNIkgKDkNvbm5lY3RSZXF1ZXN0Eg8KB2FkZHJlc3MYASABKAkSEQoJZmVlZGVyX2lkGAIgASgJEhIKCnRpbWVvdXRfbXMYAyABKA0iWAoPQ29ubmVjdFJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsSIgoFdGllcnMYAiADKAsyEy5ncmVlbmJvb3N0LnYxLlRpZXIiQQoRRGlzY29ubmVjdFJlcXVlc3QSDgoGZmVlZGVyGAEgASgJEg0KBWZvcmNlGAIgASgIEg0KBWVwb2NoGAMgASgEIj0KEkRpc2Nvbm5lY3RSZXNwb25zZRITCgttb3ZlZF9ieXRlcxgBIAEoBBISCgpsb3N0X2J5dGVzGAIgASgEIi0KDERyYWluUmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZXBvY2gYAiABKAQilgEKC0RyYWluU3RhdHVzEhMKC3RvdGFsX2J5dGVzGAEgASgEEhMKC21vdmVkX2J5dGVzGAIgASgEEhgKEGJ5dGVzX3Blcl9zZWNvbmQYAyABKAESDgoGZXRhX21zGAQgASgDEhIKCmVsYXBzZWRfbXMYBSABKAMSEQoJd2FpdHNfZm9yGAYgASgJEgwKBGRvbmUYByABKAgiLQoMUGF1c2VSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVlcG9jaBgCIAEoBCIyCg1QYXVzZVJlc3BvbnNlEiEKBGxpbmsYASABKAsyEy5ncmVlbmJvb3N0LnYxLkxpbmsiLgoNUmVzdW1lUmVxdWVzdBIOCgZmZWVkZXIYASABKAkSDQoFZXBvY2gYAiABKAQiMwoOUmVzdW1lUmVzcG9uc2USIQoEbGluaxgBIAEoCzITLmdyZWVuYm9vc3QudjEuTGluayJgCgtQbGFuUmVxdWVzdBIlCgZhY3Rpb24YASABKA4yFS5ncmVlbmJvb3N0LnYxLkFjdGlvbhIOCgZmZWVkZXIYAiABKAkSCwoDcGlkGAMgASgNEg0KBWJ5dGVzGAQgASgEIvoCCgxQbGFuUmVzcG9uc2USJQoGYWN0aW9uGAEgASgOMhUuZ3JlZW5ib29zdC52MS5BY3Rpb24SDQoFZXBvY2gYAiABKAQSEQoJZmVlZGVyX2lkGAMgASgJEhMKC2ZlZWRlcl9uYW1lGAQgASgJEgsKA3BpZBgFIAEoDRISCgptb3ZlX2J5dGVzGAYgASgEEhUKDW1pc3NpbmdfYnl0ZXMYByABKAQSEgoKbG9zdF9ieXRlcxgIIAEoBBITCgtyYW5nZV9jb3VudBgJIAEoDRITCgtsZWFzZV9jb3VudBgKIAEoDRIpCgVtb3ZlcxgLIAMoCzIaLmdyZWVuYm9vc3QudjEuUGxhbm5lZE1vdmUSGAoQYnl0ZXNfcGVyX3NlY29uZBgMIAEoARIOCgZldGFfbXMYDSABKAMSMAoIcHJvZ3JhbXMYDiADKAsyHi5ncmVlbmJvb3N0LnYxLkFmZmVjdGVkUHJvZ3JhbRIPCgdyZWZ1c2FsGA8gASgJIm0KC1BsYW5uZWRNb3ZlEhEKCWZlZWRlcl9pZBgBIAEoCRITCgtmZWVkZXJfbmFtZRgCIAEoCRInCgZkZXZpY2UYAyABKAsyFy5ncmVlbmJvb3N0LnYxLkRldmljZUlkEg0KBWJ5dGVzGAQgASgEIkwKD0FmZmVjdGVkUHJvZ3JhbRILCgNwaWQYASABKA0SDwoHY29tbWFuZBgCIAEoCRINCgVieXRlcxgDIAEoBBIMCgRub3RlGAQgASgJIk0KDEV2aWN0UmVxdWVzdBILCgNwaWQYASABKA0SDQoFYnl0ZXMYAiABKAQSEgoKdGltZW91dF9tcxgDIAEoDRINCgVlcG9jaBgEIAEoBCI/Cg1FdmljdFJlc3BvbnNlEhUKDWV2aWN0ZWRfYnl0ZXMYASABKAQSFwoPdnJhbV91c2VkX2J5dGVzGAIgASgEIkcKEVBpbmdGZWVkZXJSZXF1ZXN0Eg4KBmZlZWRlchgBIAEoCRINCgVjb3VudBgCIAEoDRITCgtpbnRlcnZhbF9tcxgDIAEoDSKiAQoSUGluZ0ZlZWRlclJlc3BvbnNlEikKBHBhdGgYASABKAsyGS5ncmVlbmJvb3N0LnYxLkZlZWRlclBhdGhIABIuCgpyb3VuZF90cmlwGAIgASgLMhguZ3JlZW5ib29zdC52MS5Sb3VuZFRyaXBIABIpCgRyYXRlGAMgASgLMhkuZ3JlZW5ib29zdC52MS5GZWVkZXJSYXRlSABCBgoEcGFydCK6AQoKRmVlZGVyUGF0aBITCgtmZWVkZXJfbmFtZRgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEhUKDWxvY2FsX2FkZHJlc3MYAyABKAkSEQoJbGFuZV9wb3J0GAQgASgNEhYKDnNlc3Npb25fY2lwaGVyGAUgASgJEhMKC2xhbmVfY2lwaGVyGAYgASgJEhUKDWxhbmVfcHJvdmlkZXIYByABKAkSGAoQbGFuZV9jb25uZWN0aW9ucxgIIAEoDSJHCglSb3VuZFRyaXASEAoIc2VxdWVuY2UYASABKA0SEwoLY2FsbF9taWNyb3MYAiABKAESEwoLbGFuZV9taWNyb3MYAyABKAEiUAoKRmVlZGVyUmF0ZRIfChd1cGxvYWRfYnl0ZXNfcGVyX3NlY29uZBgBIAEoARIhChlkb3dubG9hZF9ieXRlc19wZXJfc2Vjb25kGAIgASgBIg4KDFByb2JlUmVxdWVzdCI3Cg1FdmVudHNSZXF1ZXN0Eg4KBmZvbGxvdxgBIAEoCBIWCg5hZnRlcl9zZXF1ZW5jZRgCIAEoBCIgCg9TaHV0ZG93blJlcXVlc3QSDQoFZm9yY2UYASABKAgiEgoQU2h1dGRvd25SZXNwb25zZSIWChRHZXRGZWVkU3RhdHVzUmVxdWVzdCLxAgoKRmVlZFN0YXR1cxIQCghzb2Z0d2FyZRgBIAEoCRILCgNwaWQYAiABKA0SFwoPc3RhcnRlZF91bml4X21zGAMgASgDEhEKCWZlZWRlcl9pZBgEIAEoCRITCgtmZWVkZXJfbmFtZRgFIAEoCRIRCglhZGRyZXNzZXMYBiADKAkSFwoPa2V5X2ZpbmdlcnByaW50GAcgASgJEjAKBXN0YXRzGAggASgLMiEuZ3JlZW5ib29zdC52MS5XYXRjaFN0YXRzUmVzcG9uc2USKAoGbGVhc2VzGAkgAygLMhguZ3JlZW5ib29zdC52MS5GZWVkTGVhc2USEQoJbG9ja19ub3RlGAogASgJEhEKCWxhbmVfcG9ydBgLIAEoDRImCgVsYW5lcxgMIAMoCzIXLmdyZWVuYm9vc3QudjEuRmVlZExhbmUSEQoJY2FjaGVfZGlyGA0gASgJEhoKEmNhY2hlX2J1ZGdldF9ieXRlcxgOIAEoBCLGAQoJRmVlZExlYXNlEhAKCGxlYXNlX2lkGAEgASgJEhEKCWhvc3RfbmFtZRgCIAEoCRIVCg1hdHRhY2htZW50X2lkGAMgASgJEhUKDWdyYW50ZWRfYnl0ZXMYBCABKAQSEgoKdXNlZF9ieXRlcxgFIAEoBBIYChB0dGxfcmVtYWluaW5nX21zGAYgASgEEg8KB2Fkb3B0ZWQYByABKAgSEgoKcmVhZF9ieXRlcxgIIAEoBBITCgt3cml0ZV9ieXRlcxgJIAEoBCLNAgoIRmVlZExhbmUSEQoJdGlja2V0X2lkGAEgASgJEhAKCGxlYXNlX2lkGAIgASgJEhEKCWhvc3RfbmFtZRgDIAEoCRIMCgRwZWVyGAQgASgJEg4KBmNpcGhlchgFIAEoCRIQCghwcm92aWRlchgGIAEoCRISCgprZXlfYWdlX21zGAcgASgEEhMKC2Nvbm5lY3Rpb25zGAggASgNEhIKCnJlYWRfYnl0ZXMYCSABKAQSEwoLd3JpdGVfYnl0ZXMYCiABKAQSHQoVcmVhZF9ieXRlc19wZXJfc2Vjb25kGAsgASgBEh4KFndyaXRlX2J5dGVzX3Blcl9zZWNvbmQYDCABKAESFAoMY2FjaGVkX2J5dGVzGA0gASgEEhkKEXJvdW5kX3RyaXBfbWljcm9zGA4gASgBEhcKD2tleV9maW5nZXJwcmludBgPIAEoCSIhChBQYXVzZUZlZWRSZXF1ZXN0Eg0KBWRyYWluGAEgASgIIhMKEVBhdXNlRmVlZFJlc3BvbnNlIhMKEVJlc3VtZUZlZWRSZXF1ZXN0IhQKElJlc3VtZUZlZWRSZXNwb25zZSIjCg9TdG9wRmVlZFJlcXVlc3QSEAoIZ3JhY2VfbXMYASABKA0iEgoQU3RvcEZlZWRSZXNwb25zZSqNAQoIVGllcktpbmQSGQoVVElFUl9LSU5EX1VOU1BFQ0lGSUVEEAASGAoUVElFUl9LSU5EX0xPQ0FMX1ZSQU0QARIXChNUSUVSX0tJTkRfTE9DQUxfUkFNEAISGQoVVElFUl9LSU5EX0ZFRURFUl9WUkFNEAMSGAoUVElFUl9LSU5EX0ZFRURFUl9SQU0QBCrPAQoJTGlua1N0YXRlEhoKFkxJTktfU1RBVEVfVU5TUEVDSUZJRUQQABIZChVMSU5LX1NUQVRFX0NPTk5FQ1RJTkcQARIaChZMSU5LX1NUQVRFX0hBTkRTSEFLSU5HEAISFAoQTElOS19TVEFURV9SRUFEWRADEhcKE0xJTktfU1RBVEVfRFJBSU5JTkcQBBIUChBMSU5LX1NUQVRFX1NUQUxFEAUSEwoPTElOS19TVEFURV9MT1NUEAYSFQoRTElOS19TVEFURV9DTE9TRUQQBypZCgpQbGFjZWRLaW5kEhsKF1BMQUNFRF9LSU5EX1VOU1BFQ0lGSUVEEAASFQoRUExBQ0VEX0tJTkRfT1dORUQQARIXChNQTEFDRURfS0lORF9SRVBMSUNBEAIqgAEKBkFjdGlvbhIWChJBQ1RJT05fVU5TUEVDSUZJRUQQABIQCgxBQ1RJT05fRFJBSU4QARIQCgxBQ1RJT05fUEFVU0UQAhIRCg1BQ1RJT05fUkVTVU1FEAMSFQoRQUNUSU9OX0RJU0NPTk5FQ1QQBBIQCgxBQ1RJT05fRVZJQ1QQBTLICAoMQWdlbnRTZXJ2aWNlEkUKCUdldFN0YXR1cxIfLmdyZWVuYm9vc3QudjEuR2V0U3RhdHVzUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QSPwoFV2F0Y2gSGy5ncmVlbmJvb3N0LnYxLldhdGNoUmVxdWVzdBoXLmdyZWVuYm9vc3QudjEuU25hcHNob3QwARJICgdDb25uZWN0Eh0uZ3JlZW5ib29zdC52MS5Db25uZWN0UmVxdWVzdBoeLmdyZWVuYm9vc3QudjEuQ29ubmVjdFJlc3BvbnNlElEKCkRpc2Nvbm5lY3QSIC5ncmVlbmJvb3N0LnYxLkRpc2Nvbm5lY3RSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5EaXNjb25uZWN0UmVzcG9uc2USQgoFRHJhaW4SGy5ncmVlbmJvb3N0LnYxLkRyYWluUmVxdWVzdBoaLmdyZWVuYm9vc3QudjEuRHJhaW5TdGF0dXMwARJCCgVQYXVzZRIbLmdyZWVuYm9vc3QudjEuUGF1c2VSZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5QYXVzZVJlc3BvbnNlEkUKBlJlc3VtZRIcLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVxdWVzdBodLmdyZWVuYm9vc3QudjEuUmVzdW1lUmVzcG9uc2USPwoEUGxhbhIaLmdyZWVuYm9vc3QudjEuUGxhblJlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLlBsYW5SZXNwb25zZRJCCgVFdmljdBIbLmdyZWVuYm9vc3QudjEuRXZpY3RSZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5FdmljdFJlc3BvbnNlElMKClBpbmdGZWVkZXISIC5ncmVlbmJvb3N0LnYxLlBpbmdGZWVkZXJSZXF1ZXN0GiEuZ3JlZW5ib29zdC52MS5QaW5nRmVlZGVyUmVzcG9uc2UwARI9CgVQcm9iZRIbLmdyZWVuYm9vc3QudjEuUHJvYmVSZXF1ZXN0GhcuZ3JlZW5ib29zdC52MS5TbmFwc2hvdBI+CgZFdmVudHMSHC5ncmVlbmJvb3N0LnYxLkV2ZW50c1JlcXVlc3QaFC5ncmVlbmJvb3N0LnYxLkV2ZW50MAESVAoLR2V0UHJvZ3JhbXMSIS5ncmVlbmJvb3N0LnYxLkdldFByb2dyYW1zUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuR2V0UHJvZ3JhbXNSZXNwb25zZRJICgdFeHBsYWluEh0uZ3JlZW5ib29zdC52MS5FeHBsYWluUmVxdWVzdBoeLmdyZWVuYm9vc3QudjEuRXhwbGFpblJlc3BvbnNlEksKCFNodXRkb3duEh4uZ3JlZW5ib29zdC52MS5TaHV0ZG93blJlcXVlc3QaHy5ncmVlbmJvb3N0LnYxLlNodXRkb3duUmVzcG9uc2UyzgIKC0ZlZWRTZXJ2aWNlEk8KDUdldEZlZWRTdGF0dXMSIy5ncmVlbmJvb3N0LnYxLkdldEZlZWRTdGF0dXNSZXF1ZXN0GhkuZ3JlZW5ib29zdC52MS5GZWVkU3RhdHVzEk4KCVBhdXNlRmVlZBIfLmdyZWVuYm9vc3QudjEuUGF1c2VGZWVkUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuUGF1c2VGZWVkUmVzcG9uc2USUQoKUmVzdW1lRmVlZBIgLmdyZWVuYm9vc3QudjEuUmVzdW1lRmVlZFJlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLlJlc3VtZUZlZWRSZXNwb25zZRJLCghTdG9wRmVlZBIeLmdyZWVuYm9vc3QudjEuU3RvcEZlZWRSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5TdG9wRmVlZFJlc3BvbnNlYgZwcm90bzM", [file_greenboost_v1_feeder]);
 
 /**
  * @generated from message greenboost.v1.Tier
@@ -1245,6 +1245,13 @@ export type DisconnectRequest = Message<"greenboost.v1.DisconnectRequest"> & {
    * @generated from field: bool force = 2;
    */
   force: boolean;
+
+  /**
+   * refused with EPOCH_STALE in any other; 0: in none. The same in all that follow
+   *
+   * @generated from field: uint64 epoch = 3;
+   */
+  epoch: bigint;
 };
 
 /**
@@ -1281,9 +1288,16 @@ export const DisconnectResponseSchema: GenMessage<DisconnectResponse> = /*@__PUR
  */
 export type DrainRequest = Message<"greenboost.v1.DrainRequest"> & {
   /**
+   * id, name or address
+   *
    * @generated from field: string feeder = 1;
    */
   feeder: string;
+
+  /**
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
 };
 
 /**
@@ -1356,6 +1370,11 @@ export type PauseRequest = Message<"greenboost.v1.PauseRequest"> & {
    * @generated from field: string feeder = 1;
    */
   feeder: string;
+
+  /**
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
 };
 
 /**
@@ -1390,6 +1409,11 @@ export type ResumeRequest = Message<"greenboost.v1.ResumeRequest"> & {
    * @generated from field: string feeder = 1;
    */
   feeder: string;
+
+  /**
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
 };
 
 /**
@@ -1415,6 +1439,277 @@ export type ResumeResponse = Message<"greenboost.v1.ResumeResponse"> & {
  */
 export const ResumeResponseSchema: GenMessage<ResumeResponse> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_control, 26);
+
+/**
+ * @generated from message greenboost.v1.PlanRequest
+ */
+export type PlanRequest = Message<"greenboost.v1.PlanRequest"> & {
+  /**
+   * @generated from field: greenboost.v1.Action action = 1;
+   */
+  action: Action;
+
+  /**
+   * id, name or address; of all but EVICT
+   *
+   * @generated from field: string feeder = 2;
+   */
+  feeder: string;
+
+  /**
+   * of EVICT
+   *
+   * @generated from field: uint32 pid = 3;
+   */
+  pid: number;
+
+  /**
+   * of EVICT; 0: all it has in VRAM
+   *
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.PlanRequest.
+ * Use `create(PlanRequestSchema)` to create a new message.
+ */
+export const PlanRequestSchema: GenMessage<PlanRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 27);
+
+/**
+ * @generated from message greenboost.v1.PlanResponse
+ */
+export type PlanResponse = Message<"greenboost.v1.PlanResponse"> & {
+  /**
+   * @generated from field: greenboost.v1.Action action = 1;
+   */
+  action: Action;
+
+  /**
+   * it holds in this one
+   *
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * @generated from field: string feeder_id = 3;
+   */
+  feederId: string;
+
+  /**
+   * @generated from field: string feeder_name = 4;
+   */
+  feederName: string;
+
+  /**
+   * @generated from field: uint32 pid = 5;
+   */
+  pid: number;
+
+  /**
+   * to where `moves` says
+   *
+   * @generated from field: uint64 move_bytes = 6;
+   */
+  moveBytes: bigint;
+
+  /**
+   * find no room: they stay
+   *
+   * @generated from field: uint64 missing_bytes = 7;
+   */
+  missingBytes: bigint;
+
+  /**
+   * of running programs, with force
+   *
+   * @generated from field: uint64 lost_bytes = 8;
+   */
+  lostBytes: bigint;
+
+  /**
+   * @generated from field: uint32 range_count = 9;
+   */
+  rangeCount: number;
+
+  /**
+   * @generated from field: uint32 lease_count = 10;
+   */
+  leaseCount: number;
+
+  /**
+   * in the order they are filled
+   *
+   * @generated from field: repeated greenboost.v1.PlannedMove moves = 11;
+   */
+  moves: PlannedMove[];
+
+  /**
+   * the slowest measured link on the way; 0: not known
+   *
+   * @generated from field: double bytes_per_second = 12;
+   */
+  bytesPerSecond: number;
+
+  /**
+   * -1: not known
+   *
+   * @generated from field: int64 eta_ms = 13;
+   */
+  etaMs: bigint;
+
+  /**
+   * most bytes first, at most 64
+   *
+   * @generated from field: repeated greenboost.v1.AffectedProgram programs = 14;
+   */
+  programs: AffectedProgram[];
+
+  /**
+   * why it would be refused now; empty: it would begin
+   *
+   * @generated from field: string refusal = 15;
+   */
+  refusal: string;
+};
+
+/**
+ * Describes the message greenboost.v1.PlanResponse.
+ * Use `create(PlanResponseSchema)` to create a new message.
+ */
+export const PlanResponseSchema: GenMessage<PlanResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 28);
+
+/**
+ * @generated from message greenboost.v1.PlannedMove
+ */
+export type PlannedMove = Message<"greenboost.v1.PlannedMove"> & {
+  /**
+   * empty: this machine
+   *
+   * @generated from field: string feeder_id = 1;
+   */
+  feederId: string;
+
+  /**
+   * @generated from field: string feeder_name = 2;
+   */
+  feederName: string;
+
+  /**
+   * @generated from field: greenboost.v1.DeviceId device = 3;
+   */
+  device?: DeviceId | undefined;
+
+  /**
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.PlannedMove.
+ * Use `create(PlannedMoveSchema)` to create a new message.
+ */
+export const PlannedMoveSchema: GenMessage<PlannedMove> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 29);
+
+/**
+ * @generated from message greenboost.v1.AffectedProgram
+ */
+export type AffectedProgram = Message<"greenboost.v1.AffectedProgram"> & {
+  /**
+   * @generated from field: uint32 pid = 1;
+   */
+  pid: number;
+
+  /**
+   * @generated from field: string command = 2;
+   */
+  command: string;
+
+  /**
+   * that it has there
+   *
+   * @generated from field: uint64 bytes = 3;
+   */
+  bytes: bigint;
+
+  /**
+   * @generated from field: string note = 4;
+   */
+  note: string;
+};
+
+/**
+ * Describes the message greenboost.v1.AffectedProgram.
+ * Use `create(AffectedProgramSchema)` to create a new message.
+ */
+export const AffectedProgramSchema: GenMessage<AffectedProgram> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 30);
+
+/**
+ * @generated from message greenboost.v1.EvictRequest
+ */
+export type EvictRequest = Message<"greenboost.v1.EvictRequest"> & {
+  /**
+   * @generated from field: uint32 pid = 1;
+   */
+  pid: number;
+
+  /**
+   * 0: all it has in VRAM
+   *
+   * @generated from field: uint64 bytes = 2;
+   */
+  bytes: bigint;
+
+  /**
+   * 0: 30 s
+   *
+   * @generated from field: uint32 timeout_ms = 3;
+   */
+  timeoutMs: number;
+
+  /**
+   * @generated from field: uint64 epoch = 4;
+   */
+  epoch: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.EvictRequest.
+ * Use `create(EvictRequestSchema)` to create a new message.
+ */
+export const EvictRequestSchema: GenMessage<EvictRequest> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 31);
+
+/**
+ * @generated from message greenboost.v1.EvictResponse
+ */
+export type EvictResponse = Message<"greenboost.v1.EvictResponse"> & {
+  /**
+   * @generated from field: uint64 evicted_bytes = 1;
+   */
+  evictedBytes: bigint;
+
+  /**
+   * afterwards
+   *
+   * @generated from field: uint64 vram_used_bytes = 2;
+   */
+  vramUsedBytes: bigint;
+};
+
+/**
+ * Describes the message greenboost.v1.EvictResponse.
+ * Use `create(EvictResponseSchema)` to create a new message.
+ */
+export const EvictResponseSchema: GenMessage<EvictResponse> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_control, 32);
 
 /**
  * @generated from message greenboost.v1.PingFeederRequest
@@ -1445,7 +1740,7 @@ export type PingFeederRequest = Message<"greenboost.v1.PingFeederRequest"> & {
  * Use `create(PingFeederRequestSchema)` to create a new message.
  */
 export const PingFeederRequestSchema: GenMessage<PingFeederRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 27);
+  messageDesc(file_greenboost_v1_control, 33);
 
 /**
  * @generated from message greenboost.v1.PingFeederResponse
@@ -1484,7 +1779,7 @@ export type PingFeederResponse = Message<"greenboost.v1.PingFeederResponse"> & {
  * Use `create(PingFeederResponseSchema)` to create a new message.
  */
 export const PingFeederResponseSchema: GenMessage<PingFeederResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 28);
+  messageDesc(file_greenboost_v1_control, 34);
 
 /**
  * @generated from message greenboost.v1.FeederPath
@@ -1538,7 +1833,7 @@ export type FeederPath = Message<"greenboost.v1.FeederPath"> & {
  * Use `create(FeederPathSchema)` to create a new message.
  */
 export const FeederPathSchema: GenMessage<FeederPath> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 29);
+  messageDesc(file_greenboost_v1_control, 35);
 
 /**
  * @generated from message greenboost.v1.RoundTrip
@@ -1569,7 +1864,7 @@ export type RoundTrip = Message<"greenboost.v1.RoundTrip"> & {
  * Use `create(RoundTripSchema)` to create a new message.
  */
 export const RoundTripSchema: GenMessage<RoundTrip> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 30);
+  messageDesc(file_greenboost_v1_control, 36);
 
 /**
  * @generated from message greenboost.v1.FeederRate
@@ -1591,7 +1886,7 @@ export type FeederRate = Message<"greenboost.v1.FeederRate"> & {
  * Use `create(FeederRateSchema)` to create a new message.
  */
 export const FeederRateSchema: GenMessage<FeederRate> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 31);
+  messageDesc(file_greenboost_v1_control, 37);
 
 /**
  * @generated from message greenboost.v1.ProbeRequest
@@ -1604,7 +1899,7 @@ export type ProbeRequest = Message<"greenboost.v1.ProbeRequest"> & {
  * Use `create(ProbeRequestSchema)` to create a new message.
  */
 export const ProbeRequestSchema: GenMessage<ProbeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 32);
+  messageDesc(file_greenboost_v1_control, 38);
 
 /**
  * @generated from message greenboost.v1.EventsRequest
@@ -1626,7 +1921,7 @@ export type EventsRequest = Message<"greenboost.v1.EventsRequest"> & {
  * Use `create(EventsRequestSchema)` to create a new message.
  */
 export const EventsRequestSchema: GenMessage<EventsRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 33);
+  messageDesc(file_greenboost_v1_control, 39);
 
 /**
  * @generated from message greenboost.v1.ShutdownRequest
@@ -1643,7 +1938,7 @@ export type ShutdownRequest = Message<"greenboost.v1.ShutdownRequest"> & {
  * Use `create(ShutdownRequestSchema)` to create a new message.
  */
 export const ShutdownRequestSchema: GenMessage<ShutdownRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 34);
+  messageDesc(file_greenboost_v1_control, 40);
 
 /**
  * @generated from message greenboost.v1.ShutdownResponse
@@ -1656,7 +1951,7 @@ export type ShutdownResponse = Message<"greenboost.v1.ShutdownResponse"> & {
  * Use `create(ShutdownResponseSchema)` to create a new message.
  */
 export const ShutdownResponseSchema: GenMessage<ShutdownResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 35);
+  messageDesc(file_greenboost_v1_control, 41);
 
 /**
  * @generated from message greenboost.v1.GetFeedStatusRequest
@@ -1669,7 +1964,7 @@ export type GetFeedStatusRequest = Message<"greenboost.v1.GetFeedStatusRequest">
  * Use `create(GetFeedStatusRequestSchema)` to create a new message.
  */
 export const GetFeedStatusRequestSchema: GenMessage<GetFeedStatusRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 36);
+  messageDesc(file_greenboost_v1_control, 42);
 
 /**
  * @generated from message greenboost.v1.FeedStatus
@@ -1761,7 +2056,7 @@ export type FeedStatus = Message<"greenboost.v1.FeedStatus"> & {
  * Use `create(FeedStatusSchema)` to create a new message.
  */
 export const FeedStatusSchema: GenMessage<FeedStatus> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 37);
+  messageDesc(file_greenboost_v1_control, 43);
 
 /**
  * @generated from message greenboost.v1.FeedLease
@@ -1824,7 +2119,7 @@ export type FeedLease = Message<"greenboost.v1.FeedLease"> & {
  * Use `create(FeedLeaseSchema)` to create a new message.
  */
 export const FeedLeaseSchema: GenMessage<FeedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 38);
+  messageDesc(file_greenboost_v1_control, 44);
 
 /**
  * @generated from message greenboost.v1.FeedLane
@@ -1933,7 +2228,7 @@ export type FeedLane = Message<"greenboost.v1.FeedLane"> & {
  * Use `create(FeedLaneSchema)` to create a new message.
  */
 export const FeedLaneSchema: GenMessage<FeedLane> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 39);
+  messageDesc(file_greenboost_v1_control, 45);
 
 /**
  * @generated from message greenboost.v1.PauseFeedRequest
@@ -1950,7 +2245,7 @@ export type PauseFeedRequest = Message<"greenboost.v1.PauseFeedRequest"> & {
  * Use `create(PauseFeedRequestSchema)` to create a new message.
  */
 export const PauseFeedRequestSchema: GenMessage<PauseFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 40);
+  messageDesc(file_greenboost_v1_control, 46);
 
 /**
  * @generated from message greenboost.v1.PauseFeedResponse
@@ -1963,7 +2258,7 @@ export type PauseFeedResponse = Message<"greenboost.v1.PauseFeedResponse"> & {
  * Use `create(PauseFeedResponseSchema)` to create a new message.
  */
 export const PauseFeedResponseSchema: GenMessage<PauseFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 41);
+  messageDesc(file_greenboost_v1_control, 47);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedRequest
@@ -1976,7 +2271,7 @@ export type ResumeFeedRequest = Message<"greenboost.v1.ResumeFeedRequest"> & {
  * Use `create(ResumeFeedRequestSchema)` to create a new message.
  */
 export const ResumeFeedRequestSchema: GenMessage<ResumeFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 42);
+  messageDesc(file_greenboost_v1_control, 48);
 
 /**
  * @generated from message greenboost.v1.ResumeFeedResponse
@@ -1989,7 +2284,7 @@ export type ResumeFeedResponse = Message<"greenboost.v1.ResumeFeedResponse"> & {
  * Use `create(ResumeFeedResponseSchema)` to create a new message.
  */
 export const ResumeFeedResponseSchema: GenMessage<ResumeFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 43);
+  messageDesc(file_greenboost_v1_control, 49);
 
 /**
  * @generated from message greenboost.v1.StopFeedRequest
@@ -2006,7 +2301,7 @@ export type StopFeedRequest = Message<"greenboost.v1.StopFeedRequest"> & {
  * Use `create(StopFeedRequestSchema)` to create a new message.
  */
 export const StopFeedRequestSchema: GenMessage<StopFeedRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 44);
+  messageDesc(file_greenboost_v1_control, 50);
 
 /**
  * @generated from message greenboost.v1.StopFeedResponse
@@ -2019,7 +2314,7 @@ export type StopFeedResponse = Message<"greenboost.v1.StopFeedResponse"> & {
  * Use `create(StopFeedResponseSchema)` to create a new message.
  */
 export const StopFeedResponseSchema: GenMessage<StopFeedResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_control, 45);
+  messageDesc(file_greenboost_v1_control, 51);
 
 /**
  * @generated from enum greenboost.v1.TierKind
@@ -2151,6 +2446,47 @@ export const PlacedKindSchema: GenEnum<PlacedKind> = /*@__PURE__*/
   enumDesc(file_greenboost_v1_control, 2);
 
 /**
+ * @generated from enum greenboost.v1.Action
+ */
+export enum Action {
+  /**
+   * @generated from enum value: ACTION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: ACTION_DRAIN = 1;
+   */
+  DRAIN = 1,
+
+  /**
+   * @generated from enum value: ACTION_PAUSE = 2;
+   */
+  PAUSE = 2,
+
+  /**
+   * @generated from enum value: ACTION_RESUME = 3;
+   */
+  RESUME = 3,
+
+  /**
+   * @generated from enum value: ACTION_DISCONNECT = 4;
+   */
+  DISCONNECT = 4,
+
+  /**
+   * @generated from enum value: ACTION_EVICT = 5;
+   */
+  EVICT = 5,
+}
+
+/**
+ * Describes the enum greenboost.v1.Action.
+ */
+export const ActionSchema: GenEnum<Action> = /*@__PURE__*/
+  enumDesc(file_greenboost_v1_control, 3);
+
+/**
  * What the host agent serves to the CLI and the terminal UI, over a Unix socket (0600) in the runtime directory.
  *
  * @generated from service greenboost.v1.AgentService
@@ -2222,6 +2558,26 @@ export const AgentService: GenService<{
     methodKind: "unary";
     input: typeof ResumeRequestSchema;
     output: typeof ResumeResponseSchema;
+  },
+  /**
+   * What an action would do now, without doing any of it.
+   *
+   * @generated from rpc greenboost.v1.AgentService.Plan
+   */
+  plan: {
+    methodKind: "unary";
+    input: typeof PlanRequestSchema;
+    output: typeof PlanResponseSchema;
+  },
+  /**
+   * Moves bytes of a program from VRAM to RAM; answers when they are there. Cancelling the call ends it.
+   *
+   * @generated from rpc greenboost.v1.AgentService.Evict
+   */
+  evict: {
+    methodKind: "unary";
+    input: typeof EvictRequestSchema;
+    output: typeof EvictResponseSchema;
   },
   /**
    * Round trips to a feeder, one message for each, then what the link carries each way.

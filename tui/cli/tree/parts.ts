@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the parts of the argument tree share: the groups of the help, the examples below it, and `--json`.
+import { Option, type Command } from 'commander';
+
+export const GROUPS = {
+  lend: 'Lend memory (on every spare machine):',
+  use: 'Use it (on the machine that runs the program):',
+  look: 'Look:',
+  keys: 'Keys and services:',
+  other: 'More:',
+} as const;
+
+/** Lines that a reader can copy, below the help of `command`. */
+export function example(command: Command, ...lines: string[]): Command {
+  const text = lines.map((line) => `  ${line}`).join('\n');
+  return command.addHelpText('after', `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${text}`);
+}
+
+/** An option that may be given several times. */
+export function collect(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), value];
+}
+
+/** Every command that reads has it. */
+export const jsonOption = (): Option =>
+  new Option('--json', 'machine-readable: numbers with their unit in the key');
