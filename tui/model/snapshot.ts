@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The agent's whole state as the plain objects that people's scripts (`--json`) and our own screens read: bigint
-// becomes a checked number, 0 for "not measured" becomes null, enums become words. Its parts are in the files beside this one.
-// The shapes are documented in docs/operating.md; a change of a field is a change of `schemaVersion`.
+// becomes a checked number, 0 for "not measured" becomes null, enums become words. Its parts are in the files
+// beside this one. The shapes are documented in docs/operating.md; a change of a field is a change of `schemaVersion`.
 import { bytesFromWire } from '../../proto/base/units.js';
 import {
   TierKind,
