@@ -8,6 +8,7 @@ import { REPAIR_INTERVAL_MS } from '../../proto/base/limits.js';
 import type { FeederCalls } from '../links/feeder-client.js';
 import { isLost, mainCopy, rangeEnd, type ByteRange, type Extent } from '../placement/residency.js';
 import { EXTENTS_MAX, RANGE_ALIGN, type LaneReport, type Report } from '../shim/abi.js';
+import { Arrears } from './arrears.js';
 import { Copies } from './copies.js';
 import { bytesOn, evacuate, type EvacuationWatch } from './evacuation.js';
 import { FeederBudget } from './feeder-budget.js';
@@ -31,6 +32,12 @@ export interface AttachmentDeps {
   /** They have two again. */
   readonly onWhole: (attachment: Attachment, bytes: number) => void;
   readonly onLaneBroken: (attachment: Attachment, hold: Hold, report: LaneReport) => void;
+  /** A feeder does not take back what the program gave up, again and again; undefined: it has. */
+  readonly onRefused: (
+    attachment: Attachment,
+    feederName: string,
+    why: GbError | undefined,
+  ) => void;
   readonly onBug: (error: unknown, where: string) => void;
 }
 
@@ -51,6 +58,7 @@ export class Attachment {
   nextLane = 1;
   readonly mover: Mover;
   private readonly repair: Repair;
+  private readonly arrears: Arrears;
   private connected: ShimPeer | undefined;
   private settleTimer: Timer | undefined;
   private readonly waiters = new Set<() => void>();
@@ -68,11 +76,13 @@ export class Attachment {
       dispatch: () => this.facts.dispatch,
       nextLane: () => this.nextLane++,
       persist,
+      owes: () => this.arrears.later(),
     };
     this.budget = new FeederBudget(owner, directory);
     this.copies = new Copies(this.budget, directory, {
       arenaBytes: () => this.facts.arenaBytes,
       persist,
+      owes: () => this.arrears.later(),
       onGone: (range, feederName) => this.onGone(range, feederName),
       onBare: (range, feederName) => this.onBare(range, feederName),
       claims: (copy) => this.mover.claims(copy),
@@ -101,6 +111,14 @@ export class Attachment {
       mover: this.mover,
       signal: this.ended.signal,
       onWhole: (bytes) => deps.onWhole(this, bytes),
+      onBug: deps.onBug,
+    });
+    this.arrears = new Arrears({
+      clock,
+      budget,
+      copies,
+      signal: this.ended.signal,
+      onRefused: (feederName, why) => deps.onRefused(this, feederName, why),
       onBug: deps.onBug,
     });
     this.lanes = new LaneBook(
@@ -206,8 +224,9 @@ export class Attachment {
     this.settleMoves();
   }
 
-  /** Feeders have room, or a program is back: what waits for that is tried. */
+  /** Feeders are back or have room, or a program is back: what waits for that is tried. */
   wake(): void {
+    this.arrears.now();
     if (this.facts.copies === 2 && this.connected) this.repair.start();
   }
 

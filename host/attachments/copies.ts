@@ -3,7 +3,7 @@
 // feeder could not be told, and brings our account and a feeder's to one after a reconnect or a
 // restart of the agent.
 import { GbError } from '../../proto/base/errors.js';
-import type { FeederCalls, LeaseFacts } from '../links/feeder-client.js';
+import type { DeviceKey, FeederCalls, LeaseFacts } from '../links/feeder-client.js';
 import {
   overlaps,
   Residency,
@@ -12,7 +12,7 @@ import {
   type Extent,
 } from '../placement/residency.js';
 import type { FeederBudget } from './feeder-budget.js';
-import { isOf, limitsOf, type DeviceHold, type FeederDirectory, type Hold } from './holds.js';
+import { isOf, type DeviceHold, type FeederDirectory, type Hold } from './holds.js';
 import {
   discardOf,
   isSame,
@@ -25,9 +25,11 @@ import {
   type Discard,
 } from './pieces.js';
 
-/** A feeder that cannot be asked now is asked at adoption. */
+/** A feeder that cannot be asked now, or whose lease is being adopted, is asked later. */
 const AWAY: ReadonlySet<string> = new Set([
   'FEEDER_UNREACHABLE',
+  'WRONG_STATE',
+  'EPOCH_STALE',
   'CANCELED',
   'DEADLINE_EXCEEDED',
   'DATA_LOSS',
@@ -36,6 +38,8 @@ const AWAY: ReadonlySet<string> = new Set([
 export interface CopiesOwner {
   arenaBytes(): number;
   persist(): Promise<void>;
+  /** A feeder has to be told something that it could not be told now: see Arrears. */
+  owes(): void;
   /** These bytes are gone with their last copy. */
   onGone(range: ByteRange, feederName: string): void;
   /** These bytes have lost one of two copies. */
@@ -62,6 +66,10 @@ export class Copies {
   readonly discards: Discard[] = [];
   /** Allocated, and not yet where the program's bytes are. */
   private readonly pending = new Set<Copy>();
+  /** Of those, the targets of moves. */
+  private readonly expected = new WeakSet<Copy>();
+  /** Frees under way of what was given up earlier: nothing is allocated there meanwhile. */
+  private readonly clearing = new Map<Discard, Promise<unknown>>();
 
   constructor(
     private readonly budget: FeederBudget,
@@ -77,10 +85,7 @@ export class Copies {
       for (const copy of copies) {
         tried.push(copy);
         this.pending.add(copy);
-        const { deviceKey, offset, length } = copy;
-        await this.onLease(this.liveHold(copy), (client, hold) =>
-          client.allocate(hold, deviceKey, offset, length),
-        );
+        await this.allocateOne(copy);
       }
     } catch (reason) {
       for (const copy of copies) {
@@ -90,6 +95,26 @@ export class Copies {
       }
       throw reason;
     }
+  }
+
+  private async allocateOne(copy: Copy): Promise<void> {
+    const { deviceKey, offset, length } = copy;
+    const allocate = (): Promise<void> =>
+      this.onLease(this.liveHold(copy), (client, hold) =>
+        client.allocate(hold, deviceKey, offset, length),
+      );
+    await this.isClear(copy);
+    try {
+      await allocate();
+    } catch (reason) {
+      if (GbError.from(reason).code !== 'ALREADY_EXISTS') throw reason;
+      // What was given up while the feeder could not be asked is still there.
+      if (await this.freeOwed(this.liveHold(copy), copy)) throw reason;
+      await allocate();
+    }
+    // Nothing else can be there any more. A copy that is expected is itself to be discarded until it counts.
+    this.undiscard(...this.discards.filter((discard) => isWithin(discard, copy)));
+    if (this.expected.has(copy)) this.discard(discardOf(copy, copy));
   }
 
   /** Allocated copies begin to hold the program's bytes. */
@@ -132,6 +157,16 @@ export class Copies {
     for (const copy of orphans) await this.freeOrDiscard(copy);
     for (const extent of extents) this.residency.remove(extent);
     for (const copy of orphans) this.settle(copy);
+  }
+
+  /** Copies that are about to be allocated and hold nothing of the program until it says so: a later agent frees
+   *  them. */
+  expect(copies: readonly Copy[]): void {
+    for (const copy of copies) {
+      this.pending.add(copy);
+      this.expected.add(copy);
+    }
+    this.discard(...copies.map((copy) => discardOf(copy, copy)));
   }
 
   discard(...discards: Discard[]): void {
@@ -198,11 +233,55 @@ export class Copies {
     const differs = [...hold.devices].some(
       ([key, { limitBytes }]) => (facts.limits.get(key) ?? 0) !== limitBytes,
     );
-    if (differs) {
-      const limits = [...hold.devices].map(([key, { limitBytes }]) => [key, limitBytes] as const);
-      await client.resize(hold, new Map(limits));
-    }
+    if (differs) await this.budget.differs(hold, client);
     this.forgetDiscards(hold);
+  }
+
+  /** Frees what was given up on a lease when its feeder could not be asked. `copy`: not allocated there yet, for want
+   *  of that. Returns why that cannot be now. */
+  async freeOwed(hold: Hold, copy?: Copy): Promise<GbError | undefined> {
+    const owed = this.discards.filter((discard) => isOf(discard, hold));
+    if (!owed.some((discard) => !this.isTaken(discard, copy))) return undefined;
+    try {
+      const { ranges } = await this.onLease(hold, (client) => client.stat(hold));
+      for (const discard of owed) {
+        if (this.isTaken(discard, copy) || !this.discards.includes(discard)) continue;
+        const hits = ranges.filter((range) => overlaps(range, discard));
+        const range = hits.find((hit) => isSameSpan(hit, discard));
+        if (range) await this.clear(discard, hold, range.deviceKey);
+        if (copy === undefined && (range || hits.length === 0)) this.undiscard(discard);
+      }
+      await this.owner.persist();
+      return undefined;
+    } catch (reason) {
+      const error = GbError.from(reason);
+      if (error.code === 'DATA_LOSS') return undefined; // They went with the lease.
+      return error;
+    }
+  }
+
+  private async clear(discard: Discard, hold: Hold, deviceKey: DeviceKey): Promise<void> {
+    const { offset, length } = discard;
+    const done = this.onLease(hold, (client) => client.free(hold, deviceKey, offset, length));
+    this.clearing.set(discard, done);
+    try {
+      await done;
+    } catch (reason) {
+      if (GbError.from(reason).code !== 'NOT_FOUND') throw reason;
+    } finally {
+      this.clearing.delete(discard);
+    }
+  }
+
+  /** Resolves when no free is under way where a copy is to be. */
+  private async isClear(copy: Copy): Promise<void> {
+    const hits = [...this.clearing].filter(([discard]) => isWithin(discard, copy));
+    await Promise.allSettled(hits.map(([, done]) => done));
+  }
+
+  /** Something of ours lies there, or is about to, on the same lease. */
+  private isTaken(discard: Discard, except?: Copy): boolean {
+    return this.under(discard).some((copy) => copy !== except && isSameLease(copy, discard));
   }
 
   /** Copies of any of these bytes that are not lost, allocated ones that hold nothing yet and replicas among them. */
@@ -237,6 +316,7 @@ export class Copies {
     }
     if (!this.discards.some((other) => isSameDiscard(other, discardOf(copy, copy))))
       this.discard(discardOf(copy, copy));
+    this.owner.owes();
     await this.owner.persist();
   }
 
@@ -255,9 +335,9 @@ export class Copies {
     }
   }
 
-  /** Parts of a range that is still there stay given up. */
+  /** Parts of a range that is still there stay given up, and so does what is being filled. */
   private forgetDiscards(hold: Hold): void {
-    const { copies } = this.residency;
+    const copies = [...this.residency.copies, ...this.pending];
     const kept = this.discards.filter(
       (discard) => !isOf(discard, hold) || copies.some((copy) => isWithin(discard, copy)),
     );
@@ -288,7 +368,7 @@ export class Copies {
       }
     }
     hold.state = 'held';
-    if (this.owner.replicas.settle(hold)) await client.resize(hold, limitsOf(hold));
+    if (this.owner.replicas.settle(hold)) await this.budget.differs(hold, client);
   }
 
   /** Takes a range of an earlier agent's, as far as it still holds bytes of the program. */
@@ -313,6 +393,9 @@ export class Copies {
 function isWithin(discard: Discard, copy: Copy): boolean {
   return isSameLease(discard, copy) && overlaps(discard, copy);
 }
+
+const isSameSpan = (one: ByteRange, other: ByteRange): boolean =>
+  one.offset === other.offset && one.length === other.length;
 
 function isSameLease(one: Pick<Copy, 'feederId' | 'leaseId'>, other: typeof one): boolean {
   return one.feederId === other.feederId && one.leaseId === other.leaseId;

@@ -4,7 +4,7 @@
 // bytes, not ranges. The program counts its bytes once; with replicas each of them is leased twice.
 import { assert } from '../../proto/base/assert.js';
 import { GbError } from '../../proto/base/errors.js';
-import type { DeviceKey } from '../links/feeder-client.js';
+import type { DeviceKey, FeederCalls } from '../links/feeder-client.js';
 import { pairCapacity, pairUp } from '../placement/pairs.js';
 import { isWhole, type DispatchOffer } from '../placement/dispatch.js';
 import { orderByCost, planPlacement, type PlacementPart } from '../placement/policy.js';
@@ -230,6 +230,16 @@ export class FeederBudget {
       await this.leases.applyLimits(new Set([hold]));
       await this.owner.persist();
     });
+  }
+
+  /** Tells a feeder how far the limits of a lease fell, if it has not been told. Returns why that cannot be now. */
+  settleLimits(hold: Hold): Promise<GbError | undefined> {
+    return this.mutex.run(() => this.leases.settle(hold));
+  }
+
+  /** The feeder's limits of a lease that is adopted with `client` are not ours: it is told. */
+  differs(hold: Hold, client: FeederCalls): Promise<void> {
+    return this.leases.lowered(hold, client);
   }
 
   /** Leases elsewhere what one lease has free, and gives that up. Returns false when nobody has

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The leases of one attachment as its feeders are told of them: made, made larger and smaller, ended. Decides nothing.
 import { GbError } from '../../proto/base/errors.js';
-import type { DeviceKey } from '../links/feeder-client.js';
+import type { DeviceKey, FeederCalls } from '../links/feeder-client.js';
 import {
   deviceOf,
   limitsOf,
@@ -19,12 +19,15 @@ export interface LeasesOwner {
   };
   /** A number that no lease of this attachment had before. */
   nextLane(): number;
+  /** A feeder has to be told something that it could not be told now: see Arrears. */
+  owes(): void;
 }
 
 /** Answers that mean "not on this feeder now", not a fault of ours. */
 const REFUSALS: ReadonlySet<string> = new Set([
   'CAPACITY_EXHAUSTED',
   'WRONG_STATE',
+  'EPOCH_STALE',
   'FEEDER_UNREACHABLE',
   'LEASE_EXPIRED',
   'DEADLINE_EXCEEDED',
@@ -34,6 +37,8 @@ const REFUSALS: ReadonlySet<string> = new Set([
 
 export class Leases {
   readonly held: Hold[] = [];
+  /** Their feeders have not been told how far the limits fell. */
+  private readonly behind = new Set<Hold>();
 
   constructor(
     private readonly owner: LeasesOwner,
@@ -53,6 +58,7 @@ export class Leases {
       const limits = limitsOf(hold);
       for (const [key, bytes] of additions) limits.set(key, (limits.get(key) ?? 0) + bytes);
       await client.resize(hold, limits);
+      this.behind.delete(hold);
       for (const [key, limit] of limits) setLimit(hold, key, limit);
     } else {
       const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
@@ -87,8 +93,7 @@ export class Leases {
     await this.applyLimits(touched);
   }
 
-  /** Tells feeders the limits that fell. One that is away learns it at the next adoption, which
-   *  compares them. */
+  /** Tells feeders the limits that fell. One that is away or refuses is told again later. */
   async applyLimits(holds: ReadonlySet<Hold>): Promise<void> {
     for (const hold of holds) {
       const limits = limitsOf(hold);
@@ -97,17 +102,31 @@ export class Leases {
         if (index >= 0) this.held.splice(index, 1);
         this.endLease(hold);
       } else if (hold.state === 'held') {
-        await this.resizeQuietly(hold, limits);
+        await this.lowered(hold);
       }
     }
   }
 
-  private async resizeQuietly(hold: Hold, limits: ReadonlyMap<DeviceKey, number>): Promise<void> {
+  /** Tells a feeder that limits of a lease fell, over `client` if its link is not ready yet; later if that cannot
+   *  be. */
+  async lowered(hold: Hold, client?: FeederCalls): Promise<void> {
+    this.behind.add(hold);
+    if (await this.settle(hold, client)) this.owner.owes();
+  }
+
+  /** Tells a feeder how far the limits of a lease fell, if it has not been told. Returns why that cannot be now. */
+  async settle(hold: Hold, client?: FeederCalls): Promise<GbError | undefined> {
+    if (!this.behind.has(hold)) return undefined;
+    this.behind.delete(hold);
+    if (hold.state !== 'held' || !this.held.includes(hold)) return undefined;
     try {
-      await this.directory.client(hold.feederId).resize(hold, limits);
+      await (client ?? this.directory.client(hold.feederId)).resize(hold, limitsOf(hold));
+      return undefined;
     } catch (reason) {
-      // Away, or gone: adoption compares limits when it is back, and its end makes them moot.
-      if (!REFUSALS.has(GbError.from(reason).code)) throw reason;
+      const error = GbError.from(reason);
+      if (!REFUSALS.has(error.code)) throw reason;
+      this.behind.add(hold);
+      return error;
     }
   }
 

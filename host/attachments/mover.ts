@@ -154,7 +154,7 @@ export class Mover {
       );
     const targets = this.targetsOf(extent, places);
     targets.forEach((target) => underWay.add(target));
-    copies.discard(...targets.map((target) => discardOf(target, target)));
+    copies.expect(targets);
     const moved = new Set<Copy>();
     try {
       await this.deps.persist();

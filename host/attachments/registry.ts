@@ -315,6 +315,16 @@ export class AttachmentRegistry {
           text: `${formatBytes(bytes)} have two copies again`,
         }),
       onLaneBroken: (attachment, hold, report) => this.onLaneBroken(attachment, hold, report),
+      onRefused: (attachment, feederName, why) => {
+        if (why)
+          this.tell(attachment, 'warning', 'return_refused', {
+            text: `feeder ${feederName} does not take back what was given up, and is asked again: ${why.rawMessage}`,
+          });
+        else
+          this.tell(attachment, 'info', 'return_taken', {
+            text: `feeder ${feederName} has taken back what was given up`,
+          });
+      },
     });
   }
 

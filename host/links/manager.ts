@@ -303,6 +303,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     const entry = this.managed.find((other) => other.link === link);
     if (link.state === from && (from === 'ready' || from === 'draining')) {
       events.add('info', 'feeder_key_changed', link.name, `now ${keyFingerprint(link.key)}`);
+      this.wakeAll();
     } else if (link.state === 'ready') {
       if (from !== 'draining')
         events.add('info', 'feeder_ready', link.name, `at ${link.options.address}`);

@@ -77,6 +77,9 @@ export const DRAIN_RATE_WINDOW_MS = 5_000;
 export const DRAIN_PROGRESS_INTERVAL_MS = 250;
 /** Lost mirrors that found no room are tried again. */
 export const REPAIR_INTERVAL_MS = 5_000;
+/** What a feeder could not be told, or refused, is tried again after such delays. */
+export const ARREARS_DELAY_MS_MIN = 100;
+export const ARREARS_DELAY_MS_MAX = 30_000;
 /** A link that stays silent this long gets a new connection. */
 export const SILENCE_RECONNECT_MS = 6_000;
 /** Bandwidth probes stop at whichever comes first. */

@@ -48,6 +48,17 @@ export async function waitFor<T>(
   }
 }
 
+/** What `promise` gives, or undefined after `timeoutMs`; leaves no timer behind. */
+export async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
+  const ended = new AbortController();
+  const late = sleep(timeoutMs, undefined, { signal: ended.signal }).catch(() => undefined);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    ended.abort();
+  }
+}
+
 export class Machine {
   readonly folder: string;
   readonly env: Record<string, string>;

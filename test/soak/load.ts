@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Programs of random shapes, one after the other, each of which compares every byte of its own.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MIB } from '../e2e/machine.js';
+import { MIB, within } from '../e2e/machine.js';
 import { PROGRAM_MS } from '../e2e/matrix/cell.js';
 import type { Stage } from '../e2e/matrix/stage.js';
 import type { Random } from './random.js';
@@ -44,7 +44,7 @@ async function one(
   const program = stage.program(spec);
   const killAfterMs = random.below(10) === 0 ? 1_000 + random.below(8_000) : 0;
   const killing = killAfterMs > 0 ? sleep(killAfterMs).then(() => kill(stage, program.run)) : false;
-  const done = await Promise.race([program.run.finished, sleep(2 * PROGRAM_MS)]);
+  const done = await within(program.run.finished, 2 * PROGRAM_MS);
   const words = `${JSON.stringify(spec)}: `;
   if (!done) throw new Error(`${words}hangs: ${program.run.output()}`);
   const text = done.stdout + done.stderr;

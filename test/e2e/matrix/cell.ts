@@ -3,7 +3,7 @@
 // what the event log, the program and the accounts say with what the cell expects.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { HeardEvent } from '../follow.js';
-import { waitFor } from '../machine.js';
+import { waitFor, within } from '../machine.js';
 import { FAULTS, type Fault, type FaultName, type Planted } from './faults.js';
 import { LIGHT_BYTES, PROGRAM_BYTES, TTL_SECONDS, type Stage } from './stage.js';
 import { REACH, type Act, type TimeName } from './times.js';
@@ -55,7 +55,7 @@ const NOT_TOLD = new Set(['attachment_started', 'attachment_ended', 'vram_shared
 async function outcome(act: Act, expected: Result, victimName: string): Promise<string> {
   const { program } = act;
   if (!program) return 'no program';
-  const done = await Promise.race([program.run.finished, sleep(PROGRAM_MS)]);
+  const done = await within(program.run.finished, PROGRAM_MS);
   if (!done) throw new Error(`the program hangs: ${program.run.output()}`);
   const text = done.stdout + done.stderr;
   if (expected === 'right') {
@@ -125,7 +125,7 @@ function checkEvents(stage: Stage, expected: Expected, fromMs: number): string[]
 /** Ends what is still under way, so that the next cell starts clean. */
 async function finishCommand(act: Act): Promise<string> {
   if (!act.command) return '';
-  const done = await Promise.race([act.command.finished, sleep(60_000)]);
+  const done = await within(act.command.finished, 60_000);
   if (!done) throw new Error(`the command hangs: ${act.command.output()}`);
   const words = (done.stdout + done.stderr).trim().split('\n').at(-1) ?? '';
   return done.code === 0 ? 'command done' : `command refused: ${words}`;

@@ -2,7 +2,7 @@
 // kill -9 of a feeder at any moment of a program's life, again and again: no abort, no hang, no
 // wrong byte, and all memory back.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { waitFor } from '../machine.js';
+import { waitFor, within } from '../machine.js';
 import { namesLoss, PROGRAM_MS, victimIsEmpty } from './cell.js';
 import { FAULTS } from './faults.js';
 import type { Stage } from './stage.js';
@@ -35,7 +35,7 @@ export async function killOnce(stage: Stage, seed: number): Promise<KillResult> 
   await planted.proof();
   await sleep(500);
   await planted.lift();
-  const done = await Promise.race([program.run.finished, sleep(PROGRAM_MS)]);
+  const done = await within(program.run.finished, PROGRAM_MS);
   if (!done) throw new Error(`seed ${seed}: the program hangs: ${program.run.output()}`);
   const endedMs = Date.now();
   const text = done.stdout + done.stderr;

@@ -5,11 +5,10 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { AttachmentJson } from '../../../tui/model/attachments.js';
 import { EventLog, StateWatch } from '../follow.js';
 import type { Line, LineSettings } from '../lines.js';
-import { attachmentOf, leasedBytes, Machine, MIB, PROGRAMS, waitFor } from '../machine.js';
+import { attachmentOf, leasedBytes, Machine, MIB, PROGRAMS, waitFor, within } from '../machine.js';
 import type { Running } from '../machine.js';
 import { createNetwork, type Network } from '../namespaces.js';
 import { Trouble } from '../trouble.js';
@@ -304,7 +303,7 @@ export class Stage {
     if (!bystander) return;
     this.bystander = undefined;
     writeFileSync(bystander.untilFile, '');
-    const done = await Promise.race([bystander.run.finished, sleep(PROOF_MS)]);
+    const done = await within(bystander.run.finished, PROOF_MS);
     if (done?.code !== 0) throw new Error(`the bystander: ${bystander.run.output()}`);
   }
 

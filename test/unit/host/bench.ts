@@ -62,29 +62,32 @@ export function bench(
   ramA = 8,
   ramB = 8,
   vramB = 0,
-  { ramC = 0, copies = 1 as 1 | 2 } = {},
+  { ramC = 0, copies = 1 as 1 | 2, clock = systemClock } = {},
 ): Bench {
   const a = new FakeFeeder('F-000000000000000a', 'alpha', capacity(ramA), fast);
   const b = new FakeFeeder('F-000000000000000b', 'beta', capacity(ramB, vramB), slow);
   const c = new FakeFeeder('F-000000000000000c', 'gamma', capacity(ramC), slow);
   const directory = new FakeDirectory([a, b, c]);
   const made = { a, b, c, directory, lost: [], told: [], onPersist: () => undefined };
-  const attachment = attachmentOf(made, factsOf(copies));
+  const attachment = attachmentOf(made, factsOf(copies), clock);
   return Object.assign(made, { attachment, program: new FakeProgram(attachment) });
 }
 
 export function attachmentOf(
   made: Pick<Bench, 'directory' | 'onPersist' | 'lost' | 'told'>,
   facts: Attachment['facts'],
+  clock = systemClock,
 ): Attachment {
   return new Attachment(facts, {
-    clock: systemClock,
+    clock,
     directory: made.directory,
     persist: async () => made.onPersist(),
     onLost: (_attachment, range, feeder) => void made.lost.push({ ...range, feeder }),
     onBare: () => void made.told.push('bare'),
     onWhole: () => void made.told.push('whole'),
     onLaneBroken: () => void made.told.push('lane broken'),
+    onRefused: (_attachment, feeder, why) =>
+      void made.told.push(`${feeder} ${why ? `refuses: ${why.code}` : 'has taken it back'}`),
     onBug: (error) => {
       throw error;
     },
