@@ -1,67 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blocks_kernels.c: the kernels of blocks_kernels.h in PTX; the driver compiles them for its GPU. Straight-line text
- * comes from the macros below: the keys of the hash stay in registers, and eight loads of 16 bytes are under way in
- * each thread at a time. %w<n><i>: word i of load n, 512 * n + 16 * lane + 4 * i bytes into the block.
+ * blocks_kernels.c: the kernels of blocks_kernels.h in PTX; the driver compiles them for its GPU. The text of
+ * the hash is gb_hash_ptx.h's.
  */
+#include <gb_hash_ptx.h>
+
 #include "blocks_kernels.h"
 
-/* x = mix(x), a 64-bit mixer: shift and multiply, three and two times. %m is scratch. */
-#define MIX(x)                            \
-  "  shr.u64 %m, " x ", 33;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"         \
-  "  mul.lo.u64 " x ", " x ", %mixa;\n"   \
-  "  shr.u64 %m, " x ", 29;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"         \
-  "  mul.lo.u64 " x ", " x ", %mixb;\n"   \
-  "  shr.u64 %m, " x ", 32;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"
-
-/* Two 32-bit keys from the next state. */
-#define KEYS(a, b)                        \
-  "  add.u64 %state, %state, %gamma;\n"   \
-  "  mov.b64 %t, %state;\n"               \
-  MIX("%t")                               \
-  "  mov.b64 {%k" #a ", %k" #b "}, %t;\n"
-
-#define WORDS(n) "{%w" #n "0, %w" #n "1, %w" #n "2, %w" #n "3}"
-#define LOAD(n) "  ld.global.nc.v4.u32 " WORDS(n) ", [%at + " #n " * 512];\n"
-#define STORE(n) "  st.global.v4.u32 [%to + " #n " * 512], " WORDS(n) ";\n"
+/* %w<n><i>: word i of load n, 512 * n + 16 * lane + 4 * i bytes into the block. */
+#define LOAD(n) GB_HASH_LOAD(n, "512")
+#define STORE(n) "  st.global.v4.u32 [%to + " #n " * 512], " GB_HASH_WORDS(n) ";\n"
 #define CLEAR(n)                                          \
   "  mov.u32 %w" #n "0, 0;\n  mov.u32 %w" #n "1, 0;\n"    \
   "  mov.u32 %w" #n "2, 0;\n  mov.u32 %w" #n "3, 0;\n"
 #define EIGHT(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
-
-/* One product of one sum: two words and the two keys of its pair. */
-#define TERM(sum, a, b, k0, k1)           \
-  "  add.u32 %a, %w" a ", %k" #k0 ";\n"   \
-  "  add.u32 %b, %w" b ", %k" #k1 ";\n"   \
-  "  mad.wide.u32 %s" #sum ", %a, %b, %s" #sum ";\n"
-
-/* The same pair in all four sums, each with the keys one pair further on. */
-#define PAIR(a, b, k0, k1, k2, k3, k4, k5, k6, k7) \
-  TERM(0, a, b, k0, k1) TERM(1, a, b, k2, k3) TERM(2, a, b, k4, k5) TERM(3, a, b, k6, k7)
-
-#define QUAD(n, k0, k1, k2, k3, k4, k5, k6, k7, k8, k9) \
-  PAIR(#n "0", #n "1", k0, k1, k2, k3, k4, k5, k6, k7)  \
-  PAIR(#n "2", #n "3", k2, k3, k4, k5, k6, k7, k8, k9)
-
-/* Two sums with the place of the lane to 64 bits. */
-#define JOIN(into, sum, other, seed)            \
-  "  add.u64 " other ", " other ", " seed ";\n" \
-  MIX(other)                                    \
-  "  add.u64 " into ", " sum ", %place;\n"      \
-  "  xor.b64 " into ", " into ", " other ";\n"  \
-  MIX(into)
-
-/* Adds the other lanes' x, half the warp at a time: every lane has the whole sum. */
-#define FOLD(x, lanes)                                             \
-  "  mov.b64 {%a, %b}, " x ";\n"                                   \
-  "  shfl.sync.bfly.b32 %a, %a, " #lanes ", 31, 0xffffffff;\n"     \
-  "  shfl.sync.bfly.b32 %b, %b, " #lanes ", 31, 0xffffffff;\n"     \
-  "  mov.b64 %t, {%a, %b};\n"                                      \
-  "  add.u64 " x ", " x ", %t;\n"
-#define FOLD_ALL(x) FOLD(x, 16) FOLD(x, 8) FOLD(x, 4) FOLD(x, 2) FOLD(x, 1)
 
 /* %hidden: or the word of these two halves lies in the arena. */
 #define LOOK(low, high)                                      \
@@ -145,13 +97,8 @@ const char gb_blocks_ptx[] =
     "  and.b32 %nextlane, %nextlane, 31;\n"
     "  cvt.u64.u32 %place, %lane;\n"
     "  mul.lo.u64 %place, %place, 0x9e3779b97f4a7c15;\n"
-    "  mov.u64 %mixa, 0xff51afd7ed558ccd;\n"
-    "  mov.u64 %mixb, 0xc4ceb9fe1a85ec53;\n"
-    "  or.b64 %gamma, %seed1, 1;\n"
-    "  mov.b64 %state, %seed0;\n"
-    KEYS(0, 1) KEYS(2, 3) KEYS(4, 5) KEYS(6, 7) KEYS(8, 9) KEYS(10, 11) KEYS(12, 13)
-    KEYS(14, 15) KEYS(16, 17) KEYS(18, 19) KEYS(20, 21) KEYS(22, 23) KEYS(24, 25) KEYS(26, 27)
-    KEYS(28, 29) KEYS(30, 31) KEYS(32, 33) KEYS(34, 35) KEYS(36, 37)
+    GB_HASH_FACTORS
+    GB_HASH_ALL_KEYS
     /* A block of zeroes goes through the sums first, for what is taken away from all others. */
     EIGHT(CLEAR)
     "  setp.eq.u32 %zeroes, %lane, %lane;\n"
@@ -171,20 +118,9 @@ const char gb_blocks_ptx[] =
     "  add.u64 %at, %base, %lanebytes;\n"
     EIGHT(LOAD)
     "SUMS:\n"
-    "  mov.u64 %s0, 0;\n"
-    "  mov.u64 %s1, 0;\n"
-    "  mov.u64 %s2, 0;\n"
-    "  mov.u64 %s3, 0;\n"
-    QUAD(0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    QUAD(1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
-    QUAD(2, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
-    QUAD(3, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)
-    QUAD(4, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
-    QUAD(5, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29)
-    QUAD(6, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33)
-    QUAD(7, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37)
-    JOIN("%low", "%s0", "%s1", "%seed0")
-    JOIN("%high", "%s2", "%s3", "%seed1")
+    GB_HASH_SUMS
+    GB_HASH_JOIN("%low", "%s0", "%s1", "%seed0")
+    GB_HASH_JOIN("%high", "%s2", "%s3", "%seed1")
     "  @!%zeroes bra COMPARE;\n"
     "  mov.u64 %zerolow, %low;\n"
     "  mov.u64 %zerohigh, %high;\n"
@@ -194,8 +130,8 @@ const char gb_blocks_ptx[] =
     "COMPARE:\n"
     "  sub.u64 %low, %low, %zerolow;\n"
     "  sub.u64 %high, %high, %zerohigh;\n"
-    FOLD_ALL("%low")
-    FOLD_ALL("%high")
+    GB_HASH_FOLD_ALL("%low")
+    GB_HASH_FOLD_ALL("%high")
     /* Lane 0 alone reads the digest that it may write, and tells the others. */
     "  mov.u64 %oldlow, %low;\n"
     "  mov.u64 %oldhigh, %high;\n"

@@ -6,6 +6,7 @@ SIM_SOURCES := $(filter-out driver/sim/nvml.c,$(wildcard driver/sim/*.c))
 SIM_HEADERS := $(wildcard driver/sim/*.h driver/include/*.h driver/include/gb_cuda/*)
 SIM_OBJECTS := $(SIM_SOURCES:driver/sim/%.c=$(SIM_OBJ)/%.o)
 SIM_TWINS := $(wildcard driver/sim/twins/*.c)
+SIM_TWIN_HEADERS := driver/sim/gbsim_kernel.h $(wildcard driver/sim/twins/*.h)
 SIM_LIBS := $(SIM_OUT)/libcuda.so.1 $(SIM_OUT)/libnvidia-ml.so.1 $(SIM_OUT)/libgbsim_twins.so
 # The stubs have no prototypes by design, and pointers to functions are data here.
 SIM_CFLAGS := $(filter-out -Wmissing-prototypes,$(CFLAGS_ALL)) -D_GNU_SOURCE -pthread
@@ -29,6 +30,6 @@ $(SIM_OUT)/libnvidia-ml.so.1: $(SIM_OBJ)/nvml.o $(SIM_OBJ)/gpu.o
 	$(CC) -shared -Wl,-soname,libnvidia-ml.so.1 -Wl,-Bsymbolic $(LDFLAGS_ALL) -o $@ $^ -pthread
 	@ln -sf libnvidia-ml.so.1 $(@D)/libnvidia-ml.so
 
-$(SIM_OUT)/libgbsim_twins.so: $(SIM_TWINS) driver/sim/gbsim_kernel.h
+$(SIM_OUT)/libgbsim_twins.so: $(SIM_TWINS) $(SIM_TWIN_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(SIM_CFLAGS) -Idriver/sim -shared $(LDFLAGS_ALL) -o $@ $(SIM_TWINS)

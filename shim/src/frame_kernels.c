@@ -1,55 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * frame_kernels.c: the kernels of frame_kernels.h in PTX; the driver compiles them for its GPU.
- * Straight-line text comes from the macros below: the keys of the hash stay in registers, and
- * eight loads of 16 bytes are under way in each thread at a time.
+ * The text of the hash is gb_hash_ptx.h's.
  */
+#include <gb_hash_ptx.h>
+
 #include "frame_kernels.h"
 
-/* x = mix(x), a 64-bit mixer: shift and multiply, three and two times. %m is scratch. */
-#define MIX(x)                            \
-  "  shr.u64 %m, " x ", 33;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"         \
-  "  mul.lo.u64 " x ", " x ", %mixa;\n"   \
-  "  shr.u64 %m, " x ", 29;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"         \
-  "  mul.lo.u64 " x ", " x ", %mixb;\n"   \
-  "  shr.u64 %m, " x ", 32;\n"            \
-  "  xor.b64 " x ", " x ", %m;\n"
-
-/* Two 32-bit keys from the next state. */
-#define KEYS(a, b)                        \
-  "  add.u64 %state, %state, %gamma;\n"   \
-  "  mov.b64 %t, %state;\n"               \
-  MIX("%t")                               \
-  "  mov.b64 {%k" #a ", %k" #b "}, %t;\n"
-
-#define LOAD(n)                                                                 \
-  "  ld.global.nc.v4.u32 {%w" #n "0, %w" #n "1, %w" #n "2, %w" #n "3}, [%at + " \
-  #n " * 4096];\n"
-
-/* One product of one sum: two words and the two keys of its pair. */
-#define TERM(sum, a, b, k0, k1)           \
-  "  add.u32 %a, %w" a ", %k" #k0 ";\n"   \
-  "  add.u32 %b, %w" b ", %k" #k1 ";\n"   \
-  "  mad.wide.u32 %s" #sum ", %a, %b, %s" #sum ";\n"
-
-/* The same pair in all four sums, each with the keys one pair further on. */
-#define PAIR(a, b, k0, k1, k2, k3, k4, k5, k6, k7) \
-  TERM(0, a, b, k0, k1) TERM(1, a, b, k2, k3) TERM(2, a, b, k4, k5) TERM(3, a, b, k6, k7)
-
-#define QUAD(n, k0, k1, k2, k3, k4, k5, k6, k7, k8, k9) \
-  PAIR(#n "0", #n "1", k0, k1, k2, k3, k4, k5, k6, k7)  \
-  PAIR(#n "2", #n "3", k2, k3, k4, k5, k6, k7, k8, k9)
-
-/* Adds the other lanes' x, half the warp at a time. */
-#define FOLD(x, lanes)                                             \
-  "  mov.b64 {%a, %b}, " x ";\n"                                   \
-  "  shfl.sync.bfly.b32 %a, %a, " #lanes ", 31, 0xffffffff;\n"     \
-  "  shfl.sync.bfly.b32 %b, %b, " #lanes ", 31, 0xffffffff;\n"     \
-  "  mov.b64 %t, {%a, %b};\n"                                      \
-  "  add.u64 " x ", " x ", %t;\n"
-#define FOLD_ALL(x) FOLD(x, 16) FOLD(x, 8) FOLD(x, 4) FOLD(x, 2) FOLD(x, 1)
+#define LOAD(n) GB_HASH_LOAD(n, "4096")
 
 const char gb_frame_ptx[] =
     ".version 6.0\n"
@@ -71,16 +29,11 @@ const char gb_frame_ptx[] =
     "  ld.param.u64 %seed0, [p_seed0];\n"
     "  ld.param.u64 %seed1, [p_seed1];\n"
     "  ld.param.u64 %result, [p_result];\n"
-    "  mov.u64 %mixa, 0xff51afd7ed558ccd;\n"
-    "  mov.u64 %mixb, 0xc4ceb9fe1a85ec53;\n"
+    GB_HASH_FACTORS
     "  mov.u32 %thread, %tid.x;\n"
     "  mov.u32 %block, %ctaid.x;\n"
     "  mov.u32 %blocks, %nctaid.x;\n"
-    "  or.b64 %gamma, %seed1, 1;\n"
-    "  mov.b64 %state, %seed0;\n"
-    KEYS(0, 1) KEYS(2, 3) KEYS(4, 5) KEYS(6, 7) KEYS(8, 9) KEYS(10, 11) KEYS(12, 13)
-    KEYS(14, 15) KEYS(16, 17) KEYS(18, 19) KEYS(20, 21) KEYS(22, 23) KEYS(24, 25) KEYS(26, 27)
-    KEYS(28, 29) KEYS(30, 31) KEYS(32, 33) KEYS(34, 35) KEYS(36, 37)
+    GB_HASH_ALL_KEYS
     /* A segment is 32 KiB: eight loads of 256 threads. */
     "  shr.u64 %segments, %segments, 12;\n"
     "  cvt.u64.u32 %i, %block;\n"
@@ -101,29 +54,10 @@ const char gb_frame_ptx[] =
     "  setp.ge.u64 %done, %i, %segments;\n"
     "  @%done bra TOTAL;\n"
     LOAD(0) LOAD(1) LOAD(2) LOAD(3) LOAD(4) LOAD(5) LOAD(6) LOAD(7)
-    "  mov.u64 %s0, 0;\n"
-    "  mov.u64 %s1, 0;\n"
-    "  mov.u64 %s2, 0;\n"
-    "  mov.u64 %s3, 0;\n"
-    QUAD(0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    QUAD(1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
-    QUAD(2, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17)
-    QUAD(3, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21)
-    QUAD(4, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25)
-    QUAD(5, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29)
-    QUAD(6, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33)
-    QUAD(7, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37)
-    "  add.u64 %s1, %s1, %seed0;\n"
-    MIX("%s1")
-    "  add.u64 %s0, %s0, %place;\n"
-    "  xor.b64 %s0, %s0, %s1;\n"
-    MIX("%s0")
+    GB_HASH_SUMS
+    GB_HASH_JOIN("%s0", "%s0", "%s1", "%seed0")
     "  add.u64 %low, %low, %s0;\n"
-    "  add.u64 %s3, %s3, %seed1;\n"
-    MIX("%s3")
-    "  add.u64 %s2, %s2, %place;\n"
-    "  xor.b64 %s2, %s2, %s3;\n"
-    MIX("%s2")
+    GB_HASH_JOIN("%s2", "%s2", "%s3", "%seed1")
     "  add.u64 %high, %high, %s2;\n"
     "  cvt.u64.u32 %t, %blocks;\n"
     "  add.u64 %i, %i, %t;\n"
@@ -131,8 +65,8 @@ const char gb_frame_ptx[] =
     "  add.u64 %place, %place, %placestep;\n"
     "  bra SEGMENT;\n"
     "TOTAL:\n"
-    FOLD_ALL("%low")
-    FOLD_ALL("%high")
+    GB_HASH_FOLD_ALL("%low")
+    GB_HASH_FOLD_ALL("%high")
     "  and.b32 %a, %thread, 31;\n"
     "  setp.ne.u32 %other, %a, 0;\n"
     "  shr.u32 %slot, %thread, 5;\n"

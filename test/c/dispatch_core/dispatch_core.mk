@@ -26,6 +26,6 @@ $(DISPATCH_CORE)/edges: test/c/dispatch_core/edges.c test/c/core/check.h $(CORE_
 	$(CC) $(CFLAGS_ALL) -Idriver/include $< -o $@ -L$(BUILD)/lib/sim -l:libcuda.so.1
 
 # The program's kernels beside those of the shim and of the executor.
-$(DISPATCH_CORE)/twins.so: $(SIM_TWINS) test/c/core/kernels.c driver/sim/gbsim_kernel.h
+$(DISPATCH_CORE)/twins.so: $(SIM_TWINS) test/c/core/kernels.c $(SIM_TWIN_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(SIM_CFLAGS) -Idriver/sim -shared $(LDFLAGS_ALL) -o $@ $(SIM_TWINS) test/c/core/kernels.c

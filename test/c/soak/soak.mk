@@ -22,7 +22,7 @@ $(SOAK_OUT)/kernels.so: test/c/soak/kernels.c driver/sim/gbsim_kernel.h
 	$(CC) $(SOAK_CFLAGS) -Idriver/sim -shared -o $@ $<
 
 # The twins as they are, but for the hash of frames.
-$(SOAK_OUT)/forgetful.so: test/c/soak/forgetful.c $(SIM_TWINS) driver/sim/gbsim_kernel.h
+$(SOAK_OUT)/forgetful.so: test/c/soak/forgetful.c $(SIM_TWINS) $(SIM_TWIN_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(SOAK_CFLAGS) -Wno-missing-prototypes -Idriver/sim -c -o $(SOAK_OUT)/frame_kernels.o \
 	  driver/sim/twins/frame_kernels.c
