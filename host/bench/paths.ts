@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each path of this machine carries, one after the other: VRAM, PCIe both ways, RAM, the disk.
-import { execFile } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { probeMemory, type MemoryProbe } from '../../driver/executor/probe.js';
 import { gpuDriverFromEnv, type GpuDriver } from '../../driver/library.js';
-import { systemClock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import { MIB } from '../../proto/base/units.js';
+import { DISK_RATE_BYTES, measureDirect, measureDirectRead } from '../plan/disk-rate.js';
 import { measureRamRead } from '../plan/ram-rate.js';
 
 export interface PathFigure {
@@ -30,8 +29,6 @@ export interface BenchOptions {
 }
 
 const RAM_BYTES = 256 * MIB;
-const DISK_BLOCK_MIB = 16;
-const DISK_BLOCKS = 32;
 const DISK_TIMEOUT_MS = 60_000;
 
 type Gpu = MemoryProbe['gpus'][number];
@@ -64,19 +61,6 @@ function gpuFigures(card: Gpu, simulated: boolean): PathFigure[] {
   ];
 }
 
-/** Runs dd on a file of the folder's, past the page cache. */
-function directDisk(args: readonly string[]): Promise<number | null> {
-  const beginMs = systemClock.nowMs();
-  const sizes = [`bs=${DISK_BLOCK_MIB}M`, `count=${DISK_BLOCKS}`, 'status=none'];
-  return new Promise((resolve) => {
-    const options = { timeout: DISK_TIMEOUT_MS, killSignal: 'SIGKILL' as const };
-    execFile('dd', [...args, ...sizes], options, (error) => {
-      const seconds = (systemClock.nowMs() - beginMs) / 1000;
-      resolve(error || seconds <= 0 ? null : (DISK_BLOCKS * DISK_BLOCK_MIB * MIB) / seconds);
-    });
-  });
-}
-
 async function diskFigures(folder: string): Promise<PathFigure[]> {
   let scratch: string;
   try {
@@ -89,21 +73,19 @@ async function diskFigures(folder: string): Promise<PathFigure[]> {
   try {
     const file = join(scratch, 'blocks');
     closeSync(openSync(file, 'w', 0o600));
-    const write = await directDisk([
-      'if=/dev/zero',
-      `of=${file}`,
-      'oflag=direct',
-      'conv=fsync,notrunc',
-    ]);
-    const read =
-      write === null ? null : await directDisk([`if=${file}`, 'of=/dev/null', 'iflag=direct']);
-    const row = (path: string, name: string, bytesPerSecond: number | null): PathFigure => ({
+    const write = await measureDirect(
+      ['if=/dev/zero', `of=${file}`, 'oflag=direct', 'conv=fsync,notrunc'],
+      DISK_RATE_BYTES,
+      DISK_TIMEOUT_MS,
+    );
+    const read = write === undefined ? undefined : await measureDirectRead(file, DISK_TIMEOUT_MS);
+    const row = (path: string, name: string, rate: number | undefined): PathFigure => ({
       path,
       name,
-      bytesPerSecond,
+      bytesPerSecond: rate ?? null,
       latencyMicros: null,
       simulated: false,
-      note: bytesPerSecond === null ? 'this disk takes no direct I/O' : `direct I/O in ${folder}`,
+      note: rate === undefined ? 'this disk takes no direct I/O' : `direct I/O in ${folder}`,
     });
     return [row('disk_write', 'disk, written', write), row('disk_read', 'disk, read', read)];
   } finally {

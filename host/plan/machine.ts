@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // This machine's figures for a plan: measured where that takes a second or two, else assumed and
 // said so.
-import { execFile } from 'node:child_process';
-import { statSync } from 'node:fs';
 import { gpuFlops } from '../../driver/cuda/compute.js';
 import { probeMemory, type MemoryProbe } from '../../driver/executor/probe.js';
 import { gpuDriverFromEnv, type GpuDriver } from '../../driver/library.js';
-import { systemClock } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
-import { MIB } from '../../proto/base/units.js';
 import { readMemInfo, reserveBytes } from '../tiers/memory.js';
 import { usableVram, type Figure, type Machine } from './predict.js';
+import { measureDirectRead } from './disk-rate.js';
 import { measureRamRead } from './ram-rate.js';
 
 /** A middling card on PCIe 4, for what cannot be measured. */
@@ -20,8 +17,6 @@ const ASSUMED = {
   gpuFlops: 100e12,
   nvmeRead: 3e9,
 } as const;
-const NVME_BLOCK_MIB = 16;
-const NVME_BLOCKS = 32;
 const NVME_TIMEOUT_MS = 10_000;
 
 export interface MachineOptions {
@@ -52,7 +47,8 @@ export async function readMachine(options: MachineOptions): Promise<Machine> {
   const memory = readMemInfo();
   const available = Math.max(0, memory.availableBytes - reserveBytes(memory.totalBytes));
   const ram = await measureRamRead(available / 4);
-  const nvme = options.diskFile === undefined ? undefined : await measureDisk(options.diskFile);
+  const file = options.diskFile;
+  const nvme = file === undefined ? undefined : await measureDirectRead(file, NVME_TIMEOUT_MS);
   return {
     gpuName: card?.name ?? 'an assumed GPU',
     simulated: gpu === 'sim',
@@ -89,23 +85,3 @@ function figure(value: number | null | undefined, otherwise: number): Figure {
 const measured = (value: number): Figure => ({ value, source: 'measured' });
 const assumed = (value: number): Figure => ({ value, source: 'assumed' });
 const given = (value: number): Figure => ({ value, source: 'given' });
-
-/** Reads the file past the page cache; undefined where that does not work or takes too long. */
-function measureDisk(path: string): Promise<number | undefined> {
-  const args = [
-    `if=${path}`,
-    'of=/dev/null',
-    `bs=${NVME_BLOCK_MIB}M`,
-    `count=${NVME_BLOCKS}`,
-    'iflag=direct',
-    'status=none',
-  ];
-  const bytes = Math.min(statSync(path).size, NVME_BLOCK_MIB * NVME_BLOCKS * MIB);
-  const beginMs = systemClock.nowMs();
-  return new Promise((resolve) => {
-    execFile('dd', args, { timeout: NVME_TIMEOUT_MS, killSignal: 'SIGKILL' }, (error) => {
-      const seconds = (systemClock.nowMs() - beginMs) / 1000;
-      resolve(error || seconds <= 0 ? undefined : bytes / seconds);
-    });
-  });
-}
