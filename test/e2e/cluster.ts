@@ -51,8 +51,7 @@ export async function createCluster(): Promise<Cluster> {
   try {
     for (const [index, feeder] of feeders.entries()) {
       await startFeeder(index);
-      const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
-      await host.call(['connect', `${feeder.namespace.address}:${PORT}`], { GREENBOOST_KEY: key });
+      await host.connect(feeder, PORT);
     }
   } catch (error) {
     await close();

@@ -161,8 +161,7 @@ export async function createDispatchCluster(
   try {
     for (const [index, feeder] of feeders.entries()) {
       await startFeeder(index);
-      const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
-      await host.call(['connect', `${feeder.namespace.address}:${PORT}`], { GREENBOOST_KEY: key });
+      await host.connect(feeder, PORT);
     }
   } catch (error) {
     await close();

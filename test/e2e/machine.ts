@@ -143,6 +143,17 @@ export class Machine {
     return trimmed.split('\n').map((line) => JSON.parse(line) as EventJson);
   }
 
+  /** The key that a feeder here would print, for a host to connect with. */
+  async key(): Promise<string> {
+    return (await this.call(['key', 'show'])).trim().split('\n').at(-1) as string;
+  }
+
+  /** Connects the agent here to another machine's feeder. */
+  async connect(feeder: Machine, port: string): Promise<void> {
+    const address = `${feeder.namespace.address}:${port}`;
+    await this.call(['connect', address], { GREENBOOST_KEY: await feeder.key() });
+  }
+
   async startFeeder(
     options: readonly string[],
     env: Readonly<Record<string, string>> = {},

@@ -46,8 +46,7 @@ async function linkTo(feeder: Machine): Promise<LinkJson> {
 async function rotate(feeder: Machine): Promise<{ before: string; after: string }> {
   const before = (await linkTo(feeder)).keyFingerprint;
   await feeder.call(['key', 'rotate']);
-  const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
-  await cluster.host.call(['connect', `${feeder.namespace.address}:9740`], { GREENBOOST_KEY: key });
+  await cluster.host.connect(feeder, '9740');
   const { state, keyFingerprint: after } = await linkTo(feeder);
   expect({ state, changed: after !== before }).toEqual({ state: 'ready', changed: true });
   expect(await ownKeys(feeder)).toEqual([after, before]);

@@ -30,9 +30,7 @@ beforeAll(async () => {
   feeder = new Machine('feeder1', network.feeders[0]!);
   const lends = ['--ram', '256MiB', '--gpu', 'none', '--port', PORT, '--cache-bytes', '256MiB'];
   await feeder.startFeeder(lends);
-  const key = (await feeder.call(['key', 'show'])).trim().split('\n').at(-1) as string;
-  const address = `${feeder.namespace.address}:${PORT}`;
-  await host.call(['connect', address], { GREENBOOST_KEY: key });
+  await host.connect(feeder, PORT);
 });
 afterAll(async () => {
   await (host as Machine | undefined)?.close();

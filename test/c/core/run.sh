@@ -13,14 +13,11 @@ out=build/test/core
 work=$(mktemp -d "${TMPDIR:-/tmp}/gbcore.XXXXXX")
 nvme_dir=$(mktemp -d "$PWD/$out/nvme.XXXXXX") # direct I/O: a temporary folder may lie in memory
 agent_pid=
-runs=0
-failed_runs=0
-failed=0
-finish() {
+clean_up() {
   [ -n "$agent_pid" ] && kill "$agent_pid" 2>/dev/null
   rm -rf "$work" "$nvme_dir"
 }
-trap finish EXIT
+trap clean_up EXIT
 
 steps=1000
 preload=$shim
@@ -43,46 +40,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0
 export GBSIM_GPU=core-$$ GBSIM_VRAM=256MiB GBSIM_DIR=$work GREENBOOST_LOG=error
 export GREENBOOST_VRAM_BUDGET=$vram GREENBOOST_SOCKET=$work/shim.sock GREENBOOST_STATS_FILE=$work/stats.json
 
-# Closes the account of the run before.
-settle() {
-  failed_runs=$((failed_runs + failed))
-  failed=0
-}
-
-fail() {
-  echo "FAILED: $*"
-  failed=1
-}
-
-# figure NAME: a number of the statistics file.
-figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats.json"; }
-
-program() { # program NAME SEED STEPS THREADS LIVE LARGEST [loss]: the model program under the shim
-  shimmed "$1" program "$module" "$2" "$3" "$4" $(($5 / part)) $(($6 / part)) "${@:7}"
-}
-
-shimmed() { # shimmed NAME BINARY ARGUMENTS...: under the shim, with a limit on its time
-  local name=$1 binary=$2
-  shift 2
-  settle
-  runs=$((runs + 1))
-  rm -f "$work/stats.json"
-  printf '%-32s ' "$variant, $name:"
-  LD_LIBRARY_PATH=$driver LD_PRELOAD="$preload" timeout 300 "$binaries/$binary" "$@" \
-    >"$work/out" 2>"$work/err"
-  local code=$?
-  cat "$work/out"
-  if [ $code != 0 ] || grep -q 'Sanitizer\|runtime error' "$work/err"; then
-    fail "$name: exit $code"
-    head -c 6000 "$work/err"
-  fi
-  grep 'gbsim: strict' "$work/err" | head -3
-  [ -s "$work/stats.json" ] || fail "$name: no statistics"
-}
-
-expect() { # expect WHAT CONDITION: arithmetic over figures
-  if ! (($2)); then fail "$1: $2"; fi
-}
+. test/c/core/runs.sh
 
 no_agent() {
   export GREENBOOST_RAM_BUDGET=$((128 / part))MiB
@@ -100,7 +58,7 @@ no_agent() {
 # Contexts that go, forks, exhaustion; then calls of the driver that fail once each.
 edges() {
   export GREENBOOST_RAM_BUDGET=$((28 / part))MiB
-  shimmed "edges" edges $((60 / part))
+  shimmed "edges" "$binaries/edges" $((60 / part))
   expect "T1 was filled to the byte" "$(figure vramPeakBytes) == vram"
   expect "T2 was filled to the byte" "$(figure ramPeakBytes) == 29360128 / part"
   [ "$variant" = gpu ] && return
@@ -127,8 +85,7 @@ plain_form() {
 agent_start() {
   "$out/agent" "$GREENBOOST_SOCKET" $((32 / part)) $((${feeder_mib:-512} / part)) "$@" >"$work/agent" &
   agent_pid=$!
-  for _ in $(seq 100); do [ -S "$GREENBOOST_SOCKET" ] && return; sleep 0.05; done
-  fail "the test agent did not start"
+  wait_for_agent
 }
 
 agent_stop() {
@@ -136,8 +93,6 @@ agent_stop() {
   agent_pid=
   account=$(cat "$work/agent")
 }
-
-agent_figure() { sed -n "s/.* $1=\([0-9]*\).*/\1/p" "$work/agent"; }
 
 gated() { # gated NAME SEED STEPS THREADS LARGEST FAULTS...
   local name=$1 seed=$2 count=$3 threads=$4 largest=$5
@@ -270,6 +225,4 @@ for group in "${groups[@]}"; do
   fi
   "group_$group"
 done
-settle
-echo "$((runs - failed_runs)) passed, $failed_runs failed"
-[ $failed_runs = 0 ]
+finish

@@ -7,17 +7,16 @@ variant=$1
 shim=$(realpath "$2")
 cd "$(dirname "$0")/../../.."
 out=build/test/dispatch_core
+binaries=build/test/core/$variant
+driver=build/lib/sim
 module=test/c/dispatch_core/kernels.ptx
 work=$(mktemp -d "${TMPDIR:-/tmp}/gbdispatch.XXXXXX")
 agent_pid=
-runs=0
-failed_runs=0
-failed=0
-finish() {
+clean_up() {
   [ -n "$agent_pid" ] && kill "$agent_pid" 2>/dev/null
   rm -rf "$work"
 }
-trap finish EXIT
+trap clean_up EXIT
 
 steps=1000
 part=1
@@ -30,26 +29,12 @@ esac
 steps=${GB_TEST_STEPS:-$steps}
 vram=$((33554432 / part))
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
-export LD_LIBRARY_PATH=build/lib/sim GBSIM_TWINS=$PWD/$out/twins.so GBSIM_STRICT=1
+export LD_LIBRARY_PATH=$driver GBSIM_TWINS=$PWD/$out/twins.so GBSIM_STRICT=1
 export GBSIM_GPU=dispatch-$$ GBSIM_VRAM=512MiB GBSIM_DIR=$work GREENBOOST_LOG=error
 export GREENBOOST_VRAM_BUDGET=$vram GREENBOOST_RAM_BUDGET=$vram GREENBOOST_OVERCOMMIT=gated GREENBOOST_REMOTE=merged
 export GREENBOOST_SOCKET=$work/shim.sock GREENBOOST_STATS_FILE=$work/stats.json GB_TEST_KEPT_MIB=16
 
-settle() { # Closes the account of the run before.
-  failed_runs=$((failed_runs + failed))
-  failed=0
-}
-
-fail() {
-  echo "FAILED: $*"
-  failed=1
-}
-
-figure() { sed -n "s/^  \"$1\": \([0-9]*\),*$/\1/p" "$work/stats.json"; }
-agent_figure() { sed -n "s/.* $1=\([0-9]*\).*/\1/p" "$work/agent"; }
-expect() { # expect WHAT CONDITION: arithmetic over figures
-  if ! (($2)); then fail "$1: $2"; fi
-}
+. test/c/core/runs.sh
 
 agent_start() { # agent_start FEEDERS FAULTS...
   local feeders=$1
@@ -57,8 +42,7 @@ agent_start() { # agent_start FEEDERS FAULTS...
   "$out/agent" "$GREENBOOST_SOCKET" build/bin/gb-executor $((vram >> 20)) "$feeders" $((${feeder_mib:-384} / part)) \
     "$@" >"$work/agent" 2>"$work/agent.err" &
   agent_pid=$!
-  for _ in $(seq 100); do [ -S "$GREENBOOST_SOCKET" ] && return; sleep 0.05; done
-  fail "the test agent did not start"
+  wait_for_agent
 }
 
 agent_stop() {
@@ -66,25 +50,6 @@ agent_stop() {
   agent_pid=
   sed -i "/${tolerated:-^$}/d" "$work/agent.err"
   [ ! -s "$work/agent.err" ] || { fail "the agent"; tail -c 2500 "$work/agent.err"; }
-}
-
-program() { # program NAME SEED STEPS THREADS LIVE LARGEST [loss]
-  shimmed "$1" "build/test/core/$variant/program" "$module" "$2" "$3" "$4" $(($5 / part)) $(($6 / part)) "${@:7}"
-}
-
-shimmed() { # shimmed NAME BINARY ARGUMENTS...: under the shim, with a limit on its time
-  settle
-  runs=$((runs + 1))
-  rm -f "$work/stats.json"
-  printf '%-36s ' "$variant, $1:"
-  LD_PRELOAD="$preload" timeout "${GB_TEST_LIMIT:-300}" "${@:2}" >"$work/out" 2>"$work/err"
-  local code=$?
-  cat "$work/out"
-  if [ $code != 0 ] || grep -q 'Sanitizer\|runtime error\|gbsim: strict' "$work/err"; then
-    fail "$1: exit $code"
-    head -c 6000 "$work/err"
-  fi
-  [ -s "$work/stats.json" ] || fail "$1: no statistics"
 }
 
 dispatched() { # dispatched NAME SEED STEPS THREADS LIVE LARGEST FEEDERS FAULTS...
@@ -132,6 +97,4 @@ agent_start 1 kill=5
 program "the feeder dies" 69 "$steps" 1 110 16 loss
 agent_stop
 expect "error 911" "$(figure stickyCudaError) == 911"
-settle
-echo "$((runs - failed_runs)) passed, $failed_runs failed"
-[ $failed_runs = 0 ]
+finish

@@ -296,6 +296,24 @@ static inline void end_listening(void) {
   close(old_stderr);
 }
 
+/* begin_ready(), and what the executor says is heard. */
+static inline bool begin_heard(struct program *program) {
+  begin_listening();
+  bool ready = begin_ready(program);
+  end_listening();
+  return ready;
+}
+
+/* An executor that ends itself for its program's sake: its status, and that nothing of it is kept here. */
+static inline void end_refused(struct program *program) {
+  int status = 0;
+  CHECK_EQUAL(waitpid(program->executor.pid, &status, 0), program->executor.pid);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  gb_lane_close(program->lane, 1000);
+  close(program->executor.socket);
+  close(program->executor.door);
+}
+
 static inline bool has_said(const char *what) {
   char text[4096] = {0};
   ssize_t count = pread(words_fd, text, sizeof(text) - 1, 0);

@@ -315,10 +315,7 @@ static void what_makes_no_sense_stays_failed(void) {
 static void a_fault_is_told_with_its_kernel_and_ends_it(void) {
   for (unsigned asked = 0; asked < 2; asked++) {
     struct program program;
-    begin_listening();
-    bool ready = begin_ready(&program);
-    end_listening();
-    REQUIRE(ready);
+    REQUIRE(begin_heard(&program));
     next_batch(&program);
     add_update(SPAN_AT, 1, 1);
     const uint64_t params[] = {arena_base + SPAN_AT + 2 * SPAN_BYTES, 1, 1}; /* nothing is there */
@@ -335,22 +332,14 @@ static void a_fault_is_told_with_its_kernel_and_ends_it(void) {
     CHECK_EQUAL(reply.result.cuda_error, 700);
     CHECK_EQUAL(reply.result.function, FILL_KERNEL);
     CHECK_EQUAL(reply.result.sequence, failed);
-    int status = 0;
-    CHECK_EQUAL(waitpid(program.executor.pid, &status, 0), program.executor.pid);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+    end_refused(&program);
     CHECK(has_said("kernel \"gb_fill\" has failed with CUDA_ERROR_ILLEGAL_ADDRESS; ending"));
-    gb_lane_close(program.lane, 1000);
-    close(program.executor.socket);
-    close(program.executor.door);
   }
 }
 
 static void a_kernel_that_does_not_end_ends_it(void) {
   struct program program;
-  begin_listening();
-  bool ready = begin_ready(&program);
-  end_listening();
-  REQUIRE(ready);
+  REQUIRE(begin_heard(&program));
   struct gbx_run_limit limit = {.kernel_ms = 50};
   CHECK_EQUAL(ask_status(&program.executor, GBX_MSG_RUN_LIMIT, &limit, sizeof(limit)).status, GBX_INVALID);
   limit.kernel_ms = 600;
@@ -367,13 +356,8 @@ static void a_kernel_that_does_not_end_ends_it(void) {
   CHECK_EQUAL(sync_with(&program), GB_RUN_TIME);
   CHECK(now_ms() - began < 3000);
   CHECK_EQUAL(reply.result.function, HELD_KERNEL);
-  int status = 0;
-  CHECK_EQUAL(waitpid(program.executor.pid, &status, 0), program.executor.pid);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  end_refused(&program);
   CHECK(has_said("kernel \"gb_held\" has run for longer than 600 ms; ending"));
-  gb_lane_close(program.lane, 1000);
-  close(program.executor.socket);
-  close(program.executor.door);
 }
 
 /* ---- memory that goes ---- */
@@ -410,24 +394,16 @@ static void memory_in_use_is_freed_when_it_is_not(void) {
 
 static void memory_that_is_not_let_go_ends_it(void) {
   struct program program;
-  begin_listening();
-  bool ready = begin_ready(&program);
-  end_listening();
-  REQUIRE(ready);
+  REQUIRE(begin_heard(&program));
   next_batch(&program);
   add_held(SPAN_AT, 30000);
   CHECK_EQUAL(send_next(&program), GB_RUN_OK);
   const struct gbx_range range = {GBX_DEVICE_GPU, 0, SPAN_AT, SPAN_BYTES};
   uint64_t began = now_ms();
   send_frame(&program.executor, GBX_MSG_FREE, &range, sizeof(range));
-  int status = 0;
-  CHECK_EQUAL(waitpid(program.executor.pid, &status, 0), program.executor.pid);
-  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 3);
+  end_refused(&program);
   CHECK(now_ms() - began >= 1900 && now_ms() - began < 6000);
   CHECK(has_said("memory that is given back is still used after 2000 ms, kernel \"gb_held\"; ending"));
-  gb_lane_close(program.lane, 1000);
-  close(program.executor.socket);
-  close(program.executor.door);
 }
 
 /* The end of the daemon does not wait for kernels. */

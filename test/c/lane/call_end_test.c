@@ -430,12 +430,6 @@ static void what_is_changed_on_the_way_reaches_nobody(void) {
   callee_hold(false);
 }
 
-static void nothing_is_left(void) {
-  CHECK_EQUAL(callee_held(), 0);
-  CHECK_EQUAL(callee_close(), GB_LANE_OK);
-  CHECK_EQUAL(threads(), 1);
-}
-
 int main(void) {
   if (!lane_crypt_ready()) return 3;
   int descriptors = open_descriptors();

@@ -425,12 +425,6 @@ static void a_limited_rate_holds_for_them(void) {
   CHECK_EQUAL(gb_lane_close(lane, 2000), GB_LANE_OK);
 }
 
-static void nothing_is_left(void) {
-  CHECK_EQUAL(callee_held(), 0);
-  CHECK_EQUAL(callee_close(), GB_LANE_OK);
-  CHECK_EQUAL(threads(), 1);
-}
-
 int main(void) {
   if (!lane_crypt_ready()) return 3;
   int descriptors = open_descriptors();

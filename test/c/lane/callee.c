@@ -117,6 +117,12 @@ int callee_close(void) {
   return gb_lane_server_close(server);
 }
 
+void nothing_is_left(void) {
+  CHECK_EQUAL(callee_held(), 0);
+  CHECK_EQUAL(callee_close(), GB_LANE_OK);
+  CHECK_EQUAL(threads(), 1);
+}
+
 gb_lane_server *callee_server(void) {
   return server;
 }

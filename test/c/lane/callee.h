@@ -20,6 +20,8 @@ struct held {
 /* Opens the server, or ends the test; closes it. */
 void callee_open(void);
 int callee_close(void);
+/* The last test: closes the server; no call is kept by then and no thread stays. */
+void nothing_is_left(void);
 gb_lane_server *callee_server(void);
 uint16_t callee_port(void);
 
