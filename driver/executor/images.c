@@ -236,7 +236,19 @@ struct gbx_outcome gbx_images_part(struct gbx_images *images, const struct gb_ru
 /* ---- loading ---- */
 
 static bool ends_within(uint64_t from, uint64_t count, uint64_t each, uint64_t bytes) {
-  return from <= bytes && count * each <= bytes - from; /* both counts are of 16 bits */
+  return from <= bytes && count * each <= bytes - from; /* counts are of 16 bits */
+}
+
+/* How many sections an image has, whose table lies within it; UINT64_MAX: it does not. */
+static uint64_t sections_of(const Elf64_Ehdr *header, const uint8_t *memory, uint64_t bytes) {
+  Elf64_Shdr first;
+  if (header->e_shoff == 0)
+    return header->e_shnum == 0 ? 0 : UINT64_MAX;
+  if (header->e_shentsize != sizeof(first) || !ends_within(header->e_shoff, 1, sizeof(first), bytes))
+    return UINT64_MAX;
+  memcpy(&first, memory + header->e_shoff, sizeof(first));
+  uint64_t count = header->e_shnum != 0 ? header->e_shnum : first.sh_size; /* more than 16 bits can say */
+  return count <= (bytes - header->e_shoff) / sizeof(first) ? count : UINT64_MAX;
 }
 
 /* The loader believes the sizes in an image: they must not lead out of it. */
@@ -245,14 +257,13 @@ static bool is_sane_elf(const uint8_t *memory, uint64_t bytes) {
   if (bytes < sizeof(header))
     return false;
   memcpy(&header, memory, sizeof(header));
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 ||
-      !ends_within(header.e_phoff, header.e_phnum, header.e_phentsize, bytes) ||
-      !ends_within(header.e_shoff, header.e_shnum, header.e_shentsize, bytes) ||
-      (header.e_shnum > 0 && header.e_shentsize != sizeof(Elf64_Shdr)))
+  uint64_t sections = sections_of(&header, memory, bytes);
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || sections == UINT64_MAX ||
+      !ends_within(header.e_phoff, header.e_phnum, header.e_phentsize, bytes))
     return false;
-  for (uint32_t index = 0; index < header.e_shnum; index++) {
+  for (uint64_t index = 0; index < sections; index++) {
     Elf64_Shdr section;
-    memcpy(&section, memory + header.e_shoff + (uint64_t)index * sizeof(section), sizeof(section));
+    memcpy(&section, memory + header.e_shoff + index * sizeof(section), sizeof(section));
     if (section.sh_type != SHT_NOBITS && !ends_within(section.sh_offset, 1, section.sh_size, bytes))
       return false;
   }
@@ -340,11 +351,17 @@ static uint64_t param_bytes_of(const struct gbx_driver *driver, CUfunction funct
   return end;
 }
 
+/* Loads the image of that name; *image is it where that went well. */
+static struct gbx_outcome load_named(struct gbx_images *images, const uint8_t *digest, struct gbx_image **image) {
+  *image = find(images, digest);
+  return *image ? load(images, *image) : failed(GB_RUN_NOT_FOUND);
+}
+
 struct gbx_outcome gbx_images_function(struct gbx_images *images, const uint8_t *digest, const char *name,
                                        CUfunction *function, uint64_t *param_bytes) {
   const struct gbx_driver *driver = images->driver;
-  struct gbx_image *image = find(images, digest);
-  struct gbx_outcome loaded = image ? load(images, image) : failed(GB_RUN_NOT_FOUND);
+  struct gbx_image *image;
+  struct gbx_outcome loaded = load_named(images, digest, &image);
   if (loaded.status != GB_RUN_OK)
     return loaded;
   CUresult result;
@@ -364,8 +381,8 @@ struct gbx_outcome gbx_images_function(struct gbx_images *images, const uint8_t 
 struct gbx_outcome gbx_images_symbol(struct gbx_images *images, const uint8_t *digest, const char *name,
                                      CUdeviceptr *address, size_t *bytes) {
   const struct gbx_driver *driver = images->driver;
-  struct gbx_image *image = find(images, digest);
-  struct gbx_outcome loaded = image ? load(images, image) : failed(GB_RUN_NOT_FOUND);
+  struct gbx_image *image;
+  struct gbx_outcome loaded = load_named(images, digest, &image);
   if (loaded.status != GB_RUN_OK)
     return loaded;
   return from_cuda(image->library ? driver->cuLibraryGetGlobal(address, bytes, image->library, name)

@@ -3,6 +3,8 @@
  * run_images_test.c: code that is sent to a real gb-executor: images in parts, from the block cache, wrong ones, ones
  * that nothing can run. Arguments: path of gb-executor; `sim` or `sim-sanitized`.
  */
+#include <elf.h>
+
 #include "run_peer.h"
 
 #define IMAGE_BYTES (2 * MIB + 300 * KIB)
@@ -96,6 +98,18 @@ static void what_was_damaged_can_be_sent_again(void) {
   CHECK_EQUAL(end_program(&program), 0);
 }
 
+/* An ELF whose first section says how many there are: more than lie in it. */
+static void make_endless(uint8_t *content) {
+  Elf64_Ehdr head;
+  Elf64_Shdr first = {.sh_size = 1ull << 40};
+  memcpy(&head, content, sizeof(head));
+  head.e_phoff = head.e_phnum = head.e_shnum = 0;
+  head.e_shoff = sizeof(head);
+  head.e_shentsize = sizeof(first);
+  memcpy(content, &head, sizeof(head));
+  memcpy(content + sizeof(head), &first, sizeof(first));
+}
+
 /* What the driver refuses is told, and ends nothing; what would lead it astray does not reach it. */
 static void what_cannot_run_is_told(void) {
   struct program program;
@@ -105,12 +119,15 @@ static void what_cannot_run_is_told(void) {
       {"\x50\xed\x55\xba\x01\x00\x10\x00\xff\xff\xff\xff\x00\x00\x00\x00", 16},        /* a fatbin beyond its end */
       {"\xb1\x43\x62\x46\x01\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00", 16},        /* a pointer to one */
       {"\x7f" "ELF\x02\x01\x01", 7},                                                   /* shorter than its head */
+      {"\x7f" "ELF\x02\x01\x01", 7},                                                   /* sections without an end */
   };
   for (unsigned index = 0; index < sizeof(heads) / sizeof(*heads); index++) {
     struct image image = make_image("", 2000 + index, index);
     memcpy(image.content, heads[index].bytes, heads[index].length);
     if (index == 3)
       memset(image.content + 32, 0xff, 16); /* its tables are nowhere */
+    if (index == 4)
+      make_endless(image.content);
     gb_lane_digest(image.content, image.bytes, image.digest);
     gb_lane_digest(image.content, GB_RUN_IMAGE_BLOCK_BYTES, image.digests);
     CHECK_EQUAL(ask_for(&program, &image), 1);

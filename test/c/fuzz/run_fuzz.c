@@ -96,9 +96,15 @@ static CUresult load(CUmodule *module, const void *image) {
     return CUDA_ERROR_INVALID_IMAGE;
   }
   read_from(bytes, header.e_phoff, (uint64_t)header.e_phnum * header.e_phentsize);
-  for (uint32_t index = 0; index < header.e_shnum; index++) {
+  Elf64_Shdr first = {.sh_size = 0};
+  if (header.e_shnum == 0 && header.e_shoff != 0) { /* more than 16 bits can say */
+    read_from(bytes, header.e_shoff, sizeof(first));
+    memcpy(&first, bytes + header.e_shoff, sizeof(first));
+  }
+  uint64_t sections = header.e_shnum != 0 ? header.e_shnum : first.sh_size;
+  for (uint64_t index = 0; index < sections; index++) {
     Elf64_Shdr section;
-    uint64_t at = header.e_shoff + (uint64_t)index * header.e_shentsize;
+    uint64_t at = header.e_shoff + index * header.e_shentsize;
     read_from(bytes, at, sizeof(section));
     memcpy(&section, bytes + at, sizeof(section));
     if (section.sh_type != SHT_NOBITS)
