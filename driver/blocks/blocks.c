@@ -60,6 +60,10 @@ void gb_blocks_close(struct gb_blocks *engine) {
 
 /* ---- ranges ---- */
 
+bool gb_blocks_tracks(const struct gb_blocks *engine) {
+  return engine->range_count > 0;
+}
+
 static uint64_t range_end(const struct gb_blocks_range *range) {
   return range->address + (uint64_t)range->blocks * GB_BLOCK_BYTES;
 }

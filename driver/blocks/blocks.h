@@ -91,6 +91,9 @@ CUresult gb_blocks_open(const struct gb_blocks_options *options, struct gb_block
 /* Drops every range. NULL: nothing. */
 void gb_blocks_close(struct gb_blocks *engine);
 
+/* Whether it has any range. */
+bool gb_blocks_tracks(const struct gb_blocks *engine);
+
 /* address and bytes: multiples of GB_BLOCK_BYTES, mapped; no two ranges of an engine overlap. The memory is not
  * touched: it need not be zeroes, the agreement is. owns: gb_blocks_untrack. returns: CUresult;
  * CUDA_ERROR_INVALID_VALUE: not such a range, or over a limit; CUDA_ERROR_ALREADY_MAPPED: overlaps another. */

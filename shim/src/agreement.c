@@ -106,14 +106,28 @@ static struct gb_blocks *open_engine(CUcontext context, CUdevice device) {
   return NULL;
 }
 
+/* A place for one more: a free one, or that of an engine that tracks nothing: its lane may be gone for good, and the
+ * next one has another number. returns: NULL: all are in use. */
+static struct engine *find_place(void) {
+  for (uint32_t i = 0; i < ENGINES_MAX; i++) {
+    if (engines[i].blocks == NULL) return &engines[i];
+  }
+  for (uint32_t i = 0; i < ENGINES_MAX; i++) {
+    if (gb_blocks_tracks(engines[i].blocks) || gb_context_push(engines[i].context) != CUDA_SUCCESS) continue;
+    gb_blocks_close(engines[i].blocks);
+    gb_context_pop();
+    engines[i].blocks = NULL;
+    return &engines[i];
+  }
+  return NULL;
+}
+
 struct gb_blocks *gb_agreement(uint32_t lane, CUcontext context, CUdevice device) {
   struct gb_blocks *blocks = gb_agreement_find(lane, context);
-  for (uint32_t i = 0; i < ENGINES_MAX && blocks == NULL; i++) {
-    if (engines[i].blocks != NULL) continue;
-    blocks = open_engine(context, device);
-    if (blocks == NULL) return NULL;
-    engines[i] = (struct engine){lane, context, blocks};
-  }
+  if (blocks != NULL) return blocks;
+  struct engine *place = find_place();
+  blocks = place != NULL ? open_engine(context, device) : NULL;
+  if (blocks != NULL) *place = (struct engine){lane, context, blocks};
   return blocks;
 }
 

@@ -5,6 +5,7 @@
 
 #include "bounce.h"
 #include "context.h"
+#include "lane.h"
 #include "replica_part.h"
 #include "run.h"
 
@@ -174,6 +175,10 @@ CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t 
 
 /* ---- here ---- */
 
+/* Spans of one round trip: their ranges fit a batch, however small the lane's records. */
+#define VISIT_MAX ((uint32_t)((GB_LANE_RECORD_BYTES_MIN - 1024) / sizeof(struct gb_run_range)))
+_Static_assert(VISIT_MAX <= (uint32_t)GB_RUN_RANGES_MAX, "and the executor's limit");
+
 /* What is collected from one lane in one round trip. */
 struct visit {
   uint32_t lane;
@@ -197,7 +202,7 @@ static bool choose(struct visit *visit, struct gb_span *const *spans, uint32_t c
     capacity += span->newest == visit->lane;
   visit->spans = calloc(capacity + 1, sizeof(*visit->spans));
   if (visit->spans == NULL) return false;
-  if (capacity > GB_RUN_RANGES_MAX) capacity = GB_RUN_RANGES_MAX;
+  if (capacity > VISIT_MAX) capacity = VISIT_MAX;
   for (uint32_t i = 0; i < count && visit->count < capacity; i++) {
     if (spans[i]->newest == visit->lane) visit->spans[visit->count++] = spans[i];
   }

@@ -311,7 +311,6 @@ static uint32_t refusal(uint32_t lane, const struct gb_touch *touch, const struc
   }
 }
 
-/* Kernels may write to whatever they are given. */
 /* pre: gb_index_lock. */
 static void note_replica(const struct gb_span *span, uint32_t lane) {
   for (uint32_t i = 0; i < span->replica_count; i++) {
@@ -320,6 +319,7 @@ static void note_replica(const struct gb_span *span, uint32_t lane) {
   }
 }
 
+/* Kernels may write to whatever they are given. */
 static void note_there(const struct gb_touch *touch, bool writes) {
   struct operands operands;
   uint64_t tick = gb_tick();

@@ -29,7 +29,8 @@ struct entry {
 };
 
 /* Handles are opened and closed under lanes_lock, which may be held for seconds; the table is also read under
- * table_lock, for the reports. Of our locks only the client's and the log's are taken under them. */
+ * table_lock, for the reports. Of our locks only the client's, the log's and, by the reports, those of queues and of
+ * the counters of replicas are taken under them; those are never held where one of these is taken. */
 static pthread_mutex_t lanes_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct entry table[GB_ABI_LANES_MAX];

@@ -182,7 +182,6 @@ static void untrack(struct gb_span *span, struct gb_replica *replica) {
   gb_run_track(replica->lane, span->base - gb_arena_base_address, span->bytes, false);
 }
 
-
 bool gb_replica_drop(struct gb_span *span) {
   if (atomic_exchange_explicit(&span->newest, 0, memory_order_acq_rel) != 0) gb_elsewhere_count--;
   for (uint32_t i = 0; i < span->replica_count; i++) untrack(span, &span->replicas[i]);

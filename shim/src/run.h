@@ -79,9 +79,7 @@ struct gb_run_counters {
 };
 struct gb_run_counters gb_run_counted(uint32_t lane);
 
-/* The lane's lease has ended, and nobody calls anything for it any more. */
-void gb_run_forget(uint32_t lane);
-/* The process ends: nothing is sent or waited for any more. Before gb_lanes_stop. */
+/* Ends every queue: nothing is sent or waited for any more. At the end of the process before gb_lanes_stop. */
 void gb_run_stop(void);
 /* In a forked child. No lock. */
 void gb_run_forked(void);

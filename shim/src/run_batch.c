@@ -66,7 +66,8 @@ static uint64_t padded(uint64_t bytes) {
   return (bytes + 7) & ~7ull;
 }
 
-uint64_t gb_run_batch_room(const struct gb_run_queue *queue) {
+/* So many bytes a command may have behind its header. */
+static uint64_t room(const struct gb_run_queue *queue) {
   return (queue->body_max - sizeof(struct gb_run_batch) - sizeof(struct gb_run_command)) & ~7ull;
 }
 
@@ -99,7 +100,7 @@ bool gb_run_batch_reserve(struct gb_run_queue *queue, uint64_t bytes) {
 
 uint8_t *gb_run_batch_add(struct gb_run_queue *queue, enum gb_run_type type, uint64_t bytes) {
   uint64_t whole = sizeof(struct gb_run_command) + padded(bytes);
-  if (bytes > gb_run_batch_room(queue) || !gb_run_batch_reserve(queue, whole)) return NULL;
+  if (bytes > room(queue) || !gb_run_batch_reserve(queue, whole)) return NULL;
   struct gb_batch *batch = batch_of(queue, queue->filling);
   uint8_t *place = batch->bytes + batch->used;
   struct gb_run_command command = {.bytes = (uint32_t)whole, .type = (uint16_t)type};
@@ -248,6 +249,8 @@ static void wait_for_call(struct gb_run_queue *queue, uint64_t sequence, struct 
   pthread_mutex_unlock(&queue->lock);
   int status = gb_lane_wait(lane, id, 1000);
   pthread_mutex_lock(&queue->lock);
+  /* Taken back just when this wait ran out: the call uses our memory until it has ended, which is soon. */
+  while (status == GB_LANE_TIMEOUT && !batch->sent) status = gb_lane_wait(lane, id, 1000);
   batch->waited = false;
   queue->waiters--;
   if (status != GB_LANE_TIMEOUT && !queue->dead) ended(queue, sequence, batch, status);

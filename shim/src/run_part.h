@@ -135,8 +135,6 @@ CUresult gb_run_batch_ask(struct gb_run_queue *queue, struct gb_run_answer *answ
 void gb_run_batch_reap(struct gb_run_queue *queue);
 /* Ends every call: afterwards the lane uses no memory of the batches. They can be sent again. */
 void gb_run_batch_take_back(struct gb_run_queue *queue);
-/* So many bytes a command may have behind its header. */
-uint64_t gb_run_batch_room(const struct gb_run_queue *queue);
 
 /* ---- run_code.c ---- */
 

@@ -369,13 +369,6 @@ bool gb_run_can(uint32_t lane) {
 
 /* ---- ending ---- */
 
-void gb_run_forget(uint32_t lane) {
-  pthread_mutex_lock(&make_lock);
-  struct gb_run_queue *queue = lane != 0 ? find(lane) : NULL;
-  if (queue != NULL) end(queue);
-  pthread_mutex_unlock(&make_lock);
-}
-
 void gb_run_stop(void) {
   pthread_mutex_lock(&make_lock);
   for (uint32_t i = 0; i < queues_end; i++) {
@@ -448,6 +441,7 @@ CUresult gb_run_queue_move(struct gb_run_queue *queue, uint32_t operation, const
     queue->waiters++;
     pthread_mutex_unlock(&queue->lock);
     int status = move_once(lane, operation, segments, count);
+    if (status == GB_LANE_BUSY) gb_sleep_ns(GB_MS);
     pthread_mutex_lock(&queue->lock);
     queue->waiters--;
     pthread_cond_broadcast(&queue->changed);

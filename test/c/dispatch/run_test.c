@@ -52,7 +52,7 @@ static void end(void) {
   peer_hold(false);
   peer_lose(false);
   peer_away(false);
-  gb_run_forget(lane);
+  gb_run_stop();
 }
 
 static struct gb_run_request request_of(CUfunction function, void **params) {
@@ -624,7 +624,7 @@ int main(void) {
     return 2;
   }
   for (int i = 0; i < 500 && !gb_run_can(lane); i++) sleep_ms(10);
-  gb_run_forget(lane);
+  gb_run_stop();
   RUN(launches_arrive_in_order);
   RUN(launches_are_coalesced);
   RUN(old_batches_leave);
