@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a feeder is told, checked against what the machine has. The only file of the feeder that
-// reads its environment.
+// reads its environment and its file of settings.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { GbError } from '../proto/base/errors.js';
@@ -10,53 +10,28 @@ import {
   LEASE_TTL_MS,
   RANGE_ALIGN_BYTES,
 } from '../proto/base/limits.js';
+import type { LogLevel } from '../proto/base/log-levels.js';
 import { cacheDir, configDir, feedSocketPath, stateDir } from '../proto/base/paths.js';
-import { formatBytes, parseBytes } from '../proto/base/units.js';
+import { formatBytes } from '../proto/base/units.js';
+import { FEEDER, type FeederValues } from '../proto/settings/feeder.js';
+import { settle } from '../proto/settings/settle.js';
 import { listGpus, type Gpu } from '../driver/cuda/memory.js';
-import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
+import type { GpuDriver } from '../driver/library.js';
 import { chooseBinds, type Bind } from '../security/bind.js';
 import { defaultCacheBytes } from './block-cache.js';
 import { defaultReserveBytes, readMemory, type MemoryFacts } from './memory-guard.js';
 
 type Env = Readonly<Record<string, string | undefined>>;
 
-/** What may be asked for; everything has a default. Sizes in bytes, times in milliseconds. */
-export interface FeederOptions {
-  /** RAM to lend. Default: half of what is available now, and never into the reserve. 0: none. */
-  readonly ramBytes?: number;
-  /** VRAM to lend by CUDA ordinal. Default: none; a GPU is only lent when its owner says how much. */
-  readonly vramBytes?: ReadonlyMap<number, number>;
-  /** TCP port; 0: any free one. Default: 9740. */
-  readonly port?: number;
-  /** TCP port of all lanes, at the same addresses; 0: any free one. Default: GREENBOOST_LANE_PORT,
-   *  else `port` + 1, and any free one for port 0. */
-  readonly lanePort?: number;
-  /** Addresses or interface names. Default: every LAN address. */
-  readonly bind?: readonly string[];
-  readonly allowWan?: boolean;
-  /** Default: the host name. */
-  readonly name?: string;
-  /** Default: GREENBOOST_GPU, else `cuda` when VRAM is to be lent, else `none`. */
-  readonly gpu?: GpuDriver;
-  /** RAM kept for this machine's user. Default: GREENBOOST_RAM_RESERVE, else the larger of 1 GiB
-   *  and a tenth. */
-  readonly ramReserveBytes?: number;
-  /** Default: GREENBOOST_LEASE_TTL in seconds, else 30 s. */
-  readonly leaseTtlMs?: number;
-  /** Bytes that all leases of one host may promise together. Default: as much as there is. */
-  readonly hostBytesMax?: number;
-  /** Bytes per second, each way, of all lanes of one host together. Default: no limit. */
-  readonly hostRate?: number;
-  /** Where blocks are kept that hosts sent before. Default: `blocks` in the user's cache folder. */
-  readonly cacheDir?: string;
-  /** How many bytes of them; 0: none. Default: a tenth of the free disk, 64 GiB at most. */
-  readonly cacheBytes?: number;
+/** What may be asked for; everything has a default (proto/settings/feeder.ts). What is given here goes before the
+ *  environment, and that before the file. */
+export interface FeederOptions extends FeederValues {
+  /** A file of settings; one that is not there tells nothing. Default: none is read. */
+  readonly configFile?: string;
   /** Folder of the pairing keys. Default: the user's configuration folder. */
   readonly configDir?: string;
   /** Folder of the audit log. Default: the user's state folder. */
   readonly stateDir?: string;
-  /** Hosts may run kernels on the first GPU that is lent. Default: GREENBOOST_COMPUTE, else they may. */
-  readonly compute?: boolean;
   /** Where `feed status` and `feed stop` ask; false: nowhere. Default: feed.sock in the runtime
    *  folder. */
   readonly controlSocket?: string | false;
@@ -88,6 +63,7 @@ export interface FeederConfig {
   /** False without a GPU. */
   readonly compute: boolean;
   readonly controlSocket: string | false;
+  readonly logLevel: LogLevel;
 }
 
 /** Share of MemAvailable that is lent unless the user says otherwise. */
@@ -95,10 +71,6 @@ const DEFAULT_RAM_SHARE = 0.5;
 /** VRAM that a GPU keeps: contexts of executors, and a desktop. */
 const VRAM_RESERVE_BYTES = 512 * 2 ** 20;
 const PORT_MAX = 65_535;
-
-/** Hosts renew every 5 s and look for a new connection after 6 s of silence: less does not bear one of either lost. */
-const LEASE_TTL_SECONDS_MIN = 15;
-const LEASE_TTL_SECONDS_MAX = 3_600;
 
 const alignDown = (bytes: number): number => bytes - (bytes % RANGE_ALIGN_BYTES);
 
@@ -108,36 +80,34 @@ export async function resolveConfig(
   options: FeederOptions,
   env: Env = process.env,
 ): Promise<FeederConfig> {
-  const vram = new Map([...(options.vramBytes ?? [])].filter(([, bytes]) => bytes > 0));
-  const gpu = options.gpu ?? gpuDriverFromEnv(env, vram.size > 0 ? 'cuda' : 'none');
+  const told = await settledValues(options, env);
+  const vram = new Map([...(told.vramBytes ?? [])].filter(([, bytes]) => bytes > 0));
+  const gpu = told.gpu ?? (vram.size > 0 ? 'cuda' : 'none');
   const memory = readMemory();
-  const ramReserveBytes =
-    options.ramReserveBytes ?? reserveFromEnv(env) ?? defaultReserveBytes(memory);
-  const port = options.port ?? DEFAULT_PORT;
-  const blocks = options.cacheDir ?? join(cacheDir(env), 'blocks');
+  const ramReserveBytes = told.ramReserveBytes ?? defaultReserveBytes(memory);
+  const port = told.port ?? DEFAULT_PORT;
+  const allowWan = told.allowWan ?? false;
+  const blocks = told.cacheDir ?? join(cacheDir(env), 'blocks');
   const gpus = await chooseGpus(vram, gpu);
   const config: FeederConfig = {
-    ramBytes: chooseRam(options.ramBytes, memory, ramReserveBytes),
+    ramBytes: chooseRam(told.ramBytes, memory, ramReserveBytes),
     ramReserveBytes,
     gpus,
     gpu,
-    binds: chooseBinds({
-      ...(options.bind?.length ? { bind: options.bind } : {}),
-      allowWan: options.allowWan ?? false,
-      port,
-    }),
-    lanePort: chooseLanePort(options.lanePort ?? lanePortFromEnv(env), port),
-    allowWan: options.allowWan ?? false,
-    name: cleanName(options.name ?? hostname()),
-    leaseTtlMs: options.leaseTtlMs ?? ttlFromEnv(env),
-    hostBytesMax: options.hostBytesMax,
-    hostRate: options.hostRate,
+    binds: chooseBinds({ ...(told.bind?.length ? { bind: told.bind } : {}), allowWan, port }),
+    lanePort: chooseLanePort(told.lanePort, port),
+    allowWan,
+    name: cleanName(told.name ?? hostname()),
+    leaseTtlMs: told.leaseTtlMs ?? LEASE_TTL_MS,
+    hostBytesMax: told.hostBytesMax,
+    hostRate: told.hostRate,
     cacheDir: blocks,
-    cacheBytes: options.cacheBytes ?? defaultCacheBytes(blocks),
+    cacheBytes: told.cacheBytes ?? defaultCacheBytes(blocks),
     configDir: options.configDir ?? configDir(env),
     stateDir: options.stateDir ?? stateDir(env),
-    compute: gpus.length > 0 && (options.compute ?? computeFromEnv(env)),
+    compute: gpus.length > 0 && (told.compute ?? true),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
+    logLevel: told.logLevel ?? 'info',
   };
   if (config.ramBytes === 0 && config.gpus.length === 0) {
     throw new GbError('INVALID_ARGUMENT', 'nothing to lend; give --ram 4GiB or --vram 0=4GiB');
@@ -145,37 +115,14 @@ export async function resolveConfig(
   return config;
 }
 
-function reserveFromEnv(env: Env): number | undefined {
-  const text = env['GREENBOOST_RAM_RESERVE'];
-  return text === undefined || text === '' ? undefined : parseBytes(text);
-}
-
-/** @throws GbError INVALID_ARGUMENT outside its bounds. */
-function ttlFromEnv(env: Env): number {
-  const text = env['GREENBOOST_LEASE_TTL'];
-  if (text === undefined || text === '') return LEASE_TTL_MS;
-  const seconds = Number(text);
-  if (!/^\d{1,4}$/.test(text) || seconds < LEASE_TTL_SECONDS_MIN || seconds > LEASE_TTL_SECONDS_MAX)
-    throw new GbError(
-      'INVALID_ARGUMENT',
-      `GREENBOOST_LEASE_TTL=${text}: give ${LEASE_TTL_SECONDS_MIN} to ${LEASE_TTL_SECONDS_MAX} seconds`,
-    );
-  return seconds * 1_000;
-}
-
-/** @throws GbError INVALID_ARGUMENT for anything but on and off. */
-function computeFromEnv(env: Env): boolean {
-  const text = env['GREENBOOST_COMPUTE'] ?? '';
-  if (text === '' || text === 'on') return true;
-  if (text === 'off') return false;
-  throw new GbError('INVALID_ARGUMENT', `GREENBOOST_COMPUTE=${text.slice(0, 40)}: give on or off`);
-}
-
-function lanePortFromEnv(env: Env): number | undefined {
-  const text = env['GREENBOOST_LANE_PORT'];
-  if (text === undefined || text === '') return undefined;
-  if (/^\d{1,5}$/.test(text) && Number(text) <= PORT_MAX) return Number(text);
-  throw new GbError('INVALID_ARGUMENT', `GREENBOOST_LANE_PORT=${text.slice(0, 40)} is not a port`);
+/** Options before the environment before the file. */
+async function settledValues(options: FeederOptions, env: Env): Promise<FeederValues> {
+  const { configFile } = options;
+  const file =
+    configFile === undefined
+      ? undefined
+      : (await import('../proto/settings/file.js')).readFile('feeder', configFile);
+  return settle(FEEDER, { flags: options, env, file }).values;
 }
 
 /** The port after gRPC's, so that a firewall needs one rule for both. */
@@ -212,7 +159,7 @@ export function chooseRam(
       'CAPACITY_EXHAUSTED',
       `--ram ${formatBytes(wanted)} is more than this machine can spare: ${formatBytes(memory.availableBytes)} are ` +
         `available and ${formatBytes(reserveBytes)} stay for its own user; lend at most ${formatBytes(spare)}, ` +
-        'or lower the reserve with GREENBOOST_RAM_RESERVE=SIZE',
+        'or lower the reserve with --ram-reserve SIZE',
     );
   }
   return bytes;

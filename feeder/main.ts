@@ -75,9 +75,12 @@ export async function startFeeder(
   options: FeederOptions = {},
   dependencies: FeederDependencies = {},
 ): Promise<RunningFeeder> {
-  const clock = dependencies.clock ?? systemClock;
-  const log = dependencies.log ?? createLogger({ name: 'feeder' });
   const config = await resolveConfig(options);
+  const log = dependencies.log ?? createLogger({ name: 'feeder', level: config.logLevel });
+  return openFeeder(config, dependencies.clock ?? systemClock, log);
+}
+
+async function openFeeder(config: FeederConfig, clock: Clock, log: Logger): Promise<Daemon> {
   const daemon = new Daemon(config, clock, log);
   try {
     await daemon.open();
@@ -288,32 +291,15 @@ class Daemon implements RunningFeeder {
   }
 }
 
-/** What `feed start` was told, checked by the CLI. */
-export interface FeedSettings extends Pick<
-  FeederOptions,
-  | 'ramBytes'
-  | 'vramBytes'
-  | 'port'
-  | 'lanePort'
-  | 'bind'
-  | 'allowWan'
-  | 'name'
-  | 'gpu'
-  | 'hostBytesMax'
-  | 'hostRate'
-  | 'cacheDir'
-  | 'cacheBytes'
-  | 'compute'
-> {}
-
 /** Grace for hosts when the daemon is told to end by a signal; a second signal ends it. */
 const SIGNAL_GRACE_MS = 5_000;
 
 /** Runs a feeder in this process until it was stopped by `feed stop` or a signal. @throws GbError
  *  as startFeeder. */
-export async function runFeeder(settings: FeedSettings = {}): Promise<void> {
-  const log = createLogger({ name: 'feeder' });
-  const feeder = await startFeeder(settings, { log });
+export async function runFeeder(options: FeederOptions = {}): Promise<void> {
+  const config = await resolveConfig(options);
+  const log = createLogger({ name: 'feeder', level: config.logLevel });
+  const feeder = await openFeeder(config, systemClock, log);
   for (const line of factLines(feeder.facts)) process.stdout.write(`${line}\n`);
   const alive = setInterval(() => undefined, 60_000); // The clock's timers do not keep a process alive.
   let signals = 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the agent was told: options of the command line over the environment over defaults. Resolved
-// once.
+// What the agent was told: options of the command line over the environment over the file over
+// defaults. Resolved once.
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { gpuDriverFromEnv, type GpuDriver } from '../driver/library.js';
-import { GbError } from '../proto/base/errors.js';
+import type { GpuDriver } from '../driver/library.js';
+import type { LogLevel } from '../proto/base/log-levels.js';
 import {
   agentSocketPath,
   configDir,
@@ -12,14 +12,13 @@ import {
   shimSocketPath,
   stateDir,
 } from '../proto/base/paths.js';
-import { parseBytes } from '../proto/base/units.js';
+import { AGENT, type AgentValues } from '../proto/settings/host.js';
+import { settle } from '../proto/settings/settle.js';
 
-export interface AgentOptions {
-  /** T2 for all programs together, whatever MemAvailable says, as `16GiB` or in bytes.
-   *  Default: GREENBOOST_AGENT_RAM_BUDGET, else MemAvailable less the reserve. */
-  readonly ramBudget?: string | number | undefined;
-  /** Whose driver lists and measures local GPUs. Default: GREENBOOST_GPU, else cuda. */
-  readonly gpu?: GpuDriver | undefined;
+/** What is given here goes before the environment, and that before the file (proto/settings/host.ts). */
+export interface AgentOptions extends AgentValues {
+  /** A file of settings; one that is not there tells nothing. Default: none is read. */
+  readonly configFile?: string;
   /** Default: process.env. XDG_* decide where everything lies. */
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
@@ -27,6 +26,7 @@ export interface AgentOptions {
 export interface AgentConfig {
   readonly ramBudgetBytes: number | undefined;
   readonly gpu: GpuDriver;
+  readonly logLevel: LogLevel;
   readonly hostName: string;
   readonly configDir: string;
   readonly runtimeDir: string;
@@ -37,13 +37,20 @@ export interface AgentConfig {
   readonly shimSocketPath: string;
 }
 
-/** @throws GbError INVALID_ARGUMENT naming the option or variable that is wrong. */
-export function resolveConfig(options: AgentOptions): AgentConfig {
+/** @throws GbError INVALID_ARGUMENT naming the option, variable or line that is wrong. */
+export async function resolveConfig(options: AgentOptions): Promise<AgentConfig> {
   const env = options.env ?? process.env;
+  const { configFile } = options;
+  const file =
+    configFile === undefined
+      ? undefined
+      : (await import('../proto/settings/file.js')).readFile('host', configFile);
+  const told = settle(AGENT, { flags: options, env, file }).values;
   const runtime = runtimeDir(env);
   return {
-    ramBudgetBytes: ramBudget(options.ramBudget ?? env['GREENBOOST_AGENT_RAM_BUDGET']),
-    gpu: options.gpu ?? gpuDriverFromEnv(env, 'cuda'),
+    ramBudgetBytes: told.ramBudgetBytes,
+    gpu: told.gpu ?? 'cuda',
+    logLevel: told.logLevel ?? 'info',
     hostName: hostname(),
     configDir: configDir(env),
     runtimeDir: runtime,
@@ -53,12 +60,4 @@ export function resolveConfig(options: AgentOptions): AgentConfig {
     agentSocketPath: agentSocketPath(env),
     shimSocketPath: shimSocketPath(env),
   };
-}
-
-function ramBudget(value: string | number | undefined): number | undefined {
-  if (value === undefined || value === '') return undefined;
-  if (typeof value === 'string') return parseBytes(value);
-  if (!Number.isSafeInteger(value) || value < 0)
-    throw new GbError('INVALID_ARGUMENT', 'the RAM budget is no byte count');
-  return value;
 }

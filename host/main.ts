@@ -50,8 +50,8 @@ export interface RunningAgent {
  *  @throws GbError ALREADY_EXISTS when one runs; INVALID_ARGUMENT for a bad option;
  *  PERMISSION_DENIED when the runtime folder is somebody else's. */
 export async function startAgent(options: AgentOptions = {}): Promise<RunningAgent> {
-  const config = resolveConfig(options);
-  const log = createLogger({ name: 'agent' });
+  const config = await resolveConfig(options);
+  const log = createLogger({ name: 'agent', level: config.logLevel });
   ensurePrivateDir(config.runtimeDir);
   ensurePrivateDir(config.stateDir);
   const lock = tryLockFile(config.lockPath);

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one pino factory: structured lines on stderr (or a file), stable `event` names, secrets redacted.
 import { pino, type Logger } from 'pino';
+import { LOG_LEVELS } from './log-levels.js';
 
 export type { Logger };
 
 /** Keys whose values never reach a log, at any depth up to three. */
 export const REDACTED_KEYS = ['psk', 'key', 'secret', 'nonce', 'auth', 'pairing', 'exporter'];
-
-const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
 
 export interface LogOptions {
   /** What is running: `agent`, `feeder`, `cli`. */
@@ -25,7 +24,7 @@ export function createLogger(options: LogOptions): Logger {
   return pino(
     {
       name: options.name,
-      level: LEVELS.includes(wanted) ? wanted : 'info',
+      level: LOG_LEVELS.find((level) => level === wanted) ?? 'info',
       redact: { paths, censor: '[redacted]' },
       timestamp: pino.stdTimeFunctions.isoTime,
     },

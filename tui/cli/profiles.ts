@@ -4,7 +4,8 @@
 // is mostly RAM; others should see all there is.
 import { basename } from 'node:path';
 import { GbError } from '../../proto/base/errors.js';
-import { parseBytes } from '../../proto/base/units.js';
+import type { FileProfile, SettingsFile } from '../../proto/settings/file.js';
+import { RUN } from '../../proto/settings/host.js';
 
 export interface Profile {
   readonly name: string;
@@ -17,6 +18,8 @@ export interface Profile {
   /** Set only where the user has not. */
   readonly env: Readonly<Record<string, string>>;
   readonly why: string;
+  /** In the file of settings; of a shipped one too, where the file changes it. */
+  readonly file?: FileProfile;
 }
 
 /** These take their share of the GPU at the first use; told not to, they take what they need. */
@@ -93,6 +96,18 @@ export const PROFILES: readonly Profile[] = [
   },
 ];
 
+const DEFAULT_PROFILE = 'default';
+
+/** What a profile of the file has that it does not tell. */
+const NEW_PROFILE: Profile = {
+  name: '',
+  report: 'extend',
+  programs: [],
+  modules: [],
+  env: {},
+  why: 'from the file of settings',
+};
+
 const WRAPPERS: ReadonlySet<string> = new Set([
   'env',
   'timeout',
@@ -142,7 +157,10 @@ function pythonTarget(args: readonly string[]): { module?: string; script?: stri
 }
 
 /** The profile of a command line. Every one has one. */
-export function profileFor(argv: readonly string[]): Profile {
+export function profileFor(
+  argv: readonly string[],
+  profiles: readonly Profile[] = PROFILES,
+): Profile {
   const at = programAt(argv);
   const name = basename(argv[at] ?? '');
   const names = [name];
@@ -154,37 +172,61 @@ export function profileFor(argv: readonly string[]): Profile {
     if (target.script !== undefined) names.unshift(target.script.replace(/\.py$/, ''));
   }
   const found = names.flatMap((wanted) =>
-    PROFILES.filter(
+    profiles.filter(
       ({ programs, modules }) =>
         modules.some((parent) => module !== undefined && isBelow(module, parent)) ||
         programs.some((pattern) => pattern !== '*' && fits(pattern, wanted)),
     ),
   );
-  return found[0] ?? defaultProfile();
-}
-
-function defaultProfile(): Profile {
-  return PROFILES.at(-1) as Profile;
+  return found[0] ?? (profiles.find(({ name }) => name === DEFAULT_PROFILE) as Profile);
 }
 
 /** @throws GbError INVALID_ARGUMENT for a name that is none. */
-export function profileNamed(name: string): Profile {
-  const found = PROFILES.find((profile) => profile.name === name);
+export function profileNamed(name: string, profiles: readonly Profile[] = PROFILES): Profile {
+  const found = profiles.find((profile) => profile.name === name);
   if (found) return found;
   throw new GbError('INVALID_ARGUMENT', `no profile is called "${name}"`, {
     details: { hint: 'the list: greenboost profiles' },
   });
 }
 
-/** Checks `honest`, `extend` or `extend=SIZE`. @throws GbError INVALID_ARGUMENT on anything else. */
-export function checkedReport(text: string): string {
-  if (text === 'honest' || text === 'extend') return text;
-  const size = /^extend=(.+)$/.exec(text)?.[1];
-  if (size === undefined) {
-    throw new GbError(
-      'INVALID_ARGUMENT',
-      `--report "${text}": write honest, extend or extend=SIZE`,
-    );
-  }
-  return `extend=${parseBytes(size)}`;
+/** All profiles: those that only the file has, then the shipped ones with what the file changes of them. */
+export function profilesOf(file: SettingsFile | undefined): readonly Profile[] {
+  const told = file?.profiles ?? [];
+  const isShipped = (name: string): boolean => PROFILES.some((profile) => profile.name === name);
+  const own = told.filter(({ name }) => !isShipped(name)).map((of) => changed(of, NEW_PROFILE));
+  const shipped = PROFILES.map((profile) => {
+    const of = told.find(({ name }) => name === profile.name);
+    return of ? changed(of, profile) : profile;
+  });
+  return [...own, ...shipped];
+}
+
+function changed(told: FileProfile, { report, programs, modules, env, why }: Profile): Profile {
+  return {
+    name: told.name,
+    report,
+    programs: told.programs ?? programs,
+    modules: told.modules ?? modules,
+    env: { ...env, ...told.env },
+    why: told.why ?? why,
+    file: told,
+  };
+}
+
+/** The file as a program with this profile has it: what the profile says goes before [run]. */
+export function fileOfProfile(
+  { file: told }: Profile,
+  file: SettingsFile | undefined,
+): SettingsFile | undefined {
+  if (!file || !told) return file;
+  const keys = new Map(Object.entries(RUN).map(([key, { name }]) => [name, key]));
+  return {
+    ...file,
+    get(setting) {
+      const key = setting.section === 'run' ? keys.get(setting.name) : undefined;
+      const value = key === undefined ? undefined : told.run[key];
+      return value === undefined ? file.get(setting) : { value, place: told.placeOf(setting.name) };
+    },
+  };
 }

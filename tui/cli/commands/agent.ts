@@ -2,13 +2,22 @@
 // `greenboost agent`: the host agent in the foreground, and what to ask of a running one.
 import { GbError } from '../../../proto/base/errors.js';
 import { formatAge } from '../../../proto/base/units.js';
+import { AGENT } from '../../../proto/settings/host.js';
 import { withAgent } from '../../control/client.js';
 import { snapshotJson } from '../../model/snapshot.js';
 import { daemonLogPath, waitForExit } from '../daemon.js';
 import { writeJson, writeLine } from '../output.js';
+import { flagsOf, settingsPath, type GivenOptions } from '../settings.js';
 
 const CALL_TIMEOUT_MS = 5_000;
 const STOP_TIMEOUT_MS = 15_000;
+
+/** Runs the agent in this process until it was stopped. @throws GbError when it cannot start. */
+export async function agentStart(options: GivenOptions & { config?: string }): Promise<void> {
+  const flags = flagsOf(AGENT, options);
+  const configFile = await settingsPath('host', options.config);
+  await (await import('./daemons.js')).agentForeground({ ...flags, configFile });
+}
 
 /** Stops the agent in order. @throws GbError WRONG_STATE when programs run and `force` is not set. */
 export async function agentStop(options: { force?: boolean }): Promise<void> {

@@ -1,130 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost feed start|stop|pause|resume|status`: lending this machine's memory.
-import { resolve } from 'node:path';
 import { GbError } from '../../../proto/base/errors.js';
 import { DEFAULT_PORT } from '../../../proto/base/limits.js';
-import { formatAge, formatBytes, parseBytes } from '../../../proto/base/units.js';
+import { formatAge, formatBytes } from '../../../proto/base/units.js';
+import { FEEDER } from '../../../proto/settings/feeder.js';
+import { settle } from '../../../proto/settings/settle.js';
 import { withFeed } from '../../control/client.js';
 import { feedStatusJson, type FeedStatusJson } from '../../model/feed-status.js';
 import { feedDeviceTable, feedLaneTable, feedLeaseTable } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';
 import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
+import { flagArgs, flagsOf, settingsFile, settingsPath, type GivenOptions } from '../settings.js';
 
-/** As commander gives them. */
-export interface FeedStartOptions {
-  readonly ram?: string;
-  readonly vram?: readonly string[];
-  readonly port?: string;
-  readonly lanePort?: string;
-  readonly bind?: readonly string[];
-  readonly allowWan?: boolean;
-  readonly name?: string;
-  readonly gpu?: 'none' | 'cuda' | 'sim';
-  readonly hostBytesMax?: string;
-  readonly hostRate?: string;
-  readonly cacheDir?: string;
-  readonly cacheBytes?: string;
-  /** False: --no-compute. */
-  readonly compute?: boolean;
+/** As commander gives them: the options of FEEDER, and these. */
+export interface FeedStartOptions extends GivenOptions {
+  readonly config?: string;
   readonly foreground?: boolean;
-}
-
-/** Checked: what the feeder daemon is told. Sizes in bytes. */
-export interface FeedSettings {
-  readonly ramBytes?: number;
-  readonly vramBytes: ReadonlyMap<number, number>;
-  readonly port: number;
-  readonly lanePort?: number;
-  readonly bind: readonly string[];
-  readonly allowWan: boolean;
-  readonly name?: string;
-  readonly gpu?: 'none' | 'cuda' | 'sim';
-  readonly hostBytesMax?: number;
-  /** Bytes per second. */
-  readonly hostRate?: number;
-  readonly cacheDir?: string;
-  readonly cacheBytes?: number;
-  readonly compute?: boolean;
 }
 
 const CALL_TIMEOUT_MS = 5_000;
 const GRACE_SECONDS_MAX = 3_600;
 const STOP_MARGIN_MS = 10_000;
-const GPUS_MAX = 64;
-const RATE_MIN = 1_000_000;
-
-function parsePort(option: string, text: string): number {
-  const port = Number(text);
-  if (!/^\d{1,5}$/.test(text) || port > 65_535)
-    throw new GbError('INVALID_ARGUMENT', `${option} ${text} is not a port`);
-  return port;
-}
-
-/** `100MB`, `100MB/s`. */
-function parseRate(text: string): number {
-  const rate = parseBytes(text.replace(/\/s$/, ''));
-  if (rate < RATE_MIN)
-    throw new GbError('INVALID_ARGUMENT', `--host-rate ${text} is too little; at least 1MB/s`);
-  return rate;
-}
-
-function parseVram(values: readonly string[]): Map<number, number> {
-  const lent = new Map<number, number>();
-  for (const value of values) {
-    const match = /^(\d{1,2})=(.+)$/.exec(value);
-    const index = Number(match?.[1]);
-    if (!match || index >= GPUS_MAX) {
-      throw new GbError('INVALID_ARGUMENT', `--vram ${value} is not GPU=SIZE`, {
-        details: { hint: 'example: --vram 0=8GiB lends 8 GiB of the first GPU' },
-      });
-    }
-    if (lent.has(index)) throw new GbError('INVALID_ARGUMENT', `--vram names GPU ${index} twice`);
-    lent.set(index, parseBytes(match[2] ?? ''));
-  }
-  return lent;
-}
-
-/** Checks what the user wrote before anything is started. @throws GbError INVALID_ARGUMENT. */
-export function feedSettings(options: FeedStartOptions): FeedSettings {
-  const { ram, name, gpu, lanePort, hostBytesMax, hostRate, cacheDir, cacheBytes } = options;
-  return {
-    ...(ram === undefined ? {} : { ramBytes: parseBytes(ram) }),
-    vramBytes: parseVram(options.vram ?? []),
-    port: options.port === undefined ? DEFAULT_PORT : parsePort('--port', options.port),
-    ...(lanePort === undefined ? {} : { lanePort: parsePort('--lane-port', lanePort) }),
-    bind: options.bind ?? [],
-    allowWan: options.allowWan === true,
-    ...(name === undefined ? {} : { name }),
-    ...(gpu === undefined ? {} : { gpu }),
-    ...(hostBytesMax === undefined ? {} : { hostBytesMax: parseBytes(hostBytesMax) }),
-    ...(hostRate === undefined ? {} : { hostRate: parseRate(hostRate) }),
-    ...(cacheDir === undefined ? {} : { cacheDir: resolve(cacheDir) }),
-    ...(cacheBytes === undefined ? {} : { cacheBytes: parseBytes(cacheBytes) }),
-    ...(options.compute === false ? { compute: false } : {}),
-  };
-}
-
-function daemonArgs(options: FeedStartOptions): string[] {
-  const one = (name: string, value: string | undefined): string[] =>
-    value === undefined ? [] : [name, value];
-  return [
-    ...one('--ram', options.ram),
-    ...(options.vram ?? []).flatMap((value) => ['--vram', value]),
-    ...one('--port', options.port),
-    ...one('--lane-port', options.lanePort),
-    ...(options.bind ?? []).flatMap((value) => ['--bind', value]),
-    ...(options.allowWan ? ['--allow-wan'] : []),
-    ...one('--name', options.name),
-    ...one('--gpu', options.gpu),
-    ...one('--host-bytes-max', options.hostBytesMax),
-    ...one('--host-rate', options.hostRate),
-    // The daemon works in another folder.
-    ...one('--cache-dir', options.cacheDir === undefined ? undefined : resolve(options.cacheDir)),
-    ...one('--cache-bytes', options.cacheBytes),
-    ...(options.compute === false ? ['--no-compute'] : []),
-  ];
-}
 
 function lentWords(status: FeedStatusJson): string {
   const words = status.devices
@@ -172,9 +69,13 @@ function writeStarted(status: FeedStatusJson): void {
  *  was stopped. @throws GbError ALREADY_EXISTS when a feeder of this user runs already; what the
  *  daemon said when it does not start. */
 export async function feedStart(options: FeedStartOptions): Promise<void> {
-  const settings = feedSettings(options);
+  const flags = flagsOf(FEEDER, options);
+  const configFile = await settingsPath('feeder', options.config);
+  // What is wrong is said here, before anything is started.
+  const file = await settingsFile('feeder', options.config);
+  settle(FEEDER, { flags, env: process.env, file });
   if (options.foreground) {
-    await (await import('./daemons.js')).feedForeground(settings);
+    await (await import('./daemons.js')).feedForeground({ ...flags, configFile });
     return;
   }
   const running = await readStatus().catch(() => undefined);
@@ -183,7 +84,8 @@ export async function feedStart(options: FeedStartOptions): Promise<void> {
       details: { hint: 'see it: greenboost feed status; stop it: greenboost feed stop' },
     });
   }
-  writeStarted(feedStatusJson(await startFeedDaemon(daemonArgs(options))));
+  const args = [...flagArgs(FEEDER, options), '--config', configFile];
+  writeStarted(feedStatusJson(await startFeedDaemon(args)));
   note(`log: ${daemonLogPath('feeder')}`);
 }
 

@@ -4,14 +4,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { GbError } from '../../../proto/base/errors.js';
+import { METRICS } from '../../../proto/settings/host.js';
+import { settle } from '../../../proto/settings/settle.js';
 import { withAgent, withFeed } from '../../control/client.js';
 import { AGENT_METRICS, FEED_METRICS, type Metric } from '../../model/metrics.js';
 import { feedStatusJson } from '../../model/feed-status.js';
 import { snapshotJson } from '../../model/snapshot.js';
 import { note, writeOut } from '../output.js';
+import { flagsOf, settingsFile, type GivenOptions } from '../settings.js';
 
-export interface MetricsOptions {
-  readonly listen?: string;
+/** As commander gives them: the options of METRICS, and these. */
+export interface MetricsOptions extends GivenOptions {
+  readonly config?: string;
   readonly once?: boolean;
 }
 
@@ -114,7 +118,10 @@ export async function serveMetrics(options: MetricsOptions): Promise<void> {
     writeOut(await metricsText());
     return;
   }
-  const place = parseListen(options.listen ?? LISTEN_DEFAULT);
+  const flags = flagsOf(METRICS, options);
+  const file = await settingsFile('host', options.config);
+  const { listen: where } = settle(METRICS, { flags, env: process.env, file }).values;
+  const place = parseListen(where ?? LISTEN_DEFAULT);
   const server = createServer((request, response) => void answer(request, response));
   server.maxConnections = REQUESTS_AT_ONCE_MAX;
   server.headersTimeout = HEADERS_TIMEOUT_MS;

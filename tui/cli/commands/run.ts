@@ -14,23 +14,19 @@ import {
   packageRoot,
   shimSocketPath,
 } from '../../../proto/base/paths.js';
-import { parseBytes } from '../../../proto/base/units.js';
+import type { SettingsFile } from '../../../proto/settings/file.js';
+import { RUN, type RunValues } from '../../../proto/settings/host.js';
+import { settle } from '../../../proto/settings/settle.js';
 import { ensureAgent, isAlive } from '../daemon.js';
 import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
 import { note } from '../output.js';
 import { savePlan } from '../plans.js';
-import { checkedReport, profileFor, profileNamed, type Profile } from '../profiles.js';
+import { fileOfProfile, profileFor, profileNamed, profilesOf, type Profile } from '../profiles.js';
+import { flagsOf, settingsFile, type GivenOptions } from '../settings.js';
 
-export interface RunOptions {
-  readonly vramBudget?: string;
-  readonly ramBudget?: string;
-  readonly overcommit?: 'gated';
-  /** Of what lies on feeders. */
-  readonly replicas?: '1' | '2';
-  /** Where kernels run whose data lie on feeders. */
-  readonly remote?: 'merged' | 'off';
-  readonly nvme?: string;
-  readonly report?: string;
+/** As commander gives them: the options of RUN, and these. */
+export interface RunOptions extends GivenOptions {
+  readonly config?: string;
   readonly profile?: string;
   /** A model: its plan is kept for `report`. */
   readonly plan?: string;
@@ -52,42 +48,37 @@ const FORWARDED: readonly NodeJS.Signals[] = [
 /** These the terminal itself sends to every process in the foreground, the program included. */
 const FROM_TERMINAL: ReadonlySet<NodeJS.Signals> = new Set(['SIGINT', 'SIGQUIT']);
 
-function checkedSize(value: string, option: string): string {
-  try {
-    parseBytes(value);
-  } catch (reason) {
-    throw new GbError('INVALID_ARGUMENT', `${option}: ${GbError.from(reason).rawMessage}`);
-  }
-  return value;
-}
-
-/** `DIR` or `DIR:SIZE`. Ranges in a file are unmapped: the mode that admits them goes with it.
- *  @throws GbError INVALID_ARGUMENT without a folder. */
-function nvmeEnvironment(value: string): NodeJS.ProcessEnv {
-  const [, directory = '', size] = /^(.*?)(?::(\d[^:/]*))?$/s.exec(value) ?? [];
-  if (directory === '') {
-    throw new GbError(
-      'INVALID_ARGUMENT',
-      '--nvme: write a folder, as /mnt/nvme or /mnt/nvme:64GiB',
-    );
-  }
-  return {
-    GREENBOOST_OVERCOMMIT: 'gated',
-    GREENBOOST_NVME_DIR: resolve(directory),
-    ...(size ? { GREENBOOST_NVME_BUDGET: String(parseBytes(checkedSize(size, '--nvme'))) } : {}),
-  };
-}
-
-/** Kernels run on feeders only where ranges may live there, and in one copy.
- *  @throws GbError INVALID_ARGUMENT together with two copies. */
-function remoteEnvironment(remote: 'merged' | 'off', env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  if (remote === 'off') return { GREENBOOST_REMOTE: 'off' };
-  if (env['GREENBOOST_REPLICAS'] === '2') {
+/** What lies in a file or on feeders is unmapped: what admits that goes with it.
+ *  @throws GbError INVALID_ARGUMENT for what does not go together. */
+function memoryEnvironment(values: RunValues): NodeJS.ProcessEnv {
+  const { nvme, replicas, remote } = values;
+  if (remote === 'merged' && replicas === 2) {
     throw new GbError('INVALID_ARGUMENT', '--remote merged works with one copy on feeders', {
       details: { hint: 'leave out --replicas 2, and GREENBOOST_REPLICAS' },
     });
   }
-  return { GREENBOOST_REMOTE: 'merged', GREENBOOST_OVERCOMMIT: 'gated' };
+  const gated = nvme !== undefined || replicas === 2 || remote === 'merged';
+  const overcommit = gated ? 'gated' : values.overcommit;
+  return told({
+    GREENBOOST_OVERCOMMIT: overcommit,
+    GREENBOOST_REPLICAS: replicas,
+    GREENBOOST_REMOTE: remote,
+    GREENBOOST_NVME_DIR: nvme?.directory,
+    GREENBOOST_NVME_BUDGET: nvme?.bytes,
+    GREENBOOST_NVME_WRITES_PER_DAY: values.nvmeWritesPerDay,
+    GREENBOOST_VRAM_BUDGET: values.vramBudget,
+    GREENBOOST_RAM_BUDGET: values.ramBudget,
+    GREENBOOST_STAGING: values.staging,
+    GREENBOOST_FRAMES: values.frames,
+  });
+}
+
+/** Variables of what was told; sizes as the shim reads them, in bytes. */
+function told(
+  values: Readonly<Record<string, string | number | undefined>>,
+): Record<string, string> {
+  const set = Object.entries(values).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(set.map(([name, value]) => [name, String(value)]));
 }
 
 function prependPath(first: string, rest: string | undefined): string {
@@ -100,8 +91,7 @@ function appendPath(first: string | undefined, last: string): string {
 
 /** What the profile sets: nothing that the user has set already. */
 function profileEnvironment(profile: Profile, base: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const wanted = { ...profile.env, GREENBOOST_REPORT: profile.report };
-  return Object.fromEntries(Object.entries(wanted).filter(([name]) => !base[name]));
+  return Object.fromEntries(Object.entries(profile.env).filter(([name]) => !base[name]));
 }
 
 /** The environment of the program: what the user has, plus the shim and its settings. Python finds
@@ -111,7 +101,10 @@ export function runEnvironment(
   options: RunOptions,
   base: NodeJS.ProcessEnv,
   profile: Profile,
+  file?: SettingsFile,
 ): NodeJS.ProcessEnv {
+  const flags = flagsOf(RUN, options);
+  const { values } = settle(RUN, { flags, env: base, file: fileOfProfile(profile, file) });
   const shim = nativePath('lib', 'libgreenboost_cuda.so');
   if (/[\s:]/.test(shim)) {
     throw new GbError(
@@ -127,20 +120,8 @@ export function runEnvironment(
   env['LD_PRELOAD'] = prependPath(shim, base['LD_PRELOAD']);
   env['GREENBOOST_RUN_ID'] = randomBytes(8).toString('hex');
   env['GREENBOOST_SOCKET'] = shimSocketPath(base);
-  if (options.vramBudget)
-    env['GREENBOOST_VRAM_BUDGET'] = checkedSize(options.vramBudget, '--vram-budget');
-  if (options.ramBudget)
-    env['GREENBOOST_RAM_BUDGET'] = checkedSize(options.ramBudget, '--ram-budget');
-  if (options.overcommit) env['GREENBOOST_OVERCOMMIT'] = options.overcommit;
-  if (options.replicas) {
-    env['GREENBOOST_REPLICAS'] = options.replicas;
-    // Copies of what lies on feeders: the mode that admits that goes with them.
-    if (options.replicas === '2') env['GREENBOOST_OVERCOMMIT'] = 'gated';
-  }
-  const remote = options.remote ?? (base['GREENBOOST_REMOTE'] === 'merged' ? 'merged' : undefined);
-  if (remote) Object.assign(env, remoteEnvironment(remote, env));
-  if (options.nvme) Object.assign(env, nvmeEnvironment(options.nvme));
-  if (options.report) env['GREENBOOST_REPORT'] = checkedReport(options.report);
+  Object.assign(env, memoryEnvironment(values));
+  env['GREENBOOST_REPORT'] = values.report ?? profile.report;
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
   const gpu = options.gpu ?? base['GREENBOOST_GPU'];
   if (gpu === 'sim') {
@@ -242,9 +223,10 @@ function launch(command: string, args: readonly string[], env: NodeJS.ProcessEnv
 /** Predicts before the program takes anything of the machine. */
 async function keepPlan(
   model: string,
-  { vramBudget, ramBudget, gpu }: RunOptions,
+  gpu: RunOptions['gpu'],
   env: NodeJS.ProcessEnv,
 ): Promise<void> {
+  const { GREENBOOST_VRAM_BUDGET: vramBudget, GREENBOOST_RAM_BUDGET: ramBudget } = env;
   const { makePlan } = await import('../planning.js');
   const plan = await makePlan(model, {
     ...(vramBudget === undefined ? {} : { vram: vramBudget }),
@@ -262,14 +244,21 @@ export async function runCommand(argv: readonly string[], options: RunOptions): 
       details: { hint: 'example: greenboost run -- python serve.py' },
     });
   }
-  const profile = options.profile ? profileNamed(options.profile) : profileFor(argv);
-  const env = runEnvironment(options, process.env, profile);
-  if (env['GREENBOOST_REPORT'] === 'honest' && !options.report && !process.env['GREENBOOST_REPORT'])
+  const file = await settingsFile('host', options.config);
+  const profiles = profilesOf(file);
+  const profile = options.profile
+    ? profileNamed(options.profile, profiles)
+    : profileFor(argv, profiles);
+  const env = runEnvironment(options, process.env, profile, file);
+  // For the agent that this may start.
+  if (options.config !== undefined) process.env['GREENBOOST_CONFIG'] = resolve(options.config);
+  const chosen = options['report'] ?? process.env['GREENBOOST_REPORT'] ?? '';
+  if (env['GREENBOOST_REPORT'] === 'honest' && chosen === '')
     note(
       `greenboost: ${command} is told the GPU's own size (profile ${profile.name}: ${profile.why})`,
     );
   if (options.gpu) process.env['GREENBOOST_GPU'] = options.gpu;
-  if (options.plan !== undefined) await keepPlan(options.plan, options, env);
+  if (options.plan !== undefined) await keepPlan(options.plan, options.gpu, env);
   // An agent that seems to be there is asked while the program starts already: the shim looks for it by itself, and
   // waits a moment where it matters.
   const keeping = keepAgent();
