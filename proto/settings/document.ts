@@ -43,12 +43,10 @@ function profilePart(): string[] {
   return [
     '',
     ...comment(
-      'Profiles: what some programs get. `greenboost profiles` lists those that there are; one of the same name',
+      'Profiles: what some programs get. `greenboost profiles` lists those that there are; one of the same name is ' +
+        'changed, another is tried before them. A profile may set what [run] may, before [run] itself: ' +
+        `${runNames.join(', ')}.`,
     ),
-    ...comment(
-      'is changed, another is tried before them. A profile may set what [run] may, before [run] itself:',
-    ),
-    ...comment(`${runNames.join(', ')}.`),
     '#[profiles.mine]',
     ...PROFILE_KEYS.flatMap((key) => [...comment(key.about), `#${key.name} = ${key.example}`]),
     `#report = "honest"`,

@@ -221,15 +221,18 @@ function formOf({ toml }: Kind<unknown>) {
   }
 }
 
-/** Of a value of another type; unknown keys have words of their own. */
+/** Of a value of another type; keys that are wrong have words of their own. */
 function errorOf(wanted: string): (issue: { code?: string | undefined }) => string | undefined {
-  return ({ code }) => (code === 'unrecognized_keys' ? undefined : `write ${wanted} here`);
+  return ({ code }) =>
+    code === 'unrecognized_keys' || code === 'invalid_key' ? undefined : `write ${wanted} here`;
 }
 
 function problemsOf(issue: z.core.$ZodIssue, role: Role, toml: Toml): FileProblem[] {
   const path = issue.path.map(String);
-  if (issue.code !== 'unrecognized_keys')
-    return [{ ...toml.placeOf(issue.path), key: path.join('.'), text: issue.message }];
+  if (issue.code !== 'unrecognized_keys') {
+    const { message } = issue.code === 'invalid_key' ? (issue.issues[0] ?? issue) : issue;
+    return [{ ...toml.placeOf(issue.path), key: path.join('.'), text: message }];
+  }
   return issue.keys.map((name) => {
     const known = knownNames(role, path);
     const what = path.length === 0 && isTable(toml.value[name]) ? 'table' : 'key';

@@ -131,12 +131,16 @@ function readSwitch(text: string): boolean {
 export const SWITCH: Kind<boolean> = one('switch', '', readSwitch);
 
 /** What a program is told of GPU memory: `honest`, `extend` or `extend=SIZE`, the size read as bytes. */
-export const REPORT: Kind<string> = one('text', 'size', (text) => {
+export const REPORT: Kind<string> = one('text', 'size', readReport, (report) =>
+  report.replace(/\d+$/, (bytes) => sizeText(Number(bytes))),
+);
+
+function readReport(text: string): string {
   if (text === 'honest' || text === 'extend') return text;
   const size = /^extend=(.+)$/.exec(text)?.[1];
   if (size === undefined) throw wrong(`${shown(text)}: write honest, extend or extend=SIZE`);
   return `extend=${parseBytes(size)}`;
-});
+}
 
 export interface NvmeRoom {
   readonly directory: string;

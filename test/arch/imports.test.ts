@@ -35,6 +35,7 @@ const PACKAGES: readonly (readonly [string, readonly string[], string])[] = [
     'transport stays at the edges',
   ],
   ['commander', ['tui/cli/'], 'only the CLI parses arguments'],
+  ['toml-eslint-parser', ['proto/settings/'], 'one file reads TOML'],
   ['prom-client', ['tui/cli/commands/metrics'], 'the exporter is a process of its own, without keys'],
 ];
 

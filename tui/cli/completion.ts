@@ -10,7 +10,7 @@ interface Entry {
 }
 
 /** Options that take a file name; the shell completes those itself. */
-const FILE_OPTIONS = ['--key-file', '--stats-file'];
+const FILE_OPTIONS = ['--key-file', '--stats-file', '--config'];
 
 function entriesOf(command: Command, path: string): Entry[] {
   const options = command.options

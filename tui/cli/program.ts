@@ -2,6 +2,7 @@
 // The argument tree of `greenboost`: names, options, help. No work is done here; actions import their command.
 import { Command } from 'commander';
 import { addAudit, addKeys, addMetrics, addServices } from './tree/keys.js';
+import { addConfig } from './tree/config.js';
 import { addFeed } from './tree/lend.js';
 import { addBench, addDoctor, addLook, addReport } from './tree/look.js';
 import { addOther } from './tree/other.js';
@@ -55,6 +56,7 @@ export function createProgram(): Command {
   addAudit(program);
   addServices(program);
   addMetrics(program);
+  addConfig(program);
   addOther(program);
   for (const command of allCommands(program)) {
     command.showHelpAfterError(`  see: ${pathOf(command)} --help`);

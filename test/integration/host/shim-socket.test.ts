@@ -53,8 +53,9 @@ describe('one agent per user', () => {
   });
 
   test('a bad option is named', async () => {
-    await expect(startAgent({ env: host.env, ramBudget: 'much' })).rejects.toThrow(
-      /"much" is not a size/,
+    const env = { ...host.env, GREENBOOST_AGENT_RAM_BUDGET: 'much' };
+    await expect(startAgent({ env })).rejects.toThrow(
+      /GREENBOOST_AGENT_RAM_BUDGET: "much" is not a size/,
     );
   });
 });

@@ -3,12 +3,15 @@ import { describe, expect, test } from '@jest/globals';
 import { join } from 'node:path';
 import { GbError, type GbErrorCode } from '../../../proto/base/errors.js';
 import { normalizeAddress } from '../../../tui/cli/commands/connect.js';
-import { feedSettings } from '../../../tui/cli/commands/feed.js';
+import { FEEDER } from '../../../proto/settings/feeder.js';
 import { completionScript } from '../../../tui/cli/completion.js';
 import { describeError, exitCodeOf } from '../../../tui/cli/exit.js';
+import { flagsOf, type GivenOptions } from '../../../tui/cli/settings.js';
 import { tableLines } from '../../../tui/cli/output.js';
 import { allCommands, createProgram } from '../../../tui/cli/program.js';
 import { textWidth } from '../../../tui/view/text.js';
+
+const lendFlags = (given: GivenOptions) => flagsOf(FEEDER, given);
 
 describe('errors', () => {
   test('every code has the exit code of the manual', () => {
@@ -57,8 +60,8 @@ describe('arguments', () => {
     },
   );
 
-  test('feedSettings reads sizes, GPUs and ports', () => {
-    const settings = feedSettings({
+  test('lendFlags reads sizes, GPUs and ports', () => {
+    const settings = lendFlags({
       ram: '16GiB',
       vram: ['0=8GiB', '1=512MiB'],
       port: '9750',
@@ -78,10 +81,9 @@ describe('arguments', () => {
       cacheDir: join(process.cwd(), 'blocks'),
       cacheBytes: 0,
       allowWan: true,
-      bind: [],
     });
-    expect(feedSettings({})).not.toHaveProperty('lanePort'); // The daemon's own default.
-    expect([...settings.vramBytes]).toEqual([
+    expect(lendFlags({})).not.toHaveProperty('lanePort'); // The daemon's own default.
+    expect([...(settings.vramBytes ?? [])]).toEqual([
       [0, 8 * 2 ** 30],
       [1, 512 * 2 ** 20],
     ]);
@@ -97,8 +99,8 @@ describe('arguments', () => {
     { hostRate: '10kB' },
     { hostRate: 'fast' },
     { cacheBytes: 'all' },
-  ])('feedSettings refuses %j', (options) => {
-    expect(() => feedSettings(options)).toThrow('INVALID_ARGUMENT');
+  ])('lendFlags refuses %j', (options) => {
+    expect(() => lendFlags(options)).toThrow('INVALID_ARGUMENT');
   });
 
   test('run leaves the flags of the program alone', async () => {

@@ -8,8 +8,10 @@ import {
   PlacedKind,
 } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
-import { feedSettings } from '../../../tui/cli/commands/feed.js';
+import { FEEDER } from '../../../proto/settings/feeder.js';
 import { runEnvironment, type RunOptions } from '../../../tui/cli/commands/run.js';
+import { allCommands, createProgram } from '../../../tui/cli/program.js';
+import { flagsOf, type GivenOptions } from '../../../tui/cli/settings.js';
 import { profileNamed } from '../../../tui/cli/profiles.js';
 import { dispatchJson, explainJson } from '../../../tui/model/dispatch.js';
 import { dispatchLines, explainTable } from '../../../tui/view/dispatch.js';
@@ -41,10 +43,20 @@ describe('run --remote', () => {
   });
 });
 
-test('feed start --no-compute lends memory only; otherwise the daemon decides', () => {
-  expect(feedSettings({ compute: false }).compute).toBe(false);
-  // As commander gives it without the option.
-  expect(feedSettings({ compute: true })).not.toHaveProperty('compute');
+test('feed start --no-compute lends memory only; without it the daemon decides', async () => {
+  const compute = async (...args: string[]) => {
+    const program = createProgram();
+    const start = allCommands(program).find((command) => command.name() === 'start')!;
+    let told: unknown;
+    start.action((options: GivenOptions) => {
+      told = flagsOf(FEEDER, options).compute;
+    });
+    await program.parseAsync(['feed', 'start', ...args], { from: 'user' });
+    return told;
+  };
+  expect(await compute('--no-compute')).toBe(false);
+  expect(await compute('--compute')).toBe(true);
+  expect(await compute()).toBeUndefined();
 });
 
 const FROM = create(AttachmentSchema, {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { REPORT } from '../../../proto/settings/kinds.js';
 import { runEnvironment } from '../../../tui/cli/commands/run.js';
-import { checkedReport, profileFor, profileNamed, PROFILES } from '../../../tui/cli/profiles.js';
+import { profileFor, profileNamed, PROFILES } from '../../../tui/cli/profiles.js';
 
 describe('profileFor', () => {
   test.each([
@@ -41,15 +42,16 @@ describe('profileFor', () => {
 
   test('the name of each profile is its own, and its report is one that the shim reads', () => {
     expect(new Set(PROFILES.map(({ name }) => name)).size).toBe(PROFILES.length);
-    for (const { report } of PROFILES) expect(checkedReport(report)).toBe(report);
+    for (const { report } of PROFILES) expect(REPORT.read([report], undefined)).toBe(report);
   });
 });
 
-test('checkedReport brings sizes to bytes and names what is wrong', () => {
-  expect(checkedReport('honest')).toBe('honest');
-  expect(checkedReport('extend=1.5GiB')).toBe(`extend=${1.5 * 2 ** 30}`);
+test('reports bring sizes to bytes, and name what is wrong', () => {
+  const read = (text: string) => REPORT.read([text], undefined);
+  expect(read('honest')).toBe('honest');
+  expect(read('extend=1.5GiB')).toBe(`extend=${1.5 * 2 ** 30}`);
   for (const text of ['', 'more', 'extend=', 'extend=lots', 'honest=1'])
-    expect(() => checkedReport(text)).toThrow(/INVALID_ARGUMENT/);
+    expect(() => read(text)).toThrow(/INVALID_ARGUMENT/);
 });
 
 describe('runEnvironment', () => {

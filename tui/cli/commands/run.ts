@@ -15,7 +15,7 @@ import {
   shimSocketPath,
 } from '../../../proto/base/paths.js';
 import type { SettingsFile } from '../../../proto/settings/file.js';
-import { RUN, type RunValues } from '../../../proto/settings/host.js';
+import { AGENT, RUN, type RunValues } from '../../../proto/settings/host.js';
 import { settle } from '../../../proto/settings/settle.js';
 import { ensureAgent, isAlive } from '../daemon.js';
 import { EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_SIGNAL_BASE } from '../exit.js';
@@ -123,7 +123,7 @@ export function runEnvironment(
   Object.assign(env, memoryEnvironment(values));
   env['GREENBOOST_REPORT'] = values.report ?? profile.report;
   if (options.statsFile) env['GREENBOOST_STATS_FILE'] = resolve(options.statsFile);
-  const gpu = options.gpu ?? base['GREENBOOST_GPU'];
+  const gpu = options.gpu ?? settle(AGENT, { env: base, file }).values.gpu;
   if (gpu === 'sim') {
     const driver = nativePath('lib', 'sim', 'libcuda.so.1');
     env['LD_LIBRARY_PATH'] = prependPath(join(driver, '..'), base['LD_LIBRARY_PATH']);

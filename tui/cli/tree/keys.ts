@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys, who was let in, and the services.
 import type { Command } from 'commander';
+import { AGENT, METRICS } from '../../../proto/settings/host.js';
+import { addConfigOption, addSettings } from '../settings.js';
 import { GROUPS, example, jsonOption } from './parts.js';
 
 export function addKeys(program: Command): void {
@@ -67,7 +69,8 @@ export function addServices(program: Command): void {
     .command('agent')
     .helpGroup(GROUPS.keys)
     .description('the host agent in the foreground; stop, status (connect and run start it)')
-    .action(async () => (await import('../commands/daemons.js')).agentForeground());
+    .action(async (options) => (await import('../commands/agent.js')).agentStart(options));
+  addConfigOption(addSettings(agent, AGENT), 'host');
   agent
     .command('status')
     .description('is it running')
@@ -88,8 +91,8 @@ export function addMetrics(program: Command): void {
     .command('metrics')
     .helpGroup(GROUPS.keys)
     .description('metrics of this machine’s daemons for Prometheus, on loopback, until Ctrl-C')
-    .option('--listen <address:port>', 'where (default: 127.0.0.1:9742)')
     .option('--once', 'print them instead')
     .action(async (options) => (await import('../commands/metrics.js')).serveMetrics(options));
+  addConfigOption(addSettings(metrics, METRICS), 'host');
   example(metrics, 'greenboost metrics', 'greenboost metrics --once');
 }

@@ -16,11 +16,6 @@ export function example(command: Command, ...lines: string[]): Command {
   return command.addHelpText('after', `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${text}`);
 }
 
-/** An option that may be given several times. */
-export function collect(value: string, previous: string[] | undefined): string[] {
-  return [...(previous ?? []), value];
-}
-
 /** Every command that reads has it. */
 export const jsonOption = (): Option =>
   new Option('--json', 'machine-readable: numbers with their unit in the key');

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands of the machine that runs programs: feeders, runs, plans.
 import { Option, type Command } from 'commander';
+import { RUN } from '../../../proto/settings/host.js';
+import { addConfigOption, addSettings } from '../settings.js';
 import { GROUPS, example, jsonOption } from './parts.js';
 
 export function addUse(program: Command): void {
@@ -38,38 +40,8 @@ export function addUse(program: Command): void {
     .helpGroup(GROUPS.use)
     .description('run a program with the enlarged GPU')
     .usage('[options] -- CMD [ARGS...]')
-    .argument('<cmd...>', 'the program and its arguments')
-    .option('--vram-budget <size>', 'use at most this much VRAM (default: what the GPU has)')
-    .option(
-      '--ram-budget <size>',
-      'use at most this much local RAM (default: what the agent grants)',
-    )
-    .addOption(
-      new Option(
-        '--overcommit <how>',
-        'let ranges live on feeders, fetched before launches that need them',
-      ).choices(['gated']),
-    )
-    .addOption(
-      new Option(
-        '--replicas <count>',
-        'copies of what lies on feeders; with 2, each on another one, nothing is lost with a feeder',
-      ).choices(['1', '2']),
-    )
-    .addOption(
-      new Option(
-        '--remote <how>',
-        'where kernels run whose data lie on feeders: there (merged), or here after the data came back',
-      ).choices(['merged', 'off']),
-    )
-    .option(
-      '--nvme <dir[:size]>',
-      'the same with an encrypted file on a local drive (default size: half of what is free, at most 64GiB)',
-    )
-    .option(
-      '--report <size>',
-      'GPU memory size the program is told: honest, extend, or extend=SIZE (default: its profile)',
-    )
+    .argument('<cmd...>', 'the program and its arguments');
+  addConfigOption(addSettings(run, RUN), 'host')
     .option('--profile <name>', 'take the program for this kind (default: by its name)')
     .addOption(new Option('--gpu <driver>', 'real or simulated GPU').choices(['cuda', 'sim']))
     .option('--plan <model>', 'predict first, as `plan` does, for `report` afterwards')
@@ -120,6 +92,7 @@ export function addProfiles(program: Command): void {
     .description('which programs are told which GPU memory size, and why')
     .addOption(jsonOption())
     .action(async (options) => (await import('../commands/profiles.js')).showProfiles(options));
+  addConfigOption(profiles, 'host');
   example(profiles, 'greenboost profiles', 'greenboost run --profile jax -- python train.py');
 }
 
