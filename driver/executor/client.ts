@@ -29,6 +29,7 @@ import {
   gbxLaneStat,
   gbxPullRef,
   gbxRange,
+  gbxRunLimit,
   gbxStat,
   gbxStatus,
   GbxDevice,
@@ -62,8 +63,18 @@ export interface ExecutorOptions {
   readonly gpu: GpuDriver;
   readonly log: Logger;
   readonly clock: Clock;
+  /** Below that of the daemon; undefined: the same. */
+  readonly priority?: ExecutorPriority | undefined;
+  /** An executor ends whose GPU has completed nothing for so long although there was work. Default: the executor's. */
+  readonly kernelMs?: number | undefined;
   /** Called for what happens to lanes; must not throw. */
   readonly onLaneEvent?: (event: LaneEvent) => void;
+}
+
+export interface ExecutorPriority {
+  /** 0 to 19. */
+  readonly nice?: number | undefined;
+  readonly io?: { readonly class: 'best-effort' | 'idle'; readonly level: number } | undefined;
 }
 
 export interface PullOptions {
@@ -146,7 +157,7 @@ export class Executor {
    *  then nothing is left running. */
   static async start(options: ExecutorOptions): Promise<Executor> {
     const [doorFd, theirs] = seqpacketPair();
-    const child = spawn(nativePath('bin', 'gb-executor'), [], {
+    const child = spawn(nativePath('bin', 'gb-executor'), priorityArgs(options.priority), {
       cwd: '/',
       env: driverEnv(options.gpu, process.env),
       stdio: ['ignore', 'ignore', 'pipe', 'pipe', theirs],
@@ -296,6 +307,14 @@ export class Executor {
     if (reply.arena_base !== arenaBase)
       throw new GbError('DRIVER_ERROR', 'the executor reserved another arena');
     this.hostNuma = reply.ram_is_host_numa === 1;
+    await this.limitKernels();
+  }
+
+  private async limitKernels(): Promise<void> {
+    const { kernelMs, gpuOrdinals } = this.options;
+    if (kernelMs === undefined || gpuOrdinals.length === 0) return;
+    const limit = gbxRunLimit.encode({ kernel_ms: kernelMs, reserved: 0 });
+    await this.simple(GbxMsg.RUN_LIMIT, limit, 'limit of kernels');
   }
 
   private encodeRange({ gpuOrdinal, offset, length }: ExecutorRange): Buffer {
@@ -390,6 +409,15 @@ export class Executor {
       details: status === GbxStatus.LANE ? { laneStatus: detail } : { detail },
     });
   }
+}
+
+/** Classes of ioprio_set(2). */
+const IO_CLASSES = { 'best-effort': 2, idle: 3 } as const;
+
+function priorityArgs(priority: ExecutorPriority | undefined): string[] {
+  if (!priority) return [];
+  const { nice = 0, io } = priority;
+  return ['--priority', ...[nice, io ? IO_CLASSES[io.class] : 0, io?.level ?? 0].map(String)];
 }
 
 const STATUS_ERRORS: Readonly<Record<number, readonly [GbErrorCode, string]>> = {

@@ -11,6 +11,11 @@ const DECLARATIONS = {
   getHandle: 'int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void *device)',
   getUuid: 'int nvmlDeviceGetUUID(void *device, void *uuid, unsigned int length)',
   getMemoryInfo: 'int nvmlDeviceGetMemoryInfo(void *device, void *memory)',
+  getUtilization: 'int nvmlDeviceGetUtilizationRates(void *device, void *utilization)',
+  getComputeProcesses:
+    'int nvmlDeviceGetComputeRunningProcesses_v3(void *device, void *count, void *infos)',
+  getProcessUtilization:
+    'int nvmlDeviceGetProcessUtilization(void *device, void *samples, void *count, uint64_t since)',
 } as const;
 
 /** Each rejects with a GbError unless NVML answers success. */

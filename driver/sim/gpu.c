@@ -126,14 +126,21 @@ static int table_join(struct gpu *gpu) {
   return 0;
 }
 
-static int gpu_map(struct gpu *gpu, int device) {
-  char name[128], path[512];
+int gbsim_gpu_path(int device, const char *suffix, char *path, size_t bytes) {
+  char name[128];
   snprintf(name, sizeof name, "%s", gpu_name());
   for (char *c = name; *c != '\0'; c++)
     if (*c == '/') *c = '_';
   const char *folder = getenv("GBSIM_DIR");
-  snprintf(path, sizeof path, "%s/gbsim-%u-%s-%d", folder == NULL ? "/dev/shm" : folder,
-           (unsigned)getuid(), name, device);
+  const int length = snprintf(path, bytes, "%s/gbsim-%u-%s-%d%s", folder == NULL ? "/dev/shm" : folder,
+                              (unsigned)getuid(), name, device, suffix);
+  return length >= 0 && (size_t)length < bytes ? 0 : -ENAMETOOLONG;
+}
+
+static int gpu_map(struct gpu *gpu, int device) {
+  char path[512];
+  const int named = gbsim_gpu_path(device, "", path, sizeof path);
+  if (named != 0) return named;
   const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return -errno;
   gpu->fd = fd;

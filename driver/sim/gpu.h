@@ -39,6 +39,8 @@ void gbsim_device_uuid(int device, uint8_t uuid[16]);
 /* "512MiB", "2GiB", "1073741824". returns: 0 for what it cannot read. */
 uint64_t gbsim_parse_bytes(const char *text);
 
+/* The path of a GPU's file, with `suffix` behind it. returns: 0, or -ENAMETOOLONG. */
+int gbsim_gpu_path(int device, const char *suffix, char *path, size_t bytes);
 /* Opens the GPU's file; join: takes a slot too. The file stays open until the process ends (closing
  * it would drop the lock). returns: 0 or -errno. Thread-safe, as all of these. */
 int gbsim_gpu_open(int device, bool join);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "gpu.h"
 
@@ -54,6 +55,13 @@ typedef struct {
   char busId[32];
 } nvmlPciInfo_t;
 
+typedef struct {
+  unsigned pid;
+  unsigned long long timeStamp; /* microseconds since 1970 */
+  unsigned smUtil, memUtil, encUtil, decUtil;
+} nvmlProcessUtilizationSample_t;
+
+_Static_assert(sizeof(nvmlProcessUtilizationSample_t) == 32, "nvmlProcessUtilizationSample_t");
 _Static_assert(sizeof(nvmlMemory_t) == 24, "nvmlMemory_t");
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40, "nvmlMemory_v2_t");
 _Static_assert(sizeof(nvmlProcessInfo_v1_t) == 16, "nvmlProcessInfo_v1_t");
@@ -61,6 +69,8 @@ _Static_assert(sizeof(nvmlProcessInfo_t) == 24, "nvmlProcessInfo_t");
 _Static_assert(sizeof(nvmlPciInfo_t) == 68, "nvmlPciInfo_t");
 
 #define NO_INSTANCE 0xffffffffu
+/* Processes that are planted at once. */
+#define DRAWN_MAX 16
 
 static _Atomic int users;
 
@@ -248,6 +258,38 @@ EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
   if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
   *utilization =
       (nvmlUtilization_t){usage.process_count != 0 ? 50 : 0, usage.process_count != 0 ? 25 : 0};
+  return NVML_SUCCESS;
+}
+
+/* Those who draw on the GPU, as planted: lines of a pid and the share it takes, in percent. returns: how many. */
+static size_t drawn(int ordinal, nvmlProcessUtilizationSample_t *samples, size_t room) {
+  char path[512];
+  FILE *file = gbsim_gpu_path(ordinal, ".drawn", path, sizeof path) == 0 ? fopen(path, "re") : NULL;
+  if (file == NULL) return 0;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  const unsigned long long stamp = (unsigned long long)now.tv_sec * 1000000u + (unsigned)now.tv_nsec / 1000u;
+  size_t count = 0;
+  unsigned pid = 0, percent = 0;
+  while (count < room && fscanf(file, "%u %u", &pid, &percent) == 2)
+    samples[count++] = (nvmlProcessUtilizationSample_t){pid, stamp, percent > 100 ? 100 : percent, 0, 0, 0};
+  fclose(file);
+  return count;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *samples,
+                                                    unsigned *count, unsigned long long since);
+EXPORT nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUtilizationSample_t *samples,
+                                                    unsigned *count, unsigned long long since) {
+  DEVICE(device);
+  (void)since; /* Samples are of this moment. */
+  nvmlProcessUtilizationSample_t found[DRAWN_MAX];
+  if (count == NULL) return NVML_ERROR_INVALID_ARGUMENT;
+  const unsigned room = samples == NULL ? 0 : *count;
+  *count = (unsigned)drawn(ordinal, found, DRAWN_MAX);
+  if (*count == 0) return NVML_ERROR_NOT_FOUND;
+  if (*count > room) return NVML_ERROR_INSUFFICIENT_SIZE;
+  memcpy(samples, found, *count * sizeof *samples);
   return NVML_SUCCESS;
 }
 
