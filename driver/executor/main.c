@@ -85,7 +85,8 @@ static int parse_number(const char *text, long most) {
   return errno == 0 && end != text && *end == '\0' && value >= 0 && value <= most ? (int)value : -1;
 }
 
-/* Takes a lower priority, before any thread is there: each has the one of its maker. returns: false when it is none. */
+/* Takes a lower priority, before any thread is there: each has the one of its maker. returns: false for no
+ * priority. */
 static bool take_priority(char **words) {
   int nice_value = parse_number(words[0], NICE_MAX);
   int io_class = parse_number(words[1], IO_CLASS_IDLE);

@@ -8,7 +8,7 @@ export interface GpuUse {
   readonly uuid: string;
   /** Process ids that hold a compute context. */
   readonly computing: readonly number[];
-  /** Percent of the time in which a process's kernels or pictures ran, by its id; undefined: the driver does not tell. */
+  /** Percent of the time in which a process's kernels or pictures ran, by its id; undefined: not told. */
   readonly percents: ReadonlyMap<number, number> | undefined;
   /** The same of all processes together. */
   readonly percent: number;

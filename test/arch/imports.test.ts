@@ -36,7 +36,11 @@ const PACKAGES: readonly (readonly [string, readonly string[], string])[] = [
   ],
   ['commander', ['tui/cli/'], 'only the CLI parses arguments'],
   ['toml-eslint-parser', ['proto/settings/'], 'one file reads TOML'],
-  ['prom-client', ['tui/cli/commands/metrics'], 'the exporter is a process of its own, without keys'],
+  [
+    'prom-client',
+    ['tui/cli/commands/metrics'],
+    'the exporter is a process of its own, without keys',
+  ],
 ];
 
 interface Edge {
