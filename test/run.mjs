@@ -77,8 +77,7 @@ function jestCommand(name, paths, workers) {
   const report = join(scratch, `${name}.json`);
   const args = ['--experimental-vm-modules', '--disable-warning=ExperimentalWarning'];
   args.push('node_modules/.bin/jest', ...paths, `--maxWorkers=${workers}`, '--json');
-  // A handle that a test has left is told by jest and does not hold the run.
-  args.push(`--outputFile=${report}`, '--forceExit');
+  args.push(`--outputFile=${report}`);
   return { command: process.execPath, args, report };
 }
 
