@@ -2,20 +2,18 @@
 // The failure matrix: faults x times, each cell with real daemons and programs behind delay links.
 // `make test` plays some cells, `make test-matrix` all of them; GB_MATRIX names others, as
 // `kill/idle` or `cut`.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { ROOT } from '../arch/files.js';
-import { playCell, type CellResult } from './matrix/cell.js';
-import { killOnce, type KillResult } from './matrix/kills.js';
-import { writeReport, type FailedCell } from './matrix/report.js';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { playCell } from './matrix/cell.js';
+import { killOnce } from './matrix/kills.js';
+import { writeReport } from './matrix/report.js';
+import { forgetPlayed, keep, played } from './matrix/results.js';
 import { Stage } from './matrix/stage.js';
 import { CELLS, cellName, QUICK, type Cell } from './matrix/table.js';
 
 const wanted = (process.env['GB_MATRIX'] ?? 'quick').split(/[ ,]+/);
-const RESULTS = join(ROOT, 'build', 'test', 'matrix.json');
+const isAll = wanted.includes('all');
 /** Seeds of the repeated kills: 20 of them in the full form, or those of GB_MATRIX_KILLS. */
-const KILLS = Number(process.env['GB_MATRIX_KILLS'] ?? (wanted.includes('all') ? '20' : '0'));
+const KILLS = Number(process.env['GB_MATRIX_KILLS'] ?? (isAll ? '20' : '0'));
 const seeds = Array.from({ length: KILLS }, (_, index) => index + 1);
 
 function isWanted({ fault, time }: Cell): boolean {
@@ -35,8 +33,6 @@ const CELL_MS = 600_000;
 
 describe('the failure matrix', () => {
   let stage: Stage | undefined;
-  const results: (CellResult | FailedCell)[] = [];
-  const kills: KillResult[] = [];
 
   /** What fails leaves no start for what follows: that gets a new stage. */
   async function onStage<T>(play: (on: Stage) => Promise<T>): Promise<T> {
@@ -53,14 +49,11 @@ describe('the failure matrix', () => {
   }
 
   beforeAll(async () => {
+    if (isAll) forgetPlayed();
     stage = await Stage.open();
   });
-  afterEach(() => {
-    mkdirSync(dirname(RESULTS), { recursive: true });
-    writeFileSync(RESULTS, JSON.stringify({ results, kills }, null, 2));
-  });
   afterAll(async () => {
-    if (wanted.includes('all')) writeReport(results, kills);
+    if (isAll || process.env['GB_MATRIX_PAGE'] === '1') writeReport(played());
     await stage?.close();
   }, 300_000);
 
@@ -70,11 +63,11 @@ describe('the failure matrix', () => {
       async (_, { fault, time, expected }) => {
         try {
           const result = await onStage((on) => playCell(on, fault, time, expected));
-          results.push(result);
+          keep({ results: [result] });
           expect(result).toMatchObject({ fault, time });
         } catch (error) {
           const failure = error instanceof Error ? error.message : String(error);
-          results.push({ fault, time, failure });
+          keep({ results: [{ fault, time, failure }] });
           throw error;
         }
       },
@@ -86,7 +79,7 @@ describe('the failure matrix', () => {
       'kill -9 of the feeder at a random moment, %i',
       async (seed) => {
         const result = await onStage((on) => killOnce(on, seed));
-        kills.push(result);
+        keep({ kills: [result] });
         expect(['911', 'right bytes']).toContain(result.result);
       },
       CELL_MS,

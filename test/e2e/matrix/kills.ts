@@ -8,6 +8,7 @@ import { FAULTS } from './faults.js';
 import type { Stage } from './stage.js';
 
 export interface KillResult {
+  readonly seed: number;
   readonly afterMs: number;
   readonly phase: string;
   readonly result: '911' | 'right bytes';
@@ -47,5 +48,6 @@ export async function killOnce(stage: Stage, seed: number): Promise<KillResult> 
   const returnedMs = Date.now() - endedMs;
   await stage.restore();
   await waitFor('the bystander works on', () => stage.bystanderRounds() > rounds, 30_000);
-  return { afterMs: fromMs - startMs, phase, result: right ? 'right bytes' : '911', returnedMs };
+  const result = right ? 'right bytes' : '911';
+  return { seed, afterMs: fromMs - startMs, phase, result, returnedMs };
 }

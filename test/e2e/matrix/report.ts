@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tables of docs/failures.md that a full run writes: what was seen, not what was expected.
-import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
@@ -8,14 +7,9 @@ import { ROOT } from '../../arch/files.js';
 import type { CellResult } from './cell.js';
 import { FAULTS, type FaultName } from './faults.js';
 import type { KillResult } from './kills.js';
+import type { FailedCell, Played } from './results.js';
 import { TTL_SECONDS } from './stage.js';
 import { TIMES, type TimeName } from './times.js';
-
-export interface FailedCell {
-  readonly fault: FaultName;
-  readonly time: TimeName;
-  readonly failure: string;
-}
 
 const PAGE = join(ROOT, 'docs', 'failures.md');
 const BEGIN = '<!-- begin: written by make test-matrix -->';
@@ -71,23 +65,16 @@ function killLines(kills: readonly KillResult[]): string[] {
 }
 
 /** Replaces the written part of the page. */
-export function writeReport(
-  results: readonly (CellResult | FailedCell)[],
-  kills: readonly KillResult[],
-): void {
+export function writeReport({ commits, results, kills }: Played): void {
   const page = readFileSync(PAGE, 'utf8');
   const [before, rest] = page.split(BEGIN);
   const after = rest?.split(END)[1];
   if (before === undefined || after === undefined) throw new Error(`${PAGE}: no marks`);
-  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  }).trim();
-  const played = results.filter((result) => !('failure' in result)).length;
+  const right = results.filter((result) => !('failure' in result)).length;
   const lines = [
     BEGIN,
     '',
-    `${new Date().toISOString().slice(0, 10)}, at ${commit}, on ${cpus().length} cores: ${played} of ` +
+    `${new Date().toISOString().slice(0, 10)}, at ${commits.join(', ')}, on ${cpus().length} cores: ${right} of ` +
       `${results.length} cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
     '',
     'What the program (or, while shaking hands, the command) got:',
