@@ -35,6 +35,9 @@ const AWAY: ReadonlySet<string> = new Set([
   'DATA_LOSS',
 ]);
 
+/** How a feeder refuses where something else still is. */
+const IN_THE_WAY: ReadonlySet<string> = new Set(['ALREADY_EXISTS', 'CAPACITY_EXHAUSTED']);
+
 export interface CopiesOwner {
   arenaBytes(): number;
   persist(): Promise<void>;
@@ -107,7 +110,7 @@ export class Copies {
     try {
       await allocate();
     } catch (reason) {
-      if (GbError.from(reason).code !== 'ALREADY_EXISTS') throw reason;
+      if (!IN_THE_WAY.has(GbError.from(reason).code)) throw reason;
       // What was given up while the feeder could not be asked is still there.
       if (await this.freeOwed(this.liveHold(copy), copy)) throw reason;
       await allocate();

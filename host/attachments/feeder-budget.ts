@@ -100,6 +100,19 @@ export class FeederBudget {
     return Math.max(0, offers.reduce((sum, { freeBytes }) => sum + freeBytes, 0) - this.extraBytes);
   }
 
+  /** A feeder that it has a lease on cannot be asked now: it may have room when it is back. */
+  get waits(): boolean {
+    return this.held.some(({ state, feederId }) => {
+      if (state !== 'held') return state === 'unadopted';
+      try {
+        this.directory.client(feederId);
+        return false;
+      } catch {
+        return true;
+      }
+    });
+  }
+
   /** Adds a lease known from the state file. */
   restore(hold: Hold): void {
     this.held.push(hold);

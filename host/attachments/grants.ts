@@ -21,7 +21,8 @@ export class GrantDesk {
   ) {}
 
   /** @throws GbError INVALID_ARGUMENT for another tier or feeder bytes that are no whole granules;
-   *  PERMISSION_DENIED for feeder bytes of a program that does not run gated. */
+   *  PERMISSION_DENIED for feeder bytes of a program that does not run gated; FEEDER_UNREACHABLE when
+   *  nobody has room but a feeder of the program's is not back yet, which is no "no". */
   async grant(attachment: Attachment, tier: number, bytes: number): Promise<BudgetAnswer> {
     let granted = true;
     if (tier === AbiTier.T1) attachment.t1HeldBytes += bytes;
@@ -86,6 +87,9 @@ export class GrantDesk {
       throw new GbError('PERMISSION_DENIED', 'feeder memory needs --overcommit gated');
     if (bytes % RANGE_ALIGN !== 0)
       throw new GbError('INVALID_ARGUMENT', 'feeder bytes are granted in whole 2 MiB');
-    return bytes === 0 || budget.grow(bytes);
+    if (bytes === 0 || (await budget.grow(bytes))) return true;
+    if (budget.waits)
+      throw new GbError('FEEDER_UNREACHABLE', 'a feeder that may have room is not back yet');
+    return false;
   }
 }

@@ -3,7 +3,14 @@
 // its own.
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { VramArbiter } from '../../../host/attachments/arbiter.js';
+import { GrantDesk, type BudgetAnswer } from '../../../host/attachments/grants.js';
+import { EventLog } from '../../../host/control/events.js';
+import { Ledger } from '../../../host/ledger.js';
+import { AbiTier } from '../../../host/shim/abi.js';
+import { createLogger } from '../../../proto/base/log.js';
 import { bench, CHUNK, fetched, full, RAM, store, VRAM, type Bench } from './bench.js';
+import { FakeClock } from './fake-clock.js';
 
 describe('grants', () => {
   test('fill the cheapest feeder first, byte-exact, and give back the dearest first', async () => {
@@ -41,6 +48,23 @@ describe('grants', () => {
     expect(await attachment.budget.grow(3 * CHUNK)).toBe(true);
     expect([b.leased(RAM), b.leased(VRAM)]).toEqual([2 * CHUNK, CHUNK]);
     expect(attachment.budget.limitBytes).toBe(6 * CHUNK);
+  });
+
+  test('are not refused while a feeder with a lease is away: it may have room when it is back', async () => {
+    const { a, attachment } = bench(4, 2);
+    const clock = new FakeClock();
+    const events = new EventLog(clock, createLogger({ name: 'test' }));
+    const arbiter = new VramArbiter({ clock, events, attachments: () => [] });
+    const desk = new GrantDesk(new Ledger({ reserveBytes: 0 }), arbiter);
+    const ask = (chunks: number): Promise<BudgetAnswer> =>
+      desk.grant(attachment, AbiTier.T2R, chunks * CHUNK);
+    expect((await ask(2)).granted).toBe(true);
+    expect((await ask(5)).granted).toBe(false);
+    a.away = true;
+    await expect(ask(3)).rejects.toThrow(/FEEDER_UNREACHABLE/);
+    expect((await ask(2)).granted).toBe(true);
+    attachment.loseFeeder(a.feederId);
+    expect((await ask(1)).granted).toBe(false);
   });
 
   test('used bytes are never given back', async () => {
