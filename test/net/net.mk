@@ -27,8 +27,11 @@ $(NET_TROUBLE): test/net/trouble.c
 # The whole failure matrix, which writes its tables into docs/failures.md (about an hour), and a mixed load with random
 # faults for FABRIC_SOAK_SECONDS (120; full: 3600). Both want the machine for themselves.
 JEST := NODE_OPTIONS=--experimental-vm-modules node_modules/.bin/jest --runInBand
-.PHONY: test-matrix test-fabric-soak
+.PHONY: test-matrix test-fabric-soak test-dispatch-kills
 test-matrix: all
 	@GB_MATRIX=all $(JEST) test/e2e/failures
 test-fabric-soak: all
 	@$(JEST) test/soak
+# A feeder killed in the middle of decoding, 20 times in a row.
+test-dispatch-kills: all
+	@GB_DISPATCH_KILLS=20 $(JEST) test/e2e/dispatch-kills
