@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What was played of the matrix, kept in build/test/matrix.json: a run in pieces, or two side by side, adds to it.
+// What was played of the matrix, kept in build/test/matrix-cells.json: a run in pieces, or two side by side, adds to it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -25,7 +25,7 @@ export interface Played {
   readonly kills: readonly KillResult[];
 }
 
-const FILE = join(ROOT, 'build', 'test', 'matrix.json');
+const FILE = join(ROOT, 'build', 'test', 'matrix-cells.json');
 const NONE: Played = { commits: [], results: [], kills: [] };
 
 export function forgetPlayed(): void {
