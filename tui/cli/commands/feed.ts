@@ -84,7 +84,8 @@ export async function feedStart(options: FeedStartOptions): Promise<void> {
       details: { hint: 'see it: greenboost feed status; stop it: greenboost feed stop' },
     });
   }
-  const args = [...flagArgs(FEEDER, options), '--config', configFile];
+  const named = options.config === undefined ? [] : ['--config', configFile];
+  const args = [...flagArgs(FEEDER, options), ...named];
   writeStarted(feedStatusJson(await startFeedDaemon(args)));
   note(`log: ${daemonLogPath('feeder')}`);
 }
