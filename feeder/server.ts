@@ -31,7 +31,7 @@ import type { Feeder } from './feeder.js';
 import { laneHandlers, type LaneCallsOptions } from './lane-calls.js';
 import { authorized, limitsOf, rangeFrom, refFrom, refOf } from './messages.js';
 import type { Session } from './sessions.js';
-import { deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
+import { describedDevices, deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
 import { callSignal } from './streams.js';
 
 export interface ServerOptions extends LaneCallsOptions {
@@ -110,7 +110,7 @@ function sessionHandlers(options: ServerOptions): Pick<Handlers, SessionCalls> {
         software: softwareVersion(),
         sessionId,
         incarnation: options.incarnation,
-        devices: lentNow(options),
+        devices: describedDevices(lentNow(options), feeder.gpus),
         leaseTtlMs: feeder.leaseTtlMs,
         lanePort: options.lanes.port,
         unixMs: BigInt(Math.floor(options.unixMs())),

@@ -20,6 +20,8 @@ export interface LentDeviceFacts {
   readonly computeCapability: number;
   readonly simulated: boolean;
   readonly compute: boolean;
+  /** Of the GPU that runs kernels, where they are asked for. */
+  readonly attributes?: number[];
 }
 
 /** How a device of the account is named on the wire. */
@@ -55,6 +57,17 @@ export function lentDevices(
       simulated: gpu?.simulated ?? false,
       compute: compute && reaches(key),
     };
+  });
+}
+
+/** The same with the attributes of the GPU that runs kernels. */
+export function describedDevices(
+  devices: readonly LentDeviceFacts[],
+  gpus: readonly LentGpu[],
+): LentDeviceFacts[] {
+  return devices.map((device) => {
+    const lent = gpus.find(({ gpu }) => device.compute && gpu.uuid === device.uuid);
+    return lent ? { ...device, attributes: [...lent.gpu.attributes] } : device;
   });
 }
 

@@ -8,6 +8,7 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 import { GbError } from '../proto/base/errors.js';
 import { createId } from '../proto/base/ids.js';
+import { DEVICES_MAX } from './shim/abi.js';
 import {
   ATTACHMENTS_MAX,
   LINKS_MAX,
@@ -73,6 +74,9 @@ const attachmentSchema = z.strictObject({
   gated: z.boolean(),
   copies: z.union([z.literal(1), z.literal(2)]).default(1),
   dispatch: z.boolean().default(false),
+  /** GPUs of feeders are its devices; of these feeders, in the order of the devices; null: not asked for yet. */
+  devices: z.boolean().default(false),
+  deviceFeeders: z.array(feederId).max(DEVICES_MAX).nullable().default(null),
   replicas: z.array(replicaSchema).max(RANGES_PER_LEASE_MAX).default([]),
   startedUnixMs: z.number(),
   nextLane: lane.default(1),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GPUs of this machine and their memory, as the driver and NVML tell it.
 import { listNvmlMemory } from '../nvml/memory.js';
-import { attribute, int } from './attributes.js';
+import { allAttributes, attribute, int } from './attributes.js';
 import { loadCuda, type CudaFfi } from './ffi.js';
 import { formatUuid } from './uuid.js';
 
@@ -21,6 +21,8 @@ export interface Gpu {
   /** The same for host memory. */
   readonly hostNumaVmm: boolean;
   readonly simulated: boolean;
+  /** Of CUdevice_attribute, each at its number; -2^31 where the driver knows none. */
+  readonly attributes: readonly number[];
 }
 
 export interface GpuList {
@@ -62,6 +64,7 @@ async function describe(
     vmm: (await attribute(ffi, ATTRIBUTE_VMM, device)) !== 0,
     hostNumaVmm: (await attribute(ffi, ATTRIBUTE_HOST_NUMA_VMM, device)) !== 0,
     simulated: gpu === 'sim',
+    attributes: await allAttributes(ffi, device),
   };
 }
 

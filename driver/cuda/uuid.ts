@@ -13,3 +13,10 @@ export function formatUuid(bytes: Uint8Array): string {
   ];
   return `GPU-${parts.join('-')}`;
 }
+
+/** The 16 bytes of what formatUuid wrote; zeroes for anything else. */
+export function parseUuid(text: string): Uint8Array {
+  const isOne = /^GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
+  const hex = text.slice('GPU-'.length).replaceAll('-', '');
+  return isOne ? Uint8Array.from(Buffer.from(hex, 'hex')) : new Uint8Array(16);
+}

@@ -10,6 +10,7 @@ import { isLost, mainCopy, rangeEnd, type ByteRange, type Extent } from '../plac
 import { EXTENTS_MAX, RANGE_ALIGN, type LaneReport, type Report } from '../shim/abi.js';
 import { Arrears } from './arrears.js';
 import { Copies } from './copies.js';
+import { Devices, type DeviceFacts } from './devices.js';
 import { bytesOn, evacuate, type EvacuationWatch } from './evacuation.js';
 import { FeederBudget } from './feeder-budget.js';
 import { isVram, type FeederDirectory, type Hold } from './holds.js';
@@ -46,6 +47,7 @@ export class Attachment {
   readonly copies: Copies;
   readonly lanes: LaneBook;
   readonly replicas: Replicas;
+  readonly devices: Devices;
   report: Report | undefined;
   /** Most bytes ever placed on feeders, by kind. */
   readonly peaks = { vramBytes: 0, ramBytes: 0 };
@@ -94,7 +96,9 @@ export class Attachment {
       },
     });
     const { budget, copies } = this;
-    this.replicas = new Replicas({ budget, copies, directory, persist });
+    const vramOnly = (): boolean => this.facts.devices;
+    this.replicas = new Replicas({ budget, copies, directory, persist, vramOnly });
+    this.devices = new Devices({ budget, replicas: this.replicas, directory, persist });
     this.mover = new Mover({
       clock,
       budget,
@@ -183,12 +187,30 @@ export class Attachment {
   room(range: ByteRange, { lane, drop }: { lane: number; drop: boolean }): Promise<void> {
     this.checkRange(range);
     if (!this.facts.dispatch)
-      throw new GbError('PERMISSION_DENIED', 'room for copies needs --remote merged');
+      throw new GbError('PERMISSION_DENIED', 'room for copies needs --remote merged or devices');
     return this.queue.run(range, () =>
       this.orUnknownLane(() =>
         drop ? this.replicas.drop(range, lane) : this.replicas.add(range, lane),
       ),
     );
+  }
+
+  /** A feeder's GPU as a device of the program. @throws GbError PERMISSION_DENIED without --remote devices. */
+  async device(index: number): Promise<DeviceFacts> {
+    this.checkDevices();
+    return this.devices.describe(index);
+  }
+
+  /** The same, with its first range. @throws GbError INVALID_ARGUMENT; as Devices.open. */
+  async openDevice(index: number, range: ByteRange): Promise<DeviceFacts> {
+    this.checkDevices();
+    this.checkRange(range);
+    return this.queue.run(range, () => this.devices.open(index, range));
+  }
+
+  private checkDevices(): void {
+    if (!this.facts.devices)
+      throw new GbError('PERMISSION_DENIED', 'devices of feeders need --remote devices');
   }
 
   /** What opens the lane of that number. @throws GbError FEEDER_UNREACHABLE, DATA_LOSS, NOT_FOUND. */
@@ -241,7 +263,7 @@ export class Attachment {
     if (this.facts.dispatch && this.deps.directory.computeOf(feederId))
       throw new GbError(
         'WRONG_STATE',
-        `pid ${this.facts.identity.pid} runs kernels on it (--remote merged): its bytes stay there until it ends`,
+        `pid ${this.facts.identity.pid} runs kernels on it (--remote): its bytes stay there until it ends`,
       );
     // The feeder takes no new ranges any more; those under way land first.
     await this.queue.settled();

@@ -19,6 +19,8 @@ export interface AttachmentFacts {
   readonly copies: 1 | 2;
   /** Its kernels run on the feeders that hold their data. */
   readonly dispatch: boolean;
+  /** GPUs of feeders are CUDA devices of it, and nothing else of it lies on feeders; then `dispatch`, too. */
+  readonly devices: boolean;
   /** undefined: none set. */
   readonly vramBudgetBytes: number | undefined;
   readonly ramBudgetBytes: number | undefined;

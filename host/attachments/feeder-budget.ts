@@ -186,6 +186,21 @@ export class FeederBudget {
     });
   }
 
+  /** The same on the lease of that feeder, made if there is none. */
+  leaseFirst(
+    feederId: string,
+    deviceKey: DeviceKey,
+    bytes: number,
+  ): Promise<Reservation | undefined> {
+    return this.mutex.run(async () => {
+      const added = await this.leases
+        .extend(feederId, new Map([[deviceKey, bytes]]), true)
+        .catch(noRoom);
+      if (added[0]) this.extraBytes += bytes;
+      return added[0];
+    });
+  }
+
   /** Room for a range whose kernels run where it lies: brought together on one feeder that runs them, if it was granted
    *  in pieces and some feeder has more. What that one leases, others give back. @throws as grow. */
   gather(bytes: number): Promise<void> {

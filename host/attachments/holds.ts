@@ -24,6 +24,18 @@ export interface ComputeFacts {
   readonly deviceKeys: readonly DeviceKey[];
 }
 
+/** The GPU that runs kernels of programs on a feeder. */
+export interface GpuFacts {
+  readonly key: DeviceKey;
+  readonly name: string;
+  /** `GPU-` and a UUID. */
+  readonly uuid: string;
+  /** Major * 10 + minor. */
+  readonly capability: number;
+  /** Of CUdevice_attribute, each at its number. */
+  readonly attributes: readonly number[];
+}
+
 /** The feeders as an attachment sees them; the link manager is one. */
 export interface FeederDirectory {
   /** Feeders that take new leases now. */
@@ -31,6 +43,10 @@ export interface FeederDirectory {
   costOf(feederId: string): MeasuredCost;
   /** undefined: it lends memory only. */
   computeOf(feederId: string): ComputeFacts | undefined;
+  /** undefined: it lends memory only, or no VRAM of that GPU. */
+  gpuOf(feederId: string): GpuFacts | undefined;
+  /** Resolves when no link is on its way to being ready any more, or after `timeoutMs`. */
+  settled(timeoutMs: number): Promise<void>;
   /** True when new ranges may go to leases held there: connected, not paused, not draining. */
   accepts(feederId: string): boolean;
   /** @throws GbError FEEDER_UNREACHABLE. */

@@ -100,6 +100,7 @@ export class AttachmentRegistry {
       gated: saved.gated,
       copies: saved.copies,
       dispatch: saved.dispatch,
+      devices: saved.devices,
       vramBudgetBytes: undefined,
       ramBudgetBytes: undefined,
       startedUnixMs: saved.startedUnixMs,
@@ -128,6 +129,7 @@ export class AttachmentRegistry {
       });
     }
     attachment.replicas.restore(saved.replicas);
+    attachment.devices.restore(saved.deviceFeeders);
     this.attachments.set(attachment.id, attachment);
   }
 
@@ -145,6 +147,8 @@ export class AttachmentRegistry {
         gated: facts.gated,
         copies: facts.copies,
         dispatch: facts.dispatch,
+        devices: facts.devices,
+        deviceFeeders: attachment.devices.save(),
         replicas: attachment.replicas.save(),
         startedUnixMs: facts.startedUnixMs,
         nextLane: attachment.nextLane,

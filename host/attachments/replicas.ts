@@ -7,9 +7,10 @@
 import { GbError } from '../../proto/base/errors.js';
 import { RANGES_PER_LEASE_MAX } from '../../proto/base/limits.js';
 import { overlaps, type ByteRange, type Copy } from '../placement/residency.js';
+import type { DeviceKey } from '../links/feeder-client.js';
 import type { Copies } from './copies.js';
 import type { FeederBudget } from './feeder-budget.js';
-import { isOf, isVram, type FeederDirectory, type Hold } from './holds.js';
+import { isOf, isVram, type FeederDirectory, type Hold, type Reservation } from './holds.js';
 import { lossOf, rangeKey } from './pieces.js';
 
 /** A replica of an earlier agent's. */
@@ -24,6 +25,8 @@ export interface ReplicasDeps {
   readonly copies: Copies;
   readonly directory: FeederDirectory;
   readonly persist: () => Promise<void>;
+  /** They are the only memory of a device, not copies: in VRAM, or nowhere. */
+  readonly vramOnly: () => boolean;
 }
 
 export class Replicas {
@@ -61,24 +64,45 @@ export class Replicas {
    *  given back first: the program knows of none. @throws GbError NOT_FOUND, DATA_LOSS, FEEDER_UNREACHABLE,
    *  CAPACITY_EXHAUSTED; INVALID_ARGUMENT where the program's own bytes lie. */
   async add(range: ByteRange, lane: number): Promise<void> {
-    const { budget, copies, directory, persist } = this.deps;
+    const { budget, copies, directory, vramOnly } = this.deps;
     const hold = this.holdOf(lane);
-    if (hold.state === 'unadopted')
-      throw new GbError('FEEDER_UNREACHABLE', `feeder ${hold.feederName} is not back yet`);
+    if (hold.state === 'unadopted') throw away(hold.feederName);
     if (copies.residency.within(range).some((extent) => extent.copies.some((c) => isOf(c, hold))))
       throw new GbError('INVALID_ARGUMENT', 'bytes of the program lie there already');
     await this.giveBack([...this.held].filter((copy) => isOf(copy, hold) && overlaps(copy, range)));
-    const compute = directory.computeOf(hold.feederId);
-    const deviceKeys = [...(compute?.deviceKeys ?? [])].sort((a, b) => rank(a) - rank(b));
+    const reached = directory.computeOf(hold.feederId)?.deviceKeys ?? [];
+    const deviceKeys = reached
+      .filter((key) => isVram(key) || !vramOnly())
+      .sort((a, b) => rank(a) - rank(b));
+    this.checkCount();
+    const place = await budget.leaseOn(hold, deviceKeys, range.length);
+    if (!place) throw noRoomOn(hold.feederName);
+    await this.allocate(range, place);
+  }
+
+  /** The first range of a device of the feeder's, on a lease of its own if there is none. The same again: nothing.
+   *  @throws GbError as add. */
+  async open(feederId: string, deviceKey: DeviceKey, range: ByteRange): Promise<void> {
+    const wanted = rangeKey({ ...range, deviceKey });
+    if ([...this.held].some((copy) => copy.feederId === feederId && rangeKey(copy) === wanted))
+      return;
+    const { budget } = this.deps;
+    const gone = budget.holds.find((hold) => hold.feederId === feederId && hold.state !== 'held');
+    if (gone) throw gone.state === 'lost' ? lossOf(gone) : away(gone.feederName);
+    this.checkCount();
+    const place = await budget.leaseFirst(feederId, deviceKey, range.length);
+    if (!place) throw noRoomOn(feederId);
+    await this.allocate(range, place);
+  }
+
+  private checkCount(): void {
     if (this.save().length >= RANGES_PER_LEASE_MAX)
       throw new GbError('CAPACITY_EXHAUSTED', `a program has ${RANGES_PER_LEASE_MAX} copies`);
-    const place = await budget.leaseOn(hold, deviceKeys, range.length);
-    if (!place)
-      throw new GbError('CAPACITY_EXHAUSTED', `no room for a copy on feeder ${hold.feederName}`, {
-        details: { feeder: hold.feederName },
-      });
-    const { feederId, feederName, leaseId } = hold;
-    const { deviceKey } = place;
+  }
+
+  private async allocate(range: ByteRange, { hold, deviceKey }: Reservation): Promise<void> {
+    const { budget, copies, persist } = this.deps;
+    const { feederId, feederName, leaseId, lane } = hold;
     const copy: Copy = {
       ...range,
       ...{ feederId, feederName, leaseId, lane, deviceKey, lost: false },
@@ -172,6 +196,12 @@ export class Replicas {
     return hold;
   }
 }
+
+const away = (feeder: string): GbError =>
+  new GbError('FEEDER_UNREACHABLE', `feeder ${feeder} is not back yet`);
+
+const noRoomOn = (feeder: string): GbError =>
+  new GbError('CAPACITY_EXHAUSTED', `no room on feeder ${feeder}`, { details: { feeder } });
 
 const rank = (key: string): number => (isVram(key) ? 0 : 1);
 

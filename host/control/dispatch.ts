@@ -9,6 +9,7 @@ import {
   type ExplainResponseSchema,
   type LaunchOwnerSchema,
   type PlacedRangeSchema,
+  type RemoteDeviceSchema,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { Attachment } from '../attachments/attachment.js';
 import type { FeederDirectory } from '../attachments/holds.js';
@@ -25,6 +26,7 @@ interface DispatchFacts {
   readonly dispatchedCount: bigint;
   readonly undispatched: Record<string, bigint>;
   readonly launchOwners: MessageInitShape<typeof LaunchOwnerSchema>[];
+  readonly remoteDevices: MessageInitShape<typeof RemoteDeviceSchema>[];
 }
 
 /** One plain sentence for each name of UNDISPATCHED. */
@@ -46,6 +48,7 @@ export function dispatchFacts(attachment: Attachment, computes: Computes): Dispa
     dispatchedCount: report?.dispatched_count ?? 0n,
     undispatched: Object.fromEntries(undispatchedOf(report)),
     launchOwners: launchOwners(attachment, computes),
+    remoteDevices: remoteDevices(attachment),
   };
 }
 
@@ -131,14 +134,39 @@ function whyOwned(copy: Copy, dispatch: boolean, computes: Computes): string {
   return `${why}: it is brought back before one that names it`;
 }
 
-function replicaRanges({ replicas }: Attachment): PlacedInit[] {
+function replicaRanges({ replicas, facts }: Attachment): PlacedInit[] {
+  const [kind, why] = facts.devices
+    ? [PlacedKind.DEVICE, 'the program allocated it on that device (--remote devices)']
+    : [
+        PlacedKind.REPLICA,
+        'its bytes lie with the program, too, for kernels here; only blocks that changed travel',
+      ];
   return replicas.all.map((copy) => ({
     ...placed(copy),
     offset: BigInt(copy.offset),
     length: BigInt(copy.length),
-    kind: PlacedKind.REPLICA,
-    why: 'its bytes lie with the program, too, for kernels here; only blocks that changed travel',
+    kind,
+    why,
   }));
+}
+
+/** GPUs of feeders that the program sees as its own. */
+function remoteDevices({
+  devices,
+  replicas,
+}: Attachment): MessageInitShape<typeof RemoteDeviceSchema>[] {
+  return devices.all.map(({ feederName, gpu, lane, capacityBytes }, index) => {
+    const own = replicas.all.filter((copy) => copy.lane === lane && lane !== 0);
+    return {
+      index,
+      feederId: devices.feederIds[index] ?? '',
+      feederName,
+      name: gpu?.name ?? '',
+      lane,
+      capacityBytes: BigInt(capacityBytes),
+      usedBytes: BigInt(own.reduce((sum, { length }) => sum + length, 0)),
+    };
+  });
 }
 
 function placed({ feederId, feederName, deviceKey, lane, lost }: Copy): PlacedInit {

@@ -462,7 +462,7 @@ export class Link {
   private onStats(connection: FeederConnection | undefined, stats: WatchStatsResponse): void {
     if (connection && connection === this.retired) return;
     this.seen();
-    this.devices = stats.devices;
+    this.devices = withAttributes(stats.devices, this.devices);
     this.lending = stats.state === FeederState.LENDING;
     this.stopping = stats.state === FeederState.STOPPING;
     this.asksBack = stats.state === FeederState.DRAINING;
@@ -480,4 +480,13 @@ export class Link {
     this.detail = reason.rawMessage;
     this.enter(this.stopping ? this.lost('it was stopped') : this.stale(undefined));
   }
+}
+
+/** Only Hello tells attributes; they do not change. */
+function withAttributes(now: LentDevice[], before: readonly LentDevice[]): LentDevice[] {
+  for (const device of now) {
+    const same = before.find(({ uuid }) => uuid !== '' && uuid === device.uuid);
+    if (same && device.attributes.length === 0) device.attributes = same.attributes;
+  }
+  return now;
 }

@@ -5,7 +5,7 @@ import type { Clock, Timer } from '../../proto/base/clock.js';
 import { GbError } from '../../proto/base/errors.js';
 import { LEASE_RENEW_INTERVAL_MS, LINK_REMEASURE_MS, LINKS_MAX } from '../../proto/base/limits.js';
 import { keyFingerprint, type PairingKey } from '../../security/pairing.js';
-import type { ComputeFacts, FeederDirectory, FeederView } from '../attachments/holds.js';
+import type { ComputeFacts, FeederDirectory, FeederView, GpuFacts } from '../attachments/holds.js';
 import type { AttachmentRegistry } from '../attachments/registry.js';
 import type { EventLog } from '../control/events.js';
 import type { MeasuredCost } from '../placement/policy.js';
@@ -16,9 +16,9 @@ import { Drains } from './drains.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
 import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
-import { awaitReady, News } from './ready.js';
+import { awaitReady, awaitSettled, News } from './ready.js';
 import { Releases } from './releases.js';
-import { computeFacts, costOf, UNMEASURED, viewOf } from './views.js';
+import { computeFacts, costOf, gpuFacts, UNMEASURED, viewOf } from './views.js';
 
 export interface LinkManagerDeps {
   readonly clock: Clock;
@@ -232,6 +232,15 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   computeOf(feederId: string): ComputeFacts | undefined {
     const link = this.byFeederId(feederId);
     return link && computeFacts(link.devices);
+  }
+
+  gpuOf(feederId: string): GpuFacts | undefined {
+    const link = this.byFeederId(feederId);
+    return link && gpuFacts(link.devices);
+  }
+
+  settled(timeoutMs: number): Promise<void> {
+    return awaitSettled(() => this.links, { timeoutMs, clock: this.deps.clock, news: this.news });
   }
 
   accepts(feederId: string): boolean {

@@ -55,3 +55,23 @@ export async function awaitReady(
     signal.removeEventListener('abort', onAbort);
   }
 }
+
+/** Resolves when every link is ready and measured, or is not on its way to that, or after `timeoutMs`. */
+export async function awaitSettled(
+  links: () => readonly Link[],
+  options: { timeoutMs: number; clock: Clock; news: News },
+): Promise<void> {
+  const { timeoutMs, clock, news } = options;
+  let late = false;
+  const timer = clock.after(timeoutMs, () => {
+    late = true;
+    news.tell();
+  });
+  const isOnItsWay = ({ state }: Link): boolean =>
+    state === 'connecting' || state === 'handshaking';
+  try {
+    while (!late && links().some(isOnItsWay)) await news.next();
+  } finally {
+    timer.cancel();
+  }
+}

@@ -32,6 +32,7 @@ export const Msg = {
   LIMITS: 12,
   MOVE: 13,
   ROOM: 14,
+  DEVICE: 15,
 } as const;
 
 export const Status = {
@@ -52,6 +53,7 @@ export const TIER_COUNT = 5;
 export const FEATURE_GATED = 1n;
 export const FEATURE_REPLICAS = 2n;
 export const FEATURE_DISPATCH = 4n;
+export const FEATURE_DEVICES = 8n;
 
 /** Names of enum gb_phase, by value. */
 export const PHASES = ['init', 'model_load', 'inference', 'steady', 'idle'] as const;
@@ -127,6 +129,29 @@ export const gbRoomRequest = struct('gb_room_request', {
   length: 'u64',
   lane: 'u32',
   drop: 'u32',
+});
+
+export const DEVICES_MAX = 7;
+export const ATTRIBUTES_MAX = 160;
+
+export const gbDeviceRequest = struct('gb_device_request', {
+  index: 'u32',
+  reserved: 'u32',
+  offset: 'u64',
+  length: 'u64',
+});
+
+export const gbDeviceReply = struct('gb_device_reply', {
+  status: 'u32',
+  count: 'u32',
+  lane: 'u32',
+  compute_capability: 'u32',
+  total_bytes: 'u64',
+  free_bytes: 'u64',
+  feeder: { text: 64 },
+  name: { text: 96 },
+  uuid: { bytes: 16 },
+  attributes: ['i32', ATTRIBUTES_MAX],
 });
 
 export const gbStatusReply = struct('gb_status_reply', {
@@ -264,6 +289,8 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_budget_reply: gbBudgetReply,
   gb_range: gbRange,
   gb_room_request: gbRoomRequest,
+  gb_device_request: gbDeviceRequest,
+  gb_device_reply: gbDeviceReply,
   gb_status_reply: gbStatusReply,
   gb_report: gbReport,
   gb_event: gbEvent,

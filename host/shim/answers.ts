@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the agent answers to the requests of an attached program: frames in, payloads out. An error
 // becomes a status, a bug is reported and becomes INTERNAL.
+import { parseUuid } from '../../driver/cuda/uuid.js';
 import { GbError } from '../../proto/base/errors.js';
 import type { Attachment } from '../attachments/attachment.js';
 import type { GrantDesk } from '../attachments/grants.js';
+import type { DeviceFacts } from '../attachments/devices.js';
 import { isVram } from '../attachments/holds.js';
 import { mainCopy, type Extent } from '../placement/residency.js';
 import * as abi from './abi.js';
@@ -25,7 +27,11 @@ const REQUESTS: ReadonlySet<number> = new Set([
   abi.Msg.LANE,
   abi.Msg.MOVED,
   abi.Msg.ROOM,
+  abi.Msg.DEVICE,
 ]);
+
+/** Of an attribute that no driver has told. */
+const UNKNOWN_ATTRIBUTE = -(2 ** 31);
 
 type Answer = () => Promise<Buffer>;
 
@@ -57,6 +63,8 @@ export class Answers {
         const range = rangeOf(payload);
         return this.status(async () => attachment.room(range, { lane, drop: drop === 1 }));
       }
+      case abi.Msg.DEVICE:
+        return this.device(attachment, abi.gbDeviceRequest.decode(payload));
       case abi.Msg.MOVED:
         this.deps.moves.answer(payload);
         return this.status(() => Promise.resolve());
@@ -128,6 +136,28 @@ export class Answers {
     };
   }
 
+  private device(
+    attachment: Attachment,
+    request: { index: number; offset: bigint; length: bigint },
+  ): Answer {
+    const { index } = request;
+    const offset = boundedBytes(request.offset);
+    const length = boundedBytes(request.length);
+    return async () => {
+      try {
+        const device =
+          length === 0
+            ? await attachment.device(index)
+            : await attachment.openDevice(index, { offset, length });
+        this.deps.touch();
+        return deviceReply(abi.Status.OK, device);
+      } catch (reason) {
+        const { status, feeder } = this.failure(reason);
+        return deviceReply(status, { ...NO_DEVICE, feederName: feeder });
+      }
+    };
+  }
+
   private budget(
     attachment: Attachment,
     type: number,
@@ -186,6 +216,35 @@ function placeReply(status: number, extents: readonly Extent[], feeder = ''): Bu
     extent_count: extents.length,
     reserved: 0,
     extents: wire,
+  });
+}
+
+const NO_DEVICE: DeviceFacts = {
+  count: 0,
+  lane: 0,
+  feederName: '',
+  gpu: undefined,
+  capacityBytes: 0,
+  freeBytes: 0,
+};
+
+function deviceReply(status: number, device: DeviceFacts): Buffer {
+  const { count, lane, feederName, gpu, capacityBytes, freeBytes } = device;
+  const attributes = Array.from(
+    { length: abi.ATTRIBUTES_MAX },
+    (_, which) => gpu?.attributes[which] ?? UNKNOWN_ATTRIBUTE,
+  );
+  return abi.gbDeviceReply.encode({
+    status,
+    count,
+    lane,
+    compute_capability: gpu?.capability ?? 0,
+    total_bytes: BigInt(capacityBytes),
+    free_bytes: BigInt(freeBytes),
+    feeder: feederName,
+    name: gpu?.name ?? '',
+    uuid: gpu ? parseUuid(gpu.uuid) : new Uint8Array(16),
+    attributes,
   });
 }
 

@@ -58,7 +58,7 @@ const TERMS: Terms = {
   peer: 'the shim',
   self: 'this agent',
   version: { major: abi.ABI_MAJOR, minor: abi.ABI_MINOR },
-  features: abi.FEATURE_GATED | abi.FEATURE_REPLICAS | abi.FEATURE_DISPATCH,
+  features: abi.FEATURE_GATED | abi.FEATURE_REPLICAS | abi.FEATURE_DISPATCH | abi.FEATURE_DEVICES,
 };
 
 const SEVERITIES: readonly Severity[] = ['info', 'warning', 'error'];
@@ -227,7 +227,8 @@ export class ShimSession implements ShimPeer {
       arenaBase,
       arenaBytes: Number(arenaBytes),
       gated,
-      dispatch: (features & abi.FEATURE_DISPATCH) !== 0n,
+      dispatch: (features & (abi.FEATURE_DISPATCH | abi.FEATURE_DEVICES)) !== 0n,
+      devices: (features & abi.FEATURE_DEVICES) !== 0n,
       copies: gated && (features & abi.FEATURE_REPLICAS) !== 0n ? 2 : 1,
       vramBudgetBytes: optionalBytes(hello.vram_budget_bytes),
       ramBudgetBytes: optionalBytes(hello.ram_budget_bytes),
@@ -358,11 +359,17 @@ function helloFrom(payload: Buffer): { hello: abi.Hello; features: bigint } {
   return { hello, features: consistent(agree({ version, offered, required }, TERMS), required) };
 }
 
-/** Kernels run on feeders only with GATED, and where every byte has one copy. @throws GbError UNSUPPORTED. */
+/** Kernels run on feeders only with GATED, and where every byte has one copy; feeders' GPUs are devices only without
+ *  both. @throws GbError UNSUPPORTED. */
 function consistent(features: bigint, required: bigint): bigint {
   const gated = (features & abi.FEATURE_GATED) !== 0n;
-  if (gated && (features & abi.FEATURE_REPLICAS) === 0n) return features;
-  if ((required & abi.FEATURE_DISPATCH) !== 0n)
+  const copied = (features & abi.FEATURE_REPLICAS) !== 0n;
+  const dispatches = gated && !copied;
+  const possible = dispatches ? abi.FEATURE_DISPATCH : gated || copied ? 0n : abi.FEATURE_DEVICES;
+  const refused = (abi.FEATURE_DISPATCH | abi.FEATURE_DEVICES) & ~possible;
+  if ((required & refused & abi.FEATURE_DISPATCH) !== 0n)
     throw new GbError('UNSUPPORTED', 'kernels run on feeders only with gated, and one copy');
-  return features & ~abi.FEATURE_DISPATCH;
+  if ((required & refused) !== 0n)
+    throw new GbError('UNSUPPORTED', 'feeders are devices only without gated and replicas');
+  return features & ~refused;
 }

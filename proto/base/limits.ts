@@ -47,6 +47,8 @@ export const LEASE_SWEEP_INTERVAL_MS = 500;
 /** One for each program of a host (ATTACHMENTS_MAX), and those it could not release while a feeder was away
  *  (PENDING_RELEASES_MAX), which it renews once to end them. */
 export const LEASES_PER_SESSION_MAX = 1_280;
+/** How long a program's first question for devices waits for links that are being made. */
+export const DEVICES_SETTLE_MS = 3_000;
 export const RANGES_PER_LEASE_MAX = 65_536;
 export const RANGE_ALIGN_BYTES = 2 * MIB;
 

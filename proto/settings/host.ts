@@ -74,11 +74,11 @@ export const RUN = settings({
   remote: {
     section: 'run',
     name: 'remote',
-    kind: choice('how', 'merged', 'off'),
+    kind: choice('how', 'merged', 'devices', 'off'),
     flag: 'remote',
     env: 'GREENBOOST_REMOTE',
     about:
-      'where kernels run whose data lie on feeders: there (merged), or here after the data came back',
+      'feeders with a GPU: part of this one (merged: kernels run where their data lie), or further GPUs (devices)',
     fallback: 'off',
     example: '"off"',
   },

@@ -70,6 +70,8 @@ enum gb_msg_type {
   GB_MSG_ROOM = 14,    /* shim: gb_room_request; reply gb_status_reply. Room for a replica of a resident range on
                         * one lease (docs/adr/0013), on its GPU if it has one; or back. Freed with the lease at the
                         * latest. */
+  GB_MSG_DEVICE = 15, /* shim: gb_device_request; reply gb_device_reply. A feeder's GPU as a further CUDA device
+                       * (docs/adr/0014): what it is, and with a first range the lane that opens it. */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -103,6 +105,8 @@ enum gb_feature {
                                     * Budgets count the bytes once; the agent leases them twice. */
   GB_FEATURE_DISPATCH = 1ull << 2, /* --remote merged, with GATED and without REPLICAS: kernels run where ranges are;
                                     * PLACE fills one feeder that lends compute after the other, in order of calls */
+  GB_FEATURE_DEVICES = 1ull << 3, /* --remote devices, without GATED and REPLICAS: DEVICE, and ROOM on its lanes, in
+                                   * VRAM only */
 };
 
 struct gb_frame {
@@ -165,6 +169,32 @@ struct gb_room_request {
   uint64_t length;
   uint32_t lane;
   uint32_t drop; /* 1: give back exactly this range */
+};
+
+/* Devices whose windows an arena has. */
+#define GB_ABI_DEVICES_MAX 7u
+/* CUdevice_attribute, by number. */
+#define GB_ABI_ATTRIBUTES_MAX 160u
+#define GB_ABI_ATTRIBUTE_UNKNOWN INT32_MIN
+
+struct gb_device_request {
+  uint32_t index; /* less than the count of every reply; that never changes for an attachment */
+  uint32_t reserved;
+  uint64_t offset; /* a first range on it, as in gb_range; the same one again is answered alike */
+  uint64_t length; /* 0: only a question */
+};
+
+struct gb_device_reply {
+  uint32_t status; /* OK, also without such a device; CAPACITY, UNREACHABLE, DATA_LOSS */
+  uint32_t count;  /* of devices */
+  uint32_t lane;   /* behind which all its ranges lie; 0: not opened */
+  uint32_t compute_capability; /* 90 is 9.0 */
+  uint64_t total_bytes;        /* that the feeder lends of it */
+  uint64_t free_bytes;         /* that a program could get now */
+  char feeder[64];
+  char name[96];
+  uint8_t uuid[16];
+  int32_t attributes[GB_ABI_ATTRIBUTES_MAX];
 };
 
 struct gb_status_reply {
@@ -352,6 +382,8 @@ _Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
 _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
 _Static_assert(sizeof(struct gb_room_request) == 24, "gb_room_request");
+_Static_assert(sizeof(struct gb_device_request) == 24, "gb_device_request");
+_Static_assert(sizeof(struct gb_device_reply) == 848, "gb_device_reply");
 _Static_assert(sizeof(struct gb_status_reply) == 72, "gb_status_reply");
 _Static_assert(sizeof(struct gb_extent) == 24, "gb_extent");
 _Static_assert(sizeof(struct gb_place_reply) == 1616, "gb_place_reply");

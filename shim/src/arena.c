@@ -13,6 +13,8 @@
 /* All windows of a process together: above that the window collides with PIE programs and heaps. */
 #define ARENA_BYTES_MAX (4ull << 40)
 #define CANDIDATE_STEP (1ull << 40)
+/* Of a feeder's device. */
+#define REMOTE_WINDOW_BYTES (256ull << 30)
 
 uint64_t gb_arena_base_address;
 uint64_t gb_arena_size_bytes;
@@ -22,6 +24,7 @@ static struct {
   int device_count;
   CUdevice devices[GB_DEVICES_MAX];
   uint64_t window_bytes;
+  uint64_t remote_window_bytes;
   struct gb_va va[GB_DEVICES_MAX];
   uint32_t *granules; /* slot + 1 of the span at each granule; untouched pages cost nothing */
   struct gb_span **spans;
@@ -85,6 +88,19 @@ static bool build_index(uint64_t base, uint64_t bytes) {
   return true;
 }
 
+static uint64_t remote_bytes(void) {
+  return arena.remote_window_bytes * GB_ABI_DEVICES_MAX;
+}
+
+static void choose_windows(void) {
+  arena.window_bytes = gb_config()->arena_bytes;
+  if (gb_config()->devices)
+    arena.remote_window_bytes = arena.window_bytes < REMOTE_WINDOW_BYTES ? arena.window_bytes : REMOTE_WINDOW_BYTES;
+  while (arena.window_bytes * (uint64_t)arena.device_count > ARENA_BYTES_MAX - remote_bytes())
+    arena.window_bytes /= 2;
+  arena.window_bytes &= ~(GB_GRANULE - 1);
+}
+
 bool gb_arena_reserve(void) {
   if (gb_arena_size_bytes != 0) return true;
   if (arena.tried) return false;
@@ -95,21 +111,18 @@ bool gb_arena_reserve(void) {
              gb_real.cuMemRelease != NULL;
   find_devices();
   if (!vmm || arena.device_count == 0) return false;
-  arena.window_bytes = gb_config()->arena_bytes;
-  while (arena.window_bytes * (uint64_t)arena.device_count > ARENA_BYTES_MAX)
-    arena.window_bytes /= 2;
-  arena.window_bytes &= ~(GB_GRANULE - 1);
+  choose_windows();
   uint64_t bytes = arena.window_bytes * (uint64_t)arena.device_count;
   uint64_t base = 0;
-  if (bytes == 0 || !reserve_somewhere(bytes, &base)) {
+  if (bytes == 0 || !reserve_somewhere(bytes + remote_bytes(), &base)) {
     gb_event(GB_LOG_WARN, CUDA_SUCCESS, "arena_refused",
              "the driver reserves no %llu bytes at an agreed address: whole allocations only, "
              "nothing moves",
-             (unsigned long long)bytes);
+             (unsigned long long)(bytes + remote_bytes()));
     return false;
   }
   if (!build_index(base, bytes)) {
-    gb_real.cuMemAddressFree(base, bytes);
+    gb_real.cuMemAddressFree(base, bytes + remote_bytes());
     return false;
   }
   __atomic_store_n(&gb_arena_base_address, base, __ATOMIC_RELEASE);
@@ -128,6 +141,14 @@ int gb_arena_device_index(CUdevice device) {
     if (arena.devices[i] == device) return i;
   }
   return -1;
+}
+
+uint64_t gb_arena_reserved_bytes(void) {
+  return gb_arena_size_bytes == 0 ? 0 : gb_arena_size_bytes + remote_bytes();
+}
+
+uint64_t gb_arena_remote_window_bytes(void) {
+  return arena.remote_window_bytes;
 }
 
 CUdevice gb_arena_device(int index) {

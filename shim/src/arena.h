@@ -144,6 +144,10 @@ bool gb_arena_reserve(void);
 int gb_arena_device_count(void);
 int gb_arena_device_index(CUdevice device);
 CUdevice gb_arena_device(int index);
+/* The whole reservation: the windows of our ranges (gb_owns), and behind them, in devices mode, one window for each
+ * device of a feeder's, in which nothing is mapped here. */
+uint64_t gb_arena_reserved_bytes(void);
+uint64_t gb_arena_remote_window_bytes(void);
 
 /* A span at a fresh address, entered in the index, without chunks. pre: gb_lock. owns:
  * gb_span_release gives it back. returns: NULL when addresses or memory are out. */

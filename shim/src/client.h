@@ -50,6 +50,9 @@ enum gb_status gb_client_lane(const struct gb_ticket_request *request, struct gb
                               uint32_t timeout_ms);
 /* Room for a replica of a range on one lease, or back (docs/adr/0013). GB_STATUS_CAPACITY: it has none. */
 enum gb_status gb_client_room(const struct gb_room_request *request, uint32_t timeout_ms);
+/* A feeder's GPU as a device of this program (docs/adr/0014): a question, or its first range. */
+enum gb_status gb_client_device(const struct gb_device_request *request, struct gb_device_reply *reply,
+                                uint32_t timeout_ms);
 /* A request whose reply nobody waits for. Any thread, the link's too. Dropped without a link, or when
  * GB_TELLS_MAX are unanswered. */
 void gb_client_tell(uint16_t type, const void *payload, uint32_t bytes, uint32_t reply_bytes);

@@ -20,6 +20,10 @@
 #define GB_CODE_PARAMS_MAX 4096u
 #define GB_CODE_ATTRIBUTES_MAX 16u
 
+/* Whose functions run elsewhere: those of every context (merged), or of one device's (devices.h). */
+#define GB_CODE_ANY 0u
+#define GB_CODE_GROUPS 8u
+
 struct gb_image {
   uint8_t digest[GB_CODE_DIGEST_BYTES]; /* SHA-256 of `bytes` */
   uint64_t bytes;
@@ -52,6 +56,7 @@ struct gb_code_symbol {
   const struct gb_image *image;
   const char *name;
   uint64_t offset;
+  uint32_t group; /* whose variable it is */
 };
 
 /* From cuInit on: whether images are kept. Before the first module is loaded. */
@@ -62,14 +67,16 @@ static inline bool gb_code_wanted(void) {
 }
 
 /* Wrappers tell what was loaded, by its handle (module or library), and what goes. `image`: as the driver takes it;
- * with `file` it is a path. */
-void gb_code_loaded(void *handle, const void *image, bool file);
+ * with `file` it is a path. group: of a module, its context's; of a library, and in merged mode, GB_CODE_ANY. */
+void gb_code_loaded(void *handle, const void *image, bool file, uint32_t group);
 void gb_code_unloading(void *handle);
 /* A kernel or function handle was got from a module, a library or another handle. */
 void gb_code_function(void *handle, void *from);
 /* The program sets an attribute of a function, or has got the address of a module's variable. */
 void gb_code_set_attribute(void *function, int attribute, int value);
-void gb_code_variable(uint64_t address, uint64_t bytes, void *from, const char *name);
+void gb_code_variable(uint64_t address, uint64_t bytes, void *from, const char *name, uint32_t group);
+/* The group's contexts are gone, and their variables with them. */
+void gb_code_group_gone(uint32_t group);
 /* The program binds textures or surfaces to the module's references: its functions run here only. */
 void gb_code_bound_here(void *from);
 

@@ -43,6 +43,7 @@ struct handle {
 /* One successful load. */
 struct gb_code_load {
   struct gb_code_image *image; /* NULL: not known */
+  uint32_t group;
   bool here;
   struct handle *handles;
 };
@@ -52,6 +53,7 @@ struct place {
   uint64_t bytes;
   struct gb_code_load *load;
   const struct gb_code_variable_kept *variable;
+  uint32_t group;
 };
 
 static pthread_mutex_t code_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -145,9 +147,9 @@ static void forget_load(struct gb_code_load *load) {
   forget_places(load);
   if (image != NULL && !image->hashed)
     gb_code_image_free(image);
-  else if (image != NULL && image->load == load)
+  else if (image != NULL && image->loads[load->group] == load)
     /* A variable that the host may have written keeps its value there: another load begins with a fresh one. */
-    image->load = image->variables == NULL ? NULL : &nowhere;
+    image->loads[load->group] = image->variables == NULL ? NULL : &nowhere;
   free(load);
 }
 
@@ -156,16 +158,17 @@ static struct gb_code_image *image_of(struct gb_code_load *load) {
   if (load->here || load->image == NULL) return NULL;
   struct gb_code_image *image = load->image = gb_code_image_hash(load->image);
   if (image == NULL) return NULL;
-  if (image->load == NULL) image->load = load;
-  load->here = image->load != load;
+  if (image->loads[load->group] == NULL) image->loads[load->group] = load;
+  load->here = image->loads[load->group] != load;
   return load->here ? NULL : image;
 }
 
-void gb_code_loaded(void *handle, const void *image, bool file) {
+void gb_code_loaded(void *handle, const void *image, bool file, uint32_t group) {
   if (!gb_code_wanted() || handle == NULL || image == NULL) return;
   struct gb_code_load *load = calloc(1, sizeof *load);
   if (load == NULL) return;
   load->image = gb_code_image_copy(image, file);
+  load->group = group;
   pthread_mutex_lock(&code_lock);
   struct handle *before = find(handle);
   if (before != NULL && before->load != &nowhere) forget_load(before->load);
@@ -412,19 +415,30 @@ static bool enter_place(const struct place *place) {
   return true;
 }
 
-void gb_code_variable(uint64_t address, uint64_t bytes, void *from, const char *name) {
+void gb_code_variable(uint64_t address, uint64_t bytes, void *from, const char *name, uint32_t group) {
   if (!gb_code_wanted() || bytes == 0 || name == NULL) return;
   bool known = false;
   pthread_mutex_lock(&code_lock);
   struct handle *source = find(from);
   struct gb_code_image *image = source != NULL ? image_of(source->load) : NULL;
   if (image != NULL && strnlen(name, GB_RUN_NAME_BYTES_MAX) < GB_RUN_NAME_BYTES_MAX) {
-    struct place place = {address, bytes, source->load, variable_of(image, name)};
+    struct place place = {address, bytes, source->load, variable_of(image, name), group};
     known = place.variable != NULL && enter_place(&place);
   }
   pthread_mutex_unlock(&code_lock);
   /* What the host writes to it would not get there. */
   if (image != NULL && !known) gb_code_bound_here(from);
+}
+
+void gb_code_group_gone(uint32_t group) {
+  pthread_mutex_lock(&code_lock);
+  uint32_t kept = 0;
+  uint32_t count = atomic_load_explicit(&place_count, memory_order_relaxed);
+  for (uint32_t i = 0; i < count; i++) {
+    if (places[i].group != group) places[kept++] = places[i];
+  }
+  atomic_store_explicit(&place_count, kept, memory_order_release);
+  pthread_mutex_unlock(&code_lock);
 }
 
 bool gb_code_symbol_at(uint64_t address, struct gb_code_symbol *symbol) {
@@ -435,7 +449,7 @@ bool gb_code_symbol_at(uint64_t address, struct gb_code_symbol *symbol) {
   bool found = at < count && places[at].address <= address;
   if (found)
     *symbol = (struct gb_code_symbol){&places[at].load->image->is, places[at].variable->name,
-                                      address - places[at].address};
+                                      address - places[at].address, places[at].group};
   pthread_mutex_unlock(&code_lock);
   return found;
 }

@@ -18,7 +18,8 @@ struct gb_code_load;
 struct gb_code_image {
   struct gb_image is;
   bool hashed;
-  struct gb_code_load *load; /* whose functions may run elsewhere: of variables there is one set there */
+  /* By group, whose functions may run elsewhere: of variables there is one set in each place. */
+  struct gb_code_load *loads[GB_CODE_GROUPS];
   struct gb_code_function_kept *functions;
   struct gb_code_variable_kept *variables;
   struct gb_code_image *next; /* of those that are hashed */

@@ -124,14 +124,17 @@ static void read_nvme(void) {
   read_size("GREENBOOST_NVME_WRITES_PER_DAY", &config.nvme_writes_per_day);
 }
 
-/* off, or merged: what lies on feeders, once, is what it is about */
+/* off; merged: what lies on feeders, once, is what it is about; devices: what lies there never comes here */
 static void read_remote(void) {
   const char *text = getenv("GREENBOOST_REMOTE");
-  bool asked = is("GREENBOOST_REMOTE", "merged");
-  config.merged = asked && config.gated && !config.replicas;
-  config.merged_refused = asked && !config.merged;
-  if (asked || text == NULL || text[0] == '\0' || strcmp(text, "off") == 0) return;
-  gb_log(GB_LOG_ERROR, "GREENBOOST_REMOTE=%s is not merged or off: ignored", text);
+  bool merged = is("GREENBOOST_REMOTE", "merged");
+  bool devices = is("GREENBOOST_REMOTE", "devices");
+  config.merged = merged && config.gated && !config.replicas;
+  config.merged_refused = merged && !config.merged;
+  config.devices = devices && !config.gated && !config.replicas;
+  config.devices_refused = devices && !config.devices;
+  if (merged || devices || text == NULL || text[0] == '\0' || strcmp(text, "off") == 0) return;
+  gb_log(GB_LOG_ERROR, "GREENBOOST_REMOTE=%s is not merged, devices or off: ignored", text);
 }
 
 static void read_all(void) {

@@ -21,6 +21,8 @@ struct gb_config {
   bool replicas;                  /* GREENBOOST_REPLICAS=2: two copies on feeders */
   bool merged;                    /* GREENBOOST_REMOTE=merged: kernels run on feeders (docs/adr/0013) */
   bool merged_refused;            /* asked for, and not with this overcommit and these replicas */
+  bool devices;                   /* GREENBOOST_REMOTE=devices: feeders' GPUs are devices (docs/adr/0014) */
+  bool devices_refused;           /* asked for, and not with this overcommit and these replicas */
   bool honest;                    /* GREENBOOST_REPORT=honest: the size of the device itself */
   uint64_t extend_bytes; /* GREENBOOST_REPORT=extend=SIZE: at most this much more; else UINT64_MAX */
   uint64_t vram_budget;           /* bytes of each device; UINT64_MAX: what the device has */

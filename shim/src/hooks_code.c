@@ -7,6 +7,7 @@
  */
 #include "code.h"
 #include "collective.h"
+#include "devices.h"
 #include "hooks_counted.h"
 
 static CUresult loaded(CUresult result) {
@@ -18,7 +19,14 @@ static CUresult loaded(CUresult result) {
 
 /* pre: *handle is written when the result is CUDA_SUCCESS. */
 static CUresult kept(CUresult result, void *handle, const void *image, bool file) {
-  if (result == CUDA_SUCCESS && gb_code_wanted()) gb_code_loaded(*(void **)handle, image, file);
+  uint32_t group;
+  if (result == CUDA_SUCCESS && gb_code_wanted() && gb_devices_code_group(&group))
+    gb_code_loaded(*(void **)handle, image, file, group);
+  return loaded(result);
+}
+/* A library is every context's. */
+static CUresult kept_library(CUresult result, CUlibrary *library, const void *image, bool file) {
+  if (result == CUDA_SUCCESS && gb_code_wanted()) gb_code_loaded(*library, image, file, GB_CODE_ANY);
   return loaded(result);
 }
 
@@ -38,16 +46,16 @@ GB_WRAP(cuModuleLoadFatBinary, CUmodule *module, const void *image) {
 GB_WRAP(cuLibraryLoadData, CUlibrary *library, const void *image, CUjit_option *options,
         void **values, unsigned count, CUlibraryOption *library_options,
         void **library_values, unsigned library_count) {
-  return kept(GB_RETRIED(real(library, image, options, values, count, library_options,
-                              library_values, library_count)),
-              library, image, false);
+  return kept_library(GB_RETRIED(real(library, image, options, values, count, library_options,
+                                      library_values, library_count)),
+                      library, image, false);
 }
 GB_WRAP(cuLibraryLoadFromFile, CUlibrary *library, const char *file, CUjit_option *options,
         void **values, unsigned count, CUlibraryOption *library_options,
         void **library_values, unsigned library_count) {
-  return kept(GB_RETRIED(real(library, file, options, values, count, library_options,
-                              library_values, library_count)),
-              library, file, true);
+  return kept_library(GB_RETRIED(real(library, file, options, values, count, library_options,
+                                      library_values, library_count)),
+                      library, file, true);
 }
 
 static void unloading(void *handle) {
@@ -102,10 +110,12 @@ GB_WRAP(cuKernelGetFunction, CUfunction *function, CUkernel kernel) {
 #define GB_VARIABLE(pointer, bytes, from, name)                                                 \
   do {                                                                                          \
     size_t length = 0;                                                                          \
-    if (!gb_code_wanted() || (pointer) == NULL) return real(pointer, bytes, from, name);        \
+    uint32_t group;                                                                             \
+    if (!gb_code_wanted() || (pointer) == NULL || !gb_devices_code_group(&group))               \
+      return real(pointer, bytes, from, name);                                                  \
     CUresult result = real(pointer, (bytes) != NULL ? (bytes) : &length, from, name);           \
     if ((bytes) != NULL && result == CUDA_SUCCESS) length = *(bytes);                           \
-    if (result == CUDA_SUCCESS) gb_code_variable(*(pointer), length, from, name);               \
+    if (result == CUDA_SUCCESS) gb_code_variable(*(pointer), length, from, name, group);        \
     return result;                                                                              \
   } while (0)
 
@@ -148,19 +158,25 @@ static int carveout_of(CUfunc_cache config) {
   return config == CU_FUNC_CACHE_PREFER_EQUAL ? 50 : -1;
 }
 
+/* The driver's device for one of a feeder's. */
+static CUdevice backing_of(CUdevice device) {
+  const struct gb_device *far = gb_devices_on() ? gb_devices_by_ordinal(device) : NULL;
+  return far != NULL ? gb_device_backing(far) : device;
+}
+
 GB_WRAP(cuFuncSetAttribute, CUfunction function, CUfunction_attribute attribute, int value) {
   return changed(real(function, attribute, value), function, (int)attribute, value);
 }
 GB_WRAP(cuKernelSetAttribute, CUfunction_attribute attribute, int value, CUkernel kernel,
         CUdevice device) {
-  return changed(real(attribute, value, kernel, device), kernel, (int)attribute, value);
+  return changed(real(attribute, value, kernel, backing_of(device)), kernel, (int)attribute, value);
 }
 GB_WRAP(cuFuncSetCacheConfig, CUfunction function, CUfunc_cache config) {
   return changed(real(function, config), function,
                  CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, carveout_of(config));
 }
 GB_WRAP(cuKernelSetCacheConfig, CUkernel kernel, CUfunc_cache config, CUdevice device) {
-  return changed(real(kernel, config, device), kernel,
+  return changed(real(kernel, config, backing_of(device)), kernel,
                  CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, carveout_of(config));
 }
 

@@ -5,6 +5,7 @@
  */
 #include <pthread.h>
 
+#include "devices.h"
 #include "dispatch.h"
 #include "green.h"
 #include "hooks_counted.h"
@@ -35,18 +36,35 @@ static inline CUresult waited(CUresult result) {
   return __builtin_expect(sticky != CUDA_SUCCESS, 0) ? sticky : result;
 }
 
-GB_WRAP(cuDeviceTotalMem_v2, size_t *bytes, CUdevice device) {
-  CUresult result = real(bytes, device);
+/* A feeder's device (devices.h) goes its own way. */
+#define GB_BY_ORDINAL(call) GB_ON_DEVICE(gb_devices_by_ordinal(ordinal), call)
+/* Its work is waited for first; what it has failed with is the answer. */
+#define GB_WAIT_DEVICE(which)                                        \
+  do {                                                               \
+    struct gb_device *awaited = gb_devices_on() ? (which) : NULL;    \
+    CUresult done = awaited != NULL ? gb_device_wait(awaited) : CUDA_SUCCESS; \
+    if (done != CUDA_SUCCESS) return done;                           \
+  } while (0)
+
+static CUresult total_of(const struct gb_device *device, size_t *bytes) {
+  if (bytes == NULL) return CUDA_ERROR_INVALID_VALUE;
+  *bytes = gb_device_total_bytes(device);
+  return CUDA_SUCCESS;
+}
+GB_WRAP(cuDeviceTotalMem_v2, size_t *bytes, CUdevice ordinal) {
+  GB_BY_ORDINAL(total_of(device, bytes));
+  CUresult result = real(bytes, ordinal);
   if (result != CUDA_SUCCESS || bytes == NULL) return result;
   uint64_t total = *bytes;
-  gb_identity_memory(device, *bytes, *bytes, NULL, &total);
+  gb_identity_memory(ordinal, *bytes, *bytes, NULL, &total);
   *bytes = total;
   return result;
 }
 
 /* Arena memory may move, so a network card must not be given its physical place. */
-GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice device) {
-  CUresult result = real(value, attribute, device);
+GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice ordinal) {
+  GB_BY_ORDINAL(gb_device_attribute(device, attribute, value));
+  CUresult result = real(value, attribute, ordinal);
   if (result == CUDA_SUCCESS && value != NULL &&
       (attribute == CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED ||
        attribute == CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED))
@@ -54,25 +72,32 @@ GB_WRAP(cuDeviceGetAttribute, int *value, CUdevice_attribute attribute, CUdevice
   return result;
 }
 
-GB_WRAP(cuCtxCreate_v2, CUcontext *context, unsigned flags, CUdevice device) {
-  return created(GB_RETRIED(real(context, flags, device)), context, device);
+GB_WRAP(cuCtxCreate_v2, CUcontext *context, unsigned flags, CUdevice ordinal) {
+  GB_BY_ORDINAL(GB_RETRIED(gb_device_context_create(device, context, flags)));
+  return created(GB_RETRIED(real(context, flags, ordinal)), context, ordinal);
 }
 GB_WRAP(cuCtxCreate_v3, CUcontext *context, void *affinity, int affinity_count, unsigned flags,
-        CUdevice device) {
-  return created(GB_RETRIED(real(context, affinity, affinity_count, flags, device)), context,
-                 device);
+        CUdevice ordinal) {
+  GB_BY_ORDINAL(GB_RETRIED(gb_device_context_create(device, context, flags)));
+  return created(GB_RETRIED(real(context, affinity, affinity_count, flags, ordinal)), context,
+                 ordinal);
 }
 GB_WRAP(cuCtxCreate_v4, CUcontext *context, CUctxCreateParams *create_params, unsigned flags,
-        CUdevice device) {
-  return created(GB_RETRIED(real(context, create_params, flags, device)), context, device);
+        CUdevice ordinal) {
+  GB_BY_ORDINAL(GB_RETRIED(gb_device_context_create(device, context, flags)));
+  return created(GB_RETRIED(real(context, create_params, flags, ordinal)), context, ordinal);
 }
 
 /* NULL destroys nothing: the driver says which error that is. */
+#define GB_OF_CONTEXT(call) \
+  if (context != NULL) GB_ON_DEVICE(gb_devices_of_context(context), call)
 GB_WRAP(cuCtxDestroy, CUcontext context) {
+  GB_OF_CONTEXT(gb_device_context_destroy(device, context));
   if (context != NULL) gb_core_context_going(context);
   return real(context);
 }
 GB_WRAP(cuCtxDestroy_v2, CUcontext context) {
+  GB_OF_CONTEXT(gb_device_context_destroy(device, context));
   if (context != NULL) gb_core_context_going(context);
   return real(context);
 }
@@ -120,31 +145,33 @@ GB_WRAP(cuCtxDetach, CUcontext context) {
   return real(context);
 }
 
-GB_WRAP(cuDevicePrimaryCtxRetain, CUcontext *context, CUdevice device) {
-  struct primary *primary = primary_of(device);
-  if (primary == NULL) return real(context, device);
+GB_WRAP(cuDevicePrimaryCtxRetain, CUcontext *context, CUdevice ordinal) {
+  GB_BY_ORDINAL(GB_RETRIED(gb_device_primary_retain(device, context)));
+  struct primary *primary = primary_of(ordinal);
+  if (primary == NULL) return real(context, ordinal);
   pthread_mutex_lock(&primaries_lock);
-  CUresult result = GB_RETRIED(real(context, device));
+  CUresult result = GB_RETRIED(real(context, ordinal));
   if (result == CUDA_SUCCESS && context != NULL) {
     primary->retained++;
     if (primary->context != *context) {
       primary->context = *context;
-      gb_core_context_created(*context, device);
+      gb_core_context_created(*context, ordinal);
     }
   }
   pthread_mutex_unlock(&primaries_lock);
   return result;
 }
 
-static CUresult primary_release(CUresult (*real)(CUdevice), CUdevice device) {
-  struct primary *primary = primary_of(device);
-  if (primary == NULL) return real(device);
+static CUresult primary_release(CUresult (*real)(CUdevice), CUdevice ordinal) {
+  GB_BY_ORDINAL(gb_device_primary_release(device));
+  struct primary *primary = primary_of(ordinal);
+  if (primary == NULL) return real(ordinal);
   pthread_mutex_lock(&primaries_lock);
   if (primary->retained == 1 && primary->context != NULL) {
     gb_core_context_going(primary->context);
     primary->context = NULL;
   }
-  CUresult result = real(device);
+  CUresult result = real(ordinal);
   if (result == CUDA_SUCCESS && primary->retained > 0) primary->retained--;
   pthread_mutex_unlock(&primaries_lock);
   return result;
@@ -154,15 +181,16 @@ GB_WRAP(cuDevicePrimaryCtxRelease_v2, CUdevice device) { return primary_release(
 
 /* A reset destroys what the context holds but keeps it retained; the driver builds it anew at its
  * next use, perhaps at the same address, so it is announced again at once. */
-static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice device) {
-  struct primary *primary = primary_of(device);
-  if (primary == NULL) return real(device);
+static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice ordinal) {
+  GB_BY_ORDINAL(gb_device_primary_reset(device));
+  struct primary *primary = primary_of(ordinal);
+  if (primary == NULL) return real(ordinal);
   pthread_mutex_lock(&primaries_lock);
   if (primary->context != NULL) gb_core_context_going(primary->context);
-  CUresult result = real(device);
+  CUresult result = real(ordinal);
   if (primary->context != NULL) {
     if (primary->retained > 0)
-      gb_core_context_created(primary->context, device);
+      gb_core_context_created(primary->context, ordinal);
     else
       primary->context = NULL;
   }
@@ -204,12 +232,14 @@ GB_WRAP(cuGreenCtxDestroy, CUgreenCtx green) {
 
 /* The whole context is waited for, our own streams too: they get work only afterwards. */
 GB_WRAP(cuCtxSynchronize) {
+  GB_WAIT_DEVICE(gb_devices_current_slow());
   gb_dispatch_wait();
   CUresult result = waited(real());
   gb_idle();
   return result;
 }
 GB_WRAP(cuCtxSynchronize_v2, CUcontext context) {
+  GB_WAIT_DEVICE(gb_devices_of_context(context));
   gb_dispatch_wait();
   CUresult result = waited(real(context));
   gb_idle();
@@ -217,7 +247,7 @@ GB_WRAP(cuCtxSynchronize_v2, CUcontext context) {
 }
 /* A drain asks the program's streams whether they are idle. */
 static CUresult stream_created(CUresult result, const CUstream *stream, unsigned flags) {
-  if (result == CUDA_SUCCESS && stream != NULL)
+  if (result == CUDA_SUCCESS && stream != NULL && gb_devices_current() == NULL)
     gb_core_stream_created(*stream, (flags & CU_STREAM_NON_BLOCKING) == 0);
   return result;
 }
@@ -240,15 +270,27 @@ GB_WRAP(cuStreamDestroy_v2, CUstream stream) {
   return real(stream);
 }
 
-GB_WRAP(cuStreamSynchronize, CUstream stream) { GB_WAIT(real(stream)); }
+GB_WRAP(cuStreamSynchronize, CUstream stream) {
+  GB_WAIT_DEVICE(gb_devices_of_stream(stream));
+  GB_WAIT(real(stream));
+}
 /* Programs ask again and again, which sends nothing: a question waits for what was dispatched. */
 GB_WRAP(cuStreamQuery, CUstream stream) {
+  GB_WAIT_DEVICE(gb_devices_of_stream(stream));
   gb_dispatch_wait();
   return waited(real(stream));
 }
-GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) { return GB_RETRIED(real(event, flags)); }
-GB_WRAP(cuEventSynchronize, CUevent event) { GB_WAIT(real(event)); }
+GB_WRAP(cuEventCreate, CUevent *event, unsigned flags) {
+  CUresult result = GB_RETRIED(real(event, flags));
+  if (result == CUDA_SUCCESS) gb_devices_event_created(*event);
+  return result;
+}
+GB_WRAP(cuEventSynchronize, CUevent event) {
+  GB_WAIT_DEVICE(gb_devices_of_event(event));
+  GB_WAIT(real(event));
+}
 GB_WRAP(cuEventQuery, CUevent event) {
+  GB_WAIT_DEVICE(gb_devices_of_event(event));
   gb_dispatch_wait();
   return waited(real(event));
 }

@@ -3,6 +3,7 @@
  * hooks_copy.c: copies of every form, each bracketed with the device ranges it reads and writes.
  * Host pointers are passed as operands too: the core looks only at what lies in its arena.
  */
+#include "devices.h"
 #include "dispatch.h"
 #include "hooks.h"
 #include "refuse.h"
@@ -117,14 +118,24 @@ static bool crosses(CUdeviceptr to, CUdeviceptr from, struct place *to_place,
 
 /* ---- linear copies ---- */
 
+/* A device of a feeder's is one of the two. */
+#define GB_FAR(to, from, stream)                                                                     \
+  do {                                                                                               \
+    CUresult far;                                                                                    \
+    if (gb_devices_on() && gb_devices_copy(to, from, bytes, stream, &far)) return far;               \
+  } while (0)
+#define GB_FAR_STREAM(legacy, to, from) GB_FAR(to, from, gb_stream(stream, real != gb_real.legacy))
+
 /* A feeder makes the copy when the bytes are there. */
 #define GB_THERE(to, from, stream)                                          \
   do {                                                                      \
     CUresult there;                                                         \
+    GB_FAR(to, from, stream);                                               \
     if (gb_dispatching() && gb_dispatch_copy(to, from, bytes, stream, &there)) return there; \
   } while (0)
 #define GB_THERE_STREAM(legacy, to, from)                                   \
   do {                                                                      \
+    GB_FAR_STREAM(legacy, to, from);                                        \
     if (gb_dispatching() && !gb_recording(stream, real != gb_real.legacy))  \
       GB_THERE(to, from, gb_stream(stream, real != gb_real.legacy));        \
   } while (0)
@@ -144,11 +155,13 @@ GB_WRAP(cuMemcpyAsync, CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream 
 }
 GB_WRAP(cuMemcpyPeer, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes) {
+  GB_FAR(to, from, GB_STREAM_SYNC);
   GB_BRACKET_COPY(GB_STREAM_SYNC, real(to, to_context, from, from_context, bytes), {to, bytes},
                   {from, bytes});
 }
 GB_WRAP(cuMemcpyPeerAsync, CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
         CUcontext from_context, size_t bytes, CUstream stream) {
+  GB_FAR_STREAM(cuMemcpyPeerAsync, to, from);
   GB_BRACKET_STREAM(cuMemcpyPeerAsync, real(to, to_context, from, from_context, bytes, stream),
                     {to, bytes}, {from, bytes});
 }
@@ -244,6 +257,32 @@ void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]) 
   GB_OPERANDS_3D(copy, operands);
 }
 
+/* Where a side's rows begin, for devices of feeders. */
+static struct gb_box_side far_side(CUdeviceptr base, size_t x, size_t y, size_t z, size_t pitch, size_t slice,
+                                   size_t width, size_t height) {
+  if (pitch == 0) pitch = x + width;
+  if (slice == 0) slice = y + height;
+  if (base == 0) return (struct gb_box_side){0, 0, 0};
+  return (struct gb_box_side){base + (z * slice + y) * pitch + x, pitch, pitch * slice};
+}
+#define GB_FAR_SIDES(copy, z_to, z_from, slice_to, slice_from)                                            \
+  const struct gb_box_side far_to =                                                                       \
+      far_side(side_base((copy)->dstMemoryType, (copy)->dstHost, (copy)->dstDevice), (copy)->dstXInBytes, \
+               (copy)->dstY, z_to, (copy)->dstPitch, slice_to, (copy)->WidthInBytes, (copy)->Height);     \
+  const struct gb_box_side far_from =                                                                     \
+      far_side(side_base((copy)->srcMemoryType, (copy)->srcHost, (copy)->srcDevice), (copy)->srcXInBytes, \
+               (copy)->srcY, z_from, (copy)->srcPitch, slice_from, (copy)->WidthInBytes, (copy)->Height)
+#define GB_FAR_BOX(sides, depth, stream)                                                                         \
+  do {                                                                                                           \
+    CUresult far;                                                                                                \
+    if (!gb_devices_on() || copy == NULL) break;                                                                 \
+    sides;                                                                                                       \
+    if (gb_devices_copy_box(&far_to, &far_from, copy->WidthInBytes, copy->Height, depth, stream, &far)) return far; \
+  } while (0)
+#define GB_FAR_2D(stream) GB_FAR_BOX(GB_FAR_SIDES(copy, 0, 0, 0, 0), 1, stream)
+#define GB_FAR_3D(stream) \
+  GB_FAR_BOX(GB_FAR_SIDES(copy, copy->dstZ, copy->srcZ, copy->dstHeight, copy->srcHeight), copy->Depth, stream)
+
 #define GB_BRACKET_BOX(fill, stream, call)                                          \
   do {                                                                              \
     if (copy == NULL) return (call);                                                \
@@ -260,24 +299,31 @@ void gb_copy_operands(const CUDA_MEMCPY3D *copy, struct gb_operand operands[2]) 
   } while (0)
 
 GB_WRAP(cuMemcpy2D_v2, const CUDA_MEMCPY2D *copy) {
+  GB_FAR_2D(GB_STREAM_SYNC);
   GB_BRACKET_BOX(operands_2d(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy2DUnaligned_v2, const CUDA_MEMCPY2D *copy) {
+  GB_FAR_2D(GB_STREAM_SYNC);
   GB_BRACKET_BOX(operands_2d(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy2DAsync_v2, const CUDA_MEMCPY2D *copy, CUstream stream) {
+  GB_FAR_2D(gb_stream(stream, real != gb_real.cuMemcpy2DAsync_v2));
   GB_BRACKET_BOX_STREAM(cuMemcpy2DAsync_v2, operands_2d(copy, operands));
 }
 GB_WRAP(cuMemcpy3D_v2, const CUDA_MEMCPY3D *copy) {
+  GB_FAR_3D(GB_STREAM_SYNC);
   GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DAsync_v2, const CUDA_MEMCPY3D *copy, CUstream stream) {
+  GB_FAR_3D(gb_stream(stream, real != gb_real.cuMemcpy3DAsync_v2));
   GB_BRACKET_BOX_STREAM(cuMemcpy3DAsync_v2, GB_OPERANDS_3D(copy, operands));
 }
 GB_WRAP(cuMemcpy3DPeer, const CUDA_MEMCPY3D_PEER *copy) {
+  GB_FAR_3D(GB_STREAM_SYNC);
   GB_BRACKET_BOX(GB_OPERANDS_3D(copy, operands), GB_STREAM_SYNC, real(copy));
 }
 GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
+  GB_FAR_3D(gb_stream(stream, real != gb_real.cuMemcpy3DPeerAsync));
   GB_BRACKET_BOX_STREAM(cuMemcpy3DPeerAsync, GB_OPERANDS_3D(copy, operands));
 }
 
@@ -303,14 +349,34 @@ GB_WRAP(cuMemcpy3DPeerAsync, const CUDA_MEMCPY3D_PEER *copy, CUstream stream) {
                call);                                                           \
   } while (0)
 
+/* One of the copies has to do with a device of a feeder's: then all of them are made one by one, in order. */
+static bool is_far_batch(const CUdeviceptr *to, const CUdeviceptr *from, size_t count) {
+  bool far = false;
+  for (size_t i = 0; to != NULL && from != NULL && i < count && !far; i++)
+    far = gb_devices_owns(to[i]) || gb_devices_owns(from[i]);
+  return far;
+}
+static CUresult copy_one_by_one(CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count, CUstream stream,
+                                bool thread) {
+  CUresult result = CUDA_SUCCESS;
+  for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++)
+    result = thread ? gb_hook_cuMemcpyAsync_ptsz(to[i], from[i], bytes[i], stream)
+                    : gb_hook_cuMemcpyAsync(to[i], from[i], bytes[i], stream);
+  return result;
+}
+
 GB_WRAP(cuMemcpyBatchAsync, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, size_t *failed,
         CUstream stream) {
+  if (is_far_batch(to, from, count))
+    return copy_one_by_one(to, from, bytes, count, stream, real != gb_real.cuMemcpyBatchAsync);
   GB_BRACKET_BATCH(cuMemcpyBatchAsync, real(to, from, bytes, count, attributes, indices,
                                             attribute_count, failed, stream));
 }
 GB_WRAP(cuMemcpyBatchAsync_v2, CUdeviceptr *to, CUdeviceptr *from, size_t *bytes, size_t count,
         CUmemcpyAttributes *attributes, size_t *indices, size_t attribute_count, CUstream stream) {
+  if (is_far_batch(to, from, count))
+    return copy_one_by_one(to, from, bytes, count, stream, real != gb_real.cuMemcpyBatchAsync_v2);
   GB_BRACKET_BATCH(
       cuMemcpyBatchAsync_v2,
       real(to, from, bytes, count, attributes, indices, attribute_count, stream));

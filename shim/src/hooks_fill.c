@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* hooks_fill.c: memory fills and stream memory operations, bracketed with the range they touch. */
+#include "devices.h"
 #include "dispatch.h"
 #include "hooks.h"
+#include "refuse.h"
 
 #define GB_BRACKET(base, length, stream, call)                   \
   do {                                                           \
@@ -29,11 +31,12 @@ static inline uint64_t rectangle(size_t pitch, size_t width_bytes, size_t height
     CUresult there;                                                                                     \
     const struct gb_run_fill fill = {                                                                   \
         .pitch = (to_pitch), .width = (columns), .height = (rows), .element_bytes = sizeof value, .value = value}; \
+    if (gb_devices_owns(to) && gb_devices_fill(&fill, to, stream, &there)) return there;                \
     if (gb_dispatching() && gb_dispatch_fill(&fill, to, stream, &there)) return there;                  \
   } while (0)
 #define GB_THERE_STREAM(legacy, to_pitch, columns, rows)                              \
   do {                                                                                \
-    if (gb_dispatching() && !gb_recording(stream, real != gb_real.legacy))            \
+    if (gb_devices_owns(to) || (gb_dispatching() && !gb_recording(stream, real != gb_real.legacy))) \
       GB_THERE(gb_stream(stream, real != gb_real.legacy), to_pitch, columns, rows);   \
   } while (0)
 
@@ -81,6 +84,9 @@ GB_FILL_2D_ASYNC(cuMemsetD2D32Async, unsigned)
  * stay there. That holds for recorded operations too.
  */
 
+#define GB_NOT_HERE                                                                               \
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "stream memory operations: use events between streams")
+
 static void pin_word(CUdeviceptr to, size_t bytes) {
   gb_note_waits();
   if (gb_owns(to)) gb_pin(to, bytes);
@@ -88,6 +94,7 @@ static void pin_word(CUdeviceptr to, size_t bytes) {
 
 #define GB_STREAM_VALUE(symbol, type)                                            \
   GB_WRAP(symbol, CUstream stream, CUdeviceptr to, type value, unsigned flags) { \
+    GB_NOT_HERE;                                                                 \
     pin_word(to, sizeof value);                                                  \
     GB_BRACKET_STREAM(symbol, to, sizeof value, real(stream, to, value, flags)); \
   }
@@ -146,10 +153,12 @@ static int batch_words(const CUstreamBatchMemOpParams *operations, unsigned coun
 
 GB_WRAP(cuStreamBatchMemOp, CUstream stream, unsigned count, CUstreamBatchMemOpParams *operations,
         unsigned flags) {
+  GB_NOT_HERE;
   GB_BRACKET_BATCH(cuStreamBatchMemOp);
 }
 GB_WRAP(cuStreamBatchMemOp_v2, CUstream stream, unsigned count,
         CUstreamBatchMemOpParams *operations, unsigned flags) {
+  GB_NOT_HERE;
   GB_BRACKET_BATCH(cuStreamBatchMemOp_v2);
 }
 

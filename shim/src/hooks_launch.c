@@ -9,6 +9,7 @@
  */
 #include "code.h"
 #include "collective.h"
+#include "devices.h"
 #include "dispatch.h"
 #include "hooks_counted.h"
 #include "scan.h"
@@ -52,18 +53,27 @@ static inline void pin_collective(CUfunction function, void **params, void **ext
   if (GB_SLOW() && gb_collective(function)) gb_collective_pin(function, params, extra);
 }
 
-/* A feeder makes it, when what it names is there. */
+/* On a feeder's device nothing is recorded. */
+#define GB_NOT_RECORDED_FAR(on)                                                                              \
+  GB_ON_DEVICE(gb_recording(on, false) ? gb_devices_current_slow() : NULL,                                    \
+               GB_REFUSE(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "device_refused",                            \
+                         "%s: a stream capture: run that device without CUDA graphs", gb_device_feeder(device)))
+
+/* A feeder makes it: when its device is current, or when what it names is there. */
 #define GB_THERE(...)                                                      \
   do {                                                                     \
     CUresult there;                                                        \
-    if (!gb_dispatching()) break;                                          \
+    if (!gb_dispatching() && !gb_devices_on()) break;                      \
     const struct gb_run_request request = {__VA_ARGS__};                   \
+    GB_ON_CURRENT_DEVICE(gb_device_launch(device, &request));              \
+    if (!gb_dispatching()) break;                                          \
     if (gb_dispatch_launch(&request, &there)) return there;                \
   } while (0)
 
 GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
         CUstream stream, void **params, void **extra) {
+  GB_NOT_RECORDED_FAR(gb_stream(stream, real != gb_real.cuLaunchKernel));
   bool thread = real != gb_real.cuLaunchKernel;
   pin_collective(function, params, extra);
   if (gb_recording(stream, thread))
@@ -80,6 +90,7 @@ GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, voi
         void **extra) {
   bool thread = real != gb_real.cuLaunchKernelEx;
   if (config == NULL) return real(config, function, params, extra);
+  GB_NOT_RECORDED_FAR(gb_stream(config->hStream, thread));
   pin_collective(function, params, extra);
   if (gb_recording(config->hStream, thread)) return real(config, function, params, extra);
   GB_THERE(.function = function, .grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
@@ -94,6 +105,7 @@ GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, voi
 GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigned grid_y,
         unsigned grid_z, unsigned block_x, unsigned block_y, unsigned block_z,
         unsigned shared_bytes, CUstream stream, void **params) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "cooperative launches: ask for COOPERATIVE_LAUNCH first");
   bool thread = real != gb_real.cuLaunchCooperativeKernel;
   pin_collective(function, params, NULL);
   if (gb_recording(stream, thread))
@@ -119,24 +131,36 @@ GB_WRAP(cuLaunchCooperativeKernelMultiDevice, CUDA_LAUNCH_PARAMS *launches, unsi
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(launches, count, flags));
 }
 GB_WRAP(cuLaunch, CUfunction function) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "launches from before CUDA 4: use cuLaunchKernel");
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(function));
 }
 GB_WRAP(cuLaunchGrid, CUfunction function, int width, int height) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "launches from before CUDA 4: use cuLaunchKernel");
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, GB_STREAM_SYNC, real(function, width, height));
 }
 GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream stream) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "launches from before CUDA 4: use cuLaunchKernel");
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_LEGACY_LAUNCH, gb_stream(stream, false),
                      real(function, width, height, stream));
 }
 
+/* The feeder's work before it is done first. */
+#define GB_WAIT_FAR(which)                                              \
+  do {                                                                  \
+    struct gb_device *far = gb_devices_on() ? (which) : NULL;           \
+    CUresult done = far != NULL ? gb_device_wait(far) : CUDA_SUCCESS;   \
+    if (done != CUDA_SUCCESS) return done;                              \
+  } while (0)
 /* The program's own code in the middle of a stream: it may wait for a thread that waits for us. */
 GB_WRAP(cuLaunchHostFunc, CUstream stream, CUhostFn function, void *data) {
+  GB_WAIT_FAR(gb_devices_of_stream(gb_stream(stream, real != gb_real.cuLaunchHostFunc)));
   gb_note_waits();
   gb_dispatch_wait();
   return real(stream, function, data);
 }
 GB_WRAP(cuStreamAddCallback, CUstream stream, CUstreamCallback function, void *data,
         unsigned flags) {
+  GB_WAIT_FAR(gb_devices_of_stream(gb_stream(stream, real != gb_real.cuStreamAddCallback)));
   gb_note_waits();
   gb_dispatch_wait();
   return real(stream, function, data, flags);
@@ -153,13 +177,18 @@ GB_WRAP(cuStreamAddCallback, CUstream stream, CUstreamCallback function, void *d
     return result;                                  \
   } while (0)
 
-GB_WRAP(cuStreamBeginCapture, CUstream stream) { GB_BEGIN_CAPTURE(real(stream)); }
+GB_WRAP(cuStreamBeginCapture, CUstream stream) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "stream captures: run that device without CUDA graphs");
+  GB_BEGIN_CAPTURE(real(stream));
+}
 GB_WRAP(cuStreamBeginCapture_v2, CUstream stream, CUstreamCaptureMode mode) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "stream captures: run that device without CUDA graphs");
   GB_BEGIN_CAPTURE(real(stream, mode));
 }
 GB_WRAP(cuStreamBeginCaptureToGraph, CUstream stream, CUgraph graph,
         const CUgraphNode *dependencies, const CUgraphEdgeData *edges, size_t count,
         CUstreamCaptureMode mode) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "stream captures: run that device without CUDA graphs");
   GB_BEGIN_CAPTURE(real(stream, graph, dependencies, edges, count, mode));
 }
 
@@ -183,12 +212,13 @@ struct gb_resource_head {
 };
 
 static CUresult object_made(CUresult result) {
-  if (result == CUDA_SUCCESS && gb_code_wanted()) gb_code_objects_made();
+  if (result == CUDA_SUCCESS && gb_code_wanted() && !gb_devices_on()) gb_code_objects_made();
   return result;
 }
 
 GB_WRAP(cuTexObjectCreate, void *texture, const void *resource, const void *description,
         const void *view) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "textures and surfaces: use plain loads");
   const struct gb_resource_head *head = resource;
   bool linear =
       head != NULL && (head->type == GB_RESOURCE_LINEAR || head->type == GB_RESOURCE_PITCH2D);
@@ -197,14 +227,17 @@ GB_WRAP(cuTexObjectCreate, void *texture, const void *resource, const void *desc
                      object_made(real(texture, resource, description, view)));
 }
 GB_WRAP(cuSurfObjectCreate, void *surface, const void *resource) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "textures and surfaces: use plain loads");
   return object_made(real(surface, resource));
 }
 GB_WRAP(cuTexRefSetAddress_v2, size_t *offset, void *texture, CUdeviceptr pointer, size_t bytes) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "textures and surfaces: use plain loads");
   if (!gb_owns(pointer)) return real(offset, texture, pointer, bytes);
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(offset, texture, pointer, bytes));
 }
 GB_WRAP(cuTexRefSetAddress2D_v3, void *texture, const CUDA_ARRAY_DESCRIPTOR *descriptor,
         CUdeviceptr pointer, size_t pitch) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "textures and surfaces: use plain loads");
   if (!gb_owns(pointer)) return real(texture, descriptor, pointer, pitch);
   GB_BRACKET_UNKNOWN(GB_UNKNOWN_TEXTURE, GB_STREAM_SYNC, real(texture, descriptor, pointer, pitch));
 }

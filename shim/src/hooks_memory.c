@@ -4,6 +4,7 @@
  * pointers are answered by the core; everything else is the driver's, with two exceptions: memory
  * sizes are those of the virtual device, and host memory that stands in for VRAM says it is VRAM.
  */
+#include "devices.h"
 #include "green.h"
 #include "hooks.h"
 #include "ipc.h"
@@ -23,6 +24,7 @@ static CUresult allocated(CUresult result, size_t bytes) {
 GB_WRAP(cuMemAlloc_v2, CUdeviceptr *pointer, size_t bytes) {
   (void)real;
   if (pointer == NULL) return CUDA_ERROR_INVALID_VALUE;
+  GB_ON_CURRENT_DEVICE(gb_device_alloc(device, pointer, bytes));
   bool green = gb_green_enter();
   CUresult result = gb_alloc(pointer, bytes);
   if (green) gb_green_leave();
@@ -33,6 +35,7 @@ GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_by
         unsigned element_bytes) {
   (void)real;
   if (pointer == NULL || pitch == NULL) return CUDA_ERROR_INVALID_VALUE;
+  GB_ON_CURRENT_DEVICE(gb_device_alloc_pitch(device, pointer, pitch, width_bytes, height, element_bytes));
   bool green = gb_green_enter();
   CUresult result = gb_alloc_pitch(pointer, pitch, width_bytes, height, element_bytes);
   if (green) gb_green_leave();
@@ -42,6 +45,7 @@ GB_WRAP(cuMemAllocPitch_v2, CUdeviceptr *pointer, size_t *pitch, size_t width_by
 /* cuMemFree also ends managed and stream-ordered allocations. Their account is settled after the
  * driver has let go. */
 GB_WRAP(cuMemFree_v2, CUdeviceptr pointer) {
+  if (gb_devices_owns(pointer)) return gb_devices_free(pointer);
   if (gb_manages(pointer)) return gb_free(pointer);
   CUresult result = real(pointer);
   if (result == CUDA_SUCCESS && pointer != 0 && gb_side_remove(GB_SIDE_MANAGED, pointer) == 0 &&
@@ -52,6 +56,7 @@ GB_WRAP(cuMemFree_v2, CUdeviceptr pointer) {
 
 GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
   size_t real_free = 0, real_total = 0;
+  GB_ON_CURRENT_DEVICE(gb_device_memory(device, free_bytes, total_bytes));
   gb_pools_refresh(); /* a synchronisation may have given memory back since */
   CUresult result = real(&real_free, &real_total);
   if (result != CUDA_SUCCESS) return result;
@@ -66,6 +71,7 @@ GB_WRAP(cuMemGetInfo_v2, size_t *free_bytes, size_t *total_bytes) {
 
 GB_WRAP(cuMemGetAddressRange_v2, CUdeviceptr *base, size_t *bytes, CUdeviceptr pointer) {
   struct gb_ipc_range range;
+  if (gb_devices_owns(pointer)) return gb_devices_address_range(base, bytes, pointer);
   if (gb_answers(pointer)) return gb_address_range(base, bytes, pointer);
   if (gb_appvmm_address_range(base, bytes, pointer)) return CUDA_SUCCESS;
   if (!gb_ipc_find(pointer, &range)) return real(base, bytes, pointer);
@@ -95,6 +101,7 @@ static bool peer_attribute(void *data, CUpointer_attribute attribute, CUdevicept
 /* Triton asks for DEVICE_POINTER once per argument and launch: the arena test comes first. */
 GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdeviceptr pointer) {
   if (gb_answers(pointer)) return gb_pointer_attribute(data, attribute, pointer);
+  if (gb_devices_owns(pointer)) return gb_devices_pointer_attribute(data, attribute, pointer);
   if (data != NULL && gb_appvmm_attribute(data, attribute, pointer))
     return attribute == CU_POINTER_ATTRIBUTE_HOST_POINTER ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   if (data != NULL && peer_attribute(data, attribute, pointer)) return CUDA_SUCCESS;
@@ -102,12 +109,12 @@ GB_WRAP(cuPointerGetAttribute, void *data, CUpointer_attribute attribute, CUdevi
 }
 
 /* The list form never fails for attributes a pointer does not have: those are zero. */
-static CUresult arena_attributes(unsigned count, const CUpointer_attribute *attributes, void **data,
-                                 CUdeviceptr pointer) {
+static CUresult attributes_by(CUresult (*ask)(void *, CUpointer_attribute, CUdeviceptr), unsigned count,
+                              const CUpointer_attribute *attributes, void **data, CUdeviceptr pointer) {
   if (count == 0 || attributes == NULL || data == NULL) return CUDA_ERROR_INVALID_VALUE;
   for (unsigned i = 0; i < count; i++) {
     if (data[i] == NULL) return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = gb_pointer_attribute(data[i], attributes[i], pointer);
+    CUresult result = ask(data[i], attributes[i], pointer);
     if (result == CUDA_ERROR_INVALID_VALUE && attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER)
       *(void **)data[i] = NULL;
     else if (result != CUDA_SUCCESS)
@@ -118,7 +125,9 @@ static CUresult arena_attributes(unsigned count, const CUpointer_attribute *attr
 
 GB_WRAP(cuPointerGetAttributes, unsigned count, CUpointer_attribute *attributes, void **data,
         CUdeviceptr pointer) {
-  if (gb_answers(pointer)) return arena_attributes(count, attributes, data, pointer);
+  if (gb_answers(pointer)) return attributes_by(gb_pointer_attribute, count, attributes, data, pointer);
+  if (gb_devices_owns(pointer) && gb_devices_address_range(NULL, NULL, pointer) == CUDA_SUCCESS)
+    return attributes_by(gb_devices_pointer_attribute, count, attributes, data, pointer);
   CUresult result = real(count, attributes, data, pointer);
   bool rewritten = result == CUDA_SUCCESS && gb_appvmm_address_range(NULL, NULL, pointer);
   bool peers = result == CUDA_SUCCESS && gb_ipc_open_count != 0;

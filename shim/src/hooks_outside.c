@@ -4,6 +4,7 @@
  * pinned host memory, managed memory, arrays. All of it is counted; what occupies VRAM is refused
  * beyond the budget, so that no allocator walks around it.
  */
+#include "devices.h"
 #include "hooks_counted.h"
 
 /* ---- pinned host memory: shown, not limited ---- */
@@ -42,6 +43,7 @@ GB_WRAP(cuMemHostGetFlags, unsigned *flags, void *host) {
 /* ---- managed memory, and hints, which mean nothing to memory we place ---- */
 
 GB_WRAP(cuMemAllocManaged, CUdeviceptr *pointer, size_t bytes, unsigned flags) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "managed memory: use cudaMalloc");
   if (pointer == NULL) return real(pointer, bytes, flags);
   GB_COUNTED(GB_SIDE_MANAGED, bytes, *pointer, real(pointer, bytes, flags));
 }
@@ -126,6 +128,7 @@ static uint64_t array_bytes(const CUDA_ARRAY3D_DESCRIPTOR *descriptor, unsigned 
 }
 
 GB_WRAP(cuArrayCreate_v2, CUarray *array, const CUDA_ARRAY_DESCRIPTOR *descriptor) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "arrays: use cudaMalloc");
   if (array == NULL || descriptor == NULL) return real(array, descriptor);
   CUDA_ARRAY3D_DESCRIPTOR flat = {.Width = descriptor->Width,
                                   .Height = descriptor->Height,
@@ -135,12 +138,14 @@ GB_WRAP(cuArrayCreate_v2, CUarray *array, const CUDA_ARRAY_DESCRIPTOR *descripto
   GB_COUNTED(GB_SIDE_ARRAY, bytes, *array, real(array, descriptor));
 }
 GB_WRAP(cuArray3DCreate_v2, CUarray *array, const CUDA_ARRAY3D_DESCRIPTOR *descriptor) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "arrays: use cudaMalloc");
   if (array == NULL || descriptor == NULL) return real(array, descriptor);
   uint64_t bytes = array_bytes(descriptor, 1);
   GB_COUNTED(GB_SIDE_ARRAY, bytes, *array, real(array, descriptor));
 }
 GB_WRAP(cuMipmappedArrayCreate, CUmipmappedArray *array, const CUDA_ARRAY3D_DESCRIPTOR *descriptor,
         unsigned levels) {
+  GB_NOT_ON_DEVICE(CUDA_ERROR_NOT_SUPPORTED, "arrays: use cudaMalloc");
   if (array == NULL || descriptor == NULL) return real(array, descriptor, levels);
   uint64_t bytes = array_bytes(descriptor, levels);
   GB_COUNTED(GB_SIDE_ARRAY, bytes, *array, real(array, descriptor, levels));

@@ -4,6 +4,7 @@
  * counted, and refused beyond the budget after everything unused has been given back. While its
  * stream captures, an allocation becomes a node of the graph and owns nothing yet.
  */
+#include "devices.h"
 #include "hooks_counted.h"
 #include "pools.h"
 
@@ -29,6 +30,7 @@ static CUresult refused(CUresult result, size_t bytes) {
   } while (0)
 
 GB_WRAP(cuMemAllocAsync, CUdeviceptr *pointer, size_t bytes, CUstream stream) {
+  GB_ON_CURRENT_DEVICE(gb_device_alloc(device, pointer, bytes)); /* at once */
   if (pointer == NULL || gb_recording(stream, real != gb_real.cuMemAllocAsync))
     return real(pointer, bytes, stream);
   CUmemoryPool pool = gb_pools_current();
@@ -46,6 +48,7 @@ GB_WRAP(cuMemAllocFromPoolAsync, CUdeviceptr *pointer, size_t bytes, CUmemoryPoo
 /* Memory of cuMemAlloc may not be freed this way: the driver refuses an address that its pools do
  * not know. */
 GB_WRAP(cuMemFreeAsync, CUdeviceptr pointer, CUstream stream) {
+  if (gb_devices_owns(pointer)) return gb_devices_free(pointer); /* at once, when all before is done */
   if (gb_manages(pointer))
     return GB_REFUSE(CUDA_ERROR_INVALID_VALUE, "free_async_refused",
                      "cuMemFreeAsync of 0x%llx, which cuMemAlloc gave: free it with cuMemFree",

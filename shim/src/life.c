@@ -11,6 +11,7 @@
 #include "client.h"
 #include "code.h"
 #include "config.h"
+#include "devices.h"
 #include "dispatch.h"
 #include "core.h"
 #include "gate.h"
@@ -59,6 +60,7 @@ static void in_child(void) {
   gb_slow_path = 0;
   gb_client_forked();
   gb_run_forked();
+  gb_devices_forked();
   gb_dispatch_forked();
   gb_lanes_forked();
   gb_store_forked();
@@ -78,11 +80,15 @@ static void at_exit(void) {
 }
 
 static void start_code(void) {
-  gb_code_start(gb_config()->merged);
+  gb_code_start(gb_config()->merged || gb_devices_on());
   if (gb_config()->merged_refused)
     gb_event(GB_LOG_WARN, CUDA_SUCCESS, "dispatch_refused",
              "GREENBOOST_REMOTE=merged needs GREENBOOST_OVERCOMMIT=gated and one copy: kernels run here (greenboost "
              "run --remote merged --overcommit gated, without --replicas)");
+  if (gb_config()->devices_refused)
+    gb_event(GB_LOG_WARN, CUDA_SUCCESS, "devices_refused",
+             "GREENBOOST_REMOTE=devices works without GREENBOOST_OVERCOMMIT=gated and GREENBOOST_REPLICAS=2: feeders "
+             "are no devices");
 }
 
 static void start(void) {
@@ -96,6 +102,7 @@ static void start(void) {
   pthread_mutex_unlock(&gb_lock);
   gb_client_start();
   gb_gated_start();
+  gb_devices_start();
   start_code();
   pthread_atfork(NULL, NULL, in_child);
   atexit(at_exit);

@@ -34,6 +34,7 @@
 #define GB_SECTION_POOL 0x800
 #define GB_SECTION_IPC 0x1000
 #define GB_SECTION_CODE 0x2000
+#define GB_SECTION_DEVICE 0x4000
 #define GB_SECTION_ALL 0xffff
 
 struct gb_real_table {

@@ -197,6 +197,14 @@ enum gb_status gb_client_room(const struct gb_room_request *room, uint32_t timeo
   return request(GB_MSG_ROOM, room, sizeof *room, &reply, sizeof reply, timeout_ms);
 }
 
+enum gb_status gb_client_device(const struct gb_device_request *device, struct gb_device_reply *reply,
+                                uint32_t timeout_ms) {
+  enum gb_status status = request(GB_MSG_DEVICE, device, sizeof *device, reply, sizeof *reply, timeout_ms);
+  reply->feeder[sizeof reply->feeder - 1] = '\0';
+  reply->name[sizeof reply->name - 1] = '\0';
+  return status;
+}
+
 /* ---- state ---- */
 
 bool gb_client_ready(void) {
@@ -228,8 +236,9 @@ void gb_link_prepare_hello(void) {
     if (gb_config()->replicas) hello->features |= GB_FEATURE_REPLICAS;
     if (gb_config()->merged && !gb_config()->replicas) hello->features |= GB_FEATURE_DISPATCH;
   }
+  if (gb_config()->devices && gb_arena_size_bytes != 0) hello->features |= GB_FEATURE_DEVICES;
   hello->arena_base = gb_arena_base_address;
-  hello->arena_bytes = gb_arena_size_bytes;
+  hello->arena_bytes = gb_arena_reserved_bytes();
   hello->vram_budget_bytes = gb_config()->vram_budget;
   hello->ram_budget_bytes = gb_config()->ram_budget;
   hello->pid = (uint32_t)getpid();

@@ -7,6 +7,7 @@ import {
   type ExplainResponse,
   type LaunchOwner,
   type PlacedRange,
+  type RemoteDevice,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 
@@ -24,14 +25,30 @@ export interface LaunchOwnerJson {
   replicaBytes: number;
 }
 
+/** A feeder's GPU that a program sees as a CUDA device of its own. */
+export interface RemoteDeviceJson {
+  /** Among these; the program counts its local GPUs first. */
+  index: number;
+  feederId: string;
+  feederName: string;
+  name: string;
+  /** 0: the program has not used it. */
+  lane: number;
+  capacityBytes: number;
+  /** By this program. */
+  usedBytes: number;
+}
+
 export interface DispatchJson {
-  /** `--remote merged` is in force. */
+  /** `--remote merged` or `--remote devices` is in force. */
   on: boolean;
   hereCount: number;
   dispatchedCount: number;
   /** Launches that name a range of a feeder and ran here, by reason; without zeroes. */
   undispatched: Record<string, number>;
   owners: LaunchOwnerJson[];
+  /** With `--remote devices`. */
+  devices: RemoteDeviceJson[];
 }
 
 export interface PlacedRangeJson {
@@ -43,7 +60,7 @@ export interface PlacedRangeJson {
   /** `ram`, `vram 0`; null: not known. */
   device: string | null;
   lane: number;
-  kind: 'owned' | 'replica' | 'unknown';
+  kind: 'owned' | 'replica' | 'device' | 'unknown';
   lost: boolean;
   why: string;
 }
@@ -69,6 +86,7 @@ const KINDS: Readonly<Record<PlacedKind, PlacedRangeJson['kind']>> = {
   [PlacedKind.UNSPECIFIED]: 'unknown',
   [PlacedKind.OWNED]: 'owned',
   [PlacedKind.REPLICA]: 'replica',
+  [PlacedKind.DEVICE]: 'device',
 };
 
 /** @throws GbError PROTOCOL_VIOLATION on a counter above 2^53, as all functions here. */
@@ -82,6 +100,7 @@ export function dispatchJson(from: Attachment): DispatchJson {
       Object.entries(from.undispatched).map(([name, count]) => [name, bytesFromWire(count)]),
     ),
     owners: from.launchOwners.map(ownerJson),
+    devices: from.remoteDevices.map(deviceJson),
   };
 }
 
@@ -93,7 +112,7 @@ export function explainJson(from: ExplainResponse, schemaVersion: number): Expla
     command: attachment?.command ?? '',
     dispatch: attachment
       ? dispatchJson(attachment)
-      : { on: false, hereCount: 0, dispatchedCount: 0, undispatched: {}, owners: [] },
+      : { on: false, hereCount: 0, dispatchedCount: 0, undispatched: {}, owners: [], devices: [] },
     ranges: from.ranges.map((range) => placedJson(range, from.arenaBase)),
     rangeCount: bytesFromWire(from.totalCount),
     reasons: from.reasons.map(({ name, count, text }) => ({
@@ -114,6 +133,18 @@ function ownerJson(owner: LaunchOwner): LaunchOwnerJson {
     crossingSentBytes: bytesFromWire(owner.crossingSentBytes),
     crossingReceivedBytes: bytesFromWire(owner.crossingReceivedBytes),
     replicaBytes: bytesFromWire(owner.replicaBytes),
+  };
+}
+
+function deviceJson(device: RemoteDevice): RemoteDeviceJson {
+  return {
+    index: device.index,
+    feederId: device.feederId,
+    feederName: device.feederName,
+    name: device.name,
+    lane: device.lane,
+    capacityBytes: bytesFromWire(device.capacityBytes),
+    usedBytes: bytesFromWire(device.usedBytes),
   };
 }
 

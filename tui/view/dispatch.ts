@@ -14,6 +14,7 @@ export function dispatchLines({
   dispatch,
 }: Pick<AttachmentJson, 'pid' | 'dispatch'>): string[] {
   if (!dispatch.on && dispatch.dispatchedCount === 0) return [];
+  if (dispatch.devices.length > 0) return deviceLines(pid, dispatch);
   const reasons = Object.entries(dispatch.undispatched).map(
     ([name, count]) => `${name} ${counted(count)}`,
   );
@@ -23,6 +24,17 @@ export function dispatchLines({
       ? [`pid ${pid}: brought back and run here, by reason: ${reasons.join(', ')}`]
       : []),
   ];
+}
+
+/** One line for each device of a feeder's that the program sees. */
+function deviceLines(pid: number, { devices, owners }: DispatchJson): string[] {
+  return devices.map((device) => {
+    const { feederName, name, usedBytes, capacityBytes } = device;
+    const owner = owners.find(({ lane }) => lane === device.lane);
+    const launches = owner ? `, ${counted(owner.launchCount)} launches` : ', not used';
+    const bytes = `${formatBytes(usedBytes)} of ${formatBytes(capacityBytes)}`;
+    return `pid ${pid}: device +${device.index} is ${name} of ${feederName}: ${bytes}${launches}`;
+  });
 }
 
 function launchesText({ hereCount, owners }: DispatchJson): string {

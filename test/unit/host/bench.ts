@@ -51,6 +51,7 @@ export function factsOf(copies: 1 | 2): Attachment['facts'] {
     gated: true,
     copies,
     dispatch: false,
+    devices: false,
     vramBudgetBytes: undefined,
     ramBudgetBytes: undefined,
     startedUnixMs: 0,

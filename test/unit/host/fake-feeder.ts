@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Feeders in memory, as strict about leases, ranges and bytes as the real one, and failing when
 // told to.
-import type { ComputeFacts, FeederDirectory, FeederView } from '../../../host/attachments/holds.js';
+import type {
+  ComputeFacts,
+  FeederDirectory,
+  FeederView,
+  GpuFacts,
+} from '../../../host/attachments/holds.js';
 import type { DeviceKey, FeederCalls, LeaseHandle } from '../../../host/links/feeder-client.js';
 import { LaneRight } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import type { MeasuredCost } from '../../../host/placement/policy.js';
@@ -38,6 +43,7 @@ export class FakeFeeder {
   draining = false;
   /** Kernels may run there. */
   compute: ComputeFacts | undefined;
+  gpu: GpuFacts | undefined;
   /** The next call of that name fails so, once. */
   failNext: { call: string; code: GbErrorCode } | undefined;
   private serial = 0;
@@ -247,6 +253,14 @@ export class FakeDirectory implements FeederDirectory {
 
   computeOf(feederId: string): ComputeFacts | undefined {
     return this.find(feederId).compute;
+  }
+
+  gpuOf(feederId: string): GpuFacts | undefined {
+    return this.find(feederId).gpu;
+  }
+
+  settled(): Promise<void> {
+    return Promise.resolve();
   }
 
   client(feederId: string): FeederCalls {

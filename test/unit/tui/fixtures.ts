@@ -135,7 +135,14 @@ export function attachment(
     startedUnixMs: START_UNIX_MS - 60_000,
     connected: true,
     gated: true,
-    dispatch: { on: false, hereCount: 100, dispatchedCount: 0, undispatched: {}, owners: [] },
+    dispatch: {
+      on: false,
+      hereCount: 100,
+      dispatchedCount: 0,
+      undispatched: {},
+      owners: [],
+      devices: [],
+    },
     ...over,
   };
 }

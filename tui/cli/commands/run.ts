@@ -57,6 +57,11 @@ function memoryEnvironment(values: RunValues): NodeJS.ProcessEnv {
       details: { hint: 'leave out --replicas 2, and GREENBOOST_REPLICAS' },
     });
   }
+  if (remote === 'devices' && (replicas === 2 || nvme !== undefined || values.overcommit === 'gated')) {
+    throw new GbError('INVALID_ARGUMENT', '--remote devices works without gated and two copies', {
+      details: { hint: 'leave out --overcommit, --nvme and --replicas 2, and their variables' },
+    });
+  }
   const gated = nvme !== undefined || replicas === 2 || remote === 'merged';
   const overcommit = gated ? 'gated' : values.overcommit;
   return told({
