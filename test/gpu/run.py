@@ -5,7 +5,8 @@
     python3 test/gpu/run.py [--out bench/results] [overflow llama llama-feeder feeder-gpu …]
 
 Needs: a GPU, gcc, nvcc; PyTorch, transformers, JAX and CuPy for the checks that use them; Node.js and `make js` for
-llama-feeder, feeder-gpu and dispatch; two GPUs for nccl. What a machine lacks is left out, with one line.
+llama-feeder, feeder-gpu, dispatch and devices; two GPUs for nccl and devices. What a machine lacks is left out, with
+one line.
 """
 import argparse
 import importlib
@@ -18,7 +19,7 @@ import common
 CHECKS = [
     "overflow", "llama", "llama-feeder", "feeder-gpu", "overhead", "frameworks", "budget", "waits", "two-programs",
     "nccl", "nvme", "soak", "frame-kernels", "blocks", "suite", "identical",
-    "graphs", "ipc", "fabric-vram", "dispatch",
+    "graphs", "ipc", "fabric-vram", "dispatch", "devices",
 ]
 
 
