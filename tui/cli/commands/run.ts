@@ -57,7 +57,10 @@ function memoryEnvironment(values: RunValues): NodeJS.ProcessEnv {
       details: { hint: 'leave out --replicas 2, and GREENBOOST_REPLICAS' },
     });
   }
-  if (remote === 'devices' && (replicas === 2 || nvme !== undefined || values.overcommit === 'gated')) {
+  if (
+    remote === 'devices' &&
+    (replicas === 2 || nvme !== undefined || values.overcommit === 'gated')
+  ) {
     throw new GbError('INVALID_ARGUMENT', '--remote devices works without gated and two copies', {
       details: { hint: 'leave out --overcommit, --nvme and --replicas 2, and their variables' },
     });
