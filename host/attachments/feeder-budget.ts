@@ -175,30 +175,27 @@ export class FeederBudget {
         const view = this.directory.usable().find(({ feederId }) => feederId === hold.feederId);
         const device = view?.devices.find((candidate) => candidate.key === key);
         if (hold.state !== 'held' || !device || device.freeBytes < bytes) continue;
-        const added = await this.leases
-          .extend(hold.feederId, new Map([[key, bytes]]), true)
-          .catch(noRoom);
-        if (!added[0]) continue;
-        this.extraBytes += bytes;
-        return added[0];
+        const added = await this.leaseExtra(hold.feederId, key, bytes);
+        if (added) return added;
       }
       return undefined;
     });
   }
 
   /** The same on the lease of that feeder, made if there is none. */
-  leaseFirst(
+  leaseFirst(feederId: string, key: DeviceKey, bytes: number): Promise<Reservation | undefined> {
+    return this.mutex.run(() => this.leaseExtra(feederId, key, bytes));
+  }
+
+  private async leaseExtra(
     feederId: string,
-    deviceKey: DeviceKey,
+    key: DeviceKey,
     bytes: number,
   ): Promise<Reservation | undefined> {
-    return this.mutex.run(async () => {
-      const added = await this.leases
-        .extend(feederId, new Map([[deviceKey, bytes]]), true)
-        .catch(noRoom);
-      if (added[0]) this.extraBytes += bytes;
-      return added[0];
-    });
+    const limits = new Map([[key, bytes]]);
+    const [added] = await this.leases.extend(feederId, limits, true).catch(noRoom);
+    if (added) this.extraBytes += bytes;
+    return added;
   }
 
   /** Room for a range whose kernels run where it lies: brought together on one feeder that runs them, if it was granted
