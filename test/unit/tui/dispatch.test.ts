@@ -33,6 +33,15 @@ describe('run --remote', () => {
     expect(environment({})['GREENBOOST_REMOTE']).toBeUndefined();
   });
 
+  test('devices stands alone: neither gated nor copies go with it', () => {
+    const env = environment({ remote: 'devices' });
+    expect(env['GREENBOOST_REMOTE']).toBe('devices');
+    expect(env['GREENBOOST_OVERCOMMIT']).toBeUndefined();
+    expect(environment({}, { GREENBOOST_REMOTE: 'devices' })['GREENBOOST_REMOTE']).toBe('devices');
+    for (const other of [{ overcommit: 'gated' }, { replicas: '2' }, { nvme: '/tmp' }] as const)
+      expect(() => environment({ remote: 'devices', ...other })).toThrow(/without gated/);
+  });
+
   test.each([
     [{ remote: 'merged', replicas: '2' } as const, {}],
     [{ remote: 'merged' } as const, { GREENBOOST_REPLICAS: '2' }],
