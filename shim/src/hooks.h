@@ -22,6 +22,7 @@ typedef int nvmlReturn_t;
 typedef struct nvmlDevice_st *nvmlDevice_t;
 enum {
   GB_NVML_SUCCESS = 0,
+  GB_NVML_ERROR_NOT_SUPPORTED = 3,
   GB_NVML_ERROR_FUNCTION_NOT_FOUND = 13,
 };
 struct gb_nvml_memory {

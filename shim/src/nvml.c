@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "hooks.h"
 
 #define GB_UUID_TEXT_BYTES 96
@@ -41,6 +42,13 @@ static bool cuda_device(nvmlDevice_t device, CUdevice *found) {
     return true;
   }
   return false;
+}
+
+/* It knows the local cards only: programs that count CUDA devices with it (PyTorch does) ask CUDA itself when it cannot
+ * tell. Also before cuInit, which such programs put off. */
+nvmlReturn_t gb_hook_nvmlDeviceGetCount_v2(unsigned *count) {
+  if (!gb_nvml_load() || gb_nvml.nvmlDeviceGetCount_v2 == NULL) return GB_NVML_ERROR_FUNCTION_NOT_FOUND;
+  return gb_config()->devices ? GB_NVML_ERROR_NOT_SUPPORTED : gb_nvml.nvmlDeviceGetCount_v2(count);
 }
 
 /* Free and total of the virtual device. NVML counts the driver's reserve into the total and CUDA
