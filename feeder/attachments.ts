@@ -14,7 +14,7 @@ import {
   RANGES_PER_LEASE_MAX,
 } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
-import { Executor, type ExecutorRange } from '../driver/executor/client.js';
+import { Executor, type ExecutorPriority, type ExecutorRange } from '../driver/executor/client.js';
 import type { LaneEvent } from '../driver/executor/lanes.js';
 import type { GpuDriver } from '../driver/library.js';
 import type { BlockCacheFolder } from './block-cache.js';
@@ -56,6 +56,8 @@ export interface AttachmentsOptions {
   readonly gpu: GpuDriver;
   /** CUDA ordinals every executor opens. */
   readonly gpuOrdinals: readonly number[];
+  readonly priority: ExecutorPriority | undefined;
+  readonly kernelMs: number | undefined;
   readonly guard: MemoryGuard;
   readonly lanes: LaneKeeper;
   readonly clock: Clock;
@@ -90,12 +92,14 @@ export class Attachments {
    *  cannot start. */
   async open(lease: Lease, cache?: BlockCacheFolder): Promise<void> {
     const { arenaBase, arenaBytes, id } = lease;
-    const { gpu, gpuOrdinals, log, clock, lanes } = this.options;
+    const { gpu, gpuOrdinals, priority, kernelMs, log, clock, lanes } = this.options;
     const executor = await Executor.start({
       arenaBase,
       arenaBytes,
       gpu,
       gpuOrdinals,
+      priority,
+      kernelMs,
       log,
       clock,
       onLaneEvent: (event) => lanes.onEvent(id, event),

@@ -8,6 +8,7 @@ import {
   DEFAULT_PORT,
   HOST_NAME_CHARACTERS_MAX,
   LEASE_TTL_MS,
+  LOCAL_USE_IDLE_MS,
   RANGE_ALIGN_BYTES,
 } from '../proto/base/limits.js';
 import type { LogLevel } from '../proto/base/log-levels.js';
@@ -16,9 +17,11 @@ import { formatBytes } from '../proto/base/units.js';
 import { FEEDER, type FeederValues } from '../proto/settings/feeder.js';
 import { settle } from '../proto/settings/settle.js';
 import { listGpus, type Gpu } from '../driver/cuda/memory.js';
+import type { ExecutorPriority } from '../driver/executor/client.js';
 import type { GpuDriver } from '../driver/library.js';
 import { chooseBinds, type Bind } from '../security/bind.js';
 import { defaultCacheBytes } from './block-cache.js';
+import type { LendingRules } from './rules/rules.js';
 import { defaultReserveBytes, readMemory, type MemoryFacts } from './memory-guard.js';
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -64,6 +67,9 @@ export interface FeederConfig {
   readonly compute: boolean;
   readonly controlSocket: string | false;
   readonly logLevel: LogLevel;
+  readonly rules: LendingRules;
+  readonly priority: ExecutorPriority | undefined;
+  readonly kernelMs: number | undefined;
 }
 
 /** Share of MemAvailable that is lent unless the user says otherwise. */
@@ -108,11 +114,27 @@ export async function resolveConfig(
     compute: gpus.length > 0 && (told.compute ?? true),
     controlSocket: options.controlSocket ?? feedSocketPath(env),
     logLevel: told.logLevel ?? 'info',
+    rules: rulesOf(told, gpus),
+    priority: told.nice === undefined && !told.io ? undefined : { nice: told.nice, io: told.io },
+    kernelMs: told.kernelMs,
   };
   if (config.ramBytes === 0 && config.gpus.length === 0) {
     throw new GbError('INVALID_ARGUMENT', 'nothing to lend; give --ram 4GiB or --vram 0=4GiB');
   }
   return config;
+}
+
+/** @throws GbError INVALID_ARGUMENT for a GPU that is not lent. */
+function rulesOf(told: FeederValues, gpus: readonly LentGpu[]): LendingRules {
+  if (told.idleOnly && gpus.length === 0)
+    throw new GbError('INVALID_ARGUMENT', '--idle-only is about VRAM, and none is lent', {
+      details: { hint: 'lend some: --vram 0=8GiB; or leave it out: --no-idle-only' },
+    });
+  return {
+    hours: told.hours ?? [],
+    idleGpus: told.idleOnly ? gpus.map(({ gpu }) => gpu.uuid) : [],
+    idleMs: told.idleMs ?? LOCAL_USE_IDLE_MS,
+  };
 }
 
 /** Options before the environment before the file. */

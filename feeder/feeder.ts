@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The feeder itself: leases, their bytes and their time, brought together. Must not know gRPC.
-//   lending <-> paused, draining -> stopping -> stopped
+//   lending <-> paused, draining (by its owner or his rules, rules/) -> stopping -> stopped
 import type { Clock, Timer } from '../proto/base/clock.js';
 import { GbError } from '../proto/base/errors.js';
 import type { LeaseId, SessionId } from '../proto/base/ids.js';
@@ -14,7 +14,8 @@ import {
 } from '../proto/base/limits.js';
 import type { Logger } from '../proto/base/log.js';
 import { formatBytes } from '../proto/base/units.js';
-import { FeederState } from '../proto/gen/greenboost/v1/feeder_pb.js';
+import { FeederState, PauseCause } from '../proto/gen/greenboost/v1/feeder_pb.js';
+import type { ExecutorPriority } from '../driver/executor/client.js';
 import type { GpuDriver } from '../driver/library.js';
 import { Attachments, type LaneKeeper } from './attachments.js';
 import type { BlockCacheFolder } from './block-cache.js';
@@ -28,6 +29,7 @@ import {
 } from './lease.js';
 import { MemoryGuard } from './memory-guard.js';
 import { gpuKey, Pool, RAM_KEY, type DeviceBytes, type DeviceKey } from './pool.js';
+import { CAUSE_WORDS, Pauses, type Pause } from './rules/pauses.js';
 import { StatsHub } from './stats.js';
 
 export interface FeederSettings {
@@ -40,6 +42,10 @@ export interface FeederSettings {
   readonly hostBytesMax: number | undefined;
   /** Hosts may run kernels on the first GPU. */
   readonly compute: boolean;
+  /** Of executors; undefined: the daemon's own. */
+  readonly priority?: ExecutorPriority | undefined;
+  /** How long a kernel of a host may run; undefined: the executor's default. */
+  readonly kernelMs?: number | undefined;
 }
 
 export interface LeaseFacts {
@@ -62,7 +68,8 @@ export class Feeder {
   private readonly table: LeaseTable;
   private readonly opening = new Set<Promise<unknown>>();
   private readonly sweep: Timer;
-  private current = FeederState.LENDING;
+  private readonly held = new Pauses();
+  private stopping = false;
   private onEmpty: (() => void) | undefined;
 
   constructor(
@@ -86,6 +93,8 @@ export class Feeder {
       pool: this.pool,
       gpu: settings.gpu,
       gpuOrdinals: settings.gpus.map(({ gpu }) => gpu.index),
+      priority: settings.priority,
+      kernelMs: settings.kernelMs,
       guard: this.guard,
       lanes,
       clock,
@@ -96,7 +105,12 @@ export class Feeder {
   }
 
   get state(): FeederState {
-    return this.current;
+    return this.stopping ? FeederState.STOPPING : this.held.state;
+  }
+
+  /** Why it lends nothing new; empty: it lends, or stops. */
+  get pauses(): readonly Pause[] {
+    return this.stopping ? [] : this.held.all();
   }
 
   /** Kernels of hosts may run here. */
@@ -222,7 +236,7 @@ export class Feeder {
     range: { device: DeviceKey; offset: number; length: number },
     signal: AbortSignal,
   ): Promise<number> {
-    if (this.current === FeederState.STOPPING) this.assertLending();
+    if (this.stopping) this.assertLending();
     return this.attachments.allocate(lease, range.device, range.offset, range.length, signal);
   }
 
@@ -259,28 +273,39 @@ export class Feeder {
    *  they hold.
    *  @throws GbError WRONG_STATE when stopping. */
   pause(drain: boolean): void {
-    this.setState(drain ? FeederState.DRAINING : FeederState.PAUSED, 'feeder_paused');
+    this.assertNotStopping();
+    const [cause, sinceUnixMs] = [PauseCause.OWNER, this.clock.unixMs()];
+    this.hold({ cause, drain, sinceUnixMs, text: 'by its owner, until "greenboost feed resume"' });
   }
 
-  /** Lends again. @throws GbError WRONG_STATE when stopping. */
+  /** Takes back what pause said; its rules may still hold it. @throws GbError WRONG_STATE when stopping. */
   resume(): void {
-    this.setState(FeederState.LENDING, 'feeder_resumed');
+    this.assertNotStopping();
+    this.lift(PauseCause.OWNER);
   }
 
-  private setState(state: FeederState, event: string): void {
-    if (this.current === FeederState.STOPPING) throw notLending(this.current);
-    if (this.current === state) return;
-    this.current = state;
+  /** Lends nothing new while `pause` holds. */
+  hold(pause: Pause): void {
+    if (!this.held.hold(pause)) return;
+    const { cause, drain, text } = pause;
     this.log.info(
-      { event, drain: state === FeederState.DRAINING },
-      'its owner changed what it lends',
+      { event: 'feeder_paused', by: CAUSE_WORDS[cause], drain, why: text },
+      'lends nothing new',
     );
+    this.hub.flush();
+  }
+
+  /** That reason is over. */
+  lift(cause: PauseCause): void {
+    if (!this.held.lift(cause)) return;
+    const state = this.held.state === FeederState.LENDING ? 'lends again' : 'is still held';
+    this.log.info({ event: 'feeder_resumed', by: CAUSE_WORDS[cause] }, state);
     this.hub.flush();
   }
 
   /** No new leases and allocations; waits until hosts gave theirs back, at most `graceMs`. */
   async drain(graceMs: number): Promise<void> {
-    this.current = FeederState.STOPPING;
+    this.stopping = true;
     this.hub.flush();
     if (this.table.size === 0 || graceMs <= 0) return;
     await new Promise<void>((resolve) => {
@@ -300,7 +325,7 @@ export class Feeder {
 
   /** Ends every lease: executors scrub and go. */
   async stop(): Promise<void> {
-    this.current = FeederState.STOPPING;
+    this.stopping = true;
     this.sweep.cancel();
     for (const lease of this.table.all()) this.table.remove(lease.id);
     await Promise.allSettled(this.opening);
@@ -325,7 +350,13 @@ export class Feeder {
   }
 
   private assertLending(): void {
-    if (this.current !== FeederState.LENDING) throw notLending(this.current);
+    this.assertNotStopping();
+    if (this.state !== FeederState.LENDING) throw new GbError('WRONG_STATE', this.held.reason);
+  }
+
+  private assertNotStopping(): void {
+    if (this.stopping)
+      throw new GbError('WRONG_STATE', 'the feeder is stopping; it lends nothing new');
   }
 
   /** `except`: the lease whose limits are replaced. @throws GbError CAPACITY_EXHAUSTED. */
@@ -345,15 +376,6 @@ export class Feeder {
       { details: { hostBytesMax, promisedBytes: promised, wantedBytes: wanted } },
     );
   }
-}
-
-function notLending(state: FeederState): GbError {
-  return new GbError(
-    'WRONG_STATE',
-    state === FeederState.STOPPING
-      ? 'the feeder is stopping; it lends nothing new'
-      : 'the feeder was paused by its owner; it lends nothing new until "greenboost feed resume"',
-  );
 }
 
 function checkArena({ arenaBase, arenaBytes }: LeaseRequest): void {

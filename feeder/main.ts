@@ -25,9 +25,11 @@ import { Feeder } from './feeder.js';
 import { Lanes } from './lanes.js';
 import { lockNote } from './lock-note.js';
 import { ProbeLanes } from './probe-lanes.js';
+import { Rules } from './rules/rules.js';
 import { feederHandlers, type ServerOptions } from './server.js';
 import { Sessions } from './sessions.js';
 import { feedHandlers, type StatusOptions } from './status.js';
+import { listGpuUse } from '../driver/nvml/use.js';
 import { openAudit } from '../security/audit.js';
 import { openFeederKeys, type FeederKeyStore } from '../security/key-file.js';
 import { listenPsk, type PskListener } from '../security/listener.js';
@@ -101,6 +103,7 @@ class Daemon implements RunningFeeder {
   private readonly lanes: Lanes;
   private readonly probes: ProbeLanes;
   private readonly cache: BlockCache | undefined;
+  private readonly rules: Rules;
   private readonly audit: FeederAudit;
   private readonly sessions: Sessions;
   private readonly server: grpc.Server;
@@ -131,6 +134,14 @@ class Daemon implements RunningFeeder {
     const { door, audit } = this;
     this.lanes = new Lanes({ door, keys: fingerprints, hostRate, clock, log, audit });
     this.feeder = new Feeder(config, clock, log, this.lanes);
+    this.rules = new Rules({
+      rules: config.rules,
+      clock,
+      log,
+      hold: (pause) => this.feeder.hold(pause),
+      lift: (cause) => this.feeder.lift(cause),
+      look: (sinceUnixMs) => listGpuUse(config.gpu === 'sim' ? 'sim' : 'cuda', sinceUnixMs),
+    });
     this.probes = new ProbeLanes({ lanes: this.lanes, guard: this.feeder.guard, clock, log });
     if (cacheBytes > 0) this.cache = new BlockCache(config.cacheDir, cacheBytes, log);
     this.cache?.watch(() => this.keyList(), clock);
@@ -145,6 +156,7 @@ class Daemon implements RunningFeeder {
 
   async open(): Promise<void> {
     const { config, log } = this;
+    await this.rules.start();
     if (config.controlSocket !== false) {
       this.control = await openControl({
         socketPath: config.controlSocket,
@@ -235,6 +247,7 @@ class Daemon implements RunningFeeder {
       { event: 'feeder_stopping', graceMs, leaseCount: this.feeder.leaseCount },
       'saying goodbye to hosts',
     );
+    this.rules.stop();
     await this.feeder.drain(graceMs);
     this.goodbye.abort(); // Watch streams end after their last message, which says STOPPING.
     if (this.sessions.size > 0) await this.wait(GOODBYE_MS);

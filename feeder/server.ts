@@ -30,6 +30,7 @@ import { cleanName } from './config.js';
 import type { Feeder } from './feeder.js';
 import { laneHandlers, type LaneCallsOptions } from './lane-calls.js';
 import { authorized, limitsOf, rangeFrom, refFrom, refOf } from './messages.js';
+import type { Pause } from './rules/pauses.js';
 import type { Session } from './sessions.js';
 import { describedDevices, deviceIdOf, lentDevices, type LentDeviceFacts } from './stats.js';
 import { callSignal } from './streams.js';
@@ -81,7 +82,14 @@ export function statsNow(options: Pick<ServerOptions, 'feeder' | 'sessions' | 'a
     readBytes: BigInt(readBytes),
     writeBytes: BigInt(writeBytes),
     authFailureCount: BigInt(authFailureCount()),
+    // Hosts are told that, not what, somebody does on this machine.
+    pauses: feeder.pauses.map((pause) => ({ ...pauseMessage(pause), text: '' })),
   };
+}
+
+export function pauseMessage({ cause, drain, sinceUnixMs, untilUnixMs, text }: Pause) {
+  const until = untilUnixMs === undefined ? 0n : BigInt(Math.floor(untilUnixMs));
+  return { cause, drain, sinceUnixMs: BigInt(Math.floor(sinceUnixMs)), untilUnixMs: until, text };
 }
 
 /** The handlers of FeederService. */

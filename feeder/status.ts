@@ -6,7 +6,7 @@ import type { FeedService } from '../proto/gen/greenboost/v1/control_pb.js';
 import type { ServiceHandlers } from '../proto/grpc.js';
 import type { LeaseFacts } from './feeder.js';
 import type { LaneFacts } from './lanes.js';
-import { statsNow, type ServerOptions } from './server.js';
+import { pauseMessage, statsNow, type ServerOptions } from './server.js';
 
 export interface StatusOptions extends ServerOptions {
   readonly startedUnixMs: number;
@@ -33,7 +33,7 @@ export function feedHandlers(options: StatusOptions): ServiceHandlers<typeof Fee
         feederName: options.feederName,
         addresses: [...addresses],
         keyFingerprint,
-        stats: statsNow(options),
+        stats: { ...statsNow(options), pauses: feeder.pauses.map(pauseMessage) },
         leases: feeder.leaseFacts().map(leaseMessage),
         lockNote,
         lanePort: lanes.port,

@@ -110,8 +110,9 @@ static int door_of(int fd) {
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "--probe") == 0)
     return gbx_probe(-1);
-  if (argc == 4 && strcmp(argv[1], "--probe") == 0 && strcmp(argv[2], "--gpu") == 0 && parse_number(argv[3], GPU_MAX) >= 0)
-    return gbx_probe(parse_number(argv[3], GPU_MAX));
+  int gpu = argc == 4 && strcmp(argv[2], "--gpu") == 0 ? parse_number(argv[3], GPU_MAX) : -1;
+  if (gpu >= 0 && strcmp(argv[1], "--probe") == 0)
+    return gbx_probe(gpu);
   bool with_priority = argc == 5 && strcmp(argv[1], "--priority") == 0;
   struct stat stat;
   if ((argc != 1 && !with_priority) || fstat(DAEMON_SOCKET, &stat) != 0 || !S_ISSOCK(stat.st_mode))

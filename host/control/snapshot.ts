@@ -24,6 +24,7 @@ import type { Ledger } from '../ledger.js';
 import type { DrainProgress, Drains } from '../links/drains.js';
 import type { Link, LinkStateName } from '../links/link.js';
 import type { LinkManager } from '../links/manager.js';
+import { pauseWords } from '../links/pauses.js';
 import { AbiTier, PHASES, STAGING, type LaneReport, type Report } from '../shim/abi.js';
 import type { LocalTiers } from '../tiers/local.js';
 import { dispatchFacts } from './dispatch.js';
@@ -109,6 +110,7 @@ export function feederTiers(link: Link, attachments: readonly Attachment[]): Tie
     const notes = [
       link.state === 'ready' ? '' : `feeder is ${link.state}`,
       link.paused ? 'paused: nothing new is placed there' : '',
+      pauseWords(link.pauses),
       link.laneDetail || (measurement ? '' : 'link not measured yet'),
     ];
     return {
@@ -152,6 +154,7 @@ export function linkMessage(link: Link, registry: AttachmentRegistry, drains: Dr
     keyFingerprint: keyFingerprint(link.key),
     keyAddedUnixMs: BigInt(link.key.createdUnixMs),
     paused: link.paused,
+    feederPauses: [...link.pauses],
     ...(drain ? { drain: drainMessage(drain, false) } : {}),
     ...laneFacts(registry.all.flatMap((attachment) => attachment.lanesTo(link.feederId))),
     laneDetail: link.laneDetail,

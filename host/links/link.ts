@@ -21,6 +21,7 @@ import {
 } from '../../proto/base/limits.js';
 import {
   FeederState,
+  type FeederPause,
   type LentDevice,
   type WatchStatsResponse,
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
@@ -118,6 +119,8 @@ export class Link {
   devices: LentDevice[] = [];
   lending = true;
   stopping = false;
+  /** Why it lends nothing new, as it told. */
+  pauses: readonly FeederPause[] = [];
   /** It wants its memory back, but stays. */
   asksBack = false;
   /** No new placements by the user's wish, until resumed. */
@@ -451,6 +454,7 @@ export class Link {
     this.ttlMs = hello.leaseTtlMs || LEASE_TTL_MS;
     this.stopping = false;
     this.asksBack = false;
+    this.pauses = [];
     this.seen();
   }
 
@@ -466,6 +470,7 @@ export class Link {
     this.lending = stats.state === FeederState.LENDING;
     this.stopping = stats.state === FeederState.STOPPING;
     this.asksBack = stats.state === FeederState.DRAINING;
+    this.pauses = stats.pauses;
     if (connection && this.current.t === 'stale' && this.current.connection === connection) {
       this.detail = '';
       this.enter(this.holding('ready', connection));

@@ -16,6 +16,7 @@ import { Drains } from './drains.js';
 import { deviceKey, type DeviceKey, type FeederCalls, type LeaseHandle } from './feeder-client.js';
 import type { LinkAudit } from './link-audit.js';
 import { Link, type LinkHooks, type LinkStateName } from './link.js';
+import { PauseNews } from './pauses.js';
 import { awaitReady, awaitSettled, News } from './ready.js';
 import { Releases } from './releases.js';
 import { computeFacts, costOf, gpuFacts, UNMEASURED, viewOf } from './views.js';
@@ -50,6 +51,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   private readonly managed: ManagedLink[] = [];
   private readonly releases: Releases;
   private readonly news = new News();
+  private readonly pauses: PauseNews;
   private readonly renewing = new Set<string>();
   readonly drains: Drains;
   private timer: Timer | undefined;
@@ -62,6 +64,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
       (feederId) => this.client(feederId),
       () => this.changed(),
     );
+    this.pauses = new PauseNews(deps.events);
     this.drains = new Drains({ clock, registry, touch, usable: () => this.usable() });
   }
 
@@ -330,6 +333,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   statsChanged(link: Link): void {
     const entry = this.managed.find((other) => other.link === link);
+    if (this.pauses.tell(link)) this.wakeAll();
     if (entry && link.state === 'ready' && (link.stopping || link.asksBack)) void this.leave(entry);
     this.deps.touch();
   }

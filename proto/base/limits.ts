@@ -182,6 +182,13 @@ export const KEEPALIVE_TIMEOUT_MS = 5_000;
 export const GOODBYE_MS = 300;
 export const HOST_NAME_CHARACTERS_MAX = 64;
 
+// The owner's rules of a feeder: it yields within 10 s, also when the driver does not answer.
+export const RULES_INTERVAL_MS = 1_000;
+export const LOCAL_USE_LOOK_INTERVAL_MS = 2_000;
+export const LOCAL_USE_LOOK_TIMEOUT_MS = 6_000;
+/** GPUs that nobody else has used for so long are lent again, unless the owner says otherwise. */
+export const LOCAL_USE_IDLE_MS = 60_000;
+
 // Lanes of a feeder (driver/lane/lane.h has the limits of the lanes themselves).
 /** In which a ticket must be used; and how long after that it is still remembered. */
 export const LANE_TICKET_MS = 30_000;

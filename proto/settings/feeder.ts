@@ -4,6 +4,8 @@ import { HOST_NAME_CHARACTERS_MAX } from '../base/limits.js';
 import {
   choice,
   GPU_SIZES,
+  HOURS,
+  IO_PRIORITY,
   many,
   PATH,
   PORT,
@@ -11,6 +13,7 @@ import {
   seconds,
   SIZE,
   SWITCH,
+  whole,
   words,
 } from './kinds.js';
 import { LOG_LEVEL } from './log-level.js';
@@ -21,6 +24,10 @@ const RATE_MIN = 1_000_000;
 const LEASE_TTL_SECONDS_MIN = 15;
 const LEASE_TTL_SECONDS_MAX = 3_600;
 const ADDRESS_CHARACTERS_MAX = 255;
+/** GBX_RUN_LIMIT_MS_MIN of the executor, and a day. */
+const KERNEL_SECONDS_MIN = 0.1;
+const KERNEL_SECONDS_MAX = 86_400;
+const IDLE_SECONDS_MAX = 86_400;
 
 export const FEEDER = settings({
   name: {
@@ -154,6 +161,67 @@ export const FEEDER = settings({
     about: 'keep the bytes of a host that is not heard for so long',
     fallback: '30',
     example: '30',
+  },
+  idleOnly: {
+    section: 'rules',
+    name: 'idle_only',
+    kind: SWITCH,
+    flag: 'idle-only',
+    env: 'GREENBOOST_IDLE_ONLY',
+    about: 'lend only while nobody else uses the GPUs that are lent',
+    fallback: 'false',
+    example: 'false',
+  },
+  idleMs: {
+    section: 'rules',
+    name: 'idle_seconds',
+    kind: seconds(1, IDLE_SECONDS_MAX),
+    flag: 'idle-seconds',
+    env: 'GREENBOOST_IDLE_SECONDS',
+    about: 'how long nobody must have used them before they are lent again',
+    fallback: '60',
+    example: '60',
+  },
+  hours: {
+    section: 'rules',
+    name: 'hours',
+    kind: HOURS,
+    flag: 'hours',
+    env: 'GREENBOOST_HOURS',
+    about:
+      'lend at these hours, local time, e.g. "22:00-07:00" or "sat,sun 00:00-24:00"; repeatable',
+    fallback: 'always',
+    example: '["mon-fri 19:00-08:00", "sat,sun 00:00-24:00"]',
+  },
+  kernelMs: {
+    section: 'executors',
+    name: 'kernel_seconds',
+    kind: seconds(KERNEL_SECONDS_MIN, KERNEL_SECONDS_MAX),
+    flag: 'kernel-seconds',
+    env: 'GREENBOOST_KERNEL_SECONDS',
+    about: 'a kernel of a host that runs longer ends what that one program holds here',
+    fallback: '10',
+    example: '10',
+  },
+  nice: {
+    section: 'executors',
+    name: 'nice',
+    kind: whole('niceness', 0, 19),
+    flag: 'nice',
+    env: 'GREENBOOST_NICE',
+    about: 'CPU priority, 0 to 19, the lowest',
+    fallback: 'the daemon’s own',
+    example: '10',
+  },
+  io: {
+    section: 'executors',
+    name: 'io',
+    kind: IO_PRIORITY,
+    flag: 'io',
+    env: 'GREENBOOST_IO_PRIORITY',
+    about: 'I/O priority: best-effort:0 to best-effort:7, or idle',
+    fallback: 'the daemon’s own',
+    example: '"best-effort:7"',
   },
   cacheDir: {
     section: 'cache',

@@ -48,6 +48,9 @@ export const ROLE_FACTS: Readonly<Record<Role, RoleFacts>> = {
       lend: 'What is lent.',
       listen: 'Where hosts find it.',
       hosts: 'What one host may have.',
+      rules:
+        'When it lends: hosts are asked to move away what they hold while one of these does not let it.',
+      executors: 'The processes that hold what is lent, one for each program of a host.',
       cache: 'Blocks that hosts sent before, which need not be sent again.',
     },
     about: ['GreenBoost on a machine that lends memory: settings of `greenboost feed start`.'],

@@ -5,6 +5,7 @@ import type { FeedStatus } from '../../proto/gen/greenboost/v1/control_pb.js';
 import { FeederState } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { deviceJson, type DeviceJson } from './devices.js';
 import { feedLaneJson, type FeedLaneJson } from './feed-lanes.js';
+import { pauseJson, type PauseJson } from './pauses.js';
 import { SCHEMA_VERSION } from './snapshot.js';
 
 const FEEDER_STATES: Readonly<Record<FeederState, string>> = {
@@ -38,6 +39,8 @@ export interface FeedStatusJson {
   lanePort: number;
   keyFingerprint: string;
   state: string;
+  /** Why nothing new is lent; empty: it lends, or stops. */
+  pauses: PauseJson[];
   lockNote: string;
   sessionCount: number;
   leaseCount: number;
@@ -66,6 +69,7 @@ export function feedStatusJson(status: FeedStatus): FeedStatusJson {
     lanePort: status.lanePort,
     keyFingerprint: status.keyFingerprint,
     state: FEEDER_STATES[stats?.state ?? FeederState.UNSPECIFIED] ?? 'unknown',
+    pauses: (stats?.pauses ?? []).map(pauseJson),
     lockNote: status.lockNote,
     sessionCount: stats?.sessionCount ?? 0,
     leaseCount: stats?.leaseCount ?? 0,

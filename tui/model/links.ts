@@ -7,6 +7,7 @@ import {
   type LaneTraffic,
   type Link,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
+import { pauseJson, type PauseJson } from './pauses.js';
 import { deviceJson, measured, type DeviceJson } from './devices.js';
 
 export type LinkStateJson =
@@ -80,6 +81,8 @@ export interface LinkJson {
   callReceivedBytes: number;
   /** By the user, or after a drain: nothing new is placed there. */
   paused: boolean;
+  /** Why the feeder lends nothing new, as it told; empty: it lends. */
+  feederPauses: PauseJson[];
   drain: DrainJson | null;
   devices: DeviceJson[];
 }
@@ -141,6 +144,7 @@ export function linkJson(link: Link): LinkJson {
     callSentBytes: bytesFromWire(link.callSentBytes),
     callReceivedBytes: bytesFromWire(link.callReceivedBytes),
     paused: link.paused,
+    feederPauses: link.feederPauses.map(pauseJson),
     drain: link.drain ? drainJson(link.drain) : null,
     devices: link.devices.map(deviceJson),
   };

@@ -5,6 +5,7 @@ import type { AttachmentJson } from '../model/attachments.js';
 import type { DeviceJson } from '../model/devices.js';
 import type { FeedStatusJson } from '../model/feed-status.js';
 import type { LinkJson } from '../model/links.js';
+import type { PauseCauseJson } from '../model/pauses.js';
 import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 
 export interface TableColumn {
@@ -101,11 +102,22 @@ export function durationText(ms: number): string {
   return `${Math.floor(seconds / 60)}m${String(seconds % 60).padStart(2, '0')}s`;
 }
 
-/** The word for a link's state: `ready`, `paused`, `draining 41%`. */
-export function linkStateWord({ state, paused, drain }: LinkJson): string {
+/** What holds a feeder by its owner's will: his word, his hours, himself at the GPU. */
+const PAUSE_STATES: Readonly<Record<PauseCauseJson, string>> = {
+  owner: 'withheld',
+  hours: 'off hours',
+  local_use: 'in use',
+  unknown: 'withheld',
+};
+
+/** The word for a link's state: `ready`, `paused`, `in use`, `draining 41%`. */
+export function linkStateWord({ state, paused, drain, feederPauses }: LinkJson): string {
   if (drain && drain.totalBytes > 0)
     return `${state} ${Math.floor((100 * drain.movedBytes) / drain.totalBytes)}%`;
-  return paused && state === 'ready' ? 'paused' : state;
+  if (state !== 'ready') return state;
+  if (paused) return 'paused';
+  const [first] = feederPauses;
+  return first ? PAUSE_STATES[first.cause] : state;
 }
 
 export function linkTable(snapshot: SnapshotJson): Table {

@@ -22,7 +22,12 @@ import { LaneClient } from '../../../driver/lane/client.js';
 import { createPskChannelCredentials } from '../../../security/channel.js';
 import { deriveLaneSecret, type Exporter } from '../../../security/derive.js';
 import { loadOrCreateFeederKeys } from '../../../security/key-file.js';
-import { startFeeder, type FeederOptions, type RunningFeeder } from '../../../feeder/main.js';
+import {
+  startFeeder,
+  type FeederDependencies,
+  type FeederOptions,
+  type RunningFeeder,
+} from '../../../feeder/main.js';
 import { PATIENCE_MS } from '../../patience.js';
 
 export const MIB = 2 ** 20;
@@ -81,7 +86,10 @@ export interface TestHost {
   close(): void;
 }
 
-export async function openFeeder(options: FeederOptions = {}): Promise<TestFeeder> {
+export async function openFeeder(
+  options: FeederOptions = {},
+  dependencies: FeederDependencies = {},
+): Promise<TestFeeder> {
   const folder = mkdtempSync(join(tmpdir(), 'greenboost-feeder-'));
   const socketPath = join(folder, 'run', 'feed.sock');
   const feeder = await startFeeder(
@@ -99,7 +107,10 @@ export async function openFeeder(options: FeederOptions = {}): Promise<TestFeede
       controlSocket: socketPath,
       ...options,
     },
-    { log: createLogger({ name: 'feeder', file: join(folder, 'feeder.log'), level: 'debug' }) },
+    {
+      log: createLogger({ name: 'feeder', file: join(folder, 'feeder.log'), level: 'debug' }),
+      ...dependencies,
+    },
   );
   const clients: { close(): void }[] = [];
   const lanes: LaneClient[] = [];

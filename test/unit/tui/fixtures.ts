@@ -62,6 +62,7 @@ export function link(name: string, over: Partial<LinkJson> = {}): LinkJson {
     callSentBytes: 0,
     callReceivedBytes: 0,
     paused: false,
+    feederPauses: [],
     drain: null,
     devices: [
       {

@@ -58,6 +58,7 @@ function writeStarted(status: FeedStatusJson): void {
   writeLine(`listening on ${listeningWords(status)}`);
   writeLine(`firewall: hosts need TCP ${portsOf(status)}`);
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
+  if (status.pauses.length > 0) writeLine(`for now nothing: ${pausesText(status.pauses)}`);
   writeLine();
   writeLine('On the host, once:');
   writeLine(`  ${paint.bold(`greenboost connect ${bestAddress(status.addresses)}`)}`);
@@ -132,10 +133,17 @@ export async function feedPause(options: { drain?: boolean }): Promise<void> {
   );
 }
 
+/** `outside of its hours (22:00-07:00), until Sat 22:00; …` */
+function pausesText(pauses: FeedStatusJson['pauses']): string {
+  return pauses.map(({ text, cause }) => cleanText(text ?? cause)).join('; ');
+}
+
 /** Lends again. @throws as feedPause. */
 export async function feedResume(): Promise<void> {
   await withFeed((client) => client.resumeFeed({}, { timeoutMs: CALL_TIMEOUT_MS }));
-  writeLine('lending again');
+  const { pauses } = await readStatus();
+  if (pauses.length === 0) writeLine('lending again');
+  else writeLine(`no longer paused by you, but: ${pausesText(pauses)}`);
 }
 
 /** What is lent to whom. @throws GbError FEEDER_UNREACHABLE (exit 3) when none runs. */
@@ -150,6 +158,7 @@ export async function feedStatus(options: { json?: boolean }): Promise<void> {
   writeLine(
     `${paint.bold(cleanText(status.feederName))} ${status.feederId} ${status.state}, up ${uptime}, pid ${status.pid}`,
   );
+  if (status.pauses.length > 0) writeLine(`lends nothing new: ${pausesText(status.pauses)}`);
   writeLine(`listening on ${listeningWords(status)}, key ${status.keyFingerprint}`);
   if (status.cacheDir !== null)
     writeLine(`block cache: up to ${formatBytes(status.cacheBudgetBytes)} in ${status.cacheDir}`);

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file greenboost/v1/feeder.proto.
  */
 export const file_greenboost_v1_feeder: GenFile = /*@__PURE__*/
-  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSL5AQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIEhIKCmF0dHJpYnV0ZXMYCyADKBESDwoHY29tcHV0ZRgKIAEoCCKqAQoMSGVsbG9SZXF1ZXN0Ei8KB3ZlcnNpb24YASABKAsyHi5ncmVlbmJvb3N0LnYxLlByb3RvY29sVmVyc2lvbhIYChBmZWF0dXJlc19vZmZlcmVkGAIgASgEEhkKEWZlYXR1cmVzX3JlcXVpcmVkGAMgASgEEg8KB2hvc3RfaWQYBCABKAkSEQoJaG9zdF9uYW1lGAUgASgJEhAKCHNvZnR3YXJlGAYgASgJIpsCCg1IZWxsb1Jlc3BvbnNlEi8KB3ZlcnNpb24YASABKAsyHi5ncmVlbmJvb3N0LnYxLlByb3RvY29sVmVyc2lvbhIQCghmZWF0dXJlcxgCIAEoBBIRCglmZWVkZXJfaWQYAyABKAkSEwoLZmVlZGVyX25hbWUYBCABKAkSEAoIc29mdHdhcmUYBSABKAkSEgoKc2Vzc2lvbl9pZBgGIAEoCRITCgtpbmNhcm5hdGlvbhgHIAEoCRIqCgdkZXZpY2VzGAggAygLMhkuZ3JlZW5ib29zdC52MS5MZW50RGV2aWNlEhQKDGxlYXNlX3R0bF9tcxgJIAEoDRIRCglsYW5lX3BvcnQYCiABKA0SDwoHdW5peF9tcxgLIAEoAyIeCgtQaW5nUmVxdWVzdBIPCgdwYXlsb2FkGAEgASgMIh8KDFBpbmdSZXNwb25zZRIPCgdwYXlsb2FkGAEgASgMIigKEVdhdGNoU3RhdHNSZXF1ZXN0EhMKC2ludGVydmFsX21zGAEgASgNItwBChJXYXRjaFN0YXRzUmVzcG9uc2USKgoHZGV2aWNlcxgBIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRIpCgVzdGF0ZRgCIAEoDjIaLmdyZWVuYm9vc3QudjEuRmVlZGVyU3RhdGUSEwoLbGVhc2VfY291bnQYAyABKA0SFQoNc2Vzc2lvbl9jb3VudBgEIAEoDRISCgpyZWFkX2J5dGVzGAUgASgEEhMKC3dyaXRlX2J5dGVzGAYgASgEEhoKEmF1dGhfZmFpbHVyZV9jb3VudBgHIAEoBCIzCghMZWFzZVJlZhIQCghsZWFzZV9pZBgBIAEoCRIVCg1mZW5jaW5nX3Rva2VuGAIgASgEIkUKC0RldmljZUJ5dGVzEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDQoFYnl0ZXMYAiABKAQiggEKE0FjcXVpcmVMZWFzZVJlcXVlc3QSFQoNYXR0YWNobWVudF9pZBgBIAEoCRISCgphcmVuYV9iYXNlGAIgASgEEhMKC2FyZW5hX2J5dGVzGAMgASgEEisKB2RldmljZXMYBCADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzIk4KFEFjcXVpcmVMZWFzZVJlc3BvbnNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZ0dGxfbXMYAiABKA0iaQoSUmVzaXplTGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIrCgdkZXZpY2VzGAIgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcyIVChNSZXNpemVMZWFzZVJlc3BvbnNlIj0KElJlbmV3TGVhc2VzUmVxdWVzdBInCgZsZWFzZXMYASADKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIkIKE1JlbmV3TGVhc2VzUmVzcG9uc2USKwoGbGVhc2VzGAEgAygLMhsuZ3JlZW5ib29zdC52MS5SZW5ld2VkTGVhc2UidAoMUmVuZXdlZExlYXNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIsCgZzdGF0dXMYAiABKA4yHC5ncmVlbmJvb3N0LnYxLkVycm9yQ29kZU9yT2sSDgoGdHRsX21zGAMgASgNIj0KE1JlbGVhc2VMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIisKFFJlbGVhc2VMZWFzZVJlc3BvbnNlEhMKC2ZyZWVkX2J5dGVzGAEgASgEIlAKBVJhbmdlEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCJeCg9BbGxvY2F0ZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiMKBXJhbmdlGAIgASgLMhQuZ3JlZW5ib29zdC52MS5SYW5nZSIoChBBbGxvY2F0ZVJlc3BvbnNlEhQKDGxvY2tlZF9ieXRlcxgBIAEoBCJaCgtGcmVlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSIwoFcmFuZ2UYAiABKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlIg4KDEZyZWVSZXNwb25zZSI6ChBTdGF0TGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiKoAQoRU3RhdExlYXNlUmVzcG9uc2USKgoGbGltaXRzGAEgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcxIkCgZyYW5nZXMYAiADKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlEhIKCnJlYWRfYnl0ZXMYAyABKAQSEwoLd3JpdGVfYnl0ZXMYBCABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgFIAEoBCLAAQoPT3BlbkxhbmVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEEigKBnJpZ2h0cxgEIAEoDjIYLmdyZWVuYm9vc3QudjEuTGFuZVJpZ2h0EhMKC2Nvbm5lY3Rpb25zGAUgASgNEhcKD2Jyb2tlcmVkX3NlY3JldBgGIAEoDBINCgVwcm9iZRgHIAEoCCJDChBPcGVuTGFuZVJlc3BvbnNlEhEKCXRpY2tldF9pZBgBIAEoDBIMCgRwb3J0GAIgASgNEg4KBnR0bF9tcxgDIAEoDSIlChBDbG9zZUxhbmVSZXF1ZXN0EhEKCXRpY2tldF9pZBgBIAEoDCITChFDbG9zZUxhbmVSZXNwb25zZSKuAQoLUHVsbFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDwoHYWRkcmVzcxgEIAEoCRIMCgRwb3J0GAUgASgNEhEKCXRpY2tldF9pZBgGIAEoDBIOCgZzZWNyZXQYByABKAwSFQoNc291cmNlX29mZnNldBgIIAEoBCIdCgxQdWxsUHJvZ3Jlc3MSDQoFYnl0ZXMYASABKAQqUwoKRGV2aWNlS2luZBIbChdERVZJQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD0RFVklDRV9LSU5EX1JBTRABEhMKD0RFVklDRV9LSU5EX0dQVRACKkgKCkZlYXR1cmVCaXQSGwoXRkVBVFVSRV9CSVRfVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0JJVF9DT05URU5UX0NBQ0hFEAEqlAEKC0ZlZWRlclN0YXRlEhwKGEZFRURFUl9TVEFURV9VTlNQRUNJRklFRBAAEhgKFEZFRURFUl9TVEFURV9MRU5ESU5HEAESFwoTRkVFREVSX1NUQVRFX1BBVVNFRBACEhkKFUZFRURFUl9TVEFURV9TVE9QUElORxADEhkKFUZFRURFUl9TVEFURV9EUkFJTklORxAEKosBCg1FcnJvckNvZGVPck9rEiAKHEVSUk9SX0NPREVfT1JfT0tfVU5TUEVDSUZJRUQQABIXChNFUlJPUl9DT0RFX09SX09LX09LEAESIgoeRVJST1JfQ09ERV9PUl9PS19MRUFTRV9FWFBJUkVEEAISGwoXRVJST1JfQ09ERV9PUl9PS19GRU5DRUQQAyqNAQoJTGFuZVJpZ2h0EhoKFkxBTkVfUklHSFRfVU5TUEVDSUZJRUQQABITCg9MQU5FX1JJR0hUX1JFQUQQARIUChBMQU5FX1JJR0hUX1dSSVRFEAISGQoVTEFORV9SSUdIVF9SRUFEX1dSSVRFEAMSHgoaTEFORV9SSUdIVF9SRUFEX1dSSVRFX0NBTEwQBzKFCAoNRmVlZGVyU2VydmljZRJCCgVIZWxsbxIbLmdyZWVuYm9vc3QudjEuSGVsbG9SZXF1ZXN0GhwuZ3JlZW5ib29zdC52MS5IZWxsb1Jlc3BvbnNlEj8KBFBpbmcSGi5ncmVlbmJvb3N0LnYxLlBpbmdSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QaW5nUmVzcG9uc2USUwoKV2F0Y2hTdGF0cxIgLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1JlcXVlc3QaIS5ncmVlbmJvb3N0LnYxLldhdGNoU3RhdHNSZXNwb25zZTABElcKDEFjcXVpcmVMZWFzZRIiLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuQWNxdWlyZUxlYXNlUmVzcG9uc2USVAoLUmVzaXplTGVhc2USIS5ncmVlbmJvb3N0LnYxLlJlc2l6ZUxlYXNlUmVxdWVzdBoiLmdyZWVuYm9vc3QudjEuUmVzaXplTGVhc2VSZXNwb25zZRJUCgtSZW5ld0xlYXNlcxIhLmdyZWVuYm9vc3QudjEuUmVuZXdMZWFzZXNSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5SZW5ld0xlYXNlc1Jlc3BvbnNlElcKDFJlbGVhc2VMZWFzZRIiLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVxdWVzdBojLmdyZWVuYm9vc3QudjEuUmVsZWFzZUxlYXNlUmVzcG9uc2USSwoIQWxsb2NhdGUSHi5ncmVlbmJvb3N0LnYxLkFsbG9jYXRlUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuQWxsb2NhdGVSZXNwb25zZRI/CgRGcmVlEhouZ3JlZW5ib29zdC52MS5GcmVlUmVxdWVzdBobLmdyZWVuYm9vc3QudjEuRnJlZVJlc3BvbnNlEk4KCVN0YXRMZWFzZRIfLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuU3RhdExlYXNlUmVzcG9uc2USSwoIT3BlbkxhbmUSHi5ncmVlbmJvb3N0LnYxLk9wZW5MYW5lUmVxdWVzdBofLmdyZWVuYm9vc3QudjEuT3BlbkxhbmVSZXNwb25zZRJOCglDbG9zZUxhbmUSHy5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlcXVlc3QaIC5ncmVlbmJvb3N0LnYxLkNsb3NlTGFuZVJlc3BvbnNlEkEKBFB1bGwSGi5ncmVlbmJvb3N0LnYxLlB1bGxSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5QdWxsUHJvZ3Jlc3MwAWIGcHJvdG8z");
+  fileDesc("ChpncmVlbmJvb3N0L3YxL2ZlZWRlci5wcm90bxINZ3JlZW5ib29zdC52MSJCCghEZXZpY2VJZBInCgRraW5kGAEgASgOMhkuZ3JlZW5ib29zdC52MS5EZXZpY2VLaW5kEg0KBWluZGV4GAIgASgNIi8KD1Byb3RvY29sVmVyc2lvbhINCgVtYWpvchgBIAEoDRINCgVtaW5vchgCIAEoDSL5AQoKTGVudERldmljZRIjCgJpZBgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDAoEbmFtZRgCIAEoCRIMCgR1dWlkGAMgASgJEhYKDmNhcGFjaXR5X2J5dGVzGAQgASgEEhQKDGxlYXNlZF9ieXRlcxgFIAEoBBISCgp1c2VkX2J5dGVzGAYgASgEEhQKDGxvY2tlZF9ieXRlcxgHIAEoBBIaChJjb21wdXRlX2NhcGFiaWxpdHkYCCABKA0SEQoJc2ltdWxhdGVkGAkgASgIEhIKCmF0dHJpYnV0ZXMYCyADKBESDwoHY29tcHV0ZRgKIAEoCCKqAQoMSGVsbG9SZXF1ZXN0Ei8KB3ZlcnNpb24YASABKAsyHi5ncmVlbmJvb3N0LnYxLlByb3RvY29sVmVyc2lvbhIYChBmZWF0dXJlc19vZmZlcmVkGAIgASgEEhkKEWZlYXR1cmVzX3JlcXVpcmVkGAMgASgEEg8KB2hvc3RfaWQYBCABKAkSEQoJaG9zdF9uYW1lGAUgASgJEhAKCHNvZnR3YXJlGAYgASgJIpsCCg1IZWxsb1Jlc3BvbnNlEi8KB3ZlcnNpb24YASABKAsyHi5ncmVlbmJvb3N0LnYxLlByb3RvY29sVmVyc2lvbhIQCghmZWF0dXJlcxgCIAEoBBIRCglmZWVkZXJfaWQYAyABKAkSEwoLZmVlZGVyX25hbWUYBCABKAkSEAoIc29mdHdhcmUYBSABKAkSEgoKc2Vzc2lvbl9pZBgGIAEoCRITCgtpbmNhcm5hdGlvbhgHIAEoCRIqCgdkZXZpY2VzGAggAygLMhkuZ3JlZW5ib29zdC52MS5MZW50RGV2aWNlEhQKDGxlYXNlX3R0bF9tcxgJIAEoDRIRCglsYW5lX3BvcnQYCiABKA0SDwoHdW5peF9tcxgLIAEoAyIeCgtQaW5nUmVxdWVzdBIPCgdwYXlsb2FkGAEgASgMIh8KDFBpbmdSZXNwb25zZRIPCgdwYXlsb2FkGAEgASgMIigKEVdhdGNoU3RhdHNSZXF1ZXN0EhMKC2ludGVydmFsX21zGAEgASgNIogCChJXYXRjaFN0YXRzUmVzcG9uc2USKgoHZGV2aWNlcxgBIAMoCzIZLmdyZWVuYm9vc3QudjEuTGVudERldmljZRIpCgVzdGF0ZRgCIAEoDjIaLmdyZWVuYm9vc3QudjEuRmVlZGVyU3RhdGUSEwoLbGVhc2VfY291bnQYAyABKA0SFQoNc2Vzc2lvbl9jb3VudBgEIAEoDRISCgpyZWFkX2J5dGVzGAUgASgEEhMKC3dyaXRlX2J5dGVzGAYgASgEEhoKEmF1dGhfZmFpbHVyZV9jb3VudBgHIAEoBBIqCgZwYXVzZXMYCCADKAsyGi5ncmVlbmJvb3N0LnYxLkZlZWRlclBhdXNlIoIBCgtGZWVkZXJQYXVzZRIoCgVjYXVzZRgBIAEoDjIZLmdyZWVuYm9vc3QudjEuUGF1c2VDYXVzZRINCgVkcmFpbhgCIAEoCBIVCg1zaW5jZV91bml4X21zGAMgASgDEhUKDXVudGlsX3VuaXhfbXMYBCABKAMSDAoEdGV4dBgFIAEoCSIzCghMZWFzZVJlZhIQCghsZWFzZV9pZBgBIAEoCRIVCg1mZW5jaW5nX3Rva2VuGAIgASgEIkUKC0RldmljZUJ5dGVzEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDQoFYnl0ZXMYAiABKAQiggEKE0FjcXVpcmVMZWFzZVJlcXVlc3QSFQoNYXR0YWNobWVudF9pZBgBIAEoCRISCgphcmVuYV9iYXNlGAIgASgEEhMKC2FyZW5hX2J5dGVzGAMgASgEEisKB2RldmljZXMYBCADKAsyGi5ncmVlbmJvb3N0LnYxLkRldmljZUJ5dGVzIk4KFEFjcXVpcmVMZWFzZVJlc3BvbnNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZ0dGxfbXMYAiABKA0iaQoSUmVzaXplTGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIrCgdkZXZpY2VzGAIgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcyIVChNSZXNpemVMZWFzZVJlc3BvbnNlIj0KElJlbmV3TGVhc2VzUmVxdWVzdBInCgZsZWFzZXMYASADKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIkIKE1JlbmV3TGVhc2VzUmVzcG9uc2USKwoGbGVhc2VzGAEgAygLMhsuZ3JlZW5ib29zdC52MS5SZW5ld2VkTGVhc2UidAoMUmVuZXdlZExlYXNlEiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIsCgZzdGF0dXMYAiABKA4yHC5ncmVlbmJvb3N0LnYxLkVycm9yQ29kZU9yT2sSDgoGdHRsX21zGAMgASgNIj0KE1JlbGVhc2VMZWFzZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmIisKFFJlbGVhc2VMZWFzZVJlc3BvbnNlEhMKC2ZyZWVkX2J5dGVzGAEgASgEIlAKBVJhbmdlEicKBmRldmljZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuRGV2aWNlSWQSDgoGb2Zmc2V0GAIgASgEEg4KBmxlbmd0aBgDIAEoBCJeCg9BbGxvY2F0ZVJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEiMKBXJhbmdlGAIgASgLMhQuZ3JlZW5ib29zdC52MS5SYW5nZSIoChBBbGxvY2F0ZVJlc3BvbnNlEhQKDGxvY2tlZF9ieXRlcxgBIAEoBCJaCgtGcmVlUmVxdWVzdBImCgVsZWFzZRgBIAEoCzIXLmdyZWVuYm9vc3QudjEuTGVhc2VSZWYSIwoFcmFuZ2UYAiABKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlIg4KDEZyZWVSZXNwb25zZSI6ChBTdGF0TGVhc2VSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZiKoAQoRU3RhdExlYXNlUmVzcG9uc2USKgoGbGltaXRzGAEgAygLMhouZ3JlZW5ib29zdC52MS5EZXZpY2VCeXRlcxIkCgZyYW5nZXMYAiADKAsyFC5ncmVlbmJvb3N0LnYxLlJhbmdlEhIKCnJlYWRfYnl0ZXMYAyABKAQSEwoLd3JpdGVfYnl0ZXMYBCABKAQSGAoQdHRsX3JlbWFpbmluZ19tcxgFIAEoBCLAAQoPT3BlbkxhbmVSZXF1ZXN0EiYKBWxlYXNlGAEgASgLMhcuZ3JlZW5ib29zdC52MS5MZWFzZVJlZhIOCgZvZmZzZXQYAiABKAQSDgoGbGVuZ3RoGAMgASgEEigKBnJpZ2h0cxgEIAEoDjIYLmdyZWVuYm9vc3QudjEuTGFuZVJpZ2h0EhMKC2Nvbm5lY3Rpb25zGAUgASgNEhcKD2Jyb2tlcmVkX3NlY3JldBgGIAEoDBINCgVwcm9iZRgHIAEoCCJDChBPcGVuTGFuZVJlc3BvbnNlEhEKCXRpY2tldF9pZBgBIAEoDBIMCgRwb3J0GAIgASgNEg4KBnR0bF9tcxgDIAEoDSIlChBDbG9zZUxhbmVSZXF1ZXN0EhEKCXRpY2tldF9pZBgBIAEoDCITChFDbG9zZUxhbmVSZXNwb25zZSKuAQoLUHVsbFJlcXVlc3QSJgoFbGVhc2UYASABKAsyFy5ncmVlbmJvb3N0LnYxLkxlYXNlUmVmEg4KBm9mZnNldBgCIAEoBBIOCgZsZW5ndGgYAyABKAQSDwoHYWRkcmVzcxgEIAEoCRIMCgRwb3J0GAUgASgNEhEKCXRpY2tldF9pZBgGIAEoDBIOCgZzZWNyZXQYByABKAwSFQoNc291cmNlX29mZnNldBgIIAEoBCIdCgxQdWxsUHJvZ3Jlc3MSDQoFYnl0ZXMYASABKAQqUwoKRGV2aWNlS2luZBIbChdERVZJQ0VfS0lORF9VTlNQRUNJRklFRBAAEhMKD0RFVklDRV9LSU5EX1JBTRABEhMKD0RFVklDRV9LSU5EX0dQVRACKkgKCkZlYXR1cmVCaXQSGwoXRkVBVFVSRV9CSVRfVU5TUEVDSUZJRUQQABIdChlGRUFUVVJFX0JJVF9DT05URU5UX0NBQ0hFEAEqcgoKUGF1c2VDYXVzZRIbChdQQVVTRV9DQVVTRV9VTlNQRUNJRklFRBAAEhUKEVBBVVNFX0NBVVNFX09XTkVSEAESFQoRUEFVU0VfQ0FVU0VfSE9VUlMQAhIZChVQQVVTRV9DQVVTRV9MT0NBTF9VU0UQAyqUAQoLRmVlZGVyU3RhdGUSHAoYRkVFREVSX1NUQVRFX1VOU1BFQ0lGSUVEEAASGAoURkVFREVSX1NUQVRFX0xFTkRJTkcQARIXChNGRUVERVJfU1RBVEVfUEFVU0VEEAISGQoVRkVFREVSX1NUQVRFX1NUT1BQSU5HEAMSGQoVRkVFREVSX1NUQVRFX0RSQUlOSU5HEAQqiwEKDUVycm9yQ29kZU9yT2sSIAocRVJST1JfQ09ERV9PUl9PS19VTlNQRUNJRklFRBAAEhcKE0VSUk9SX0NPREVfT1JfT0tfT0sQARIiCh5FUlJPUl9DT0RFX09SX09LX0xFQVNFX0VYUElSRUQQAhIbChdFUlJPUl9DT0RFX09SX09LX0ZFTkNFRBADKo0BCglMYW5lUmlnaHQSGgoWTEFORV9SSUdIVF9VTlNQRUNJRklFRBAAEhMKD0xBTkVfUklHSFRfUkVBRBABEhQKEExBTkVfUklHSFRfV1JJVEUQAhIZChVMQU5FX1JJR0hUX1JFQURfV1JJVEUQAxIeChpMQU5FX1JJR0hUX1JFQURfV1JJVEVfQ0FMTBAHMoUICg1GZWVkZXJTZXJ2aWNlEkIKBUhlbGxvEhsuZ3JlZW5ib29zdC52MS5IZWxsb1JlcXVlc3QaHC5ncmVlbmJvb3N0LnYxLkhlbGxvUmVzcG9uc2USPwoEUGluZxIaLmdyZWVuYm9vc3QudjEuUGluZ1JlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLlBpbmdSZXNwb25zZRJTCgpXYXRjaFN0YXRzEiAuZ3JlZW5ib29zdC52MS5XYXRjaFN0YXRzUmVxdWVzdBohLmdyZWVuYm9vc3QudjEuV2F0Y2hTdGF0c1Jlc3BvbnNlMAESVwoMQWNxdWlyZUxlYXNlEiIuZ3JlZW5ib29zdC52MS5BY3F1aXJlTGVhc2VSZXF1ZXN0GiMuZ3JlZW5ib29zdC52MS5BY3F1aXJlTGVhc2VSZXNwb25zZRJUCgtSZXNpemVMZWFzZRIhLmdyZWVuYm9vc3QudjEuUmVzaXplTGVhc2VSZXF1ZXN0GiIuZ3JlZW5ib29zdC52MS5SZXNpemVMZWFzZVJlc3BvbnNlElQKC1JlbmV3TGVhc2VzEiEuZ3JlZW5ib29zdC52MS5SZW5ld0xlYXNlc1JlcXVlc3QaIi5ncmVlbmJvb3N0LnYxLlJlbmV3TGVhc2VzUmVzcG9uc2USVwoMUmVsZWFzZUxlYXNlEiIuZ3JlZW5ib29zdC52MS5SZWxlYXNlTGVhc2VSZXF1ZXN0GiMuZ3JlZW5ib29zdC52MS5SZWxlYXNlTGVhc2VSZXNwb25zZRJLCghBbGxvY2F0ZRIeLmdyZWVuYm9vc3QudjEuQWxsb2NhdGVSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5BbGxvY2F0ZVJlc3BvbnNlEj8KBEZyZWUSGi5ncmVlbmJvb3N0LnYxLkZyZWVSZXF1ZXN0GhsuZ3JlZW5ib29zdC52MS5GcmVlUmVzcG9uc2USTgoJU3RhdExlYXNlEh8uZ3JlZW5ib29zdC52MS5TdGF0TGVhc2VSZXF1ZXN0GiAuZ3JlZW5ib29zdC52MS5TdGF0TGVhc2VSZXNwb25zZRJLCghPcGVuTGFuZRIeLmdyZWVuYm9vc3QudjEuT3BlbkxhbmVSZXF1ZXN0Gh8uZ3JlZW5ib29zdC52MS5PcGVuTGFuZVJlc3BvbnNlEk4KCUNsb3NlTGFuZRIfLmdyZWVuYm9vc3QudjEuQ2xvc2VMYW5lUmVxdWVzdBogLmdyZWVuYm9vc3QudjEuQ2xvc2VMYW5lUmVzcG9uc2USQQoEUHVsbBIaLmdyZWVuYm9vc3QudjEuUHVsbFJlcXVlc3QaGy5ncmVlbmJvb3N0LnYxLlB1bGxQcm9ncmVzczABYgZwcm90bzM");
 
 /**
  * @generated from message greenboost.v1.DeviceId
@@ -364,6 +364,13 @@ export type WatchStatsResponse = Message<"greenboost.v1.WatchStatsResponse"> & {
    * @generated from field: uint64 auth_failure_count = 7;
    */
   authFailureCount: bigint;
+
+  /**
+   * why it lends nothing new; empty: it lends, or stops
+   *
+   * @generated from field: repeated greenboost.v1.FeederPause pauses = 8;
+   */
+  pauses: FeederPause[];
 };
 
 /**
@@ -372,6 +379,53 @@ export type WatchStatsResponse = Message<"greenboost.v1.WatchStatsResponse"> & {
  */
 export const WatchStatsResponseSchema: GenMessage<WatchStatsResponse> = /*@__PURE__*/
   messageDesc(file_greenboost_v1_feeder, 8);
+
+/**
+ * A reason for which a feeder lends nothing new; each holds by itself.
+ *
+ * @generated from message greenboost.v1.FeederPause
+ */
+export type FeederPause = Message<"greenboost.v1.FeederPause"> & {
+  /**
+   * @generated from field: greenboost.v1.PauseCause cause = 1;
+   */
+  cause: PauseCause;
+
+  /**
+   * hosts are asked to move away what they hold
+   *
+   * @generated from field: bool drain = 2;
+   */
+  drain: boolean;
+
+  /**
+   * by the feeder's clock
+   *
+   * @generated from field: int64 since_unix_ms = 3;
+   */
+  sinceUnixMs: bigint;
+
+  /**
+   * when it ends by itself; 0: not known
+   *
+   * @generated from field: int64 until_unix_ms = 4;
+   */
+  untilUnixMs: bigint;
+
+  /**
+   * for the feeder's own user only; empty in WatchStats
+   *
+   * @generated from field: string text = 5;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message greenboost.v1.FeederPause.
+ * Use `create(FeederPauseSchema)` to create a new message.
+ */
+export const FeederPauseSchema: GenMessage<FeederPause> = /*@__PURE__*/
+  messageDesc(file_greenboost_v1_feeder, 9);
 
 /**
  * @generated from message greenboost.v1.LeaseRef
@@ -397,7 +451,7 @@ export type LeaseRef = Message<"greenboost.v1.LeaseRef"> & {
  * Use `create(LeaseRefSchema)` to create a new message.
  */
 export const LeaseRefSchema: GenMessage<LeaseRef> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 9);
+  messageDesc(file_greenboost_v1_feeder, 10);
 
 /**
  * @generated from message greenboost.v1.DeviceBytes
@@ -419,7 +473,7 @@ export type DeviceBytes = Message<"greenboost.v1.DeviceBytes"> & {
  * Use `create(DeviceBytesSchema)` to create a new message.
  */
 export const DeviceBytesSchema: GenMessage<DeviceBytes> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 10);
+  messageDesc(file_greenboost_v1_feeder, 11);
 
 /**
  * @generated from message greenboost.v1.AcquireLeaseRequest
@@ -453,7 +507,7 @@ export type AcquireLeaseRequest = Message<"greenboost.v1.AcquireLeaseRequest"> &
  * Use `create(AcquireLeaseRequestSchema)` to create a new message.
  */
 export const AcquireLeaseRequestSchema: GenMessage<AcquireLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 11);
+  messageDesc(file_greenboost_v1_feeder, 12);
 
 /**
  * @generated from message greenboost.v1.AcquireLeaseResponse
@@ -475,7 +529,7 @@ export type AcquireLeaseResponse = Message<"greenboost.v1.AcquireLeaseResponse">
  * Use `create(AcquireLeaseResponseSchema)` to create a new message.
  */
 export const AcquireLeaseResponseSchema: GenMessage<AcquireLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 12);
+  messageDesc(file_greenboost_v1_feeder, 13);
 
 /**
  * @generated from message greenboost.v1.ResizeLeaseRequest
@@ -497,7 +551,7 @@ export type ResizeLeaseRequest = Message<"greenboost.v1.ResizeLeaseRequest"> & {
  * Use `create(ResizeLeaseRequestSchema)` to create a new message.
  */
 export const ResizeLeaseRequestSchema: GenMessage<ResizeLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 13);
+  messageDesc(file_greenboost_v1_feeder, 14);
 
 /**
  * @generated from message greenboost.v1.ResizeLeaseResponse
@@ -510,7 +564,7 @@ export type ResizeLeaseResponse = Message<"greenboost.v1.ResizeLeaseResponse"> &
  * Use `create(ResizeLeaseResponseSchema)` to create a new message.
  */
 export const ResizeLeaseResponseSchema: GenMessage<ResizeLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 14);
+  messageDesc(file_greenboost_v1_feeder, 15);
 
 /**
  * @generated from message greenboost.v1.RenewLeasesRequest
@@ -527,7 +581,7 @@ export type RenewLeasesRequest = Message<"greenboost.v1.RenewLeasesRequest"> & {
  * Use `create(RenewLeasesRequestSchema)` to create a new message.
  */
 export const RenewLeasesRequestSchema: GenMessage<RenewLeasesRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 15);
+  messageDesc(file_greenboost_v1_feeder, 16);
 
 /**
  * @generated from message greenboost.v1.RenewLeasesResponse
@@ -544,7 +598,7 @@ export type RenewLeasesResponse = Message<"greenboost.v1.RenewLeasesResponse"> &
  * Use `create(RenewLeasesResponseSchema)` to create a new message.
  */
 export const RenewLeasesResponseSchema: GenMessage<RenewLeasesResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 16);
+  messageDesc(file_greenboost_v1_feeder, 17);
 
 /**
  * @generated from message greenboost.v1.RenewedLease
@@ -573,7 +627,7 @@ export type RenewedLease = Message<"greenboost.v1.RenewedLease"> & {
  * Use `create(RenewedLeaseSchema)` to create a new message.
  */
 export const RenewedLeaseSchema: GenMessage<RenewedLease> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 17);
+  messageDesc(file_greenboost_v1_feeder, 18);
 
 /**
  * @generated from message greenboost.v1.ReleaseLeaseRequest
@@ -590,7 +644,7 @@ export type ReleaseLeaseRequest = Message<"greenboost.v1.ReleaseLeaseRequest"> &
  * Use `create(ReleaseLeaseRequestSchema)` to create a new message.
  */
 export const ReleaseLeaseRequestSchema: GenMessage<ReleaseLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 18);
+  messageDesc(file_greenboost_v1_feeder, 19);
 
 /**
  * @generated from message greenboost.v1.ReleaseLeaseResponse
@@ -607,7 +661,7 @@ export type ReleaseLeaseResponse = Message<"greenboost.v1.ReleaseLeaseResponse">
  * Use `create(ReleaseLeaseResponseSchema)` to create a new message.
  */
 export const ReleaseLeaseResponseSchema: GenMessage<ReleaseLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 19);
+  messageDesc(file_greenboost_v1_feeder, 20);
 
 /**
  * @generated from message greenboost.v1.Range
@@ -638,7 +692,7 @@ export type Range = Message<"greenboost.v1.Range"> & {
  * Use `create(RangeSchema)` to create a new message.
  */
 export const RangeSchema: GenMessage<Range> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 20);
+  messageDesc(file_greenboost_v1_feeder, 21);
 
 /**
  * @generated from message greenboost.v1.AllocateRequest
@@ -660,7 +714,7 @@ export type AllocateRequest = Message<"greenboost.v1.AllocateRequest"> & {
  * Use `create(AllocateRequestSchema)` to create a new message.
  */
 export const AllocateRequestSchema: GenMessage<AllocateRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 21);
+  messageDesc(file_greenboost_v1_feeder, 22);
 
 /**
  * @generated from message greenboost.v1.AllocateResponse
@@ -677,7 +731,7 @@ export type AllocateResponse = Message<"greenboost.v1.AllocateResponse"> & {
  * Use `create(AllocateResponseSchema)` to create a new message.
  */
 export const AllocateResponseSchema: GenMessage<AllocateResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 22);
+  messageDesc(file_greenboost_v1_feeder, 23);
 
 /**
  * @generated from message greenboost.v1.FreeRequest
@@ -699,7 +753,7 @@ export type FreeRequest = Message<"greenboost.v1.FreeRequest"> & {
  * Use `create(FreeRequestSchema)` to create a new message.
  */
 export const FreeRequestSchema: GenMessage<FreeRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 23);
+  messageDesc(file_greenboost_v1_feeder, 24);
 
 /**
  * @generated from message greenboost.v1.FreeResponse
@@ -712,7 +766,7 @@ export type FreeResponse = Message<"greenboost.v1.FreeResponse"> & {
  * Use `create(FreeResponseSchema)` to create a new message.
  */
 export const FreeResponseSchema: GenMessage<FreeResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 24);
+  messageDesc(file_greenboost_v1_feeder, 25);
 
 /**
  * @generated from message greenboost.v1.StatLeaseRequest
@@ -729,7 +783,7 @@ export type StatLeaseRequest = Message<"greenboost.v1.StatLeaseRequest"> & {
  * Use `create(StatLeaseRequestSchema)` to create a new message.
  */
 export const StatLeaseRequestSchema: GenMessage<StatLeaseRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 25);
+  messageDesc(file_greenboost_v1_feeder, 26);
 
 /**
  * @generated from message greenboost.v1.StatLeaseResponse
@@ -766,7 +820,7 @@ export type StatLeaseResponse = Message<"greenboost.v1.StatLeaseResponse"> & {
  * Use `create(StatLeaseResponseSchema)` to create a new message.
  */
 export const StatLeaseResponseSchema: GenMessage<StatLeaseResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 26);
+  messageDesc(file_greenboost_v1_feeder, 27);
 
 /**
  * @generated from message greenboost.v1.OpenLaneRequest
@@ -823,7 +877,7 @@ export type OpenLaneRequest = Message<"greenboost.v1.OpenLaneRequest"> & {
  * Use `create(OpenLaneRequestSchema)` to create a new message.
  */
 export const OpenLaneRequestSchema: GenMessage<OpenLaneRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 27);
+  messageDesc(file_greenboost_v1_feeder, 28);
 
 /**
  * @generated from message greenboost.v1.OpenLaneResponse
@@ -856,7 +910,7 @@ export type OpenLaneResponse = Message<"greenboost.v1.OpenLaneResponse"> & {
  * Use `create(OpenLaneResponseSchema)` to create a new message.
  */
 export const OpenLaneResponseSchema: GenMessage<OpenLaneResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 28);
+  messageDesc(file_greenboost_v1_feeder, 29);
 
 /**
  * @generated from message greenboost.v1.CloseLaneRequest
@@ -873,7 +927,7 @@ export type CloseLaneRequest = Message<"greenboost.v1.CloseLaneRequest"> & {
  * Use `create(CloseLaneRequestSchema)` to create a new message.
  */
 export const CloseLaneRequestSchema: GenMessage<CloseLaneRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 29);
+  messageDesc(file_greenboost_v1_feeder, 30);
 
 /**
  * @generated from message greenboost.v1.CloseLaneResponse
@@ -886,7 +940,7 @@ export type CloseLaneResponse = Message<"greenboost.v1.CloseLaneResponse"> & {
  * Use `create(CloseLaneResponseSchema)` to create a new message.
  */
 export const CloseLaneResponseSchema: GenMessage<CloseLaneResponse> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 30);
+  messageDesc(file_greenboost_v1_feeder, 31);
 
 /**
  * @generated from message greenboost.v1.PullRequest
@@ -948,7 +1002,7 @@ export type PullRequest = Message<"greenboost.v1.PullRequest"> & {
  * Use `create(PullRequestSchema)` to create a new message.
  */
 export const PullRequestSchema: GenMessage<PullRequest> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 31);
+  messageDesc(file_greenboost_v1_feeder, 32);
 
 /**
  * @generated from message greenboost.v1.PullProgress
@@ -965,7 +1019,7 @@ export type PullProgress = Message<"greenboost.v1.PullProgress"> & {
  * Use `create(PullProgressSchema)` to create a new message.
  */
 export const PullProgressSchema: GenMessage<PullProgress> = /*@__PURE__*/
-  messageDesc(file_greenboost_v1_feeder, 32);
+  messageDesc(file_greenboost_v1_feeder, 33);
 
 /**
  * @generated from enum greenboost.v1.DeviceKind
@@ -1019,6 +1073,43 @@ export const FeatureBitSchema: GenEnum<FeatureBit> = /*@__PURE__*/
   enumDesc(file_greenboost_v1_feeder, 1);
 
 /**
+ * @generated from enum greenboost.v1.PauseCause
+ */
+export enum PauseCause {
+  /**
+   * @generated from enum value: PAUSE_CAUSE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * `greenboost feed pause`
+   *
+   * @generated from enum value: PAUSE_CAUSE_OWNER = 1;
+   */
+  OWNER = 1,
+
+  /**
+   * outside of the hours at which it lends
+   *
+   * @generated from enum value: PAUSE_CAUSE_HOURS = 2;
+   */
+  HOURS = 2,
+
+  /**
+   * somebody uses its GPU, and it lends only an idle one
+   *
+   * @generated from enum value: PAUSE_CAUSE_LOCAL_USE = 3;
+   */
+  LOCAL_USE = 3,
+}
+
+/**
+ * Describes the enum greenboost.v1.PauseCause.
+ */
+export const PauseCauseSchema: GenEnum<PauseCause> = /*@__PURE__*/
+  enumDesc(file_greenboost_v1_feeder, 2);
+
+/**
  * @generated from enum greenboost.v1.FeederState
  */
 export enum FeederState {
@@ -1058,7 +1149,7 @@ export enum FeederState {
  * Describes the enum greenboost.v1.FeederState.
  */
 export const FeederStateSchema: GenEnum<FeederState> = /*@__PURE__*/
-  enumDesc(file_greenboost_v1_feeder, 2);
+  enumDesc(file_greenboost_v1_feeder, 3);
 
 /**
  * @generated from enum greenboost.v1.ErrorCodeOrOk
@@ -1093,7 +1184,7 @@ export enum ErrorCodeOrOk {
  * Describes the enum greenboost.v1.ErrorCodeOrOk.
  */
 export const ErrorCodeOrOkSchema: GenEnum<ErrorCodeOrOk> = /*@__PURE__*/
-  enumDesc(file_greenboost_v1_feeder, 3);
+  enumDesc(file_greenboost_v1_feeder, 4);
 
 /**
  * @generated from enum greenboost.v1.LaneRight
@@ -1131,7 +1222,7 @@ export enum LaneRight {
  * Describes the enum greenboost.v1.LaneRight.
  */
 export const LaneRightSchema: GenEnum<LaneRight> = /*@__PURE__*/
-  enumDesc(file_greenboost_v1_feeder, 4);
+  enumDesc(file_greenboost_v1_feeder, 5);
 
 /**
  * What a feeder serves to host agents, over TLS 1.3 with an external PSK (docs/security.md). Every call but Hello
