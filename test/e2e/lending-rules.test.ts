@@ -53,7 +53,16 @@ test(
     );
 
     const library = join(nativePath('lib', 'sim', 'libcuda.so.1'), '..');
-    const words = ['--bytes', '4MiB', '--buffer-bytes', '2MiB', '--rounds', '1000000'];
+    const words = [
+      '--bytes',
+      '4MiB',
+      '--buffer-bytes',
+      '2MiB',
+      '--rounds',
+      '1',
+      '--hold-seconds',
+      '600',
+    ];
     const program = spawn(nativePath('bin', 'gb_workset'), words, {
       stdio: 'ignore',
       env: { ...home.env, LD_LIBRARY_PATH: library },

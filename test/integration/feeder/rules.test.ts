@@ -65,7 +65,7 @@ afterEach(async () => {
 
 /** A CUDA program of the owner: no child of this process, as the feeder's executors are. */
 function startProgram(): void {
-  const command = `"$0" --bytes 4MiB --buffer-bytes 2MiB --rounds 1000000 & wait`;
+  const command = `"$0" --bytes 4MiB --buffer-bytes 2MiB --rounds 1 --hold-seconds 600 & wait`;
   const library = join(nativePath('lib', 'sim', 'libcuda.so.1'), '..');
   const bin = nativePath('bin', 'gb_workset');
   program = spawn('sh', ['-c', command, bin], {
