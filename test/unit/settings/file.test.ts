@@ -127,7 +127,7 @@ describe('a file', () => {
       '[hosts]\nzzzzzzzz = 1',
       'F:2:1: hosts.zzzzzzzz: there is no such key; there are bytes_max',
     ],
-    ['host', '[run]\nremote = "megred"', 'F:2:1: run.remote: "megred": write merged, off'],
+    ['host', '[run]\nremote = "megred"', 'F:2:1: run.remote: "megred": write merged, devices, off'],
     [
       'host',
       '[profiles.x]\nprogrms = []',
