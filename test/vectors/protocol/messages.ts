@@ -51,6 +51,7 @@ const EXTREMES: Readonly<Partial<Record<ScalarType, unknown>>> = {
   [ScalarType.BOOL]: true,
   [ScalarType.UINT32]: 0xffff_ffff,
   [ScalarType.INT32]: -0x8000_0000,
+  [ScalarType.SINT32]: -0x8000_0000,
   [ScalarType.UINT64]: 0xffff_ffff_ffff_ffffn,
   [ScalarType.INT64]: -0x8000_0000_0000_0000n,
   [ScalarType.STRING]: '\u0000 ä € 😀 \u007f',
@@ -71,6 +72,7 @@ function scalarFor(type: ScalarType, field: DescField, index: number, { extreme 
       return true;
     case ScalarType.UINT32:
     case ScalarType.INT32:
+    case ScalarType.SINT32:
       return number;
     case ScalarType.UINT64:
     case ScalarType.INT64:
