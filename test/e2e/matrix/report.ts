@@ -77,7 +77,7 @@ export function writeReport({ commits, results, kills }: Played): void {
     `${new Date().toISOString().slice(0, 10)}, at ${commits.join(', ')}, on ${cpus().length} cores: ${right} of ` +
       `${results.length} cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
     '',
-    'What the program (or, while shaking hands, the command) got:',
+    'What the program (or, while shaking hands, the command) got; a dash: it was not played, or cannot be:',
     '',
     ...overview(results),
     ...killLines(kills),

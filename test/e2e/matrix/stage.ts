@@ -264,6 +264,27 @@ export class Stage {
       },
       40_000,
     );
+    await this.preferVictim();
+  }
+
+  /** An agent that came in the middle of a cell has measured lines as they were then. */
+  private async preferVictim(): Promise<void> {
+    const rate = (index: number): number =>
+      this.state.latest?.links.find((link) => link.address === this.address(index))
+        ?.downloadBytesPerSecond ?? 0;
+    if (rate(VICTIM) > rate(OTHER)) return;
+    const line = this.network.lines[OTHER]!;
+    await line.set({ rate: '10Mbit', delay: '20ms' });
+    await waitFor(
+      'the victim is the cheaper one again',
+      async () => {
+        await this.host.call(['status', '--probe']);
+        return rate(VICTIM) > rate(OTHER);
+      },
+      60_000,
+      1_000,
+    );
+    await line.set(LINES[OTHER]);
   }
 
   /** What agent and feeders have said since `fromMs`, for a failure's report. */
