@@ -9,6 +9,7 @@ import { FAULTS, type FaultName } from './faults.js';
 import type { KillResult } from './kills.js';
 import type { FailedCell, Played } from './results.js';
 import { TTL_SECONDS } from './stage.js';
+import { CELLS } from './table.js';
 import { TIMES, type TimeName } from './times.js';
 
 const PAGE = join(ROOT, 'docs', 'failures.md');
@@ -75,7 +76,7 @@ export function writeReport({ commits, results, kills }: Played): void {
     BEGIN,
     '',
     `${new Date().toISOString().slice(0, 10)}, at ${commits.join(', ')}, on ${cpus().length} cores: ${right} of ` +
-      `${results.length} cells as expected. Feeders with a TTL of ${TTL_SECONDS} s.`,
+      `${results.length} cells as expected, of ${CELLS.length} that there are. Feeders with a TTL of ${TTL_SECONDS} s.`,
     '',
     'What the program (or, while shaking hands, the command) got; a dash: it was not played, or cannot be:',
     '',

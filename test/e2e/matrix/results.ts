@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What was played of the matrix, kept in build/test/matrix-cells.json: a run in pieces, or two side by side, adds to it.
+// What was played of the matrix, kept in build/test/matrix-cells.json: a run in pieces, one after the other, adds to it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -36,7 +36,7 @@ export function played(): Played {
   return existsSync(FILE) ? (JSON.parse(readFileSync(FILE, 'utf8')) as Played) : NONE;
 }
 
-/** Adds to what was played; without a wait, so that two runs do not meet. */
+/** Adds to what was played. One run at a time: of two that add at the same moment one is lost. */
 export function keep({ results = [], kills = [] }: Partial<Played>): void {
   const before = played();
   const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
