@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What was played of the matrix, kept in build/test/matrix-cells.json: a run in pieces, one after the other, adds to it.
+// What was played of the matrix, kept in build/test/matrix-cells.json: a run in pieces, one after the other, adds to
+// it.
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
