@@ -83,9 +83,9 @@ static CUresult answer_unsigned(void *data, unsigned value) {
   return CUDA_SUCCESS;
 }
 
-static CUresult answer_bool(void *data, bool value) {
-  *(bool *)data = value;
-  return CUDA_SUCCESS;
+/* The driver writes a whole word, and cudart reads one (cudaPointerGetAttributes). */
+static CUresult answer_flag(void *data, bool value) {
+  return answer_unsigned(data, value);
 }
 
 static CUresult answer_word(void *data, uint64_t value) {
@@ -105,7 +105,9 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
       return answer_word(data, (uint64_t)(uintptr_t)subject.context);
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: return answer_unsigned(data, CU_MEMORYTYPE_DEVICE);
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER: return answer_word(data, pointer);
-    case CU_POINTER_ATTRIBUTE_HOST_POINTER: /* device memory has none */
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER: /* device memory has none: NULL, and an error in the single form */
+      (void)answer_word(data, 0);
+      return CUDA_ERROR_INVALID_VALUE;
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS: return CUDA_ERROR_INVALID_VALUE;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID: return answer_word(data, subject.buffer_id);
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
@@ -116,14 +118,14 @@ CUresult gb_pointer_attribute(void *data, CUpointer_attribute attribute, CUdevic
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
       return answer_word(data, in_area ? subject.area_bytes : subject.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE: return answer_word(data, subject.bytes);
-    case CU_POINTER_ATTRIBUTE_MAPPED: return answer_bool(data, true);
+    case CU_POINTER_ATTRIBUTE_MAPPED: return answer_flag(data, true);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
       if (gb_ipc_is_drivers(pointer)) return gb_real.cuPointerGetAttribute(data, attribute, pointer);
-      return answer_bool(data, gb_ipc_capable(pointer));
+      return answer_flag(data, gb_ipc_capable(pointer));
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return answer_bool(data, false);
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE: return answer_flag(data, false);
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: return answer_word(data, subject.handle_types);
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return answer_unsigned(data, in_area ? subject.access : CU_MEM_ACCESS_FLAGS_PROT_READWRITE);

@@ -20,6 +20,7 @@ PROGRAMS = {
     "host_memory": (),
     "threads": ("--default-stream", "per-thread"),
     "contexts": ("-lcuda",),
+    "attributes": ("-lcuda",),
 }
 
 
