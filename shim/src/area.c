@@ -85,6 +85,7 @@ static bool take(struct gb_area *area, uint64_t alignment) {
   reserved_bytes[area->window] += bytes;
   area->taken = (struct gb_va_extent){address, bytes};
   area->base = slack == 0 ? address : (address + alignment - 1) & ~(alignment - 1);
+  gb_arena_note(area->base, area->bytes);
   return true;
 }
 

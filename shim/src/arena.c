@@ -75,16 +75,51 @@ static void find_devices(void) {
   }
 }
 
+/* ---- words that look like addresses ---- */
+
+#define CLEAR_STEP (4ull << 30)
+/* Smaller windows (there is a GPU with as little address space) are not cut into pieces. */
+#define CLEAR_WINDOW_MIN (64ull << 30)
+
+static _Atomic uint64_t clear_bytes;
+
+uint64_t gb_arena_clear_bytes(void) {
+  return clear_bytes;
+}
+
+/* The other half is for what is larger than a piece. */
+static bool withhold(struct gb_va *va, uint64_t base, uint64_t bytes) {
+  uint64_t at = (base + CLEAR_STEP - 1) / CLEAR_STEP * CLEAR_STEP;
+  bool withheld = true;
+  for (; at < base + bytes / 2 && withheld; at += CLEAR_STEP) withheld = gb_va_withhold(va, at, GB_CLEAR_BYTES);
+  return withheld;
+}
+
+void gb_arena_note(uint64_t base, uint64_t bytes) {
+  uint64_t within = base % CLEAR_STEP;
+  if (clear_bytes == 0 || (within >= GB_CLEAR_BYTES && bytes <= CLEAR_STEP - within)) return;
+  clear_bytes = 0;
+  gb_log(GB_LOG_DEBUG, "%llu bytes at 0x%llx lie across 4 GiB: small integers may look like addresses from here on",
+         (unsigned long long)bytes, (unsigned long long)base);
+}
+
+bool gb_may_be_address(uint64_t word) {
+  return word - gb_arena_base_address < gb_arena_reached_bytes() && (word & (CLEAR_STEP - 1)) >= clear_bytes;
+}
+
 static bool build_index(uint64_t base, uint64_t bytes) {
   size_t table = bytes / GB_GRANULE * sizeof *arena.granules;
   void *map =
       mmap(NULL, table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) return false;
   arena.granules = map;
+  bool clear = arena.window_bytes >= CLEAR_WINDOW_MIN;
   for (int i = 0; i < arena.device_count; i++) {
-    if (!gb_va_create(&arena.va[i], base + (uint64_t)i * arena.window_bytes, arena.window_bytes))
-      return false;
+    uint64_t window = base + (uint64_t)i * arena.window_bytes;
+    if (!gb_va_create(&arena.va[i], window, arena.window_bytes)) return false;
+    if (clear && !withhold(&arena.va[i], window, arena.window_bytes)) return false;
   }
+  clear_bytes = clear ? GB_CLEAR_BYTES : 0;
   return true;
 }
 
@@ -221,6 +256,7 @@ void gb_span_discard(struct gb_span *span) {
 bool gb_span_enter(struct gb_span *span, struct gb_area *area, uint64_t base) {
   pthread_rwlock_wrlock(&gb_index_lock);
   bool entered = take_slot(span);
+  gb_arena_note(base, span->bytes);
   if (entered) {
     span->base = base;
     span->area = area;

@@ -172,6 +172,16 @@ struct gb_va *gb_arena_window(int index, uint64_t *bytes);
 struct gb_span *gb_span_at(uint64_t address);
 /* Walks all spans in slot order: pass NULL first. pre: gb_lock or gb_index_lock. */
 struct gb_span *gb_span_next(const struct gb_span *span);
+/* A pair of 32-bit integers looks like an address where the upper one is small and happens to be that of the arena:
+ * token numbers, indices, counters. Therefore the first addresses after each multiple of 4 GiB are not given out, as
+ * long as a range fits between, and words whose lower half is below this are no addresses. returns: 0 once some range
+ * had to be laid across. */
+#define GB_CLEAR_BYTES (16ull << 20)
+uint64_t gb_arena_clear_bytes(void);
+/* The program is about to be given these addresses. pre: gb_lock. */
+void gb_arena_note(uint64_t base, uint64_t bytes);
+/* A word found in memory may be an address that the program was given. */
+bool gb_may_be_address(uint64_t word);
 /* Bytes from the arena's base that ranges have ever reached: no pointer the program can have lies
  * beyond. Far less than the arena, so that data which merely looks like an address is rare in the
  * content scan. */

@@ -8,6 +8,7 @@
 #include "lane.h"
 #include "replica_part.h"
 #include "run.h"
+#include "scan.h"
 
 #define BOUNCE_BLOCKS ((uint32_t)(GB_BOUNCE_PIECES * GB_PIECE_BYTES / GB_BLOCK_BYTES))
 
@@ -71,13 +72,31 @@ static CUresult send_runs(uint32_t lane, struct gb_blocks *engine, const struct 
   return result;
 }
 
-/* Bytes that hold addresses do not reach a feeder's kernels (ADR 0013, hidden pointers). */
+/* Kernels that look for changed blocks suspect every word that the whole arena could hold. Looked at here again, with
+ * what lies beside the blocks, are words that the program can have been given. pre: the context is current, the range
+ * inside the span. returns: true when in doubt. */
+static bool holds_addresses(const struct gb_span *span, uint64_t address, uint64_t bytes) {
+  const struct gb_bounce *bounce = gb_bounce_get();
+  uint64_t end = address + bytes + 4 < span->base + span->bytes ? address + bytes + 4 : span->base + span->bytes;
+  bool found = bounce == NULL;
+  if (address > span->base) address -= 4;
+  while (!found && end - address >= 8) {
+    uint64_t part = end - address < bounce->memory->bytes ? end - address : bounce->memory->bytes;
+    found = gb_real.cuMemcpyDtoH_v2(bounce->map, address, part) != CUDA_SUCCESS ||
+            gb_holds_addresses(bounce->map, part);
+    address += part - 4;
+  }
+  return found;
+}
+
+/* Bytes that hold addresses do not reach a feeder's kernels (ADR 0013, hidden pointers). pre: the runs' context is
+ * current. */
 static bool mark_hidden(const struct gb_blocks_run *runs, uint32_t count) {
   bool hidden = false;
   for (uint32_t i = 0; i < count; i++) {
-    if (runs[i].hidden == 0) continue;
-    struct gb_span *span = gb_span_at(runs[i].address);
-    if (span != NULL) atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_HIDDEN, memory_order_relaxed);
+    struct gb_span *span = runs[i].hidden != 0 ? gb_span_at(runs[i].address) : NULL;
+    if (span == NULL || !holds_addresses(span, runs[i].address, (uint64_t)runs[i].blocks * GB_BLOCK_BYTES)) continue;
+    atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_HIDDEN, memory_order_relaxed);
     hidden = true;
   }
   return hidden;
@@ -222,7 +241,7 @@ static CUresult ask_changed(struct visit *visit, const struct gb_bounce *bounce)
   for (uint32_t i = 0; i < visit->count; i++)
     ranges[i] = (struct gb_run_range){offset_of(visit->spans[i]->base), visit->spans[i]->bytes};
   CUresult result = gb_run_collect(visit->lane, ranges, visit->count, &visit->runs, &visit->run_count, bounce->map,
-                                   bounce->bytes, &visit->bytes);
+                                   bounce->memory->bytes, &visit->bytes);
   free(ranges);
   return result;
 }
@@ -301,9 +320,13 @@ static void settle_visit(const struct visit *visit) {
     atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
   }
   for (uint32_t i = 0; i < visit->run_count; i++) {
-    struct gb_span *span = gb_span_at(gb_arena_base_address + visit->runs[i].offset);
-    if (visit->runs[i].hidden != 0)
+    uint64_t address = gb_arena_base_address + visit->runs[i].offset;
+    struct gb_span *span = visit->runs[i].hidden != 0 ? gb_span_at(address) : NULL;
+    if (span == NULL) continue;
+    bool pushed = gb_context_push(span->context) == CUDA_SUCCESS;
+    if (!pushed || holds_addresses(span, address, (uint64_t)visit->runs[i].blocks * GB_BLOCK_BYTES))
       atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_HIDDEN, memory_order_relaxed);
+    if (pushed) gb_context_pop();
   }
 }
 
@@ -317,7 +340,7 @@ static CUresult collect_visit(struct visit *visit) {
     bytes += (uint64_t)visit->runs[i].blocks * GB_BLOCK_BYTES;
   }
   if (result != CUDA_SUCCESS) return result;
-  result = bytes <= bounce->bytes ? put_all(visit, bounce) : put_one_by_one(visit, bounce);
+  result = bytes <= bounce->memory->bytes ? put_all(visit, bounce) : put_one_by_one(visit, bounce);
   if (result != CUDA_SUCCESS) return result;
   settle_visit(visit);
   gb_replica_count(visit->lane, 0, bytes);

@@ -7,6 +7,7 @@
 
 #include "context.h"
 #include "lock.h"
+#include "pinned.h"
 #include "scan_kernel.h"
 
 #define SCAN_LIMIT_NS (20ull * 1000000000)
@@ -15,32 +16,23 @@
 
 bool gb_holds_addresses(const void *bytes, uint64_t length) {
   const unsigned char *p = bytes;
-  const uint64_t base = gb_arena_base_address;
-  const uint64_t size = gb_arena_reached_bytes();
   for (uint64_t at = 0; at + 8 <= length; at += 4) {
     uint64_t word;
     memcpy(&word, p + at, sizeof word);
-    if (word - base < size) return true;
+    if (gb_may_be_address(word)) return true;
   }
   return false;
 }
 
 /* ---- on the GPU ---- */
 
-static uint32_t *results; /* pinned, visible to every context */
-static CUdeviceptr results_device;
+static struct gb_pinned memory;
+static uint32_t *results; /* in it */
 
 static bool have_results(void) {
-  if (results != NULL) return true;
-  void *host = NULL;
-  unsigned flags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP;
-  if (gb_real.cuMemHostAlloc(&host, RESULTS * sizeof *results, flags) != CUDA_SUCCESS) return false;
-  if (gb_real.cuMemHostGetDevicePointer_v2(&results_device, host, 0) != CUDA_SUCCESS) {
-    gb_real.cuMemFreeHost(host);
-    return false;
-  }
-  results = host;
-  return true;
+  bool ready = gb_pinned_ready(&memory, RESULTS * sizeof *results);
+  results = memory.host;
+  return ready;
 }
 
 /* pre: the context is current. */
@@ -65,8 +57,9 @@ static bool launch(struct gb_context *context, CUstream stream, uint64_t address
   uint64_t words = bytes / 4;
   uint64_t base = gb_arena_base_address;
   uint64_t size = gb_arena_reached_bytes();
-  uint64_t result = results_device + slot * sizeof *results;
-  void *params[] = {&address, &words, &base, &size, &result};
+  uint64_t result = memory.device + slot * sizeof *results;
+  uint32_t clear = (uint32_t)gb_arena_clear_bytes();
+  void *params[] = {&address, &words, &base, &size, &clear, &result};
   uint64_t blocks = (words + GB_SCAN_BLOCK - 1) / GB_SCAN_BLOCK;
   if (blocks > BLOCKS_MAX) blocks = BLOCKS_MAX;
   if (words < 2) return true;

@@ -107,6 +107,16 @@ bool gb_va_give(struct gb_va *va, uint64_t address, uint64_t bytes) {
   return kept;
 }
 
+bool gb_va_withhold(struct gb_va *va, uint64_t address, uint64_t bytes) {
+  size_t i = 0;
+  while (i < va->free_count && va->free_list[i].address + va->free_list[i].bytes <= address) i++;
+  struct gb_va_extent *extent = &va->free_list[i];
+  const struct gb_va_extent after = {address + bytes, extent->address + extent->bytes - address - bytes};
+  extent->bytes = address - extent->address;
+  if (extent->bytes == 0) remove_at(va, i--);
+  return after.bytes == 0 || insert_at(va, i + 1, after);
+}
+
 bool gb_va_is_valid(const struct gb_va *va) {
   for (size_t i = 0; i < va->free_count; i++) {
     const struct gb_va_extent *extent = &va->free_list[i];

@@ -40,6 +40,8 @@ uint64_t gb_va_take(struct gb_va *va, uint64_t bytes);
 /* pre: the range was taken. returns: false when the bookkeeping got no memory (the addresses are
  * then never reused). */
 bool gb_va_give(struct gb_va *va, uint64_t address, uint64_t bytes);
+/* These addresses are never given out. pre: they are free, multiples of GB_GRANULE. returns: false without memory. */
+bool gb_va_withhold(struct gb_va *va, uint64_t address, uint64_t bytes);
 /* Sorted, disjoint, not adjacent, aligned; for tests. */
 bool gb_va_is_valid(const struct gb_va *va);
 
