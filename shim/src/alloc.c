@@ -11,6 +11,7 @@
 #include "graph.h"
 #include "ipc.h"
 #include "lock.h"
+#include "pinned.h"
 #include "plain.h"
 #include "replica.h"
 #include "report.h"
@@ -255,8 +256,19 @@ static void free_deferred(void) {
 
 /* ---- a context goes with all that is its ---- */
 
+/* Streams of other contexts may still have to pass what they wait for in our memory. */
+static void leave_pinned(CUcontext handle) {
+  uint64_t deadline = gb_now_ns() + GB_DRAIN_DEADLINE_NS_MAX;
+  bool idle = false;
+  bool closed = gb_gate_close(deadline);
+  if (closed) (void)gb_drain(deadline, &idle);
+  gb_pinned_context_going(handle);
+  if (closed) gb_gate_open();
+}
+
 void gb_core_context_going(CUcontext handle) {
-  if (!gb_core_active() || gb_context_push(handle) != CUDA_SUCCESS) return;
+  if (!gb_core_active() || !gb_context_is_known(handle)) return;
+  if (gb_context_push(handle) != CUDA_SUCCESS) return;
   gb_dispatch_wait();
   gb_real.cuCtxSynchronize(); /* a broken context says so here; its memory goes all the same */
   gb_graph_context_going(handle);
@@ -279,6 +291,7 @@ void gb_core_context_going(CUcontext handle) {
     drop_span(span);
   }
   gb_stage_context_going(handle);
+  leave_pinned(handle);
   gb_stage_update();
   gb_plain_context_going(handle, &allocations, &bytes);
   gb_replica_context_going(handle);

@@ -7,14 +7,14 @@
 #define GB_BOUNCE_H
 
 #include "arena.h"
+#include "pinned.h"
 
 /* So many pieces are on their way at once. */
 #define GB_BOUNCE_PIECES 4u
 
 struct gb_bounce {
   unsigned char *map; /* NULL: not open */
-  uint64_t bytes;
-  bool pinned;
+  struct gb_pinned *memory;
   uint32_t pieces; /* places of GB_PIECE_BYTES */
 };
 

@@ -39,6 +39,13 @@ struct gb_context *gb_context_get(CUcontext handle, CUdevice device) {
   return context;
 }
 
+bool gb_context_is_known(CUcontext handle) {
+  pthread_mutex_lock(&gb_lock);
+  bool known = find(handle) != NULL;
+  pthread_mutex_unlock(&gb_lock);
+  return known;
+}
+
 CUstreamCaptureMode gb_capture_relax(void) {
   CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
   if (gb_live_captures != 0 && gb_real.cuThreadExchangeStreamCaptureMode != NULL)

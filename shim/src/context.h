@@ -42,6 +42,8 @@ void gb_capture_restore(CUstreamCaptureMode mode);
 
 /* The record of a context, entered when it is new. returns: NULL when there are too many. */
 struct gb_context *gb_context_get(CUcontext handle, CUdevice device);
+/* Anything of the process is in this context. Takes gb_lock. */
+bool gb_context_is_known(CUcontext handle);
 /* A context of the device, or NULL. */
 CUcontext gb_context_on(CUdevice device);
 /* Destroys what is ours in a context and forgets it. pre: it is current and still alive. */

@@ -15,7 +15,8 @@
 /* Primary contexts are counted: the last release destroys one. The lock is held over the driver's
  * call so that count and context cannot part; the driver calls nobody back from there. */
 static struct primary {
-  CUcontext context; /* NULL: the core does not know it */
+  CUcontext context; /* NULL: no primary context that we know of */
+  bool announced;    /* the core knows it: not between a reset and the next retain */
   unsigned retained;
 } primaries[GB_PRIMARIES_MAX];
 static pthread_mutex_t primaries_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -153,8 +154,9 @@ GB_WRAP(cuDevicePrimaryCtxRetain, CUcontext *context, CUdevice ordinal) {
   CUresult result = GB_RETRIED(real(context, ordinal));
   if (result == CUDA_SUCCESS && context != NULL) {
     primary->retained++;
-    if (primary->context != *context) {
+    if (primary->context != *context || !primary->announced) {
       primary->context = *context;
+      primary->announced = true;
       gb_core_context_created(*context, ordinal);
     }
   }
@@ -179,8 +181,8 @@ static CUresult primary_release(CUresult (*real)(CUdevice), CUdevice ordinal) {
 GB_WRAP(cuDevicePrimaryCtxRelease, CUdevice device) { return primary_release(real, device); }
 GB_WRAP(cuDevicePrimaryCtxRelease_v2, CUdevice device) { return primary_release(real, device); }
 
-/* A reset destroys what the context holds but keeps it retained; the driver builds it anew at its
- * next use, perhaps at the same address, so it is announced again at once. */
+/* A reset destroys what the context holds but keeps it retained; the driver builds it anew when it is
+ * retained again, perhaps at the same address. Until then there is nothing in which to work. */
 static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice ordinal) {
   GB_BY_ORDINAL(gb_device_primary_reset(device));
   struct primary *primary = primary_of(ordinal);
@@ -188,12 +190,8 @@ static CUresult primary_reset(CUresult (*real)(CUdevice), CUdevice ordinal) {
   pthread_mutex_lock(&primaries_lock);
   if (primary->context != NULL) gb_core_context_going(primary->context);
   CUresult result = real(ordinal);
-  if (primary->context != NULL) {
-    if (primary->retained > 0)
-      gb_core_context_created(primary->context, ordinal);
-    else
-      primary->context = NULL;
-  }
+  primary->announced = false;
+  if (primary->retained == 0) primary->context = NULL;
   pthread_mutex_unlock(&primaries_lock);
   return result;
 }

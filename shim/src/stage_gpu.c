@@ -21,11 +21,12 @@
 #include "context.h"
 #include "frame_kernels.h"
 #include "lock.h"
+#include "pinned.h"
 
 #define HASH_BLOCKS 1056u
 #define WRITE_BLOCKS 66u /* 52 GB/s over PCIe 5; 264: 47, 1056: 31 */
 
-/* In pinned memory; the device sees it at words_device. */
+/* In host memory that the device sees, too. */
 struct words {
   _Atomic uint32_t go;        /* the copies of this epoch may begin */
   _Atomic uint32_t cancelled; /* the write-backs of this epoch do nothing */
@@ -49,7 +50,7 @@ struct gpu {
 };
 
 static struct words *_Atomic words; /* set once, under gb_lock; then read by any thread */
-static CUdeviceptr words_device;
+static struct gb_pinned words_memory;
 static uint64_t seeds[2];
 static struct gpu gpus[GB_DEVICES_MAX];
 static _Atomic uint32_t epoch;
@@ -66,17 +67,9 @@ static struct {
 /* ---- making ---- */
 
 static bool have_words(void) {
-  if (words != NULL) return true;
-  void *host = NULL;
-  unsigned flags = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP;
-  if (getrandom(seeds, sizeof seeds, 0) != (ssize_t)sizeof seeds) return false;
-  if (gb_real.cuMemHostAlloc(&host, sizeof *words, flags) != CUDA_SUCCESS) return false;
-  if (gb_real.cuMemHostGetDevicePointer_v2(&words_device, host, 0) != CUDA_SUCCESS) {
-    gb_real.cuMemFreeHost(host);
-    return false;
-  }
-  memset(host, 0, sizeof *words);
-  words = host;
+  bool seeded = words != NULL || getrandom(seeds, sizeof seeds, 0) == (ssize_t)sizeof seeds;
+  if (!seeded || !gb_pinned_ready(&words_memory, sizeof *words)) return false;
+  words = words_memory.host;
   return true;
 }
 
@@ -142,7 +135,7 @@ void gb_stage_context_going(CUcontext context) {
 /* ---- one switch ---- */
 
 static CUdeviceptr word(size_t offset) {
-  return words_device + offset;
+  return words_memory.device + offset;
 }
 
 static CUdeviceptr then_of(const struct gpu *gpu, uint32_t slot) {
