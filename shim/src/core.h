@@ -221,8 +221,11 @@ void gb_capture_began(void);
 void gb_capture_ended(void);
 
 /* From now on work on the GPU may wait for work that is submitted later, or for a thread of the
- * program: stream memory operations, host callbacks, collectives. Remaps then wait little for it. */
+ * program: stream memory operations, collectives. Remaps then wait little for it. */
 void gb_note_waits(void);
+/* The program's own code runs in the middle of a stream. It could wait for a thread that waits for us,
+ * but most does not: remaps wait for it, and less with each time that was in vain. */
+void gb_note_callback(void);
 
 /* ---- residency: what the program may say of its ranges ---- */
 

@@ -154,14 +154,14 @@ GB_WRAP(cuLaunchGridAsync, CUfunction function, int width, int height, CUstream 
 /* The program's own code in the middle of a stream: it may wait for a thread that waits for us. */
 GB_WRAP(cuLaunchHostFunc, CUstream stream, CUhostFn function, void *data) {
   GB_WAIT_FAR(gb_devices_of_stream(gb_stream(stream, real != gb_real.cuLaunchHostFunc)));
-  gb_note_waits();
+  gb_note_callback();
   gb_dispatch_wait();
   return real(stream, function, data);
 }
 GB_WRAP(cuStreamAddCallback, CUstream stream, CUstreamCallback function, void *data,
         unsigned flags) {
   GB_WAIT_FAR(gb_devices_of_stream(gb_stream(stream, real != gb_real.cuStreamAddCallback)));
-  gb_note_waits();
+  gb_note_callback();
   gb_dispatch_wait();
   return real(stream, function, data, flags);
 }

@@ -115,8 +115,10 @@ static CUresult attributes_by(CUresult (*ask)(void *, CUpointer_attribute, CUdev
   for (unsigned i = 0; i < count; i++) {
     if (data[i] == NULL) return CUDA_ERROR_INVALID_VALUE;
     CUresult result = ask(data[i], attributes[i], pointer);
-    bool absent = result == CUDA_ERROR_INVALID_VALUE && attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER;
-    if (result != CUDA_SUCCESS && !absent) return result;
+    if (result == CUDA_ERROR_INVALID_VALUE && attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER)
+      *(void **)data[i] = NULL;
+    else if (result != CUDA_SUCCESS)
+      return result;
   }
   return CUDA_SUCCESS;
 }

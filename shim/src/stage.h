@@ -39,10 +39,10 @@
 /* A chunk found changed when it left is written back without a look the next times. */
 #define GB_STAGE_DIRTY_TIMES 15u
 /* Limits of a switch. The GPU idle: with one stream nobody else is kept waiting, so its queue may be
- * long; with several, or once the program uses what can wait for later work (stream memory
- * operations, host callbacks, collectives), or when such a wait was in vain, little: more after
- * switches that were abandoned, less after others. Then: the gate, the copies, a caller waiting for
- * the switch before. */
+ * long; with several less, and little once the program uses what can wait for later work (stream memory
+ * operations, host callbacks, collectives), or when such a wait was in vain: more after switches that
+ * were abandoned, less after others. Then: the gate, the copies, a caller waiting for the switch
+ * before. */
 #define GB_STAGE_QUEUE_NS (2ull * 1000000000)
 #define GB_STAGE_IDLE_NS (5ull * 1000000)
 #define GB_STAGE_IDLE_NS_MAX (160ull * 1000000)
@@ -68,6 +68,7 @@ struct gb_switch {
   CUdevice device;
   uint32_t epoch;
   bool patient; /* one stream: its queue may be long */
+  uint64_t lost_ns; /* abandoned: for so long it was waited for */
   uint32_t count;
   struct gb_remap remaps[2 * GB_STAGE_CHUNKS_MAX]; /* by address */
 };

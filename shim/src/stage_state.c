@@ -3,9 +3,10 @@
  * stage_state.c: whether to stage, decided by what was measured.
  *
  *   off -> learning            something overflows
- *   learning -> on             the order repeats and two rounds were timed in place
+ *   learning -> on             the order repeats and a round was timed in place
  *   on -> learning             the order is lost
  *   on -> in place             rounds with staging are slower than those without
+ *   in place -> on             they are slower without: what they were compared with was another phase's
  *   in place -> learning       after a while, each time twice as long
  *   any -> off                 nothing overflows any more
  */
@@ -16,9 +17,11 @@
 #include "stage.h"
 
 /* Rounds that are timed in each way; the best of them counts. */
-#define ROUNDS_IN_PLACE 2u
+#define ROUNDS_IN_PLACE 1u
 #define ROUNDS_WARM_UP 2u
 #define ROUNDS_STAGED 4u
+/* Rounds in place after which staging's are looked at again: the first still finds frames filled. */
+#define ROUNDS_BACK 2u
 /* Staging may be this much slower (in 1000) before it is given up: noise, and what it saves elsewhere. */
 #define TOLERANCE 1040u
 #define HITS_MIN 50u
@@ -88,9 +91,17 @@ static void judge(uint64_t ns) {
         timing.retry_rounds = timing.retry_rounds == 0 ? 64 : 2 * timing.retry_rounds;
         if (timing.retry_rounds > RETRY_ROUNDS_MAX) timing.retry_rounds = RETRY_ROUNDS_MAX;
         enter(GB_STAGING_IN_PLACE);
+        timing.in_place_ns = 0;
       }
       break;
     case GB_STAGING_IN_PLACE:
+      note_best(&timing.in_place_ns, ns);
+      if (timing.in_state == ROUNDS_BACK && timing.in_place_ns * 1000 > timing.staged_ns * TOLERANCE) {
+        timing.retry_rounds /= 2;
+        enter(GB_STAGING_ON);
+        timing.staged_ns = 0;
+        break;
+      }
       if (timing.in_state < timing.retry_rounds) break;
       timing.in_place_ns = timing.staged_ns = 0;
       enter(GB_STAGING_LEARNING);

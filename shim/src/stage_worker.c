@@ -26,7 +26,8 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct gb_switch *posted; /* under lock */
 static _Atomic enum gb_stage_end end = GB_STAGE_DONE; /* written under lock */
 static _Atomic bool waits_for_later;
-static uint64_t idle_limit = GB_STAGE_IDLE_NS; /* once waits_for_later */
+static _Atomic bool callbacks;
+static _Atomic uint64_t idle_limit = GB_STAGE_IDLE_NS_MAX;
 static bool started;
 
 /* ---- remapping ---- */
@@ -122,8 +123,9 @@ static enum gb_stage_end give_up(const struct gb_switch *work, bool broken) {
   int copied = 0;
   while (!broken && (copied = gb_stage_copied(work)) == 0) gb_sleep_ns(POLL_NS_MAX);
   if (broken || copied < 0) return GB_STAGE_BROKEN;
-  if (idle_limit < GB_STAGE_IDLE_NS_MAX) idle_limit *= 2;
-  waits_for_later |= work->patient;
+  if (work->patient && !callbacks) gb_note_waits();
+  uint64_t most = waits_for_later ? GB_STAGE_IDLE_NS_MAX : GB_STAGE_QUEUE_NS;
+  if (idle_limit < most) idle_limit *= 2;
   return GB_STAGE_ABANDONED;
 }
 
@@ -146,11 +148,13 @@ static void log_switch(const struct gb_switch *work, uint64_t idle_ns, uint64_t 
 
 static enum gb_stage_end carry_out(struct gb_switch *work) {
   uint64_t posted_ns = gb_now_ns();
-  bool patient = work->patient && !waits_for_later;
+  bool patient = work->patient && !waits_for_later && !callbacks;
   int marked = wait_marked(posted_ns + (patient ? GB_STAGE_QUEUE_NS : idle_limit));
-  if (marked <= 0) return give_up(work, marked < 0);
   uint64_t closed = gb_now_ns();
-  if (idle_limit > GB_STAGE_IDLE_NS) idle_limit -= (idle_limit - GB_STAGE_IDLE_NS) / 8;
+  work->lost_ns = marked <= 0 ? closed - posted_ns : 0;
+  if (marked <= 0) return give_up(work, marked < 0);
+  uint64_t least = waits_for_later ? GB_STAGE_IDLE_NS : GB_STAGE_IDLE_NS_MAX;
+  if (idle_limit > least) idle_limit -= (idle_limit - least) / 8;
   gb_stage_go(work->epoch, false);
   remap_all(work);
   uint64_t remapped = gb_now_ns();
@@ -205,8 +209,13 @@ void gb_stage_worker_post(struct gb_switch *work) {
   pthread_mutex_unlock(&lock);
 }
 
+/* Work that waits for the program makes every wait for the GPU a gamble: short ones from here on. */
 void gb_note_waits(void) {
-  waits_for_later = true;
+  if (!atomic_exchange(&waits_for_later, true)) idle_limit = GB_STAGE_IDLE_NS;
+}
+
+void gb_note_callback(void) {
+  callbacks = true;
 }
 
 bool gb_stage_worker_busy(void) {
