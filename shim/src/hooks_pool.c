@@ -18,13 +18,13 @@ static CUresult refused(CUresult result, size_t bytes) {
 
 #define GB_FROM_POOL(pool, call)                               \
   do {                                                         \
-    CUresult result = gb_pools_reserve(pool, bytes);           \
+    uint64_t reserved = 0;                                     \
+    CUresult result = gb_pools_reserve(pool, bytes, &reserved); \
     if (result != CUDA_SUCCESS) return refused(result, bytes); \
     result = GB_RETRIED(call);                                 \
-    if (result == CUDA_SUCCESS)                                \
-      gb_side_commit(GB_SIDE_POOL, (uint64_t)*pointer, bytes); \
-    else                                                       \
-      gb_side_abort(GB_SIDE_POOL, bytes);                      \
+    bool given = result == CUDA_SUCCESS;                       \
+    if (given) gb_side_commit(GB_SIDE_POOL, (uint64_t)*pointer, bytes); \
+    gb_side_abort(GB_SIDE_POOL, given ? reserved - bytes : reserved); \
     gb_pools_refresh();                                        \
     return refused(result, bytes);                             \
   } while (0)

@@ -111,15 +111,25 @@ uint64_t gb_pools_trim(void) {
   return before > after ? before - after : 0;
 }
 
-CUresult gb_pools_reserve(CUmemoryPool handle, uint64_t bytes) {
-  if (gb_side_reserve(GB_SIDE_POOL, bytes) == CUDA_SUCCESS) return CUDA_SUCCESS;
-  /* The pool itself has it: it changes from unused to used. */
+/* The pool itself has it: it changes from unused to used. */
+static bool use_idle(CUmemoryPool handle, uint64_t bytes) {
   pthread_mutex_lock(&pools_lock);
   (void)refresh();
   struct pool *pool = find(handle);
   bool has = pool != NULL && pool->idle >= bytes;
   if (has) set_idle(pool, pool->idle - bytes);
   pthread_mutex_unlock(&pools_lock);
-  if (!has) (void)gb_pools_trim();
-  return gb_side_reserve(GB_SIDE_POOL, bytes);
+  return has;
+}
+
+/* A pool that grows takes whole steps: there must be room for them. */
+CUresult gb_pools_reserve(CUmemoryPool handle, uint64_t bytes, uint64_t *reserved) {
+  *reserved = bytes;
+  if (use_idle(handle, bytes)) return gb_side_reserve(GB_SIDE_POOL, bytes);
+  if (__builtin_add_overflow(bytes, GB_POOL_STEP_BYTES - 1, reserved)) return CUDA_ERROR_OUT_OF_MEMORY;
+  *reserved -= *reserved % GB_POOL_STEP_BYTES;
+  CUresult result = gb_side_reserve(GB_SIDE_POOL, *reserved);
+  if (result != CUDA_SUCCESS && gb_pools_trim() != 0)
+    result = gb_side_reserve(GB_SIDE_POOL, *reserved);
+  return result;
 }

@@ -161,6 +161,9 @@ uint64_t gb_t1_side_room(CUdevice device, uint64_t wanted) {
   if (room >= wanted && room - wanted < pooled + frames) {
     gb_pool_drop(GB_TIER_T1);
     if (room - wanted < frames) gb_frames_drop(device, frames - (room - wanted));
+    /* Frames which chunks are leaving under way cannot be dropped yet. */
+    uint64_t kept = load(&tiers.t1[index][GB_ACCOUNT_POOLED]) + load(&tiers.t1[index][GB_ACCOUNT_STAGE]);
+    if (room - wanted < kept) room = less(room, kept);
   }
   return room;
 }
