@@ -83,6 +83,30 @@ static uint64_t elf_bytes(const uint8_t *image, uint64_t room) {
   return end <= room ? end : 0;
 }
 
+/* Sections of variables: .nv.global, .nv.global.init, .nv.constant3 (__constant__). Arguments (bank 0) and literals
+ * (bank 2) are no state. */
+static bool is_state(const char *section) {
+  if (strncmp(section, ".nv.constant", 12) == 0) return section[12] != '0' && section[12] != '2';
+  return strncmp(section, ".nv.global", 10) == 0;
+}
+
+/* pre: elf_bytes found the image whole. */
+static bool elf_is_stateless(const uint8_t *image) {
+  Elf64_Ehdr header;
+  Elf64_Shdr names;
+  memcpy(&header, image, sizeof header);
+  if (header.e_shnum == 0 || header.e_shstrndx >= header.e_shnum) return false;
+  memcpy(&names, image + header.e_shoff + header.e_shstrndx * sizeof names, sizeof names);
+  if (names.sh_size == 0 || image[names.sh_offset + names.sh_size - 1] != '\0') return false;
+  for (uint64_t i = 0; i < header.e_shnum; i++) {
+    Elf64_Shdr section;
+    memcpy(&section, image + header.e_shoff + i * sizeof section, sizeof section);
+    if (section.sh_name >= names.sh_size || is_state((const char *)image + names.sh_offset + section.sh_name))
+      return false;
+  }
+  return true;
+}
+
 /* Text as the PTX assembler takes it, with its NUL. */
 static uint64_t ptx_bytes(const uint8_t *image, uint64_t room) {
   uint64_t length = strnlen((const char *)image, room);
@@ -150,6 +174,7 @@ static struct gb_code_image *copy_memory(const uint8_t *from, uint64_t room) {
     return NULL;
   }
   memcpy(content, start, bytes);
+  image->stateless = memcmp(content, ELFMAG, SELFMAG) == 0 && elf_is_stateless(content);
   image->is.bytes = bytes;
   image->is.content = content;
   return image;

@@ -159,7 +159,8 @@ static struct gb_code_image *image_of(struct gb_code_load *load) {
   struct gb_code_image *image = load->image = gb_code_image_hash(load->image);
   if (image == NULL) return NULL;
   if (image->loads[load->group] == NULL) image->loads[load->group] = load;
-  load->here = image->loads[load->group] != load;
+  /* Of a variable there is one in each place, but one for each load here. */
+  load->here = image->loads[load->group] != load && !image->stateless;
   return load->here ? NULL : image;
 }
 

@@ -18,6 +18,7 @@ struct gb_code_load;
 struct gb_code_image {
   struct gb_image is;
   bool hashed;
+  bool stateless; /* known to hold no variable: loads of it cannot be told apart */
   /* By group, whose functions may run elsewhere: of variables there is one set in each place. */
   struct gb_code_load *loads[GB_CODE_GROUPS];
   struct gb_code_function_kept *functions;
