@@ -59,25 +59,36 @@ def problems_of(name, row, native, merged, same):
         yield f"{name}: nothing lay on the feeder"
 
 
+def layers_row(host):
+    native, _, _ = common.run(LAYERS)
+    merged, stats, _ = host.run([*LAYERS_LIMITS, "--remote", "merged"], LAYERS)
+    row = visits(stats, merged["steps"], merged["activation_bytes"])
+    row["tokenMilliseconds"] = {"native": native["token_milliseconds"], "merged": merged["token_milliseconds"]}
+    row["launchCpuMicros"] = {"native": native["launch_cpu_us"], "merged": merged["launch_cpu_us"]}
+    return row, list(problems_of("gb_layers", row, native, merged, SAME_LAYERS))
+
+
+def torch_row(host):
+    native, _, _ = common.run(TORCH)
+    merged, stats, _ = host.run([*TORCH_LIMITS, "--remote", "merged"], TORCH)
+    row = visits(stats, len(merged["tokens"]), TORCH_ACTIVATION_BYTES)
+    rate = "decodeTokensPerSecond"
+    row[rate] = {"native": native[rate], "merged": merged[rate]}
+    problems = list(problems_of("PyTorch", row, native, merged, SAME_TORCH))
+    if stats["feederVramPeakBytes"] < native["parameterBytes"] - 4 * GIB:
+        problems.append("PyTorch: less than expected of the model lay on the feeder")
+    return row, problems
+
+
 def check():
     count = gpu_count()
     second = {"CUDA_VISIBLE_DEVICES": "1" if count > 1 else "0"}
     figures, problems = {"gpus": count}, []
     with machine.pair("--gpu", "cuda", "--vram", "0=8GiB", "--ram", "0", feeder_environment=second) as (host, _):
-        native, _, _ = common.run(LAYERS)
-        merged, stats, _ = host.run([*LAYERS_LIMITS, "--remote", "merged"], LAYERS)
-        row = visits(stats, merged["steps"], merged["activation_bytes"])
-        row["tokenMilliseconds"] = {"native": native["token_milliseconds"], "merged": merged["token_milliseconds"]}
-        row["launchCpuMicros"] = {"native": native["launch_cpu_us"], "merged": merged["launch_cpu_us"]}
-        problems += problems_of("gb_layers", row, native, merged, SAME_LAYERS)
-        figures["layers"] = row
-        native, _, _ = common.run(TORCH)
-        merged, stats, _ = host.run([*TORCH_LIMITS, "--remote", "merged"], TORCH)
-        row = visits(stats, len(merged["tokens"]), TORCH_ACTIVATION_BYTES)
-        rate = "decodeTokensPerSecond"
-        row[rate] = {"native": native[rate], "merged": merged[rate]}
-        problems += problems_of("PyTorch", row, native, merged, SAME_TORCH)
-        if stats["feederVramPeakBytes"] < native["parameterBytes"] - 4 * GIB:
-            problems.append("PyTorch: less than expected of the model lay on the feeder")
-        figures["torch"] = row
+        for name, row_of in (("layers", layers_row), ("torch", torch_row)):
+            try:
+                figures[name], found = row_of(host)
+            except RuntimeError as error:
+                found = [f"{name}: {str(error)[-1500:]}"]
+            problems += found
     return figures, problems
