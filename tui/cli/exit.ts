@@ -1,13 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-// The command line's edge: what an error becomes on stderr, and which exit code it has (docs/operating.md lists them).
+// The command line's edge: what an error becomes on stderr, and which exit code it has (docs/exit-codes.md lists them).
 import type { GbError, GbErrorCode } from '../../proto/base/errors.js';
 import { cleanText } from '../view/text.js';
 
+export const EXIT_CHECK_FAILED = 1;
+export const EXIT_USAGE = 2;
 export const EXIT_NOT_EXECUTABLE = 126;
 export const EXIT_NOT_FOUND = 127;
 export const EXIT_SIGNAL_BASE = 128;
 
-const EXIT_CODES: Readonly<Record<GbErrorCode, number>> = {
+/** What each exit code means; docs/exit-codes.md and the manual are made from it. */
+export const EXIT_MEANINGS: Readonly<Record<number, string>> = {
+  0: 'done',
+  [EXIT_CHECK_FAILED]: '`demo`: a check failed',
+  [EXIT_USAGE]: 'usage, malformed argument or message',
+  3: 'feeder or agent unreachable, lease expired; `doctor`: ShimOnly',
+  4: 'wrong key, or no permission',
+  5: 'not found, or exists already',
+  6: 'no room',
+  7: 'not possible in this state',
+  8: 'timeout, or given up',
+  9: 'bytes were lost, or a file is damaged',
+  10: 'not supported, driver or system error; `doctor`: Failed',
+  [EXIT_NOT_EXECUTABLE]: '`run`: CMD cannot be executed',
+  [EXIT_NOT_FOUND]: '`run`: CMD is not found',
+  [EXIT_SIGNAL_BASE]: 'plus n: ended by signal n (`run`: CMD was)',
+};
+
+export const EXIT_CODES: Readonly<Record<GbErrorCode, number>> = {
   INVALID_ARGUMENT: 2,
   PROTOCOL_VIOLATION: 2,
   LEASE_EXPIRED: 3,

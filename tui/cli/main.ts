@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The `greenboost` command. Only the argument tree is loaded here; each command loads what it needs when it runs.
 import { CommanderError } from 'commander';
+import { describeError, EXIT_USAGE, exitCodeOf } from './exit.js';
 import { createProgram } from './program.js';
 
 function isPipeClosed(error: unknown): boolean {
@@ -28,13 +29,10 @@ async function main(): Promise<void> {
     await run(process.argv.slice(2));
   } catch (reason) {
     if (reason instanceof CommanderError) {
-      process.exitCode = reason.exitCode === 0 ? 0 : 2;
+      process.exitCode = reason.exitCode === 0 ? 0 : EXIT_USAGE;
       return;
     }
-    const [{ GbError }, { describeError, exitCodeOf }] = await Promise.all([
-      import('../../proto/base/errors.js'),
-      import('./exit.js'),
-    ]);
+    const { GbError } = await import('../../proto/base/errors.js');
     const error = GbError.from(reason);
     process.stderr.write(describeError(error));
     if (!(reason instanceof GbError) && process.env['GREENBOOST_LOG'] === 'debug')

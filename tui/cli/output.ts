@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writing to people: colours only on a terminal that wants them, tables that fit its width, JSON for everybody else.
 import type { Table, TableColumn } from '../view/plain.js';
+import type { Outputs } from './outputs.js';
 import { cleanText, cutText, padEndCells, padStartCells, textWidth } from '../view/text.js';
 
 type Paint = (text: string) => string;
@@ -58,13 +59,16 @@ export function note(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** Pretty JSON on a terminal and in files alike; one document. */
-export function writeJson(value: unknown): void {
+/** Pretty JSON on a terminal and in files alike; one document. The command is named, so that the compiler holds it to
+ *  what outputs.ts promises: `writeJson<'feed status'>(status)`. */
+export function writeJson<Command extends keyof Outputs = never>(value: Outputs[Command]): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-/** One JSON document per line, for streams. */
-export function writeJsonLine(value: unknown): void {
+/** The same as one line, for streams. */
+export function writeJsonLine<Command extends keyof Outputs = never>(
+  value: Outputs[Command],
+): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);
 }
 

@@ -50,7 +50,7 @@ export async function agentStatus(options: { json?: boolean }): Promise<void> {
       linkCount: snapshot.links.length,
       attachmentCount: snapshot.attachments.length,
     };
-    writeJson({
+    writeJson<'agent status'>({
       schemaVersion,
       software,
       agentPid,

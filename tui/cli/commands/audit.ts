@@ -43,7 +43,7 @@ export async function showAudit(options: { json?: boolean; follow?: boolean }): 
   const reader = new AuditReader(stateDir());
   const paint = painters(process.stdout);
   const show = (line: AuditLine): void => {
-    if (options.json) return writeJsonLine(line);
+    if (options.json) return writeJsonLine<'audit'>(line);
     const refused = line.event.endsWith('_refused');
     writeLine(refused ? paint.yellow(auditText(line)) : auditText(line));
   };

@@ -55,7 +55,7 @@ export async function runBench(options: BenchCliOptions): Promise<void> {
   figures.push(...(await feeders()));
   progress('');
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, paths: figures });
+    writeJson<'bench'>({ schemaVersion: SCHEMA_VERSION, paths: figures });
     return;
   }
   const rows = figures.map(({ name, bytesPerSecond, latencyMicros, simulated, note: how }) => [

@@ -32,7 +32,7 @@ function parseInterval(text: string): number {
 async function watchJson(intervalMs: number): Promise<void> {
   await withAgent(async (client) => {
     for await (const message of messagesOf(client.watch({ intervalMs })))
-      writeJsonLine(snapshotJson(message));
+      writeJsonLine<'cluster'>(snapshotJson(message));
   });
 }
 
@@ -51,7 +51,7 @@ export async function showCluster(options: ClusterOptions): Promise<void> {
     const snapshot = snapshotJson(
       await withAgent((client) => client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS })),
     );
-    if (options.json) writeJson(snapshot);
+    if (options.json) writeJson<'cluster'>(snapshot);
     else writeStatus(snapshot);
     return;
   }

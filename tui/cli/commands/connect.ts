@@ -183,7 +183,7 @@ export async function connectFeeder(addressText: string, options: ConnectOptions
   });
   if (options.json) {
     const link = response.link ? linkJson(response.link) : null;
-    writeJson({
+    writeJson<'connect'>({
       schemaVersion: SCHEMA_VERSION,
       link,
       tiers: tiersJson(response.tiers),
@@ -208,7 +208,8 @@ export async function disconnectFeeder(
   );
   const movedBytes = Number(response.movedBytes);
   const lostBytes = Number(response.lostBytes);
-  if (options.json) writeJson({ schemaVersion: SCHEMA_VERSION, feeder, movedBytes, lostBytes });
+  if (options.json)
+    writeJson<'disconnect'>({ schemaVersion: SCHEMA_VERSION, feeder, movedBytes, lostBytes });
   else {
     writeLine(`disconnected ${cleanText(feeder)}; brought back ${formatBytes(movedBytes)}`);
     if (lostBytes > 0)

@@ -111,7 +111,7 @@ export async function runDoctor(options: DoctorCliOptions): Promise<void> {
     roles: rolesOf(options, daemons),
     daemons,
   });
-  if (options.json) writeJson({ schemaVersion: SCHEMA_VERSION, ...diagnosis });
+  if (options.json) writeJson<'doctor'>({ schemaVersion: SCHEMA_VERSION, ...diagnosis });
   else writeDiagnosis(diagnosis);
   process.exitCode = EXIT[diagnosis.verdict];
 }

@@ -21,7 +21,7 @@ export async function showExplain(text: string, options: { json?: boolean }): Pr
   );
   const told = explainJson(message, SCHEMA_VERSION);
   if (options.json) {
-    writeJson(told);
+    writeJson<'explain'>(told);
     return;
   }
   const paint = painters(process.stdout);

@@ -150,7 +150,7 @@ export async function feedResume(): Promise<void> {
 export async function feedStatus(options: { json?: boolean }): Promise<void> {
   const status = await readStatus();
   if (options.json) {
-    writeJson(status);
+    writeJson<'feed status'>(status);
     return;
   }
   const paint = painters(process.stdout);

@@ -67,7 +67,8 @@ export async function drainFeeder(feeder: string, options: { json?: boolean }): 
       withAgent(async (client) => {
         for await (const message of messagesOf(client.drain({ feeder }, { signal }))) {
           last = drainJson(message);
-          if (options.json) writeJsonLine({ schemaVersion: SCHEMA_VERSION, feeder, ...last });
+          if (options.json)
+            writeJsonLine<'drain'>({ schemaVersion: SCHEMA_VERSION, feeder, ...last });
           else if (!last.done) line.show(`${feeder}: ${drainText(last)}`, last.elapsedMs);
         }
       }),
@@ -104,7 +105,10 @@ export async function setFeederPaused(
     return (await call({ feeder }, { timeoutMs: CALL_TIMEOUT_MS })).link;
   });
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, link: link ? linkJson(link) : null });
+    writeJson<'pause' | 'resume'>({
+      schemaVersion: SCHEMA_VERSION,
+      link: link ? linkJson(link) : null,
+    });
     return;
   }
   const name = cleanText(link?.feederName || feeder);
@@ -171,8 +175,10 @@ export async function pingFeeder(
   const { uploadBytesPerSecond, downloadBytesPerSecond } = rates;
   const roundTrips = trips.map(({ callMicros, laneMicros }) => ({ callMicros, laneMicros }));
   if (options.json) {
-    const { $typeName: _type, $unknown: _more, ...where } = path ?? ({} as FeederPath);
-    writeJson({
+    if (!path)
+      throw new GbError('PROTOCOL_VIOLATION', 'the agent did not say which way bytes take');
+    const { $typeName: _type, $unknown: _more, ...where } = path;
+    writeJson<'ping'>({
       schemaVersion: SCHEMA_VERSION,
       ...where,
       roundTrips,

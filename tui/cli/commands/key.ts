@@ -27,15 +27,9 @@ import {
 } from '../../../security/pairing.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
 import { noteKeyAdded, noteKeyRemoved } from '../key-audit.js';
+import type { KeyJson } from '../outputs.js';
 import { note, tableLines, writeJson, writeLine } from '../output.js';
 import { canPrompt, promptSecret, readSecretFromStdin } from '../prompt.js';
-
-interface KeyJson {
-  feederId: string;
-  fingerprint: string;
-  shared: boolean;
-  createdUnixMs: number | null;
-}
 
 function keyJson(key: PairingKey): KeyJson {
   return {
@@ -123,7 +117,7 @@ function ownKey(): PairingKey {
 export async function keyShow(options: { json?: boolean }): Promise<void> {
   const key = ownKey();
   if (options.json) {
-    writeJson({
+    writeJson<'key show'>({
       schemaVersion: SCHEMA_VERSION,
       ...keyJson(key),
       pairingKey: formatPairingKey(key),
@@ -178,7 +172,7 @@ export async function keyList(options: { json?: boolean }): Promise<void> {
   const keyring = listKeyring(configDir());
   const own = loadFeederKeys(configDir())?.keys ?? [];
   if (options.json) {
-    writeJson({
+    writeJson<'key list'>({
       schemaVersion: SCHEMA_VERSION,
       keyring: keyring.map(keyJson),
       own: own.map(keyJson),

@@ -125,6 +125,6 @@ export async function showPlan(
   options: PlanOptions & { json?: boolean },
 ): Promise<void> {
   const plan = await makePlan(path, options);
-  if (options.json) writeJson(plan);
+  if (options.json) writeJson<'plan'>(plan);
   else for (const line of planLines(plan, painters(process.stdout).bold)) writeLine(line);
 }

@@ -35,7 +35,7 @@ function profileJson({ file, ...profile }: Profile) {
 export async function showProfiles(options: { json?: boolean; config?: string }): Promise<void> {
   const profiles = profilesOf(await settingsFile('host', options.config));
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, profiles: profiles.map(profileJson) });
+    writeJson<'profiles'>({ schemaVersion: SCHEMA_VERSION, profiles: profiles.map(profileJson) });
     return;
   }
   const paint = painters(process.stdout);

@@ -165,7 +165,7 @@ export async function showReport(
   }
   if (options.json) {
     const times = { workSeconds: workSeconds(program) };
-    writeJson({ schemaVersion: SCHEMA_VERSION, program, plan, ...times, comparison });
+    writeJson<'report'>({ schemaVersion: SCHEMA_VERSION, program, plan, ...times, comparison });
     return;
   }
   const paint = painters(process.stdout);

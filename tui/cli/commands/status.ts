@@ -59,7 +59,7 @@ export async function showStatus(options: { json?: boolean; probe?: boolean }): 
       : client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }),
   );
   const snapshot = snapshotJson(message);
-  if (options.json) writeJson(snapshot);
+  if (options.json) writeJson<'status'>(snapshot);
   else writeStatus(snapshot);
 }
 
@@ -72,7 +72,7 @@ export async function showEvents(options: { json?: boolean; follow?: boolean }):
     const stream = client.events({ follow }, follow ? {} : { timeoutMs: CALL_TIMEOUT_MS });
     for await (const message of messagesOf(stream)) {
       const event = eventJson(message);
-      if (options.json) writeJsonLine(event);
+      if (options.json) writeJsonLine<'events'>(event);
       else writeLine(colors[event.severity](cleanText(eventLine(event))));
     }
   });

@@ -9,7 +9,7 @@ import { writeJson, writeLine } from '../output.js';
 export async function showVersion(options: { json?: boolean }): Promise<void> {
   const protocol = `${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}`;
   if (options.json)
-    writeJson({
+    writeJson<'version'>({
       schemaVersion: SCHEMA_VERSION,
       software: softwareVersion(),
       protocol,

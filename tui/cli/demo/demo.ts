@@ -13,6 +13,7 @@ import { formatBytes, formatRate, GIB, MIB, parseBytes } from '../../../proto/ba
 import type { FeedStatusJson } from '../../model/feed-status.js';
 import { SCHEMA_VERSION, type SnapshotJson } from '../../model/snapshot.js';
 import { barText, UNICODE_GLYPHS } from '../../view/lines.js';
+import { EXIT_CHECK_FAILED } from '../exit.js';
 import { writeJson } from '../output.js';
 import { DemoMachine, type Finished, type Started } from './machine.js';
 import { atLeast, atMost, DemoReport } from './report.js';
@@ -36,7 +37,7 @@ const RUN_TIMEOUT_MS = 240_000;
 const RELEASE_TIMEOUT_MS = 5_000;
 const RANGE_ALIGN_BYTES = 2 * MIB;
 
-interface Sizes {
+export interface Sizes {
   readonly vramBytes: number;
   readonly workingSetBytes: number;
   readonly bufferBytes: number;
@@ -407,7 +408,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     return stoppedBy;
   }
   finish(report, cluster, sizes, options);
-  return report.allOk ? 0 : 1;
+  return report.allOk ? 0 : EXIT_CHECK_FAILED;
 }
 
 function finish(
@@ -418,7 +419,7 @@ function finish(
 ): void {
   if (options.json) {
     const { checks, seconds, allOk: ok } = report;
-    writeJson({
+    writeJson<'demo'>({
       schemaVersion: SCHEMA_VERSION,
       ok,
       simulated: cluster.simulated,

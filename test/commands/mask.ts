@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+// What differs from run to run becomes a word in angle brackets: identifiers, ports, times, rates, figures of the
+// machine. Columns whose width depends on such a value are drawn together, lines that then say the same become one.
+
+/** In this order: longer ones go before what could match within them. */
+const WORDS: readonly (readonly [RegExp, string])[] = [
+  [/\bgb1-[a-z0-9-]+/gi, '<pairing key>'],
+  [/\bGPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b/g, '<uuid>'],
+  [/\b(F|H|L|S|T)-[0-9a-f]{16}\b/g, '<$1-id>'],
+  [/\b([0-9a-f]{32}|[0-9a-f]{16})\b/g, '<id>'],
+  [/\b0x[0-9a-f]{6,}\b/g, '<address>'],
+  [/\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?/g, '<time>'],
+  [/\b\d\d:\d\d:\d\d\b/g, '<time>'],
+  [/\b127\.0\.0\.1:\d+/g, '127.0.0.1:<port>'],
+  [/\bport \d+/g, 'port <port>'],
+  [/\bpid \d+/g, 'pid <pid>'],
+  [/^( *)= .*$/gm, '$1= <formula>'],
+  [/\b[\d.]+(e[+-]?\d+)? [kMGT]?B\/s/g, '<rate>'],
+  [/\b[\d.]+(e[+-]?\d+)? (tok\/s|TFLOPS)/g, '<n> $2'],
+  [/\b[\d.]+(e[+-]?\d+)? (us|ms|s)\b/g, '<duration>'],
+  [/\b\d+[smhd]( ?\d+[smh])?\b/g, '<duration>'],
+  [/\bread by \d+ cores/g, 'read by <n> cores'],
+  [/\bnode v[\d.]+/g, 'node <version>'],
+  [/\bepoch \d+/g, 'epoch <n>'],
+  [/: AES-\S+ by [^,]+, \d+ connections/g, ': <cipher> by <library>, <n> connections'],
+  [/^phases: .*$/gm, 'phases: <phases>'],
+  [/^staging: .*$/gm, 'staging: <staging>'],
+  // Whether lent RAM may be locked is a limit of the machine.
+  [/^note: .*\n/gm, ''],
+];
+
+const FIGURES = /\b\d[\d.,]*( [kKMGT]?i?B)?(?![\w/])/g;
+
+/** Values of a JSON document that say the same each time; every other number becomes `…`, as what may be null does. */
+const SAME = new Set(['schemaVersion', 'linkCount', 'attachmentCount', 'vramBudgetBytes']);
+const VARYING =
+  /^(detail|note|found|formula|advice|text|time|uuid|deviceUuid|hostId|lockNote|waitsFor|phase|phaseMs|staging|laneCipher|laneProvider|provider|node)$/;
+
+/** `text` with what varies replaced; `words` are values of this run, such as folders and fingerprints. `figures`: every
+ *  number and size varies, too. */
+export function maskText(
+  text: string,
+  words: ReadonlyMap<string, string>,
+  figures = false,
+): string {
+  let masked = text;
+  for (const [value, word] of words)
+    masked = masked.replace(new RegExp(`(?<!\\w)${escaped(value)}(?!\\w)`, 'g'), word);
+  for (const [pattern, word] of WORDS) masked = masked.replace(pattern, word);
+  if (figures) masked = masked.replace(FIGURES, '<n>');
+  masked = masked.replace(/(\S) {2,}/g, '$1  ').replace(/(^|\n) {5,}(?=\S)/g, '$1    ');
+  return tiersByName(
+    masked.split('\n').filter((line, at, all) => line === '' || line !== all[at - 1]),
+  );
+}
+
+function escaped(text: string): string {
+  return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+}
+
+/** Tiers are listed by what was measured: here by their names. */
+function tiersByName(lines: readonly string[]): string {
+  const isTier = (line: string): boolean => /^(vram|ram|nvme) (local|feeder) /.test(line);
+  const sorted = lines.filter(isTier).sort();
+  return lines.map((line) => (isTier(line) ? (sorted.shift() as string) : line)).join('\n');
+}
+
+/** A JSON document as indented text; what varies is `…`, and elements of a list that then are the same are one. */
+export function maskJson(document: unknown, words: ReadonlyMap<string, string>): string {
+  const masked = (key: string, value: unknown): unknown => {
+    if (SAME.has(key)) return value;
+    if (typeof value === 'number' || value === null || VARYING.test(key)) return '…';
+    if (typeof value === 'string') return maskText(value, words);
+    if (Array.isArray(value)) {
+      const texts = value.map((item) => JSON.stringify(masked('', item)));
+      return [...new Set(texts)].map((text) => JSON.parse(text) as unknown);
+    }
+    if (typeof value !== 'object') return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([name, item]) => [name, masked(name, item)]),
+    );
+  };
+  return JSON.stringify(masked('', document), null, 1);
+}

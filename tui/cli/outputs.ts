@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each command prints with --json, by its words: the definitions that docs/schemas is made from (make schemas)
+// and that writeJson holds every command to. A field may be added; one that changes or goes raises SCHEMA_VERSION.
+import type { PathFigure } from '../../host/bench/paths.js';
+import type { Diagnosis } from '../../host/doctor/doctor.js';
+import type { AuditLine } from '../../security/audit-reader.js';
+import type { ExplainJson } from '../model/dispatch.js';
+import type { Comparison, PlannedJson, ProgramJson } from '../model/report.js';
+import type {
+  AttachmentJson,
+  DrainJson,
+  EventJson,
+  FeedStatusJson,
+  LinkJson,
+  SnapshotJson,
+  TierJson,
+} from '../model/snapshot.js';
+import type { Totals } from '../view/plain.js';
+import type { Sizes } from './demo/demo.js';
+import type { Check } from './demo/report.js';
+import type { Plan } from './planning.js';
+import type { Profile } from './profiles.js';
+
+interface Versioned {
+  readonly schemaVersion: number;
+}
+
+/** A pairing key by its name; never the key. */
+export interface KeyJson {
+  readonly feederId: string;
+  readonly fingerprint: string;
+  readonly shared: boolean;
+  readonly createdUnixMs: number | null;
+}
+
+/** `key show`: the one document that holds a secret. */
+interface OwnKeyJson extends Versioned, KeyJson {
+  readonly pairingKey: string;
+}
+
+interface KeyListJson extends Versioned {
+  readonly keyring: readonly KeyJson[];
+  readonly own: readonly KeyJson[];
+}
+
+interface AgentStatusJson extends Versioned {
+  readonly software: string;
+  readonly agentPid: number;
+  readonly startedUnixMs: number;
+  readonly uptimeMs: number;
+  readonly epoch: number;
+  readonly hostId: string;
+  readonly hostName: string;
+  readonly linkCount: number;
+  readonly attachmentCount: number;
+}
+
+interface ConnectJson extends Versioned {
+  readonly link: LinkJson | null;
+  /** That the feeder adds. */
+  readonly tiers: readonly TierJson[];
+  readonly totals: Totals;
+}
+
+interface DisconnectJson extends Versioned {
+  readonly feeder: string;
+  readonly movedBytes: number;
+  readonly lostBytes: number;
+}
+
+/** A line of progress; the last is `done`. */
+interface DrainLineJson extends Versioned, DrainJson {
+  readonly feeder: string;
+}
+
+interface PausedJson extends Versioned {
+  readonly link: LinkJson | null;
+}
+
+/** Which way bytes take to a feeder. */
+export interface FeederPathJson {
+  readonly feederName: string;
+  readonly address: string;
+  readonly localAddress: string;
+  readonly lanePort: number;
+  readonly sessionCipher: string;
+  readonly laneCipher: string;
+  readonly laneProvider: string;
+  readonly laneConnections: number;
+}
+
+interface PingJson extends Versioned, FeederPathJson {
+  readonly roundTrips: readonly { readonly callMicros: number; readonly laneMicros: number }[];
+  readonly uploadBytesPerSecond: number;
+  readonly downloadBytesPerSecond: number;
+}
+
+interface BenchJson extends Versioned {
+  readonly paths: readonly PathFigure[];
+}
+
+interface DoctorJson extends Versioned, Diagnosis {}
+
+interface ProfilesJson extends Versioned {
+  readonly profiles: readonly Profile[];
+}
+
+interface ReportJson extends Versioned {
+  /** Of a statistics file, what the shim told; of the agent's record, all that it counts of a program. */
+  readonly program: ProgramJson & Omit<Partial<AttachmentJson>, keyof ProgramJson>;
+  readonly plan: Plan | PlannedJson | null;
+  readonly workSeconds: number | null;
+  readonly comparison: readonly Comparison[];
+}
+
+interface DemoJson extends Versioned, Sizes {
+  readonly ok: boolean;
+  readonly simulated: boolean;
+  readonly seconds: number;
+  readonly checks: readonly Check[];
+}
+
+interface VersionJson extends Versioned {
+  readonly software: string;
+  readonly protocol: string;
+  readonly node: string;
+}
+
+/** One document for each command; `audit`, `drain`, `events` and `cluster --watch` print one a line. */
+export interface Outputs {
+  'agent status': AgentStatusJson;
+  audit: AuditLine;
+  bench: BenchJson;
+  cluster: SnapshotJson;
+  connect: ConnectJson;
+  demo: DemoJson;
+  disconnect: DisconnectJson;
+  doctor: DoctorJson;
+  drain: DrainLineJson;
+  events: EventJson;
+  explain: ExplainJson;
+  'feed status': FeedStatusJson;
+  'key list': KeyListJson;
+  'key show': OwnKeyJson;
+  pause: PausedJson;
+  ping: PingJson;
+  plan: Plan;
+  profiles: ProfilesJson;
+  report: ReportJson;
+  resume: PausedJson;
+  status: SnapshotJson;
+  version: VersionJson;
+}
