@@ -16,6 +16,7 @@ NATIVES :=
 -include driver/sim/sim.mk
 -include driver/executor/executor.mk
 -include driver/lane/lane.mk
+-include driver/portable/portable.mk
 -include test/c/test.mk
 
 natives: $(NATIVES)
@@ -43,6 +44,11 @@ test: test-tools
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@node test/run.mjs --jobs $(JOBS) $(SUITES)
 
+# What commands print, docs/schemas and docs/exit-codes.md, written anew; the difference is yours to look at.
+.PHONY: golden
+golden: all
+	@node test/run.mjs --update commands
+
 # At a release only: records what this version says on the wire, to be decoded for ever after (docs/protocol.md).
 .PHONY: protocol-baseline
 protocol-baseline: js
@@ -65,7 +71,7 @@ bench-dispatch: natives js
 	@python3 bench/dispatch/run.py $(BENCHES)
 
 # The command: see it work, install it, take it away again.
-.PHONY: tools completions
+.PHONY: tools completions man
 tools:
 	@command -v node >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' \
 	  || { echo "greenboost needs Node 20.19 or newer with npm: https://nodejs.org/en/download" >&2; exit 1; }
@@ -75,12 +81,25 @@ demo: tools all
 	@node $(BUILD)/js/tui/cli/main.js demo
 
 install: tools all
-	@tui/cli/install.sh install "$(PREFIX)" "$(DESTDIR)"
+	@tui/install/install.sh install "$(PREFIX)" "$(DESTDIR)"
 
 uninstall:
-	@tui/cli/install.sh uninstall "$(PREFIX)" "$(DESTDIR)"
+	@tui/install/install.sh uninstall "$(PREFIX)" "$(DESTDIR)"
+
+# Packages with natives for glibc 2.31 and newer, in build/packages (docs/install.md).
+.PHONY: deb npm-package
+deb: js portable
+	@tui/install/deb.sh $(BUILD)/packages
+
+npm-package: js portable
+	@tui/install/npm.sh $(BUILD)/packages
 
 completions: js
 	@mkdir -p $(BUILD)/completions
 	@for shell in bash zsh fish; do node $(BUILD)/js/tui/cli/main.js completion $$shell >$(BUILD)/completions/greenboost.$$shell; done
 	@echo "completions are in $(BUILD)/completions"
+
+man: js
+	@rm -rf $(BUILD)/man
+	@node $(BUILD)/js/tui/cli/manual.js $(BUILD)/man
+	@echo "manual pages are in $(BUILD)/man"

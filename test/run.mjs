@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // `make test`: runs every suite, some side by side, shows each one's own output whole, and ends with
 // one honest line `N passed, N failed`. A suite that crashes, or that says nothing about its tests,
-// counts as a failure. Arguments: names of suites to run; `--jobs N`: cores to fill (all).
+// counts as a failure. Arguments: names of suites to run; `--jobs N`: cores to fill (all); `--update`: golden files are
+// written anew instead of compared.
 import { spawn } from 'node:child_process';
 import {
   closeSync,
@@ -18,6 +19,7 @@ import { join, relative } from 'node:path';
 const scratch = mkdtempSync(join(tmpdir(), 'greenboost-test-'));
 const soak = Number(process.env.SOAK_SECONDS ?? 60);
 const fuzz = Number(process.env.GB_FUZZ_SECONDS ?? 5);
+const golden = process.argv.includes('--update') ? { GB_GOLDEN_UPDATE: '1' } : {};
 
 /** Name, what runs, how many seconds it takes alone, how many cores it keeps busy meanwhile: many wait more than they
  *  compute. Suites that take long start first; side by side run those whose cores are there. A suite has six
@@ -29,7 +31,9 @@ const SUITES = [
   exit('lint', 18, 1, 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
   jest('arch', 'test/arch', 3, 1),
   jest('unit', 'test/unit', 25, 1),
+  jest('commands', 'test/commands', 90, 0.8, golden),
   timed(jest('integration', 'test/integration', 240, 0.5)),
+  jest('packages', 'test/packages', 60, 0.9),
   jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-sim', 'test-c-sim', 5, 1),
   c('c-resolver', 'test-c-resolver', 2, 1),
@@ -293,13 +297,15 @@ function parse(args) {
   const names = SUITES.map((suite) => suite.name);
   const unknown = args.filter((name) => !names.includes(name));
   if (unknown.length > 0 || !Number.isInteger(jobs) || jobs < 1) {
-    console.error(`usage: node test/run.mjs [--jobs N] [SUITE...]; suites: ${names.join(' ')}`);
+    console.error(
+      `usage: node test/run.mjs [--jobs N] [--update] [SUITE...]; suites: ${names.join(' ')}`,
+    );
     process.exit(2);
   }
   return { jobs, suites: SUITES.filter(({ name }) => args.length === 0 || args.includes(name)) };
 }
 
-const { jobs, suites } = parse(process.argv.slice(2));
+const { jobs, suites } = parse(process.argv.slice(2).filter((word) => word !== '--update'));
 if (suites.filter((suite) => suite.kind === 'c').length > 1) await build(jobs);
 const start = Date.now();
 const rows = await runSideBySide(suites, jobs);

@@ -6,10 +6,10 @@ import { chmodSync, readFileSync, readdirSync, truncateSync, writeFileSync } fro
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { join } from 'node:path';
 import { EXIT_CODES, EXIT_MEANINGS } from '../../tui/cli/exit.js';
-import { endOf, Home, outputOf, until } from '../e2e/cli-home.js';
+import { endOf, freePort, Home, outputOf, until } from '../e2e/cli-home.js';
 import { ggufFile, LLAMA_META, LLAMA_TENSORS } from '../unit/host/model-files.js';
 import { expectGolden } from './golden.js';
-import { closed, outputSchemas } from './schemas.js';
+import { closed, publishedSchemas } from './schemas.js';
 
 const LONG_MS = 300_000;
 const home = new Home();
@@ -27,7 +27,6 @@ interface Case {
   readonly command: string;
   readonly why: string;
   readonly args: () => readonly string[] | Promise<readonly string[]>;
-  readonly env?: () => Readonly<Record<string, string>>;
 }
 
 function file(name: string, bytes: string | Uint8Array): string {
@@ -43,14 +42,6 @@ async function silentPort(): Promise<number> {
   if (!server.listening)
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return (server.address() as AddressInfo).port;
-}
-
-function strangersKey(): string {
-  const stranger = new Home();
-  stranger.call(['key', 'generate']);
-  const key = stranger.call(['key', 'show']).trim();
-  stranger.close();
-  return key;
 }
 
 function openKeyFile(): string {
@@ -106,13 +97,6 @@ const CASES: readonly Case[] = [
     args: async () => ['metrics', '--listen', `127.0.0.1:${await silentPort()}`],
   },
   {
-    code: 8,
-    command: 'connect ADDRESS --timeout 1',
-    why: 'who listens there never answers',
-    args: async () => ['connect', `127.0.0.1:${await silentPort()}`, '--timeout', '1'],
-    env: () => ({ GREENBOOST_KEY: strangersKey() }),
-  },
-  {
     code: 9,
     command: 'plan MODEL',
     why: 'the file ends in the middle of its head',
@@ -146,8 +130,8 @@ const CASES: readonly Case[] = [
 
 test.each(CASES)(
   '$code: greenboost $command $why',
-  async ({ code, args, env }) => {
-    const done = home.run(await args(), env?.());
+  async ({ code, args }) => {
+    const done = home.run(await args());
     expect({ code: done.code, stderr: done.code === code ? '' : done.stderr }).toEqual({
       code,
       stderr: '',
@@ -166,7 +150,7 @@ function workers(folder: string): number[] {
       try {
         const [program = ''] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
         const environment = readFileSync(`/proc/${pid}/environ`, 'utf8');
-        return program.endsWith('/gb_workset') && environment.includes(`HOME=${folder}`);
+        return program.endsWith('/gb_workset') && environment.includes(folder);
       } catch {
         return false;
       }
@@ -174,11 +158,33 @@ function workers(folder: string): number[] {
     .map(Number);
 }
 
+const GIVEN_UP = 'ended with Ctrl-C';
+test(
+  `8: greenboost ping FEEDER: ${GIVEN_UP}`,
+  async () => {
+    const lender = new Home({ GREENBOOST_GPU: 'none' });
+    try {
+      const place = ['--bind', '127.0.0.1', '--port', await freePort(), '--lane-port', '0'];
+      lender.call(['feed', 'start', '--name', 'lender', '--ram', '16MiB', ...place]);
+      const key = { GREENBOOST_KEY: lender.call(['key', 'show']).trim() };
+      home.call(['connect', lender.feedStatus().addresses[0] ?? ''], key);
+      const child = home.start(['ping', 'lender', '-c', '1000', '--interval', '1']);
+      const [output, ended] = [outputOf(child), endOf(child)];
+      await until('the first answer', () => output().includes('1: call'));
+      child.kill('SIGINT');
+      expect({ code: (await ended).code, output: output() }).toMatchObject({ code: 8 });
+    } finally {
+      lender.close();
+    }
+  },
+  LONG_MS,
+);
+
 const DEMO_FAILS = 'its program was killed while it worked';
 test(
   `1: greenboost demo --json: ${DEMO_FAILS}`,
   async () => {
-    const child = home.start(['demo', '--vram', '64MiB', '--json']);
+    const child = home.start(['demo', '--vram', '64MiB', '--json'], { TMPDIR: home.folder });
     const [output, ended] = [outputOf(child), endOf(child)];
     const [pid] = await until('the program works', () => {
       if (child.exitCode !== null) throw new Error(`the demo has ended: ${output()}`);
@@ -189,7 +195,7 @@ test(
     expect((await ended).code).toBe(1);
     const said = JSON.parse(output().slice(output().indexOf('{'))) as { ok: boolean };
     expect(said.ok).toBe(false);
-    const valid = new Ajv().compile(closed(outputSchemas().get('demo') ?? {}));
+    const valid = new Ajv().compile(closed(publishedSchemas().get('demo') ?? {}));
     expect({ fits: valid(said), errors: valid.errors }).toEqual({ fits: true, errors: null });
   },
   LONG_MS,
@@ -201,6 +207,7 @@ test('the table of the manual is this one, and leaves no code out', () => {
     provoked.set(code, [...(provoked.get(code) ?? []), text]);
   for (const { code, command, why } of CASES)
     note(Math.min(code, 128), `\`greenboost ${command}\`${why ? `: ${why}` : ''}`);
+  note(8, `\`greenboost ping FEEDER\`: ${GIVEN_UP}`);
   note(1, `\`greenboost demo\`: ${DEMO_FAILS}`);
   const codes = Object.keys(EXIT_MEANINGS).map(Number);
   expect([...provoked.keys()].sort((a, b) => a - b)).toEqual(codes);

@@ -6,7 +6,8 @@ import { dirname, join } from 'node:path';
 import { expect } from '@jest/globals';
 import { ROOT } from '../arch/files.js';
 
-const UPDATE = (process.env['GB_GOLDEN_UPDATE'] ?? '') !== '';
+/** Files are written, not compared. */
+export const UPDATE = (process.env['GB_GOLDEN_UPDATE'] ?? '') !== '';
 
 /** Holds `text` against the file at `path`, relative to the root of the repository; writes it when updating. */
 export function expectGolden(path: string, text: string): void {

@@ -23,6 +23,10 @@ const WORDS: readonly (readonly [RegExp, string])[] = [
   [/\bnode v[\d.]+/g, 'node <version>'],
   [/\bepoch \d+/g, 'epoch <n>'],
   [/: AES-\S+ by [^,]+, \d+ connections/g, ': <cipher> by <library>, <n> connections'],
+  [/\b[0-9a-f]{4}(-[0-9a-f]{4}){3}\b/g, '<fingerprint>'],
+  // A GPU that did not answer in time is assumed.
+  [/\((measured|assumed)\)/g, '(<source>)'],
+  [/^( *)(GreenBoost Simulated|an assumed) GPU \(simulated/gm, '$1<GPU> (simulated'],
   [/^phases: .*$/gm, 'phases: <phases>'],
   [/^staging: .*$/gm, 'staging: <staging>'],
   // Whether lent RAM may be locked is a limit of the machine.
@@ -34,7 +38,7 @@ const FIGURES = /\b\d[\d.,]*( [kKMGT]?i?B)?(?![\w/])/g;
 /** Values of a JSON document that say the same each time; every other number becomes `…`, as what may be null does. */
 const SAME = new Set(['schemaVersion', 'linkCount', 'attachmentCount', 'vramBudgetBytes']);
 const VARYING =
-  /^(detail|note|found|formula|advice|text|time|uuid|deviceUuid|hostId|lockNote|waitsFor|phase|phaseMs|staging|laneCipher|laneProvider|provider|node)$/;
+  /^(detail|note|found|formula|advice|text|time|uuid|deviceUuid|hostId|lockNote|waitsFor|phase|phaseMs|staging|laneCipher|laneProvider|provider|node|source|gpuName)$/;
 
 /** `text` with what varies replaced; `words` are values of this run, such as folders and fingerprints. `figures`: every
  *  number and size varies, too. */

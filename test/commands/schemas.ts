@@ -1,14 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 // JSON Schemas (draft 7) of what commands print with --json, made from the types of tui/cli/outputs.ts by the compiler
-// itself, so that there is one definition. `node build/…` of it writes docs/schemas (make schemas).
+// itself, so that there is one definition.
 import ts from 'typescript';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { ROOT } from '../arch/files.js';
+import { UPDATE } from './golden.js';
 
 export type Schema = Readonly<Record<string, unknown>>;
 
 const SOURCE = join(ROOT, 'tui/cli/outputs.ts');
 const DRAFT = 'http://json-schema.org/draft-07/schema#';
+
+/** Where they are published, one file for each command. */
+export const SCHEMAS = 'docs/schemas';
+
+/** The published ones, by their files' names without the ending; while golden files are written, those to come. */
+export function publishedSchemas(): ReadonlyMap<string, Schema> {
+  if (UPDATE)
+    return new Map(
+      [...outputSchemas()].map(([name, schema]) => [name.replaceAll(' ', '-'), schema]),
+    );
+  const folder = join(ROOT, SCHEMAS);
+  return new Map(
+    readdirSync(folder).map((file) => [
+      basename(file, '.json'),
+      JSON.parse(readFileSync(join(folder, file), 'utf8')) as Schema,
+    ]),
+  );
+}
 
 /** A schema for each command of `Outputs`, by its words. @throws TypeError on a type that JSON cannot carry. */
 export function outputSchemas(): ReadonlyMap<string, Schema> {

@@ -8,7 +8,7 @@ import { ROOT } from '../arch/files.js';
 import { type Home, type Result } from '../e2e/cli-home.js';
 import { expectGolden } from './golden.js';
 import { maskJson, maskText } from './mask.js';
-import { closed, outputSchemas } from './schemas.js';
+import { closed, publishedSchemas } from './schemas.js';
 
 export const GOLDEN = 'test/commands/golden';
 
@@ -40,7 +40,7 @@ export class Transcript {
   constructor() {
     const ajv = new Ajv({ allErrors: true });
     this.validators = new Map(
-      [...outputSchemas()].map(([command, schema]) => [command, ajv.compile(closed(schema))]),
+      [...publishedSchemas()].map(([command, schema]) => [command, ajv.compile(closed(schema))]),
     );
   }
 
@@ -56,7 +56,7 @@ export class Transcript {
 
   /** Holds a document that `command` printed against its schema. */
   validate(command: string, document: unknown): void {
-    const validator = this.validators.get(command);
+    const validator = this.validators.get(command.replaceAll(' ', '-'));
     if (!validator)
       throw new Error(`tui/cli/outputs.ts does not know greenboost ${command} --json`);
     validator(document);

@@ -13,7 +13,7 @@ const folder = mkdtempSync(join(tmpdir(), 'greenboost-install-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 function install(action: 'install' | 'uninstall', prefix: string, destination = ''): string {
-  const script = join(ROOT, 'tui/cli/install.sh');
+  const script = join(ROOT, 'tui/install/install.sh');
   return execFileSync(script, [action, prefix, destination], { cwd: ROOT, encoding: 'utf8' });
 }
 

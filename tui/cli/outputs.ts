@@ -6,15 +6,10 @@ import type { Diagnosis } from '../../host/doctor/doctor.js';
 import type { AuditLine } from '../../security/audit-reader.js';
 import type { ExplainJson } from '../model/dispatch.js';
 import type { Comparison, PlannedJson, ProgramJson } from '../model/report.js';
-import type {
-  AttachmentJson,
-  DrainJson,
-  EventJson,
-  FeedStatusJson,
-  LinkJson,
-  SnapshotJson,
-  TierJson,
-} from '../model/snapshot.js';
+import type { AttachmentJson } from '../model/attachments.js';
+import type { FeedStatusJson } from '../model/feed-status.js';
+import type { DrainJson, LinkJson } from '../model/links.js';
+import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 import type { Totals } from '../view/plain.js';
 import type { Sizes } from './demo/demo.js';
 import type { Check } from './demo/report.js';

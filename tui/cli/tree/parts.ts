@@ -10,8 +10,16 @@ export const GROUPS = {
   other: 'More:',
 } as const;
 
+const EXAMPLES = new WeakMap<Command, readonly string[]>();
+
+/** The lines of `example`; none for most commands. */
+export function examplesOf(command: Command): readonly string[] {
+  return EXAMPLES.get(command) ?? [];
+}
+
 /** Lines that a reader can copy, below the help of `command`. */
 export function example(command: Command, ...lines: string[]): Command {
+  EXAMPLES.set(command, lines);
   const text = lines.map((line) => `  ${line}`).join('\n');
   return command.addHelpText('after', `\n${lines.length > 1 ? 'Examples' : 'Example'}:\n${text}`);
 }
