@@ -10,21 +10,16 @@ const SO_PEERCRED = 17;
 const UCRED_BYTES = 12;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
-const F_GET_SEALS = 1034;
 const EWOULDBLOCK = 11;
 const AF_UNIX = 1;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
-
-/** Seal bits of fcntl(F_GET_SEALS). */
-export const SEAL_SHRINK = 0x2;
 
 type Call = (...args: readonly unknown[]) => number;
 
 interface LibC {
   readonly getsockopt: Call;
   readonly flock: Call;
-  readonly fcntl: Call;
   readonly socketpair: Call;
 }
 
@@ -38,7 +33,6 @@ function libc(): LibC {
       'int getsockopt(int fd, int level, int name, void *value, void *length)',
     ) as Call,
     flock: library.func('int flock(int fd, int operation)') as Call,
-    fcntl: library.func('int fcntl(int fd, int command, int argument)') as Call,
     socketpair: library.func(
       'int socketpair(int domain, int type, int protocol, void *fds)',
     ) as Call,
@@ -62,11 +56,6 @@ export function peerCredentials(fd: number): PeerCredentials {
     throw new GbError('DRIVER_ERROR', `SO_PEERCRED failed`, { details: { errno: koffi.errno() } });
   }
   return { pid: value.readInt32LE(0), uid: value.readUInt32LE(4), gid: value.readUInt32LE(8) };
-}
-
-/** The seals of a memfd (bit set, F_SEAL_*), or -1 when `fd` is no file that can be sealed. */
-export function fileSeals(fd: number): number {
-  return libc().fcntl(fd, F_GET_SEALS, 0);
 }
 
 /** Two connected Unix sockets of SOCK_SEQPACKET, closed in programs that are started. Ownership: the

@@ -6,7 +6,8 @@ PORTABLE_NATIVES := lib/libgreenboost_cuda.so lib/libgreenboost_lane.so lib/sim/
 PORTABLE_START := $(PORTABLE)/start/Scrt1.o
 PORTABLE_STAT := $(PORTABLE)/start/stat.o
 # Until glibc 2.34 threads and dl* were libraries of their own: both are named, though newer ones hold nothing.
-PORTABLE_LDFLAGS = -B$(CURDIR)/$(PORTABLE)/start $(PORTABLE_STAT) -Wl,--no-as-needed -l:libpthread.so.0 -l:libdl.so.2 -Wl,--as-needed
+PORTABLE_LDFLAGS = -B$(CURDIR)/$(PORTABLE)/start $(PORTABLE_STAT) \
+  -Wl,--no-as-needed -l:libpthread.so.0 -l:libdl.so.2 -Wl,--as-needed
 
 # The start of a program asks for the first version of __libc_start_main, which runs constructors of libraries only:
 # our programs have none.

@@ -214,7 +214,6 @@ export const LANE_LAST_COUNT_MS = 250;
 /** Pull calls under way, of one session and of all. */
 export const PULLS_PER_SESSION_MAX = 8;
 export const PULLS_MAX = 32;
-export const PULL_PROGRESS_INTERVAL_MS = 500;
 
 // Block cache of a feeder.
 export const CACHE_DISK_FRACTION = 0.1;

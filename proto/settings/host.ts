@@ -178,4 +178,3 @@ export const PROFILE_LIST = many(PROFILE_WORDS);
 
 export type AgentValues = Values<typeof AGENT>;
 export type RunValues = Values<typeof RUN>;
-export type MetricsValues = Values<typeof METRICS>;

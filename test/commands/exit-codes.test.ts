@@ -11,7 +11,7 @@ import { ggufFile, LLAMA_META, LLAMA_TENSORS } from '../unit/host/model-files.js
 import { expectGolden } from './golden.js';
 import { closed, publishedSchemas } from './schemas.js';
 
-const LONG_MS = 300_000;
+const LONG_MS = 900_000;
 const home = new Home();
 /** Accepts and says nothing. */
 let silent: Server | undefined;

@@ -44,7 +44,8 @@ describe('manual pages', () => {
   test('every option of every command has its place', () => {
     for (const command of program.commands) {
       const page = pages.find(({ file }) => file === `greenboost-${command.name()}.1`)?.text ?? '';
-      for (const { long } of allCommands(command).flatMap(({ options }) => options))
+      const options = allCommands(command).flatMap((one) => one.options);
+      for (const { long } of options.filter(({ hidden }) => !hidden))
         expect(page).toContain(`\\fB${(long ?? '').replaceAll('-', '\\-')}\\fR`);
     }
   });

@@ -35,10 +35,15 @@ const WORDS: readonly (readonly [RegExp, string])[] = [
 
 const FIGURES = /\b\d[\d.,]*( [kKMGT]?i?B)?(?![\w/])/g;
 
-/** Values of a JSON document that say the same each time; every other number becomes `…`, as what may be null does. */
+/** Values of a JSON document that say the same each time; every other number becomes `…`, as what may be null
+ *  does. */
 const SAME = new Set(['schemaVersion', 'linkCount', 'attachmentCount', 'vramBudgetBytes']);
-const VARYING =
-  /^(detail|note|found|formula|advice|text|time|uuid|deviceUuid|hostId|lockNote|waitsFor|phase|phaseMs|staging|laneCipher|laneProvider|provider|node|source|gpuName)$/;
+const VARYING = new Set(
+  (
+    'detail note found formula advice text time uuid deviceUuid hostId lockNote waitsFor phase phaseMs staging ' +
+    'laneCipher laneProvider provider node source gpuName'
+  ).split(' '),
+);
 
 /** `text` with what varies replaced; `words` are values of this run, such as folders and fingerprints. `figures`: every
  *  number and size varies, too. */
@@ -73,7 +78,7 @@ function tiersByName(lines: readonly string[]): string {
 export function maskJson(document: unknown, words: ReadonlyMap<string, string>): string {
   const masked = (key: string, value: unknown): unknown => {
     if (SAME.has(key)) return value;
-    if (typeof value === 'number' || value === null || VARYING.test(key)) return '…';
+    if (typeof value === 'number' || value === null || VARYING.has(key)) return '…';
     if (typeof value === 'string') return maskText(value, words);
     if (Array.isArray(value)) {
       const texts = value.map((item) => JSON.stringify(masked('', item)));

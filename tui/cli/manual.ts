@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import type { Argument, Command, Option } from 'commander';
 import { softwareVersion } from '../../proto/base/version.js';
 import { EXIT_MEANINGS, EXIT_SIGNAL_BASE } from './exit.js';
-import { createProgram } from './program.js';
+import { allCommands, createProgram } from './program.js';
 import { examplesOf } from './tree/parts.js';
 
 export interface ManualPage {
@@ -125,14 +125,16 @@ function head(title: string, name: string, description: string): string[] {
 
 /** What a command with commands below it says of each of them. */
 function belowLines(command: Command): string[] {
-  return command.commands.flatMap((child) => [
-    `.SS ${quoted(pathOf(child))}`,
-    synopsis(child),
-    '.PP',
-    sentence(child.description()),
-    ...argumentLines(child),
-    ...optionLines(child.options),
-  ]);
+  return allCommands(command)
+    .slice(1)
+    .flatMap((child) => [
+      `.SS ${quoted(pathOf(child))}`,
+      synopsis(child),
+      '.PP',
+      sentence(child.description()),
+      ...argumentLines(child),
+      ...optionLines(child.options),
+    ]);
 }
 
 function commandPage(command: Command): ManualPage {
@@ -144,12 +146,12 @@ function commandPage(command: Command): ManualPage {
   const lines = [
     ...head(name, name, command.description()),
     '.SH SYNOPSIS',
-    ...[command, ...command.commands].map(synopsis).join('\n.br\n').split('\n'),
+    ...allCommands(command).map(synopsis).join('\n.br\n').split('\n'),
     '.SH DESCRIPTION',
     sentence(command.description()),
     ...(own.length > 0 ? ['.SH OPTIONS', ...own] : []),
     ...(below.length > 0 ? ['.SH COMMANDS', ...below] : []),
-    ...exampleLines([command, ...command.commands]),
+    ...exampleLines(allCommands(command)),
     '.SH EXIT STATUS',
     '0 when it is done; else see',
     '.BR greenboost (1).',

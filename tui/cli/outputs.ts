@@ -11,6 +11,7 @@ import type { FeedStatusJson } from '../model/feed-status.js';
 import type { DrainJson, LinkJson } from '../model/links.js';
 import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 import type { Totals } from '../view/plain.js';
+import type { Checked, ShownRole } from './commands/config.js';
 import type { Sizes } from './demo/demo.js';
 import type { Check } from './demo/report.js';
 import type { Plan } from './planning.js';
@@ -48,6 +49,16 @@ interface AgentStatusJson extends Versioned {
   readonly hostName: string;
   readonly linkCount: number;
   readonly attachmentCount: number;
+}
+
+interface ConfigCheckJson extends Versioned {
+  /** No file has a problem. */
+  readonly ok: boolean;
+  readonly files: readonly Checked[];
+}
+
+interface ConfigShowJson extends Versioned {
+  readonly roles: readonly ShownRole[];
 }
 
 interface ConnectJson extends Versioned {
@@ -96,8 +107,15 @@ interface BenchJson extends Versioned {
 
 interface DoctorJson extends Versioned, Diagnosis {}
 
+/** A profile, and what the file of settings makes of it. */
+export interface ProfileJson extends Omit<Profile, 'file'> {
+  /** By their names in [run]. */
+  readonly settings: Readonly<Record<string, string>>;
+  readonly fromFile: boolean;
+}
+
 interface ProfilesJson extends Versioned {
-  readonly profiles: readonly Profile[];
+  readonly profiles: readonly ProfileJson[];
 }
 
 interface ReportJson extends Versioned {
@@ -127,6 +145,8 @@ export interface Outputs {
   audit: AuditLine;
   bench: BenchJson;
   cluster: SnapshotJson;
+  'config check': ConfigCheckJson;
+  'config show': ConfigShowJson;
   connect: ConnectJson;
   demo: DemoJson;
   disconnect: DisconnectJson;

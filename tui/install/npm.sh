@@ -11,7 +11,8 @@ mkdir -p "$out" "$stage/build/bin"
 cp -R build/js build/portable/lib "$stage/build/"
 for program in gb-executor gb-probe gb_workset; do cp "build/portable/bin/$program" "$stage/build/bin/"; done
 find "$stage/build/lib" "$stage/build/bin" -type f -exec strip --strip-unneeded {} +
-for path in README.md LICENSE CHANGELOG.md docs feeder/systemd host/systemd security/apparmor shim/python shim/include; do
+for path in README.md LICENSE CHANGELOG.md docs feeder/systemd host/systemd security/apparmor \
+  shim/python shim/include; do
   mkdir -p "$stage/$(dirname "$path")"
   cp -R "$path" "$stage/$path"
 done

@@ -67,7 +67,8 @@ function writeNew(path: string, text: string): boolean {
   }
 }
 
-interface Checked {
+/** One file, looked at. */
+export interface Checked {
   readonly path: string;
   readonly role: Role;
   readonly exists: boolean;
@@ -90,7 +91,11 @@ export function configCheck(
   const problems = checked.flatMap((one) => one.problems);
   if (problems.length > 0) process.exitCode = EXIT_PROBLEMS;
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, ok: problems.length === 0, files: checked });
+    writeJson<'config check'>({
+      schemaVersion: SCHEMA_VERSION,
+      ok: problems.length === 0,
+      files: checked,
+    });
     return;
   }
   for (const { path, role, exists, problems } of checked) {
@@ -125,7 +130,8 @@ interface ShownSetting {
   readonly env: string;
 }
 
-interface ShownRole {
+/** The settings of one role. */
+export interface ShownRole {
   readonly role: Role;
   readonly file: string;
   readonly fileExists: boolean;
@@ -149,7 +155,7 @@ export async function configShow(
     (role ? [role] : ROLES).map((one) => shownRole(one, options, role !== undefined)),
   );
   if (options.json) {
-    writeJson({ schemaVersion: SCHEMA_VERSION, roles });
+    writeJson<'config show'>({ schemaVersion: SCHEMA_VERSION, roles });
     return;
   }
   const paint = painters(process.stdout);

@@ -5,6 +5,7 @@ import { RUN } from '../../../proto/settings/host.js';
 import type { Setting } from '../../../proto/settings/setting.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
 import { painters, writeJson, writeLine } from '../output.js';
+import type { ProfileJson } from '../outputs.js';
 import { profilesOf, type Profile } from '../profiles.js';
 import { settingsFile } from '../settings.js';
 
@@ -25,7 +26,7 @@ function settingsOf(file: FileProfile | undefined): Record<string, string> {
   return Object.fromEntries(told);
 }
 
-function profileJson({ file, ...profile }: Profile) {
+function profileJson({ file, ...profile }: Profile): ProfileJson {
   const settings = settingsOf(file);
   const report = settings['report'] ?? profile.report;
   return { ...profile, report, settings, fromFile: file !== undefined };
