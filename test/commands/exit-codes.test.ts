@@ -221,8 +221,8 @@ test('the table of the manual is this one, and leaves no code out', () => {
   expectGolden(
     'docs/exit-codes.md',
     [
-      '<!-- SPDX-License-Identifier: Apache-2.0. Written by make golden from tui/cli/exit.ts; each row is provoked by ' +
-        'test/commands. -->',
+      '<!-- SPDX-License-Identifier: Apache-2.0. Written by make golden from tui/cli/exit.ts; each row is provoked ' +
+        'by test/commands. -->',
       '# Exit codes',
       '',
       'Errors are two lines on standard error: `greenboost: what happened`, then what to do.',

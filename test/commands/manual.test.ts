@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { completionScript } from '../../tui/cli/completion.js';
 import { manualPages } from '../../tui/cli/manual.js';
 import { allCommands, createProgram } from '../../tui/cli/program.js';
-import { expectGolden } from './golden.js';
+import { expectGolden, expectNoOthers } from './golden.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'greenboost-manual-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -22,6 +22,14 @@ function said(command: string, args: readonly string[], input = ''): string {
   if (done.error) throw done.error;
   return done.stdout + done.stderr;
 }
+
+/** Pages that are kept as man shows them. */
+const SHOWN = ['greenboost.1', 'greenboost-feed.1', 'greenboost-run.1'];
+
+test('no golden file is left that nobody compares with', () => {
+  const names = ['help.txt', ...SHOWN.map((file) => `man-${file}.txt`)];
+  expectNoOthers('test/commands/golden', names);
+});
 
 test('help of every command', () => {
   const texts = allCommands(program).map((command) => {
@@ -69,7 +77,7 @@ describe('manual pages', () => {
         stderr: '',
       });
       expect(done.stdout).toMatch(/^GREENBOOST/);
-      if (['greenboost.1', 'greenboost-feed.1', 'greenboost-run.1'].includes(file))
+      if (SHOWN.includes(file))
         expectGolden(`test/commands/golden/man-${file}.txt`, done.stdout);
     }
   });
