@@ -71,7 +71,10 @@ async function killDaemon(stage: Stage): Promise<Planted> {
   return {
     async proof() {
       // Our own process hears of it a moment after the kernel has ended it.
-      await waitFor('the daemon is gone', () => child.signalCode !== null || child.exitCode !== null);
+      await waitFor(
+        'the daemon is gone',
+        () => child.signalCode !== null || child.exitCode !== null,
+      );
       await waitFor('its executors are gone', () => executors(stage).length === 0);
       require(child.signalCode === 'SIGKILL', `it ended by ${child.signalCode}`);
       return `pid ${child.pid} ended by SIGKILL, its ${held} executors with it`;
