@@ -122,14 +122,15 @@ static bool use_idle(CUmemoryPool handle, uint64_t bytes) {
   return has;
 }
 
-/* A pool that grows takes whole steps: there must be room for them. */
+/* A pool that grows takes whole steps, for which room is made as long as there is any to be made. */
 CUresult gb_pools_reserve(CUmemoryPool handle, uint64_t bytes, uint64_t *reserved) {
   *reserved = bytes;
   if (use_idle(handle, bytes)) return gb_side_reserve(GB_SIDE_POOL, bytes);
   if (__builtin_add_overflow(bytes, GB_POOL_STEP_BYTES - 1, reserved)) return CUDA_ERROR_OUT_OF_MEMORY;
   *reserved -= *reserved % GB_POOL_STEP_BYTES;
   CUresult result = gb_side_reserve(GB_SIDE_POOL, *reserved);
-  if (result != CUDA_SUCCESS && gb_pools_trim() != 0)
-    result = gb_side_reserve(GB_SIDE_POOL, *reserved);
-  return result;
+  if (result == CUDA_SUCCESS) return CUDA_SUCCESS;
+  (void)gb_pools_trim();
+  *reserved = bytes;
+  return gb_side_reserve(GB_SIDE_POOL, bytes);
 }

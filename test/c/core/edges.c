@@ -105,6 +105,16 @@ static void attributes(void) {
     CHECK(none || setter || result == CUDA_SUCCESS, "attribute %d: %d", attribute, result);
     CHECK(value[7] == 0, "attribute %d wrote too much", attribute);
   }
+  /* Callers leave their answers uninitialised, and read a word of each flag. */
+  const CUpointer_attribute flags[] = {CU_POINTER_ATTRIBUTE_IS_MANAGED, CU_POINTER_ATTRIBUTE_MAPPED,
+                                       CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE};
+  for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+    uint32_t word = UINT32_MAX, listed = UINT32_MAX;
+    void *answer = &listed;
+    CUpointer_attribute flag = flags[i];
+    CHECK(cuPointerGetAttribute(&word, flag, pointer) == CUDA_SUCCESS && word <= 1, "flag %zu: %x", i, word);
+    CHECK(cuPointerGetAttributes(1, &flag, &answer, pointer) == CUDA_SUCCESS && listed == word, "listed %zu", i);
+  }
   uint64_t start = 0, size = 0, id = 0, other_id = 0;
   CHECK(cuPointerGetAttribute(&start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, pointer + 77) ==
                 CUDA_SUCCESS &&

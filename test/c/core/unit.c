@@ -74,6 +74,20 @@ static void check_quarantine(void) {
   gb_va_destroy(&va);
 }
 
+static void check_withheld(void) {
+  struct gb_va va;
+  gb_va_create(&va, BASE, 64 * GB_GRANULE);
+  CHECK(gb_va_withhold(&va, BASE, 2 * GB_GRANULE), "at the beginning");
+  CHECK(gb_va_withhold(&va, BASE + 32 * GB_GRANULE, 2 * GB_GRANULE), "in the middle");
+  CHECK(gb_va_withhold(&va, BASE + 62 * GB_GRANULE, 2 * GB_GRANULE), "at the end");
+  CHECK(gb_va_is_valid(&va), "list broken");
+  CHECK(gb_va_take(&va, 31 * GB_GRANULE) == 0, "no piece is as large");
+  CHECK(gb_va_take(&va, 30 * GB_GRANULE) == BASE + 2 * GB_GRANULE, "the first piece");
+  CHECK(gb_va_take(&va, 28 * GB_GRANULE) == BASE + 34 * GB_GRANULE, "the second");
+  CHECK(gb_va_take(&va, GB_GRANULE) == 0, "nothing else is given out");
+  gb_va_destroy(&va);
+}
+
 /* ---- hash ---- */
 
 static void check_hash(void) {
@@ -177,6 +191,7 @@ static void check_prediction(void) {
 int main(void) {
   for (uint64_t seed = 1; seed <= 5; seed++) check_addresses(seed * 7919);
   check_quarantine();
+  check_withheld();
   check_hash();
   check_frames(42);
   check_sizes();

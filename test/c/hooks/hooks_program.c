@@ -560,6 +560,26 @@ static void case_remapped(void) {
   free(received);
 }
 
+/* What staging needs of the driver ends with the context it was made in: every one begins with nothing. */
+static void case_remapped_contexts(void) {
+  CUcontext own;
+  for (int i = 0; i < 3; i++) {
+    OK(cuCtxCreate_v2(&own, 0, 0));
+    case_remapped();
+    OK(cuCtxDestroy(own));
+  }
+  for (int i = 0; i < 2; i++) {
+    OK(cuDevicePrimaryCtxRetain(&own, 0));
+    OK(cuCtxSetCurrent(own));
+    case_remapped();
+    OK(cuDevicePrimaryCtxReset(0));
+    OK(cuDevicePrimaryCtxRelease(0));
+  }
+  OK(cuDevicePrimaryCtxRetain(&own, 0));
+  OK(cuCtxSetCurrent(own));
+  case_remapped();
+}
+
 /* ---- words that streams write and wait for ---- */
 
 static void case_words(void) {
@@ -665,6 +685,7 @@ static const struct {
     {"refusals", case_refusals}, {"second-try", case_second_try},
     {"vacate", case_vacate},     {"words", case_words},
     {"devices", case_devices},   {"remapped", case_remapped},
+    {"remapped-contexts", case_remapped_contexts},
 };
 
 int main(int argc, char **argv) {

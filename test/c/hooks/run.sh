@@ -20,7 +20,7 @@ extra_of() {
       echo "GBSIM_FAIL=cuStreamCreate@1=2,cuStreamCreate@2=2,cuStreamCreateWithPriority@1=2,\
 cuArrayCreate_v2@1=2,cuMemAllocAsync@1=2,cuEventCreate@2=2 GREENBOOST_STAGING=off" ;;
     devices) echo "GBSIM_DEVICES=2" ;;
-    remapped) echo "GREENBOOST_STAGING=always GREENBOOST_STATS_FILE=$state/remapped" ;;
+    remapped | remapped-contexts) echo "GREENBOOST_STAGING=always GREENBOOST_STATS_FILE=$state/$1" ;;
   esac
 }
 
@@ -35,14 +35,16 @@ for name in $("$program"); do
   fi
 done
 
-# The last case is none when nothing was moved under it.
-remaps=$(sed -n 's/.*"remapCount": \([0-9]*\).*/\1/p' "$state/remapped")
-if [ "${remaps:-0}" -gt 100 ]; then
-  echo "ok   remapped $remaps times"
-  passed=$((passed + 1))
-else
-  echo "FAIL remapped only ${remaps:-0} times"
-  failed=$((failed + 1))
-fi
+# These cases are none when nothing was moved under them.
+for name in remapped remapped-contexts; do
+  remaps=$(sed -n 's/.*"remapCount": \([0-9]*\).*/\1/p' "$state/$name")
+  if [ "${remaps:-0}" -gt 100 ]; then
+    echo "ok   $name: $remaps times"
+    passed=$((passed + 1))
+  else
+    echo "FAIL $name: only ${remaps:-0} times"
+    failed=$((failed + 1))
+  fi
+done
 echo "$passed passed, $failed failed"
 exit $failed

@@ -7,7 +7,7 @@
 #include "suite.cuh"
 
 int main() {
-  constexpr int WORKERS = 4, PER_WORKER = 6, ROUNDS = 60;
+  constexpr int WORKERS = 4, PER_WORKER = 6, ROUNDS = 90;
   std::vector<Chunks> parts(WORKERS);
   for (int w = 0; w < WORKERS; w++) parts[w].make(PER_WORKER, 16 * MIB, 29 + w);
   RT(cudaDeviceSynchronize());
