@@ -65,6 +65,7 @@ export interface FeederConfig {
   readonly stateDir: string;
   /** False without a GPU. */
   readonly compute: boolean;
+  readonly announce: boolean;
   readonly controlSocket: string | false;
   readonly logLevel: LogLevel;
   readonly rules: LendingRules;
@@ -112,6 +113,7 @@ export async function resolveConfig(
     configDir: options.configDir ?? configDir(env),
     stateDir: options.stateDir ?? stateDir(env),
     compute: gpus.length > 0 && (told.compute ?? true),
+    announce: told.announce ?? true,
     controlSocket: options.controlSocket ?? feedSocketPath(env),
     logLevel: told.logLevel ?? 'info',
     rules: rulesOf(told, gpus),

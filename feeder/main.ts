@@ -16,6 +16,7 @@ import { formatBytes } from '../proto/base/units.js';
 import { FeederService } from '../proto/gen/greenboost/v1/feeder_pb.js';
 import { addService } from '../proto/grpc.js';
 import { formatEndpoint } from './address.js';
+import { Announcer } from './announce.js';
 import { FeederAudit } from './audit.js';
 import { BlockCache } from './block-cache.js';
 import { resolveConfig, type FeederConfig, type FeederOptions } from './config.js';
@@ -112,6 +113,7 @@ class Daemon implements RunningFeeder {
   private readonly incarnation = randomBytes(8).toString('hex');
   private authFailureCount = 0;
   private listener: PskListener | undefined;
+  private announcer: Announcer | undefined;
   private control: ControlServer | undefined;
   private stopping: Promise<void> | undefined;
   private resolveStopped: () => void = () => undefined;
@@ -205,6 +207,14 @@ class Daemon implements RunningFeeder {
       },
       'lending memory',
     );
+    if (config.announce) {
+      this.announcer = new Announcer({
+        endpoints: this.listener.addresses,
+        keyFingerprint: () => this.facts.keyFingerprint,
+        clock: this.clock,
+        log,
+      });
+    }
     if (this.facts.lockNote) log.warn({ event: 'ram_not_locked' }, this.facts.lockNote);
   }
 
@@ -248,6 +258,7 @@ class Daemon implements RunningFeeder {
       'saying goodbye to hosts',
     );
     this.rules.stop();
+    await this.announcer?.close();
     await this.feeder.drain(graceMs);
     this.goodbye.abort(); // Watch streams end after their last message, which says STOPPING.
     if (this.sessions.size > 0) await this.wait(GOODBYE_MS);

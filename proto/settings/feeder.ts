@@ -132,6 +132,17 @@ export const FEEDER = settings({
     fallback: 'false',
     example: 'false',
   },
+  announce: {
+    section: 'listen',
+    name: 'announce',
+    kind: SWITCH,
+    flag: 'announce',
+    env: 'GREENBOOST_ANNOUNCE',
+    about: 'hosts on its networks find it by themselves (mDNS)',
+    aboutOff: 'hosts do not find it by themselves (mDNS); they need its address',
+    fallback: 'true',
+    example: 'true',
+  },
   hostBytesMax: {
     section: 'hosts',
     name: 'bytes_max',

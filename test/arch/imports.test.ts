@@ -35,6 +35,12 @@ const PACKAGES: readonly (readonly [string, readonly string[], string])[] = [
     'transport stays at the edges',
   ],
   ['commander', ['tui/cli/'], 'only the CLI parses arguments'],
+  [
+    'multicast-dns',
+    ['feeder/announce', 'tui/control/discover'],
+    'one file answers on the LAN, and one asks',
+  ],
+  ['qr', ['tui/cli/qr'], 'the CLI alone draws QR codes'],
   ['toml-eslint-parser', ['proto/settings/'], 'one file reads TOML'],
   [
     'prom-client',

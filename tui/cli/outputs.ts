@@ -13,6 +13,7 @@ import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 import type { Totals } from '../view/plain.js';
 import type { Checked, ShownRole } from './commands/config.js';
 import type { Sizes } from './demo/demo.js';
+import type { KnownFeeder } from './find-feeder.js';
 import type { Check } from './demo/report.js';
 import type { Plan } from './planning.js';
 import type { Profile } from './profiles.js';
@@ -66,6 +67,11 @@ interface ConnectJson extends Versioned {
   /** That the feeder adds. */
   readonly tiers: readonly TierJson[];
   readonly totals: Totals;
+}
+
+/** `connect` without an address: who answers on this network. */
+interface FoundJson extends Versioned {
+  readonly feeders: readonly KnownFeeder[];
 }
 
 interface DisconnectJson extends Versioned {
@@ -147,7 +153,7 @@ export interface Outputs {
   cluster: SnapshotJson;
   'config check': ConfigCheckJson;
   'config show': ConfigShowJson;
-  connect: ConnectJson;
+  connect: ConnectJson | FoundJson;
   demo: DemoJson;
   disconnect: DisconnectJson;
   doctor: DoctorJson;

@@ -37,7 +37,7 @@ export function createProgram(): Command {
       subcommandTerm: (command) => {
         const argument = command.registeredArguments[0];
         return argument
-          ? `${command.name()} ${argument.variadic ? '-- CMD' : `<${argument.name()}>`}`
+          ? `${command.name()} ${argument.variadic ? '-- CMD' : argument.required ? `<${argument.name()}>` : `[${argument.name()}]`}`
           : command.name();
       },
     })

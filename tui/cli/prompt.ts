@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asking a person for a secret on the controlling terminal, without echo; works while standard input is a pipe.
+// Asking a person on the controlling terminal, for secrets without echo; works while standard input is a pipe.
 import { closeSync, openSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
 import { GbError } from '../../proto/base/errors.js';
 
 /** A well-spaced key has about 150 characters. */
-const SECRET_CHARACTERS_MAX = 512;
+const TYPED_CHARACTERS_MAX = 512;
 
 function openTerminal(): number | undefined {
   try {
@@ -50,7 +50,7 @@ export function promptSecret(question: string): Promise<string> {
         }
         if (character === '\u007f' || character === '\b') typed = typed.slice(0, -1);
         else if (character >= ' ') typed += character;
-        if (typed.length > SECRET_CHARACTERS_MAX) {
+        if (typed.length > TYPED_CHARACTERS_MAX) {
           return finish(() =>
             reject(new GbError('INVALID_ARGUMENT', 'that is far too long for a pairing key')),
           );
@@ -61,12 +61,38 @@ export function promptSecret(question: string): Promise<string> {
   });
 }
 
+/** Asks `question` on stderr and reads one line as the terminal shows it; Ctrl-C ends the command.
+ *  @throws GbError CANCELED on Ctrl-D, INVALID_ARGUMENT without a terminal or for more than 512 characters. */
+export function promptLine(question: string): Promise<string> {
+  const fd = openTerminal();
+  if (fd === undefined)
+    return Promise.reject(new GbError('INVALID_ARGUMENT', 'there is no terminal to ask on'));
+  const input = new ReadStream(fd);
+  process.stderr.write(question);
+  return new Promise((resolve, reject) => {
+    let typed = '';
+    const finish = (settle: () => void): void => {
+      input.destroy();
+      settle();
+    };
+    input.on('data', (bytes: Buffer) => {
+      typed += bytes.toString('utf8');
+      const end = typed.indexOf('\n');
+      if (end >= 0) finish(() => resolve(typed.slice(0, end)));
+      else if (typed.length > TYPED_CHARACTERS_MAX)
+        finish(() => reject(new GbError('INVALID_ARGUMENT', 'that is far too long')));
+    });
+    input.once('end', () => finish(() => reject(new GbError('CANCELED', 'nothing was given'))));
+    input.once('error', (error) => finish(() => reject(GbError.from(error))));
+  });
+}
+
 /** Everything on standard input, bounded. @throws GbError INVALID_ARGUMENT when there is more than 512 characters. */
 export async function readSecretFromStdin(): Promise<string> {
   let text = '';
   for await (const bytes of process.stdin) {
     text += String(bytes);
-    if (text.length > SECRET_CHARACTERS_MAX) {
+    if (text.length > TYPED_CHARACTERS_MAX) {
       throw new GbError('INVALID_ARGUMENT', 'standard input is far too long for a pairing key');
     }
   }

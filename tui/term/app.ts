@@ -7,7 +7,8 @@ import { reduce, type Message } from '../model/reducer.js';
 import { initialState, type UiState } from '../model/state.js';
 import { ASCII_GLYPHS, UNICODE_GLYPHS } from '../view/lines.js';
 import { renderScreen } from '../view/screen.js';
-import { hasUtf8Locale, openTerminal, type Terminal } from './screen.js';
+import { hasUtf8Locale } from './locale.js';
+import { openTerminal, type Terminal } from './screen.js';
 
 const FRAME_INTERVAL_MS = 250;
 const SIGNALS: Readonly<Partial<Record<NodeJS.Signals, number>>> = {

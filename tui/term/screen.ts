@@ -3,6 +3,7 @@
 // gives the terminal back.
 import blessed from 'blessed';
 import { lineText, type Line, type StyleName } from '../view/lines.js';
+import { hasUtf8Locale } from './locale.js';
 
 export interface Terminal {
   size(): { cols: number; rows: number };
@@ -33,12 +34,6 @@ const STYLES: Readonly<Record<StyleName, readonly [string, string]>> = {
 
 /** Descriptions of these are misread by blessed's parser (8 colours, error text); all speak xterm. */
 const MODERN_TERMINALS = /256color|kitty|alacritty|ghostty|foot|wezterm|direct/;
-
-/** True when the terminal can show the box and bar characters. */
-export function hasUtf8Locale(env: NodeJS.ProcessEnv = process.env): boolean {
-  const locale = env['LC_ALL'] || env['LC_CTYPE'] || env['LANG'] || '';
-  return /utf-?8/i.test(locale);
-}
 
 function encode(line: Line, color: boolean): string {
   return line

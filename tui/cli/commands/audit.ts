@@ -4,6 +4,7 @@
 import { sleep } from '../../../proto/base/clock.js';
 import { stateDir } from '../../../proto/base/paths.js';
 import { AuditReader, type AuditLine } from '../../../security/audit-reader.js';
+import { factText, localTime } from '../../view/log-line.js';
 import { cleanText } from '../../view/text.js';
 import { note, painters, writeJsonLine, writeLine } from '../output.js';
 
@@ -14,28 +15,16 @@ const FIRST = ['address', 'feeder', 'name', 'host', 'hostName', 'reason', 'text'
 /** `2026-01-02 10:11:12 feeder  session_refused  192.168.1.7 wrong_key  fingerprint=… count=3`, local time. */
 export function auditText(line: AuditLine): string {
   const { time, by, event, ...facts } = line;
-  const first = FIRST.flatMap((name) => (name in facts ? [plain(facts[name])] : []));
+  const first = FIRST.flatMap((name) => (name in facts ? [factText(facts[name])] : []));
   const rest = Object.entries(facts)
     .filter(([name, value]) => !(FIRST as readonly string[]).includes(name) && value !== '')
-    .map(([name, value]) => `${name}=${plain(value)}`);
+    .map(([name, value]) => `${name}=${factText(value)}`);
   const parts = [
     `${localTime(time)} ${by.padEnd(7)} ${event.padEnd(15)}`,
     first.join(' '),
     rest.join(' '),
   ];
   return cleanText(parts.filter(Boolean).join('  '));
-}
-
-function plain(value: unknown): string {
-  return Array.isArray(value) ? value.join(',') : String(value);
-}
-
-/** `2026-01-02 10:11:12`; what is no time stays as it is. */
-function localTime(time: string): string {
-  const date = new Date(time);
-  if (Number.isNaN(date.getTime())) return time;
-  const shifted = new Date(date.getTime() - date.getTimezoneOffset() * 60_000);
-  return shifted.toISOString().slice(0, 19).replace('T', ' ');
 }
 
 /** Prints the log, oldest first; `follow` goes on until Ctrl-C. @throws when it cannot be read. */

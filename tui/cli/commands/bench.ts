@@ -6,6 +6,7 @@ import { withAgent } from '../../control/client.js';
 import type { LinkJson } from '../../model/links.js';
 import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { note, tableLines, writeJson, writeLine } from '../output.js';
+import { whileWorking } from '../progress.js';
 
 export interface BenchCliOptions {
   readonly gpu?: 'cuda' | 'sim' | 'none';
@@ -38,22 +39,20 @@ async function feeders(): Promise<PathFigure[]> {
   );
 }
 
-function progress(text: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${text}`);
-}
-
 /** Measures for some seconds and prints a table, or one JSON document. @throws GbError as measurePaths. */
 export async function runBench(options: BenchCliOptions): Promise<void> {
   const { measurePaths } = await import('../../../host/bench/paths.js');
   const figures: PathFigure[] = [];
-  progress('measuring this machine …');
-  for await (const figure of measurePaths(options)) {
-    figures.push(figure);
-    progress(`measured: ${figure.name} …`);
-  }
-  progress('measuring feeders …');
-  figures.push(...(await feeders()));
-  progress('');
+  let last = 'measuring this machine';
+  const all = async (): Promise<void> => {
+    for await (const figure of measurePaths(options)) {
+      figures.push(figure);
+      last = `measured: ${figure.name}`;
+    }
+    last = 'measuring feeders';
+    figures.push(...(await feeders()));
+  };
+  await whileWorking(() => last, all());
   if (options.json) {
     writeJson<'bench'>({ schemaVersion: SCHEMA_VERSION, paths: figures });
     return;

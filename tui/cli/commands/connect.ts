@@ -10,6 +10,7 @@ import type { ConnectResponse } from '../../../proto/gen/greenboost/v1/control_p
 import { findKey, importKey, listKeyring, removeKey } from '../../../security/keyring.js';
 import { keyFingerprint, type PairingKey } from '../../../security/pairing.js';
 import { withAgent } from '../../control/client.js';
+import type { FoundFeeder } from '../../control/discover.js';
 import { linkJson } from '../../model/links.js';
 import {
   SCHEMA_VERSION,
@@ -21,13 +22,18 @@ import { totalsOf } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { ensureAgent } from '../daemon.js';
 import { note, painters, writeJson, writeLine } from '../output.js';
+import { chooseFeeder, findFeeders, parseLook } from '../find-feeder.js';
+import { whileWorking } from '../progress.js';
 import { noteKeyAdded, noteKeyRemoved } from '../key-audit.js';
+import { watchDrain } from './feeders.js';
 import { addToKeyring, readKey } from './key.js';
 
 export interface ConnectOptions {
   readonly keyFile?: string;
   readonly feeder?: string;
   readonly timeout: string;
+  /** Seconds, where no address is given. */
+  readonly look: string;
   readonly json?: boolean;
 }
 
@@ -75,10 +81,11 @@ function keep(key: PairingKey): ChosenKey {
   };
 }
 
-/** The key for `address`: the one given now; else the one this link used before; else the only one
- *  of the keyring that no link uses; else a person is asked. */
+/** The key for `address`: the one given now; else the one it claims by mDNS, or this link used before; else the only
+ *  one of the keyring that no link uses, unless it claims another; else a person is asked. */
 async function chooseKey(
   address: string,
+  claimed: string | undefined,
   options: ConnectOptions,
   snapshot: SnapshotJson,
 ): Promise<ChosenKey> {
@@ -89,13 +96,17 @@ async function chooseKey(
       return { feederId: parseId('feeder', options.feeder), ...nothing };
     const keyring = listKeyring(configDir());
     const known = snapshot.links.find((link) => link.address === address);
-    const same = keyring.find(
-      (key) => key.feederId === known?.feederId || keyFingerprint(key) === known?.keyFingerprint,
-    );
+    const same =
+      keyring.find((key) => keyFingerprint(key) === claimed) ??
+      keyring.find(
+        (key) => key.feederId === known?.feederId || keyFingerprint(key) === known?.keyFingerprint,
+      );
     if (same) return { feederId: same.feederId, ...nothing };
     const live = snapshot.links.filter(({ state }) => state === 'ready' || state === 'draining');
     const used = new Set(live.map((link) => link.feederId));
-    const free = keyring.filter((key) => key.shared || !used.has(key.feederId));
+    const free = keyring.filter(
+      (key) => claimed === undefined && (key.shared || !used.has(key.feederId)),
+    );
     const [only] = free;
     if (only && free.length === 1) return { feederId: only.feederId, ...nothing };
     if (free.length > 1) {
@@ -157,21 +168,42 @@ function parseSeconds(text: string, option: string, max: number): number {
   return Math.round(seconds * 1000);
 }
 
-/** Opens the link and waits until it is measured. @throws GbError UNAUTHENTICATED when the key is
- *  not the feeder's (a key given now leaves the keyring again), FEEDER_UNREACHABLE,
- *  DEADLINE_EXCEEDED. */
-export async function connectFeeder(addressText: string, options: ConnectOptions): Promise<void> {
-  const address = normalizeAddress(addressText);
+/** Without an address: who is there, as JSON, or as a question. @throws GbError as chooseFeeder. */
+async function lookAround(options: ConnectOptions): Promise<FoundFeeder | undefined> {
+  const lookMs = parseLook(options.look);
+  const snapshot = await withAgent((client) =>
+    client.getStatus({}, { timeoutMs: STATUS_TIMEOUT_MS }),
+  ).catch(() => undefined);
+  const feeders = await findFeeders(lookMs, snapshot ? snapshotJson(snapshot).links : []);
+  if (!options.json) return chooseFeeder(feeders);
+  writeJson<'connect'>({ schemaVersion: SCHEMA_VERSION, feeders });
+  return undefined;
+}
+
+/** Opens the link and waits until it is measured; without an address, to a feeder that answers on this network and that
+ *  a person has chosen. @throws GbError UNAUTHENTICATED when the key is not the feeder's (a key given now leaves the
+ *  keyring again), FEEDER_UNREACHABLE, DEADLINE_EXCEEDED. */
+export async function connectFeeder(
+  addressText: string | undefined,
+  options: ConnectOptions,
+): Promise<void> {
   const timeoutMs = parseSeconds(options.timeout, '--timeout', CONNECT_SECONDS_MAX);
+  const found = addressText === undefined ? await lookAround(options) : undefined;
+  const addressGiven = addressText ?? found?.address;
+  if (addressGiven === undefined) return;
+  const address = normalizeAddress(addressGiven);
   const agent = await ensureAgent();
   if (agent.started) note(`agent started (pid ${agent.snapshot.agentPid})`);
   const before = snapshotJson(agent.snapshot);
-  const key = await chooseKey(address, options, before);
+  const key = await chooseKey(address, found?.keyFingerprint, options, before);
   note(`connecting to ${address} …`);
   const { response, after } = await withAgent(async (client) => {
     const request = { address, feederId: key.feederId, timeoutMs };
     try {
-      const answer = await client.connect(request, { timeoutMs: timeoutMs + STATUS_TIMEOUT_MS });
+      const answer = await whileWorking(
+        () => 'connecting, then measuring the link',
+        client.connect(request, { timeoutMs: timeoutMs + STATUS_TIMEOUT_MS }),
+      );
       return {
         response: answer,
         after: snapshotJson(await client.getStatus({}, { timeoutMs: STATUS_TIMEOUT_MS })),
@@ -200,12 +232,15 @@ export async function disconnectFeeder(
   feeder: string,
   options: { force?: boolean; json?: boolean },
 ): Promise<void> {
-  const response = await withAgent((client) =>
-    client.disconnect(
-      { feeder, force: options.force === true },
-      { timeoutMs: DISCONNECT_TIMEOUT_MS },
-    ),
-  );
+  const response = await withAgent(async (client) => {
+    const unwatch = process.stderr.isTTY ? watchDrain(client, feeder) : () => undefined;
+    const request = { feeder, force: options.force === true };
+    try {
+      return await client.disconnect(request, { timeoutMs: DISCONNECT_TIMEOUT_MS });
+    } finally {
+      unwatch();
+    }
+  });
   const movedBytes = Number(response.movedBytes);
   const lostBytes = Number(response.lostBytes);
   if (options.json)

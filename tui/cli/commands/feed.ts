@@ -11,11 +11,15 @@ import { feedDeviceTable, feedLaneTable, feedLeaseTable } from '../../view/plain
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';
 import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
+import { whileWorking } from '../progress.js';
+import { qrForTerminal } from '../qr.js';
 import { flagArgs, flagsOf, settingsFile, settingsPath, type GivenOptions } from '../settings.js';
 
 /** As commander gives them: the options of FEEDER, and these. */
 export interface FeedStartOptions extends GivenOptions {
   readonly config?: string;
+  /** No QR code. */
+  readonly ascii?: boolean;
   readonly foreground?: boolean;
 }
 
@@ -50,7 +54,8 @@ function portsOf({ addresses, lanePort }: FeedStatusJson): string {
   return `ports ${[...ports, lanePort].join(' and ')}`;
 }
 
-function writeStarted(status: FeedStatusJson): void {
+/** `qr`: the host's line as a QR code, too, where the terminal takes it. It holds no key. */
+function writeStarted(status: FeedStatusJson, qr: boolean): void {
   const paint = painters(process.stdout);
   writeLine(
     `${paint.green('lending')} ${lentWords(status)} as "${cleanText(status.feederName)}" (pid ${status.pid})`,
@@ -60,8 +65,10 @@ function writeStarted(status: FeedStatusJson): void {
   if (status.lockNote) writeLine(`note: ${cleanText(status.lockNote)}`);
   if (status.pauses.length > 0) writeLine(`for now nothing: ${pausesText(status.pauses)}`);
   writeLine();
+  const line = `greenboost connect ${bestAddress(status.addresses)}`;
   writeLine('On the host, once:');
-  writeLine(`  ${paint.bold(`greenboost connect ${bestAddress(status.addresses)}`)}`);
+  writeLine(`  ${paint.bold(line)}`);
+  if (qr) for (const row of qrForTerminal(line, process.stdout)) writeLine(`  ${row}`);
   writeLine('It asks for the pairing key, which this prints:');
   writeLine(`  ${paint.bold('greenboost key show')}    (fingerprint ${status.keyFingerprint})`);
 }
@@ -87,7 +94,8 @@ export async function feedStart(options: FeedStartOptions): Promise<void> {
   }
   const named = options.config === undefined ? [] : ['--config', configFile];
   const args = [...flagArgs(FEEDER, options), ...named];
-  writeStarted(feedStatusJson(await startFeedDaemon(args)));
+  const started = await whileWorking(() => 'starting the feeder', startFeedDaemon(args));
+  writeStarted(feedStatusJson(started), options.ascii !== true);
   note(`log: ${daemonLogPath('feeder')}`);
 }
 

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost drain`, `pause`, `resume` and `ping`: what people do with one feeder of this host.
+import { systemClock } from '../../../proto/base/clock.js';
 import { GbError } from '../../../proto/base/errors.js';
 import { formatBytes, formatMicros, formatRate } from '../../../proto/base/units.js';
 import type { FeederPath, RoundTrip } from '../../../proto/gen/greenboost/v1/control_pb.js';
-import { messagesOf, withAgent } from '../../control/client.js';
+import { messagesOf, withAgent, type AgentClient } from '../../control/client.js';
 import { drainJson, linkJson, type DrainJson } from '../../model/links.js';
-import { SCHEMA_VERSION } from '../../model/snapshot.js';
+import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { durationText } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { note, writeJson, writeJsonLine, writeLine } from '../output.js';
+import { ProgressLine } from '../progress.js';
 
 const CALL_TIMEOUT_MS = 5_000;
-/** Where standard error is no terminal, progress is told so often. */
-const PROGRESS_LINE_MS = 5_000;
+const WATCH_INTERVAL_MS = 500;
 const PING_COUNT_MAX = 1_000;
 const PING_INTERVAL_SECONDS_MAX = 10;
 
@@ -37,24 +38,32 @@ export function drainText(drain: DrainJson): string {
   return `${formatBytes(movedBytes)} of ${formatBytes(totalBytes)} moved, ${formatRate(bytesPerSecond)}${left}`;
 }
 
-class ProgressLine {
-  private shownMs = Number.NEGATIVE_INFINITY;
-  private open = false;
+/** A bar of what has moved. `lines`: told without a terminal, too. */
+export function showDrain(
+  line: ProgressLine,
+  feeder: string,
+  drain: DrainJson,
+  lines: boolean,
+): void {
+  const share = drain.totalBytes > 0 ? drain.movedBytes / drain.totalBytes : 0;
+  line.show(`${feeder}: ${drainText(drain)}`, { share, lines });
+}
 
-  show(text: string, elapsedMs: number): void {
-    if (process.stderr.isTTY) {
-      process.stderr.write(`\r\u001b[K${text}`);
-      this.open = true;
-    } else if (elapsedMs - this.shownMs >= PROGRESS_LINE_MS) {
-      this.shownMs = elapsedMs;
-      note(text);
-    }
-  }
-
-  end(): void {
-    if (this.open) process.stderr.write('\r\u001b[K');
-    this.open = false;
-  }
+/** Shows what a drain that somebody else waits for has moved, until the answer is called. */
+export function watchDrain(client: AgentClient, feeder: string): () => void {
+  const line = new ProgressLine();
+  const look = async (): Promise<void> => {
+    const { links } = snapshotJson(await client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }));
+    const link = links.find((one) => [one.feederId, one.feederName, one.address].includes(feeder));
+    if (link?.drain && !ended) showDrain(line, feeder, link.drain, false);
+  };
+  let ended = false;
+  const timer = systemClock.every(WATCH_INTERVAL_MS, () => void look().catch(() => undefined));
+  return () => {
+    ended = true;
+    timer.cancel();
+    line.end();
+  };
 }
 
 /** Moves what programs have on a feeder to others, with progress. Ctrl-C ends it; what has moved stays
@@ -69,7 +78,7 @@ export async function drainFeeder(feeder: string, options: { json?: boolean }): 
           last = drainJson(message);
           if (options.json)
             writeJsonLine<'drain'>({ schemaVersion: SCHEMA_VERSION, feeder, ...last });
-          else if (!last.done) line.show(`${feeder}: ${drainText(last)}`, last.elapsedMs);
+          else if (!last.done) showDrain(line, feeder, last, true);
         }
       }),
     );

@@ -13,6 +13,7 @@ import { dispatchLines } from '../../view/dispatch.js';
 import { cleanText } from '../../view/text.js';
 import { drainText } from './feeders.js';
 import { painters, tableLines, writeJson, writeJsonLine, writeLine } from '../output.js';
+import { whileWorking } from '../progress.js';
 
 const CALL_TIMEOUT_MS = 5_000;
 /** A probe measures every tier and link again; slow links take their time. */
@@ -55,7 +56,10 @@ export function writeStatus(snapshot: SnapshotJson): void {
 export async function showStatus(options: { json?: boolean; probe?: boolean }): Promise<void> {
   const message = await withAgent((client) =>
     options.probe
-      ? client.probe({}, { timeoutMs: PROBE_TIMEOUT_MS })
+      ? whileWorking(
+          () => 'measuring every tier and link',
+          client.probe({}, { timeoutMs: PROBE_TIMEOUT_MS }),
+        )
       : client.getStatus({}, { timeoutMs: CALL_TIMEOUT_MS }),
   );
   const snapshot = snapshotJson(message);

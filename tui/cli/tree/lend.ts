@@ -14,6 +14,7 @@ export function addFeed(program: Command): void {
     .command('start')
     .description('start lending (in the background, unless --foreground)');
   addConfigOption(addSettings(start, FEEDER), 'feeder')
+    .option('--ascii', 'no QR code')
     .option('--foreground', 'stay here and log to stderr (systemd)')
     .action(async (options) => (await import('../commands/feed.js')).feedStart(options));
   example(

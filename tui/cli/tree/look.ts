@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Commands that look and change nothing.
-import { Option, type Command } from 'commander';
+import { Argument, Option, type Command } from 'commander';
 import { GROUPS, example, jsonOption } from './parts.js';
 
 export function addLook(program: Command): void {
@@ -41,6 +41,30 @@ export function addLook(program: Command): void {
     .addOption(jsonOption())
     .action(async (options) => (await import('../commands/status.js')).showEvents(options));
   example(events, 'greenboost events --follow');
+  addLogs(program);
+}
+
+function addLogs(program: Command): void {
+  const logs = program
+    .command('logs')
+    .helpGroup(GROUPS.look)
+    .description('what the daemons in the background have written')
+    .addArgument(new Argument('[daemon]', 'default: both, by time').choices(['agent', 'feeder']))
+    .option('-f, --follow', 'go on as they write')
+    .option('-n, --lines <count>', 'the last so many lines, or all', '50')
+    .addOption(
+      new Option('--level <level>', 'from this severity on (default: everything)').choices([
+        'debug',
+        'info',
+        'warn',
+        'error',
+      ]),
+    )
+    .addOption(jsonOption())
+    .action(async (daemon, options) =>
+      (await import('../commands/logs.js')).showLogs(daemon, options),
+    );
+  example(logs, 'greenboost logs feeder -n 200', 'greenboost logs --follow --level warn');
 }
 
 export function addDoctor(program: Command): void {

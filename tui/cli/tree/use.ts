@@ -10,16 +10,18 @@ export function addUse(program: Command): void {
     .command('connect')
     .helpGroup(GROUPS.use)
     .description('add a feeder; asks for its key once')
-    .argument('<address>', 'host or host:port of the feeder')
+    .argument('[address]', 'host or host:port (default: asks which of those on this network)')
     .option('--key-file <path>', 'read the key from a file that only you can read')
     .option('--feeder <id>', 'which key of the keyring, when several fit')
     .option('--timeout <seconds>', 'give up after', '20')
+    .option('--look <seconds>', 'without an address: wait so long for feeders to answer', '3')
     .addOption(jsonOption())
     .action(async (address, options) =>
       (await import('../commands/connect.js')).connectFeeder(address, options),
     );
   example(
     connect,
+    'greenboost connect',
     'greenboost connect 192.168.1.21',
     'GREENBOOST_KEY=$(ssh lender greenboost key show) greenboost connect lender:9750',
   );
