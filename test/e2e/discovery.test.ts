@@ -94,8 +94,9 @@ test('two feeders answer, each on its network, with port and fingerprint', async
 /** Asks from a port of its own, and prints what comes back as it is. */
 const ASK = `
 const socket = require('node:dgram').createSocket('udp4');
-const name = (text) => Buffer.concat([...text.split('.').map((label) => Buffer.concat([Buffer.from([label.length]), Buffer.from(label)])), Buffer.from([0])]);
-const query = Buffer.concat([Buffer.from([0x47, 0x42, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]), name('_greenboost._tcp.local'), Buffer.from([0, 12, 0, 1])]);
+const label = (text) => String.fromCharCode(text.length) + text;
+const name = ['_greenboost', '_tcp', 'local', ''].map(label).join('');
+const query = Buffer.from([...Buffer.from('GB'), 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, ...Buffer.from(name), 0, 12, 0, 1]);
 socket.on('message', (bytes) => { process.stdout.write(bytes.toString('latin1')); process.exit(0); });
 socket.bind(0, () => {
   socket.setMulticastInterface('10.77.1.1');

@@ -46,7 +46,8 @@ function known(
   };
 }
 
-/** Everybody who answers within the time, those first that are not connected. `links`: of the agent, none without one. */
+/** Everybody who answers within the time, those first that are not connected. `links`: of the agent, none without
+ *  one. */
 export async function findFeeders(
   lookMs: number,
   links: readonly LinkJson[],
@@ -89,8 +90,8 @@ function foundTable(feeders: readonly KnownFeeder[]): Table {
   };
 }
 
-/** Shows who was found and asks which one is meant. @throws GbError NOT_FOUND when there is none, INVALID_ARGUMENT where
- *  nobody can be asked, CANCELED when none is chosen. */
+/** Shows who was found and asks which one is meant. @throws GbError NOT_FOUND when there is none, INVALID_ARGUMENT
+ *  where nobody can be asked, CANCELED when none is chosen. */
 export async function chooseFeeder(feeders: readonly KnownFeeder[]): Promise<KnownFeeder> {
   const [first] = feeders;
   if (!first) {

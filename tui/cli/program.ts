@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The argument tree of `greenboost`: names, options, help. No work is done here; actions import their command.
-import { Command } from 'commander';
+import { Command, type Argument } from 'commander';
 import { addAudit, addKeys, addMetrics, addServices } from './tree/keys.js';
 import { addConfig } from './tree/config.js';
 import { addFeed } from './tree/lend.js';
@@ -37,7 +37,7 @@ export function createProgram(): Command {
       subcommandTerm: (command) => {
         const argument = command.registeredArguments[0];
         return argument
-          ? `${command.name()} ${argument.variadic ? '-- CMD' : argument.required ? `<${argument.name()}>` : `[${argument.name()}]`}`
+          ? `${command.name()} ${argument.variadic ? '-- CMD' : termOf(argument)}`
           : command.name();
       },
     })
@@ -62,6 +62,11 @@ export function createProgram(): Command {
     command.showHelpAfterError(`  see: ${pathOf(command)} --help`);
   }
   return program;
+}
+
+/** As the list of commands shows an argument. */
+function termOf(argument: Argument): string {
+  return argument.required ? `<${argument.name()}>` : `[${argument.name()}]`;
 }
 
 /** `command` and everything below it. */

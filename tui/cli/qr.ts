@@ -9,8 +9,8 @@ const BORDER = 2;
 /** Lines that a screen keeps for what else is printed with it. */
 const LINES_BESIDE = 10;
 
-/** The code's lines. `color`: black on white by escape sequences; otherwise what is light is drawn, which is right where
- *  the terminal is dark. */
+/** The code's lines. `color`: black on white by escape sequences; otherwise what is light is drawn, which is right
+ *  where the terminal is dark. */
 export function qrLines(text: string, color: boolean): string[] {
   const modules = encodeQR(text, 'raw', { ecc: 'low', border: BORDER });
   const width = modules[0]?.length ?? 0;
