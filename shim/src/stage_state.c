@@ -5,7 +5,7 @@
  *   off -> learning            something overflows
  *   learning -> on             the order repeats and a round was timed in place
  *   on -> learning             the order is lost
- *   on -> in place             rounds with staging are slower than those without
+ *   on -> in place             rounds with staging are slower than those without, or it is not known how long those are
  *   in place -> on             they are slower without: what they were compared with was another phase's
  *   in place -> learning       after a while, each time twice as long
  *   any -> off                 nothing overflows any more
@@ -20,8 +20,13 @@
 #define ROUNDS_IN_PLACE 1u
 #define ROUNDS_WARM_UP 2u
 #define ROUNDS_STAGED 4u
-/* Rounds in place after which staging's are looked at again: the first still finds frames filled. */
+/* Rounds in place after which staging's are looked at again: the first still finds frames filled. Once is enough for
+ * what takes so many times as long. */
 #define ROUNDS_BACK 2u
+#define FAR_SLOWER 3u
+/* Staged rounds after which a loop that was never timed in place is: it may have changed its shape with staging (graphs
+ * are split). */
+#define ROUNDS_UNTRIED 16u
 /* Staging may be this much slower (in 1000) before it is given up: noise, and what it saves elsewhere. */
 #define TOLERANCE 1040u
 #define HITS_MIN 50u
@@ -86,8 +91,9 @@ static void judge(uint64_t ns) {
     case GB_STAGING_ON:
       if (timing.in_state <= ROUNDS_WARM_UP) break;
       note_best(&timing.staged_ns, ns);
-      if (timing.in_state < ROUNDS_WARM_UP + ROUNDS_STAGED || timing.in_place_ns == 0) break;
-      if (timing.staged_ns * 1000 > timing.in_place_ns * TOLERANCE) {
+      if (timing.in_state < ROUNDS_WARM_UP + ROUNDS_STAGED) break;
+      if (timing.in_place_ns == 0 ? timing.in_state >= ROUNDS_UNTRIED
+                                  : timing.staged_ns * 1000 > timing.in_place_ns * TOLERANCE) {
         timing.retry_rounds = timing.retry_rounds == 0 ? 64 : 2 * timing.retry_rounds;
         if (timing.retry_rounds > RETRY_ROUNDS_MAX) timing.retry_rounds = RETRY_ROUNDS_MAX;
         enter(GB_STAGING_IN_PLACE);
@@ -96,7 +102,8 @@ static void judge(uint64_t ns) {
       break;
     case GB_STAGING_IN_PLACE:
       note_best(&timing.in_place_ns, ns);
-      if (timing.in_state == ROUNDS_BACK && timing.in_place_ns * 1000 > timing.staged_ns * TOLERANCE) {
+      if ((timing.in_state == ROUNDS_BACK && timing.in_place_ns * 1000 > timing.staged_ns * TOLERANCE) ||
+          (timing.in_state < ROUNDS_BACK && timing.in_place_ns > FAR_SLOWER * timing.staged_ns)) {
         timing.retry_rounds /= 2;
         enter(GB_STAGING_ON);
         timing.staged_ns = 0;
