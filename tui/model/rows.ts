@@ -2,7 +2,8 @@
 // Rows of the lists: filtered and sorted. Sorting is always stable and ends in the identity, so rows never dance.
 import type { AttachmentJson } from './attachments.js';
 import type { LinkJson } from './links.js';
-import type { EventJson } from './snapshot.js';
+import type { EventJson, TierJson } from './snapshot.js';
+import { sortedTiers, tierIdentity, tiersOf } from './tiers.js';
 import {
   attachmentIdentity,
   linkIdentity,
@@ -39,6 +40,15 @@ export const FEEDER_SORTS: readonly SortColumn<LinkJson>[] = [
     title: 'OUT',
     value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.outBytesPerSecond ?? -1,
   },
+  {
+    title: 'KERN/s',
+    value: (link, picture) => picture.rates?.links.get(linkIdentity(link))?.launchesPerSecond ?? -1,
+  },
+  {
+    title: 'CROSS/s',
+    value: (link, picture) =>
+      picture.rates?.links.get(linkIdentity(link))?.crossingsPerSecond ?? -1,
+  },
   { title: 'ERR', value: (link) => link.errorCount },
 ];
 
@@ -65,6 +75,21 @@ export const PROCESS_SORTS: readonly SortColumn<AttachmentJson>[] = [
     title: 'STALL',
     value: (from, picture) => picture.rates?.processes.get(from.attachmentId)?.stallPercent ?? -1,
   },
+  {
+    title: 'LAUNCH/s',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.launchesPerSecond ?? -1,
+  },
+  {
+    title: 'REMOTE',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.dispatchedPerSecond ?? -1,
+  },
+  {
+    title: 'CROSS/s',
+    value: (from, picture) =>
+      picture.rates?.processes.get(from.attachmentId)?.crossingsPerSecond ?? -1,
+  },
   { title: 'AGE', value: (from) => -from.startedUnixMs },
 ];
 
@@ -87,8 +112,14 @@ function sorted<Row>(
   });
 }
 
-/** True when every word of `filter` is met: `word`, `!word`, `state:word`. Case does not matter. */
-export function matchesFilter(filter: string, text: string, state: string): boolean {
+/** True when every word of `filter` is met: `word`, `!word`, `state:word`, `tier:word`. Case does not matter. `tiers`:
+ *  where the row has or lends bytes. */
+export function matchesFilter(
+  filter: string,
+  text: string,
+  state: string,
+  tiers: readonly string[] = [],
+): boolean {
   const haystack = text.toLowerCase();
   return filter
     .toLowerCase()
@@ -96,6 +127,7 @@ export function matchesFilter(filter: string, text: string, state: string): bool
     .filter((word) => word !== '')
     .every((word) => {
       if (word.startsWith('state:')) return state.toLowerCase().startsWith(word.slice(6));
+      if (word.startsWith('tier:')) return tiers.some((tier) => tier.startsWith(word.slice(5)));
       if (word.startsWith('!')) return word.length === 1 || !haystack.includes(word.slice(1));
       return haystack.includes(word);
     });
@@ -103,7 +135,7 @@ export function matchesFilter(filter: string, text: string, state: string): bool
 
 /** The filter in force: the one being typed counts at once. */
 export function activeFilter(state: UiState): string {
-  return state.prompt ?? state.filter;
+  return state.prompt?.kind === 'filter' ? state.prompt.text : state.filter;
 }
 
 export function feederRows(state: UiState): LinkJson[] {
@@ -116,9 +148,26 @@ export function feederRows(state: UiState): LinkJson[] {
       filter,
       `${link.feederName} ${link.feederId} ${link.address} ${link.state}`,
       link.state,
+      link.devices.map(({ kind }) => (kind === 'gpu' ? 'vram' : kind)),
     ),
   );
   return sorted(rows, FEEDER_SORTS[column], reverse, picture, linkIdentity);
+}
+
+function residentIn(from: AttachmentJson): string[] {
+  const tiers: [string, number][] = [
+    ['vram', from.vramUsedBytes],
+    ['ram', from.ramUsedBytes],
+    ['feeder', from.feederVramUsedBytes + from.feederRamUsedBytes],
+    ['nvme', from.nvmeUsedBytes],
+  ];
+  return tiers.filter(([, bytes]) => bytes > 0).map(([tier]) => tier);
+}
+
+/** By measured bandwidth; a filter does not hide tiers. */
+export function tierRows(state: UiState): TierJson[] {
+  const picture = shownPicture(state);
+  return picture ? sortedTiers(tiersOf(picture.snapshot)) : [];
 }
 
 export function processRows(state: UiState): AttachmentJson[] {
@@ -131,6 +180,7 @@ export function processRows(state: UiState): AttachmentJson[] {
       filter,
       `${from.pid} ${from.command} ${from.deviceName} ${from.phase} ${from.staging}`,
       from.phase,
+      residentIn(from),
     ),
   );
   return sorted(rows, PROCESS_SORTS[column], reverse, picture, attachmentIdentity);
@@ -154,6 +204,7 @@ export function eventRows(state: UiState): EventJson[] {
 
 /** Identities of a list's rows, in the order they are drawn. */
 export function rowIdentities(state: UiState, list: ListName): string[] {
+  if (list === 'tiers') return tierRows(state).map(tierIdentity);
   if (list === 'feeders') return feederRows(state).map(linkIdentity);
   if (list === 'processes') return processRows(state).map(attachmentIdentity);
   return eventRows(state).map((event) => String(event.sequence));

@@ -15,7 +15,8 @@ import { linkJson, type LinkJson } from './links.js';
 
 export const SCHEMA_VERSION = 1;
 
-export type TierKindJson = 'local_vram' | 'local_ram' | 'feeder_vram' | 'feeder_ram' | 'unknown';
+export type TierKindJson =
+  'local_vram' | 'local_ram' | 'feeder_vram' | 'feeder_ram' | 'local_nvme' | 'unknown';
 
 const TIER_KINDS: Readonly<Record<TierKind, TierKindJson>> = {
   [TierKind.UNSPECIFIED]: 'unknown',

@@ -2,6 +2,7 @@
 // The full-screen program: messages in, frames out, at most four a second plus one for every key. Ends on q, Ctrl-C,
 // SIGTERM and SIGHUP with the terminal as it was.
 import { systemClock } from '../../proto/base/clock.js';
+import { Requests } from '../control/requests.js';
 import { watchAgent } from '../control/watch.js';
 import { reduce, type Message } from '../model/reducer.js';
 import { initialState, type UiState } from '../model/state.js';
@@ -20,6 +21,40 @@ const SIGNALS: Readonly<Partial<Record<NodeJS.Signals, number>>> = {
 export interface AppOptions {
   readonly intervalMs: number;
   readonly ascii: boolean;
+  readonly color: boolean;
+  readonly readonly: boolean;
+}
+
+/** State, screen and requests of one run. */
+class App {
+  private dirty = true;
+  private readonly requests = new Requests((message) => this.take(message));
+
+  constructor(
+    private state: UiState,
+    private readonly draw: (state: UiState) => void,
+    private readonly onQuit: () => void,
+  ) {}
+
+  take(message: Message): void {
+    const { requests, ...next } = reduce(this.state, message);
+    this.state = { ...next, requests: [] };
+    this.dirty = true;
+    for (const request of requests) this.requests.perform(request);
+    if (message.t === 'key' || message.t === 'resize') this.frame();
+    if (this.state.quit) this.onQuit();
+  }
+
+  /** Draws if something has changed. */
+  frame(): void {
+    if (!this.dirty) return;
+    this.dirty = false;
+    this.draw(this.state);
+  }
+
+  close(): void {
+    this.requests.close();
+  }
 }
 
 /** Runs until the user or a signal ends it. Returns the exit code: 0 for q and Ctrl-C, 128 + signal else. */
@@ -27,25 +62,14 @@ export async function runApp(options: AppOptions): Promise<number> {
   const glyphs = options.ascii || !hasUtf8Locale() ? ASCII_GLYPHS : UNICODE_GLYPHS;
   const stop = new AbortController();
   let exitCode = 0;
-  let dirty = true;
-  let terminal: Terminal | undefined;
-  let state: UiState | undefined;
-  const draw = (): void => {
-    if (!terminal || !state) return;
-    dirty = false;
-    terminal.draw(renderScreen(state, glyphs));
-  };
-  const take = (message: Message): void => {
-    if (!state) return;
-    state = reduce(state, message);
-    dirty = true;
-    if (message.t === 'key' || message.t === 'resize') draw();
-    if (state.quit) stop.abort();
-  };
-  terminal = openTerminal({
-    onKey: (key) => take({ t: 'key', key }),
-    onResize: ({ cols, rows }) => take({ t: 'resize', cols, rows }),
-  });
+  let app: App | undefined;
+  const terminal: Terminal = openTerminal(
+    {
+      onKey: (key) => app?.take({ t: 'key', key }),
+      onResize: ({ cols, rows }) => app?.take({ t: 'resize', cols, rows }),
+    },
+    options,
+  );
   const handlers = Object.entries(SIGNALS).map(([signal, code]) => {
     const handler = (): void => {
       exitCode = code;
@@ -55,18 +79,26 @@ export async function runApp(options: AppOptions): Promise<number> {
     return [signal, handler] as const;
   });
   // Whatever ends the process, the terminal is given back first.
-  const giveBack = (): void => terminal?.close();
+  const giveBack = (): void => terminal.close();
   process.on('exit', giveBack);
-  state = initialState(terminal.size(), systemClock.nowMs(), systemClock.unixMs());
-  draw();
+  const size = { ...terminal.size(), readonly: options.readonly };
+  app = new App(
+    initialState(size, systemClock.nowMs(), systemClock.unixMs()),
+    (state) => terminal.draw(renderScreen(state, glyphs)),
+    () => stop.abort(),
+  );
+  app.frame();
+  const running = app;
   const frames = systemClock.every(FRAME_INTERVAL_MS, () => {
-    take({ t: 'tick', nowMs: systemClock.nowMs(), unixMs: systemClock.unixMs() });
-    if (dirty) draw();
+    running.take({ t: 'tick', nowMs: systemClock.nowMs(), unixMs: systemClock.unixMs() });
+    running.frame();
   });
   try {
-    await watchAgent({ intervalMs: options.intervalMs, signal: stop.signal, onMessage: take });
+    const onMessage = (message: Message): void => running.take(message);
+    await watchAgent({ intervalMs: options.intervalMs, signal: stop.signal, onMessage });
   } finally {
     frames.cancel();
+    running.close();
     for (const [signal, handler] of handlers) process.off(signal, handler);
     terminal.close();
     process.off('exit', giveBack);

@@ -57,11 +57,14 @@ function keyName(
 }
 
 /** Takes the terminal over. The caller has made sure that standard output is one. */
-export function openTerminal(handlers: TerminalHandlers): Terminal {
+export function openTerminal(
+  handlers: TerminalHandlers,
+  options: { readonly color: boolean },
+): Terminal {
   // Box characters by UTF-8 instead of the alternate character set, which tmux captures as letters.
   process.env['NCURSES_NO_UTF8_ACS'] ??= '1';
   const term = process.env['TERM'] ?? 'xterm';
-  const color = (process.env['NO_COLOR'] ?? '') === '' && term !== 'dumb';
+  const color = options.color && (process.env['NO_COLOR'] ?? '') === '';
   const screen = blessed.screen({
     smartCSR: true,
     fullUnicode: true,

@@ -3,7 +3,27 @@
 import { formatBytes } from '../../proto/base/units.js';
 import type { AttachmentJson } from '../model/attachments.js';
 import type { DispatchJson, ExplainJson } from '../model/dispatch.js';
+import type { Picture, ProcessRate } from '../model/state.js';
+import { percent } from './units.js';
 import { left, right, shrinking, type Table } from './plain.js';
+
+/** Kernels of some program may run on feeders: the columns about them have something to say. */
+export function hasKernels({ snapshot }: Pick<Picture, 'snapshot'>): boolean {
+  return snapshot.attachments.some(({ dispatch }) => dispatch.on || dispatch.dispatchedCount > 0);
+}
+
+/** `388`, `12k`, `1.4M`; `-` when unknown. */
+export function countPerSecond(rate: number | undefined): string {
+  if (rate === undefined) return '-';
+  if (rate < 10_000) return rate.toFixed(rate > 0 && rate < 10 ? 1 : 0);
+  return rate < 1e6 ? `${Math.round(rate / 1e3)}k` : `${(rate / 1e6).toFixed(1)}M`;
+}
+
+/** Which part of the launches of the last moment ran on feeders. */
+export function remoteShare(rate: ProcessRate | undefined): string {
+  if (!rate || rate.launchesPerSecond === 0) return '-';
+  return percent(Math.min(1, rate.dispatchedPerSecond / rate.launchesPerSecond));
+}
 
 const counted = (count: number): string => count.toLocaleString('en-US');
 

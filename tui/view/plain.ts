@@ -6,6 +6,8 @@ import type { DeviceJson } from '../model/devices.js';
 import type { FeedStatusJson } from '../model/feed-status.js';
 import type { LinkJson } from '../model/links.js';
 import type { PauseCauseJson } from '../model/pauses.js';
+import { attachmentIdentity, linkIdentity, type Picture } from '../model/state.js';
+import { sortedTiers } from '../model/tiers.js';
 import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 
 export interface TableColumn {
@@ -32,23 +34,13 @@ const TIER_WORDS: Readonly<Record<TierJson['kind'], string>> = {
   local_ram: 'ram local',
   feeder_vram: 'vram feeder',
   feeder_ram: 'ram feeder',
+  local_nvme: 'nvme local',
   unknown: 'unknown',
 };
 
 /** The word for a tier's kind, as on every screen. */
 export function tierWord(kind: TierJson['kind']): string {
   return TIER_WORDS[kind];
-}
-
-/** Fastest measured tier first; what was not measured keeps the order local VRAM, local RAM, feeders. */
-export function sortedTiers(tiers: readonly TierJson[]): TierJson[] {
-  const kinds = Object.keys(TIER_WORDS);
-  return [...tiers].sort(
-    (a, b) =>
-      (b.readBytesPerSecond ?? 0) - (a.readBytesPerSecond ?? 0) ||
-      kinds.indexOf(a.kind) - kinds.indexOf(b.kind) ||
-      a.name.localeCompare(b.name),
-  );
 }
 
 export function tierTable(tiers: readonly TierJson[]): Table {
@@ -67,7 +59,7 @@ export function tierTable(tiers: readonly TierJson[]): Table {
       tierWord(tier.kind),
       tier.name,
       formatBytes(tier.usedBytes),
-      formatBytes(tier.capacityBytes),
+      tier.capacityBytes === 0 ? '-' : formatBytes(tier.capacityBytes),
       formatRate(tier.readBytesPerSecond ?? 0),
       formatRate(tier.writeBytesPerSecond ?? 0),
       formatMicros(tier.latencyMicros ?? 0),
@@ -210,6 +202,54 @@ export function attachmentTable(attachments: readonly AttachmentJson[], unixMs: 
       formatAge(unixMs - from.startedUnixMs),
     ]),
   };
+}
+
+/** Unlike a rate that was never measured, one of nothing is 0. */
+function measuredRate(rate: number | undefined): string {
+  if (rate === undefined) return '-';
+  return rate > 0 ? formatRate(rate) : '0';
+}
+
+/** Growth a second of programs and feeders between two samples. */
+export function rateTable({ snapshot, rates }: Picture): Table {
+  const rows = [
+    ...snapshot.attachments.map((from) => {
+      const rate = rates?.processes.get(attachmentIdentity(from));
+      return [
+        `pid ${from.pid}`,
+        measuredRate(rate?.fetchBytesPerSecond),
+        measuredRate(rate?.evictBytesPerSecond),
+        measuredRate(rate?.stageBytesPerSecond),
+        rate ? `${rate.stallPercent.toFixed(1)}%` : '-',
+        rate ? rate.launchesPerSecond.toFixed(0) : '-',
+        rate ? rate.dispatchedPerSecond.toFixed(0) : '-',
+        rate ? rate.crossingsPerSecond.toFixed(1) : '-',
+      ];
+    }),
+    ...snapshot.links.map((link) => {
+      const rate = rates?.links.get(linkIdentity(link));
+      return [
+        link.feederName || link.feederId,
+        measuredRate(rate?.inBytesPerSecond),
+        measuredRate(rate?.outBytesPerSecond),
+        '-',
+        '-',
+        '-',
+        rate ? rate.launchesPerSecond.toFixed(0) : '-',
+        rate ? rate.crossingsPerSecond.toFixed(1) : '-',
+      ];
+    }),
+  ];
+  const titles = [
+    'FETCH/IN',
+    'EVICT/OUT',
+    'STAGED',
+    'STALL',
+    'LAUNCHES',
+    'ON FEEDERS',
+    'CROSSINGS',
+  ];
+  return { columns: [shrinking('WHO'), ...titles.map(right)], rows };
 }
 
 /** `14:22:06 W kiln  heartbeat missed` */

@@ -107,3 +107,36 @@ export function padStartCells(text: string, width: number, mark = '…'): string
   const cut = cutText(text, width, mark);
   return ' '.repeat(Math.max(0, width - textWidth(cut))) + cut;
 }
+
+/** The beginning of `text` that fits; at least one character, which may be wider. */
+function headOf(text: string, width: number): string {
+  let head = '';
+  let used = 0;
+  for (const character of text) {
+    used += cellsOf(character);
+    if (head !== '' && used > width) break;
+    head += character;
+  }
+  return head;
+}
+
+/** `text` in lines of at most `width` cells, broken at spaces where there are some. */
+export function wrapText(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    const joined = line === '' ? word : `${line} ${word}`;
+    if (textWidth(joined) <= width) {
+      line = joined;
+      continue;
+    }
+    if (line !== '') lines.push(line);
+    line = word;
+    while (textWidth(line) > width) {
+      const taken = headOf(line, width);
+      lines.push(taken);
+      line = line.slice(taken.length);
+    }
+  }
+  return line === '' ? lines : [...lines, line];
+}

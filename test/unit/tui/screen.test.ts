@@ -61,9 +61,30 @@ describe('layout', () => {
       cols: fc.integer({ min: 1, max: 200 }),
       rows: fc.integer({ min: 1, max: 70 }),
     });
-    const keys = fc.array(fc.constantFrom('j', '?', '/', 'f', '3', '5', 's', '-', 'x'), {
-      maxLength: 4,
-    });
+    const keys = fc.array(
+      fc.constantFrom(
+        'j',
+        '?',
+        '/',
+        ':',
+        'z',
+        'f',
+        'v',
+        '1',
+        '3',
+        '5',
+        's',
+        '-',
+        'x',
+        'enter',
+        'y',
+        'D',
+        'X',
+      ),
+      {
+        maxLength: 4,
+      },
+    );
     fc.assert(
       fc.property(
         sizes,

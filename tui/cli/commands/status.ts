@@ -2,6 +2,7 @@
 // `greenboost status` and `greenboost events`: what the agent knows, once or as it happens.
 import { withAgent, messagesOf } from '../../control/client.js';
 import { eventJson, snapshotJson, type SnapshotJson } from '../../model/snapshot.js';
+import { tiersOf } from '../../model/tiers.js';
 import {
   attachmentTable,
   eventLine,
@@ -28,7 +29,7 @@ export function writeStatus(snapshot: SnapshotJson): void {
     for (const line of lines) writeLine(line);
   };
   writeLine(cleanText(statusHeadline(snapshot)));
-  section('Tiers, by measured read bandwidth', tableLines(tierTable(snapshot.tiers)));
+  section('Tiers, by measured read bandwidth', tableLines(tierTable(tiersOf(snapshot))));
   section(
     `Feeders (${snapshot.links.length})`,
     snapshot.links.length > 0

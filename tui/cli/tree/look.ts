@@ -29,10 +29,17 @@ export function addLook(program: Command): void {
     .option('--once', 'plain tables, then end (also when the output is no terminal)')
     .option('--watch', 'with --json: one document a line, as things change')
     .option('--interval <seconds>', 'time between pictures, 0.25 to 10', '1')
+    .option('--no-rates', 'with --once: one sample instead of two, without rates')
     .option('--ascii', 'draw with ASCII only')
+    .option('--no-color', 'draw with bold and reverse only (also: NO_COLOR)')
+    .option('--readonly', 'look only: no key and no command acts (also: GREENBOOST_READONLY=1)')
     .addOption(jsonOption())
     .action(async (options) => (await import('../commands/cluster.js')).showCluster(options));
-  example(cluster, 'greenboost cluster', 'greenboost cluster --watch --json | jq -c .attachments');
+  example(
+    cluster,
+    'greenboost cluster --readonly',
+    'greenboost cluster --watch --json | jq -c .attachments',
+  );
   const events = program
     .command('events')
     .helpGroup(GROUPS.look)

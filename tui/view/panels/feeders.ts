@@ -2,12 +2,20 @@
 // Panel 3: the feeders of this host. A silent one keeps its last figures, grey, with its age.
 import type { LinkJson, LinkStateJson } from '../../model/links.js';
 import { FEEDER_SORTS, feederRows } from '../../model/rows.js';
-import { linkIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
+import {
+  linkIdentity,
+  shownPicture,
+  type LinkRate,
+  type Picture,
+  type UiState,
+} from '../../model/state.js';
+import { GIB } from '../../../proto/base/units.js';
+import { countPerSecond, hasKernels } from '../dispatch.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';
-import { span, type Glyphs, type Line, type StyleName } from '../lines.js';
-import { linkStateWord } from '../plain.js';
+import { barText, span, sparkText, type Glyphs, type Line, type StyleName } from '../lines.js';
+import { durationText, linkStateWord } from '../plain.js';
 import { cleanText } from '../text.js';
-import { gib, gibPerSecond, shortAge, shortMicros } from '../units.js';
+import { gib, gibPerSecond, percent, shortAge, shortMicros } from '../units.js';
 
 /** One character a state, so that it reads without colour. */
 const STATE_GLYPHS: Readonly<Record<LinkStateJson, string>> = {
@@ -32,8 +40,8 @@ const STATE_STYLES: Readonly<Record<LinkStateJson, StyleName>> = {
   unknown: 'warn',
 };
 
-export function stateGlyph(state: LinkStateJson): string {
-  return STATE_GLYPHS[state];
+export function stateGlyph({ state, paused }: Pick<LinkJson, 'state' | 'paused'>): string {
+  return paused && state === 'ready' ? '=' : STATE_GLYPHS[state];
 }
 
 /** Milliseconds since the feeder was heard, at the moment that is drawn; null when never. */
@@ -56,7 +64,38 @@ function stateText(link: LinkJson, ageMs: number | null): string {
   return away && ageMs !== null ? `${link.state} ${shortAge(ageMs)}` : linkStateWord(link);
 }
 
-function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[] {
+const SPARK_CELLS = 10;
+/** Traffic of the last minute; noise below this stays flat. */
+const SPARK_SAMPLES = 60;
+const SPARK_FLOOR = 0.01 * GIB;
+
+function kernelColumns(
+  column: (title: string, text: (link: LinkJson) => string) => PanelColumn<LinkJson>,
+  rate: (link: LinkJson) => LinkRate | undefined,
+): PanelColumn<LinkJson>[] {
+  return [
+    column('KERN/s', (link) => countPerSecond(rate(link)?.launchesPerSecond)),
+    column('CROSS/s', (link) => countPerSecond(rate(link)?.crossingsPerSecond)),
+  ];
+}
+
+/** `  forge drain  15% ███░░░  2.3 GiB moved, 12.6 left, 26s at 0.48 GiB/s`. */
+function drainLine({ feederName, drain }: LinkJson, width: number, glyphs: Glyphs): Line {
+  if (!drain) return [];
+  const { totalBytes, movedBytes, bytesPerSecond, etaMs, waitsFor } = drain;
+  const share = totalBytes > 0 ? movedBytes / totalBytes : 1;
+  const left = gib(Math.max(0, totalBytes - movedBytes));
+  const eta = etaMs === null ? '' : `, ${durationText(etaMs)}`;
+  const waits = waitsFor === null ? '' : `, waits for ${cleanText(waitsFor)}`;
+  const text = `${gib(movedBytes)} GiB moved, ${left} left${eta} at ${gibPerSecond(bytesPerSecond)} GiB/s${waits}`;
+  return [
+    span(`    ${cleanText(feederName)} drain ${percent(share).padStart(4)} `, 'warn'),
+    span(barText(share, Math.max(4, Math.min(20, width - 70)), glyphs), 'warn'),
+    span(`  ${text}`),
+  ];
+}
+
+function feederColumns(state: UiState, picture: Picture, glyphs: Glyphs): PanelColumn<LinkJson>[] {
   const isAway = (link: LinkJson): boolean => link.state === 'stale' || link.state === 'lost';
   const quiet = (link: LinkJson): StyleName => (isAway(link) ? 'stale' : 'plain');
   const age = (link: LinkJson): number | null => seenAgeMs(link, picture, state.nowMs);
@@ -82,7 +121,7 @@ function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[
       width: 1,
       priority: 10,
       align: 'left',
-      cell: (link) => ({ text: STATE_GLYPHS[link.state], style: STATE_STYLES[link.state] }),
+      cell: (link) => ({ text: stateGlyph(link), style: STATE_STYLES[link.state] }),
     },
     column('FEEDER', 9, 10, (link) => cleanText(link.feederName || link.feederId), {
       align: 'left',
@@ -104,6 +143,19 @@ function feederColumns(state: UiState, picture: Picture): PanelColumn<LinkJson>[
     column('RTT', 7, 5, (link) => (isAway(link) ? '-' : shortMicros(link.rttMicros))),
     column('IN', 5, 4, (link) => gibPerSecond(rate(link)?.inBytesPerSecond)),
     column('OUT', 5, 4, (link) => gibPerSecond(rate(link)?.outBytesPerSecond)),
+    ...(hasKernels(picture)
+      ? kernelColumns((title, text) => column(title, title.length, 4, text), rate)
+      : []),
+    column(
+      'LAST 60',
+      SPARK_CELLS,
+      1,
+      (link) => {
+        const samples = picture.history.links.get(linkIdentity(link)) ?? [];
+        return sparkText(samples.slice(-SPARK_SAMPLES), SPARK_CELLS, SPARK_FLOOR, glyphs);
+      },
+      { align: 'left' },
+    ),
     column('ERR', 4, 2, (link) => String(link.errorCount)),
     column('SEEN', 6, 8, (link) => {
       const ms = age(link);
@@ -128,7 +180,7 @@ export function feedersBody(state: UiState, width: number, height: number, glyph
   const selected = rows.findIndex((link) => linkIdentity(link) === state.selected.feeders);
   const start = windowStart(rows.length, height - 1, selected);
   const table = panelTable(
-    feederColumns(state, picture),
+    feederColumns(state, picture, glyphs),
     rows.slice(start, start + Math.max(0, height - 1)),
     {
       width,
@@ -137,5 +189,10 @@ export function feedersBody(state: UiState, width: number, height: number, glyph
       isSelected: (link) => linkIdentity(link) === state.selected.feeders,
     },
   );
-  return [table.header, ...table.lines];
+  const shown = rows.slice(start, start + Math.max(0, height - 1));
+  const lines = table.lines.flatMap((line, index) => {
+    const link = shown[index];
+    return link?.drain ? [line, drainLine(link, width, glyphs)] : [line];
+  });
+  return [table.header, ...lines].slice(0, Math.max(0, height));
 }

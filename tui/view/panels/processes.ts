@@ -2,6 +2,7 @@
 // Panel 4: programs under the shim and where their bytes live. The strip reads without colour: V r F f n.
 import type { AttachmentJson } from '../../model/attachments.js';
 import { PROCESS_SORTS, processRows } from '../../model/rows.js';
+import { countPerSecond, hasKernels, remoteShare } from '../dispatch.js';
 import { attachmentIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
 import { panelTable, windowStart, type PanelColumn } from '../columns.js';
 import { span, type Glyphs, type Line } from '../lines.js';
@@ -78,6 +79,13 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
     },
     plain('PHASE', 10, 8, (from) => (from.connected ? cleanText(from.phase) : 'gone'), 'left'),
     plain('STAGING', 12, 8, (from) => cleanText(stagingText(from)), 'left'),
+    ...(hasKernels(picture)
+      ? [
+          plain('LAUNCH/s', 8, 6, (from) => countPerSecond(rate(from)?.launchesPerSecond)),
+          plain('REMOTE', 6, 6, (from) => remoteShare(rate(from))),
+          plain('CROSS/s', 7, 6, (from) => countPerSecond(rate(from)?.crossingsPerSecond)),
+        ]
+      : []),
     plain('AGE', 6, 3, (from) => shortAge(ageMs(from))),
   ];
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Panel 1: one row per tier, by measured read bandwidth, with a bar of its use.
 import type { TierJson } from '../../model/snapshot.js';
+import { tierRows } from '../../model/rows.js';
+import { tierIdentity } from '../../model/tiers.js';
 import { shownPicture, type UiState } from '../../model/state.js';
 import { barText, span, type Glyphs, type Line, type StyleName } from '../lines.js';
-import { panelTable, type PanelColumn } from '../columns.js';
-import { sortedTiers, tierWord } from '../plain.js';
+import { panelTable, windowStart, type PanelColumn } from '../columns.js';
+import { tierWord } from '../plain.js';
 import { cleanText } from '../text.js';
 import { gib, gibPerSecond, shortMicros } from '../units.js';
 
@@ -20,6 +22,10 @@ function share(tier: TierJson): number {
   return tier.capacityBytes > 0 ? tier.usedBytes / tier.capacityBytes : 0;
 }
 
+function useText(tier: TierJson, cells: number, glyphs: Glyphs): string {
+  return tier.capacityBytes > 0 ? barText(share(tier), cells, glyphs) : '';
+}
+
 /** The device behind local VRAM, for the panel's title. */
 export function tiersHint(state: UiState): string {
   const local = shownPicture(state)?.snapshot.tiers.find((tier) => tier.kind === 'local_vram');
@@ -27,8 +33,8 @@ export function tiersHint(state: UiState): string {
   return `${cleanText(local.name)}${local.simulated ? ' (simulated)' : ''}  GiB, GiB/s`;
 }
 
-/** The body of the panel: header and rows. */
-export function tiersBody(state: UiState, width: number, glyphs: Glyphs): Line[] {
+/** The body of the panel: header and the window of rows with the selected one in it, `height` lines at most. */
+export function tiersBody(state: UiState, width: number, height: number, glyphs: Glyphs): Line[] {
   const picture = shownPicture(state);
   if (!picture) return [];
   const away = new Set(
@@ -48,7 +54,7 @@ export function tiersBody(state: UiState, width: number, glyphs: Glyphs): Line[]
     {
       title: 'NAME',
       align: 'left',
-      priority: 3,
+      priority: 6,
       width: 8,
       grows: true,
       cell: (tier) => ({ text: cleanText(tier.name) }),
@@ -57,23 +63,23 @@ export function tiersBody(state: UiState, width: number, glyphs: Glyphs): Line[]
       title: 'USED',
       align: 'right',
       priority: 8,
-      width: 7,
+      width: 6,
       cell: (tier) => ({ text: gib(tier.usedBytes) }),
     },
     {
       title: 'CAP',
       align: 'right',
       priority: 7,
-      width: 7,
-      cell: (tier) => ({ text: gib(tier.capacityBytes) }),
+      width: 6,
+      cell: (tier) => ({ text: tier.capacityBytes > 0 ? gib(tier.capacityBytes) : '-' }),
     },
     {
       title: '',
       align: 'left',
       priority: 4,
-      width: 12,
+      width: 10,
       cell: (tier, cells) => ({
-        text: isAway(tier) ? '/'.repeat(cells) : barText(share(tier), cells, glyphs),
+        text: isAway(tier) ? '/'.repeat(cells) : useText(tier, cells, glyphs),
         style: isAway(tier) ? 'stale' : useStyle(share(tier)),
       }),
     },
@@ -88,12 +94,15 @@ export function tiersBody(state: UiState, width: number, glyphs: Glyphs): Line[]
       title: 'LAT',
       align: 'right',
       priority: 5,
-      width: 7,
+      width: 6,
       cell: (tier) => ({ text: shortMicros(tier.latencyMicros) }),
     },
   ];
-  const rows = sortedTiers(picture.snapshot.tiers);
-  const table = panelTable(columns, rows, { width, glyphs, sort: null, isSelected: () => false });
+  const rows = tierRows(state);
+  const isSelected = (tier: TierJson): boolean => tierIdentity(tier) === state.selected.tiers;
+  const start = windowStart(rows.length, height - 1, rows.findIndex(isSelected));
+  const shown = rows.slice(start, start + Math.max(0, height - 1));
+  const table = panelTable(columns, shown, { width, glyphs, sort: null, isSelected });
   if (rows.length === 0) return [table.header, [span('  no tier is known yet', 'stale')]];
   return [table.header, ...table.lines];
 }
