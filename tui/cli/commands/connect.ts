@@ -20,6 +20,7 @@ import {
 } from '../../model/snapshot.js';
 import { totalsOf } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
+import { epochOf, showActionPlan, type PlannedOptions } from './action-plan.js';
 import { ensureAgent } from '../daemon.js';
 import { note, painters, writeJson, writeLine } from '../output.js';
 import { chooseFeeder, findFeeders, parseLook } from '../find-feeder.js';
@@ -230,11 +231,13 @@ export async function connectFeeder(
  *  no room here. */
 export async function disconnectFeeder(
   feeder: string,
-  options: { force?: boolean; json?: boolean },
+  options: PlannedOptions & { force?: boolean },
 ): Promise<void> {
+  if (options.dryRun) return showActionPlan('disconnect', { feeder }, options);
+  const epoch = epochOf(options);
   const response = await withAgent(async (client) => {
     const unwatch = process.stderr.isTTY ? watchDrain(client, feeder) : () => undefined;
-    const request = { feeder, force: options.force === true };
+    const request = { feeder, force: options.force === true, epoch };
     try {
       return await client.disconnect(request, { timeoutMs: DISCONNECT_TIMEOUT_MS });
     } finally {

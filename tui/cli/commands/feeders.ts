@@ -9,6 +9,7 @@ import { drainJson, linkJson, type DrainJson } from '../../model/links.js';
 import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { durationText } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
+import { epochOf, showActionPlan, type PlannedOptions } from './action-plan.js';
 import { note, writeJson, writeJsonLine, writeLine } from '../output.js';
 import { ProgressLine } from '../progress.js';
 
@@ -68,13 +69,15 @@ export function watchDrain(client: AgentClient, feeder: string): () => void {
 
 /** Moves what programs have on a feeder to others, with progress. Ctrl-C ends it; what has moved stays
  *  moved. @throws GbError NOT_FOUND, WRONG_STATE when others have too little room, CANCELED. */
-export async function drainFeeder(feeder: string, options: { json?: boolean }): Promise<void> {
+export async function drainFeeder(feeder: string, options: PlannedOptions): Promise<void> {
+  if (options.dryRun) return showActionPlan('drain', { feeder }, options);
+  const epoch = epochOf(options);
   const line = new ProgressLine();
   let last: DrainJson | undefined;
   try {
     await cancellable((signal) =>
       withAgent(async (client) => {
-        for await (const message of messagesOf(client.drain({ feeder }, { signal }))) {
+        for await (const message of messagesOf(client.drain({ feeder, epoch }, { signal }))) {
           last = drainJson(message);
           if (options.json)
             writeJsonLine<'drain'>({ schemaVersion: SCHEMA_VERSION, feeder, ...last });
@@ -107,11 +110,13 @@ export async function drainFeeder(feeder: string, options: { json?: boolean }): 
 export async function setFeederPaused(
   feeder: string,
   paused: boolean,
-  options: { json?: boolean },
+  options: PlannedOptions,
 ): Promise<void> {
+  if (options.dryRun) return showActionPlan(paused ? 'pause' : 'resume', { feeder }, options);
+  const epoch = epochOf(options);
   const link = await withAgent(async (client) => {
     const call = paused ? client.pause : client.resume;
-    return (await call({ feeder }, { timeoutMs: CALL_TIMEOUT_MS })).link;
+    return (await call({ feeder, epoch }, { timeoutMs: CALL_TIMEOUT_MS })).link;
   });
   if (options.json) {
     writeJson<'pause' | 'resume'>({

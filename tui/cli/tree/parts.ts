@@ -27,3 +27,11 @@ export function example(command: Command, ...lines: string[]): Command {
 /** Every command that reads has it. */
 export const jsonOption = (): Option =>
   new Option('--json', 'machine-readable: numbers with their unit in the key');
+
+/** Every command that changes the cluster has them. */
+export function addPlanned(command: Command): Command {
+  return command
+    .option('--dry-run', 'say what would be done, do nothing')
+    .option('--epoch <number>', 'only if the cluster is as --dry-run found it')
+    .addOption(jsonOption());
+}

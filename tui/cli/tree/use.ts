@@ -3,7 +3,7 @@
 import { Option, type Command } from 'commander';
 import { RUN } from '../../../proto/settings/host.js';
 import { addConfigOption, addSettings } from '../settings.js';
-import { GROUPS, example, jsonOption } from './parts.js';
+import { addPlanned, GROUPS, example, jsonOption } from './parts.js';
 
 export function addUse(program: Command): void {
   const connect = program
@@ -31,10 +31,10 @@ export function addUse(program: Command): void {
     .description('bring back what a feeder holds, then leave it')
     .argument('<feeder>', 'name, id or address')
     .option('--force', 'leave at once, even though bytes are lost')
-    .addOption(jsonOption())
     .action(async (feeder, options) =>
       (await import('../commands/connect.js')).disconnectFeeder(feeder, options),
     );
+  addPlanned(disconnect);
   example(disconnect, 'greenboost disconnect lender');
   addFeeders(program);
   const run = program
@@ -67,23 +67,42 @@ function addFeeders(program: Command): void {
       .command(name)
       .helpGroup(GROUPS.use)
       .description(description)
-      .argument('<feeder>', 'name, id or address')
-      .addOption(jsonOption());
+      .argument('<feeder>', 'name, id or address');
   const drain = command('drain', 'move what a feeder holds to others; Ctrl-C gives up').action(
     async (feeder, options) => (await load()).drainFeeder(feeder, options),
   );
-  example(drain, 'greenboost drain lender', 'greenboost drain lender --json | jq .movedBytes');
-  command('pause', 'place nothing new on a feeder; what lies there stays').action(
+  addPlanned(drain);
+  example(
+    drain,
+    'greenboost drain lender --dry-run',
+    'greenboost drain lender --json | jq .movedBytes',
+  );
+  const pause = command('pause', 'place nothing new on a feeder; what lies there stays').action(
     async (feeder, options) => (await load()).setFeederPaused(feeder, true, options),
   );
-  command('resume', 'place on it again, after pause or drain').action(async (feeder, options) =>
-    (await load()).setFeederPaused(feeder, false, options),
+  addPlanned(pause);
+  const resume = command('resume', 'place on it again, after pause or drain').action(
+    async (feeder, options) => (await load()).setFeederPaused(feeder, false, options),
   );
+  addPlanned(resume);
   const ping = command('ping', 'round trips and bandwidth of a feeder, calls and lanes')
     .helpGroup(GROUPS.look)
+    .addOption(jsonOption())
     .option('-c, --count <n>', 'round trips, 1 to 1000', '5')
     .option('--interval <seconds>', 'between them', '0.2')
     .action(async (feeder, options) => (await load()).pingFeeder(feeder, options));
+  const evict = program
+    .command('evict')
+    .helpGroup(GROUPS.use)
+    .description('take VRAM from a program, once: its bytes go to RAM until it uses them again')
+    .argument('<pid>', 'of a running program')
+    .option('--bytes <size>', 'how much (default: all it has in VRAM)')
+    .option('--timeout <seconds>', 'how long to wait for the program', '30')
+    .action(async (pid, options) =>
+      (await import('../commands/evict.js')).evictProgram(pid, options),
+    );
+  addPlanned(evict);
+  example(evict, 'greenboost evict 4242 --bytes 4GiB', 'greenboost evict 4242 --dry-run');
   example(ping, 'greenboost ping lender -c 20', 'greenboost ping lender --json');
 }
 

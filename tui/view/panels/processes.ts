@@ -67,7 +67,7 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
     {
       title: 'STALL',
       width: 6,
-      priority: 5,
+      priority: 7,
       align: 'right',
       cell: (from) => {
         const stall = rate(from)?.stallPercent;
@@ -77,8 +77,8 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
         return { text: `${stall.toFixed(1)}%`, style };
       },
     },
-    plain('PHASE', 10, 8, (from) => (from.connected ? cleanText(from.phase) : 'gone'), 'left'),
-    plain('STAGING', 12, 8, (from) => cleanText(stagingText(from)), 'left'),
+    plain('PHASE', 10, 5, (from) => (from.connected ? cleanText(from.phase) : 'gone'), 'left'),
+    plain('STAGING', 12, 4, (from) => cleanText(stagingText(from)), 'left'),
     ...(hasKernels(picture)
       ? [
           plain('LAUNCH/s', 8, 6, (from) => countPerSecond(rate(from)?.launchesPerSecond)),
