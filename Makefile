@@ -64,6 +64,16 @@ bench-gpu: natives
 bench-fabric: natives js
 	@python3 bench/fabric/run.py $(if $(OUT),--out $(OUT)) $(BENCHES)
 
+# CPU time of a full frame and of an idle cluster screen.
+.PHONY: bench-screen
+bench-screen: natives js
+	@node bench/screen/bench.mjs
+
+# docs/images/*.svg: the cluster screen of a real run on the simulated driver.
+.PHONY: screenshots
+screenshots: natives js
+	@node test/screens/capture.mjs
+
 # Decoding with kernels on a feeder, on a simulated GPU: counts, and times that say nothing of a GPU.
 .PHONY: bench-dispatch
 bench-dispatch: natives js

@@ -2,91 +2,11 @@
 // `greenboost cluster` and the key prompt in a real terminal (tmux): what is on the screen, resizing, an agent that is
 // killed underneath, every way to end, and the terminal given back each time.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
-import { execFileSync, spawnSync } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
 import { Home, LAUNCHER, until } from './cli-home.js';
-import { PATIENCE_MS } from '../patience.js';
+import { clusterPids, Pane } from './pane.js';
 
 const LONG_MS = 300_000;
-
-class Pane {
-  readonly socket = `greenboost-test-${process.pid}-${Math.random().toString(36).slice(2, 8)}`;
-
-  constructor(home: Home, env: Readonly<Record<string, string>> = {}) {
-    const shell = 'bash --noprofile --norc';
-    execFileSync('tmux', this.args('new-session', '-d', '-x', '120', '-y', '35', shell), {
-      env: { ...home.env, TERM: 'xterm-256color', PS1: '$ ', ...env },
-    });
-  }
-
-  private args(...args: string[]): string[] {
-    return ['-L', this.socket, '-f', '/dev/null', ...args];
-  }
-
-  private tmux(...args: string[]): string {
-    return execFileSync('tmux', this.args(...args), { encoding: 'utf8' });
-  }
-
-  type(text: string): void {
-    this.tmux('send-keys', '-l', text);
-  }
-
-  key(name: string): void {
-    this.tmux('send-keys', name);
-  }
-
-  command(text: string): void {
-    this.type(text);
-    this.key('Enter');
-  }
-
-  screen(): string {
-    return this.tmux('capture-pane', '-p');
-  }
-
-  async shows(text: string | RegExp, timeoutMs = PATIENCE_MS): Promise<string> {
-    const matches = (screen: string): boolean =>
-      typeof text === 'string' ? screen.includes(text) : text.test(screen);
-    try {
-      return await until(
-        `the screen shows ${text}`,
-        () => (matches(this.screen()) ? this.screen() : undefined),
-        timeoutMs,
-      );
-    } catch (reason) {
-      throw new Error(`${String(reason)}; it shows:\n${this.screen()}`);
-    }
-  }
-
-  resize(cols: number, rows: number): void {
-    this.tmux('resize-window', '-x', String(cols), '-y', String(rows));
-  }
-
-  /** Alternate screen, cursor, mouse: `0 1 0` when the terminal is as it was. */
-  flags(): string {
-    return this.tmux('display', '-p', '#{alternate_on} #{cursor_flag} #{mouse_any_flag}').trim();
-  }
-
-  close(): void {
-    spawnSync('tmux', this.args('kill-server'));
-  }
-}
-
-/** Ids of the full-screen programs of this home. */
-function clusterPids(home: Home): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .filter((pid) => {
-      try {
-        const command = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
-        const environment = readFileSync(`/proc/${pid}/environ`, 'utf8');
-        return command.includes('cluster') && environment.includes(home.folder);
-      } catch {
-        return false;
-      }
-    })
-    .map(Number);
-}
 
 describe('greenboost cluster in a terminal', () => {
   const home = new Home();

@@ -25,6 +25,8 @@ export interface AppOptions {
   readonly readonly: boolean;
 }
 
+const secondOf = ({ unixMs }: UiState): number => Math.floor(unixMs / 1000);
+
 /** State, screen and requests of one run. */
 class App {
   private dirty = true;
@@ -37,9 +39,12 @@ class App {
   ) {}
 
   take(message: Message): void {
-    const { requests, ...next } = reduce(this.state, message);
+    const before = this.state;
+    const { requests, ...next } = reduce(before, message);
     this.state = { ...next, requests: [] };
-    this.dirty = true;
+    // Four ticks a second, of which one moves the clock and the ages: an idle screen costs a frame a second.
+    const moved = secondOf(before) !== secondOf(this.state) || before.flash !== this.state.flash;
+    if (message.t !== 'tick' || moved) this.dirty = true;
     for (const request of requests) this.requests.perform(request);
     if (message.t === 'key' || message.t === 'resize') this.frame();
     if (this.state.quit) this.onQuit();
