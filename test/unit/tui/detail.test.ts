@@ -29,6 +29,7 @@ const MERGED = attachment(48123, 'python serve.py', {
     hereCount: 2000,
     dispatchedCount: 1000,
     undispatched: { hidden: 7, room: 3 },
+    devices: [],
     owners: [
       {
         feederId: link('anvil').feederId,
