@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The cluster screen on a real cluster: an agent, two feeders, a program, in tmux. Every size and kind of terminal; what
-// an action says it would do, and does; a feeder with a hostile name; the forms without a screen.
+// The cluster screen on a real cluster: an agent, two feeders, a program, in tmux. Every size and kind of terminal;
+// what an action says it would do, and does; a feeder with a hostile name; the forms without a screen.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import type { ChildProcess } from 'node:child_process';
 import { join } from 'node:path';

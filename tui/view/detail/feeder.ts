@@ -83,7 +83,7 @@ function traffic(
     ...labelled('lanes', lane, width),
     ...labelled(
       'calls',
-      `${formatBytes(link.callSentBytes)} out, ${formatBytes(link.callReceivedBytes)} in (gRPC, never application bytes)`,
+      `${formatBytes(link.callSentBytes)} out, ${formatBytes(link.callReceivedBytes)} in (never application bytes)`,
       width,
     ),
     ...labelled(
@@ -99,7 +99,8 @@ function memory({ devices }: LinkJson, glyphs: Glyphs): Line[] {
     const name = device.kind === 'gpu' ? `vram ${device.index}` : 'ram';
     const share = device.capacityBytes > 0 ? device.usedBytes / device.capacityBytes : 0;
     const notes = [
-      `${formatBytes(device.usedBytes)} used, ${formatBytes(device.leasedBytes)} leased of ${formatBytes(device.capacityBytes)}`,
+      `${formatBytes(device.usedBytes)} used, ${formatBytes(device.leasedBytes)} leased of ` +
+        formatBytes(device.capacityBytes),
       device.compute ? 'runs kernels' : '',
       device.simulated ? 'simulated' : '',
       cleanText(device.name),

@@ -90,7 +90,8 @@ function residency(
   const graph = Math.max(4, Math.min(120, width - NAME_CELLS - BAR_CELLS - 34));
   const lines = places.map(({ name, bytes, peakBytes, series }): Line => {
     const share = all > 0 ? bytes / all : 0;
-    const figures = `${formatBytes(bytes).padStart(9)} ${percent(share).padStart(4)} peak ${formatBytes(peakBytes).padStart(9)}`;
+    const size = (value: number): string => formatBytes(value).padStart(9);
+    const figures = `${size(bytes)} ${percent(share).padStart(4)} peak ${size(peakBytes)}`;
     return [
       span(name.padEnd(NAME_CELLS + 1), 'bold'),
       span(barText(share, BAR_CELLS, glyphs)),
