@@ -9,6 +9,7 @@ import type { Comparison, PlannedJson, ProgramJson } from '../model/report.js';
 import type { AttachmentJson } from '../model/attachments.js';
 import type { FeedStatusJson } from '../model/feed-status.js';
 import type { DrainJson, LinkJson } from '../model/links.js';
+import type { ActionPlanJson } from '../model/plans.js';
 import type { EventJson, SnapshotJson, TierJson } from '../model/snapshot.js';
 import type { Totals } from '../view/plain.js';
 import type { Checked, ShownRole } from './commands/config.js';
@@ -89,6 +90,16 @@ interface PausedJson extends Versioned {
   readonly link: LinkJson | null;
 }
 
+/** What `--dry-run` of drain, pause, resume, disconnect and evict prints. */
+interface ActionPlanOutput extends Versioned, ActionPlanJson {}
+
+interface EvictJson extends Versioned {
+  readonly pid: number;
+  readonly evictedBytes: number;
+  /** Afterwards. */
+  readonly vramUsedBytes: number;
+}
+
 /** Which way bytes take to a feeder. */
 export interface FeederPathJson {
   readonly feederName: string;
@@ -158,6 +169,8 @@ export interface Outputs {
   disconnect: DisconnectJson;
   doctor: DoctorJson;
   drain: DrainLineJson;
+  'dry-run': ActionPlanOutput;
+  evict: EvictJson;
   events: EventJson;
   explain: ExplainJson;
   'feed status': FeedStatusJson;

@@ -36,7 +36,7 @@ export async function showActionPlan(
     client.plan(request, { timeoutMs: CALL_TIMEOUT_MS }),
   );
   const plan = planJson(response, action);
-  if (options.json) return writeJson({ schemaVersion: SCHEMA_VERSION, ...plan });
+  if (options.json) return writeJson<'dry-run'>({ schemaVersion: SCHEMA_VERSION, ...plan });
   for (const line of planLines(plan)) writeLine(cleanText(line));
   for (const program of plan.programs) {
     const more = program.note === '' ? '' : `; ${program.note}`;

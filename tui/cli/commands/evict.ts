@@ -37,7 +37,7 @@ export async function evictProgram(pidText: string, options: EvictOptions): Prom
   );
   if (options.json) {
     const figures = { evictedBytes: Number(evictedBytes), vramUsedBytes: Number(vramUsedBytes) };
-    writeJson({ schemaVersion: SCHEMA_VERSION, pid, ...figures });
+    writeJson<'evict'>({ schemaVersion: SCHEMA_VERSION, pid, ...figures });
     return;
   }
   writeLine(
