@@ -17,6 +17,7 @@ import { isVram, type FeederDirectory, type Hold } from './holds.js';
 import type { AttachmentFacts, MoveWish, ShimPeer } from './facts.js';
 import { LaneBook, type LaneFacts, type LaneOpening } from './lanes.js';
 import { Mover } from './mover.js';
+import { Owners, type StepAnswer, type StepPart } from './owners.js';
 import { extentsOf, lossOf, type Discard } from './pieces.js';
 import { RangeQueue } from './range-queue.js';
 import { Repair } from './repair.js';
@@ -59,6 +60,7 @@ export class Attachment {
   /** The number of the next lease. Kept on disk: a number is never used twice. */
   nextLane = 1;
   readonly mover: Mover;
+  readonly owners: Owners;
   private readonly repair: Repair;
   private readonly arrears: Arrears;
   private connected: ShimPeer | undefined;
@@ -108,6 +110,7 @@ export class Attachment {
       peer: (signal) => this.awaitPeer(signal),
       onGone: (range, feederName) => this.onGone(range, feederName),
     });
+    this.owners = new Owners({ budget, copies, mover: this.mover, directory });
     this.repair = new Repair({
       clock,
       budget,
@@ -150,16 +153,16 @@ export class Attachment {
     this.settleMoves();
   }
 
-  /** Allocates room for the range where it was granted. The same range again is answered alike. Returns
-   *  its extents, in order, side by side.
+  /** Allocates room for the range where it was granted; on the lease of `lane` (0: any) if that has room. The same
+   *  range again is answered alike. Returns its extents, in order, side by side.
    *  @throws GbError CAPACITY_EXHAUSTED, FEEDER_UNREACHABLE, INVALID_ARGUMENT. */
-  place(range: ByteRange): Promise<Extent[]> {
+  place(range: ByteRange, lane = 0): Promise<Extent[]> {
     this.checkRange(range);
     return this.queue.run(range, async () => {
       if (this.copies.residency.within(range).length > 0) return this.placedAlready(range);
       await this.replicas.placing(range);
-      if (this.facts.dispatch) await this.budget.gather(range.length);
-      const rooms = this.budget.reserve(range.length);
+      if (this.facts.dispatch) await this.budget.gather(range.length, lane);
+      const rooms = this.budget.reserve(range.length, lane);
       const extents = extentsOf(range.offset, rooms);
       if (extents.length > EXTENTS_MAX) {
         for (const { places } of rooms) for (const place of places) this.budget.unreserve(place);
@@ -186,8 +189,7 @@ export class Attachment {
    *  @throws GbError PERMISSION_DENIED unless kernels of it run on feeders; INVALID_ARGUMENT; as Replicas. */
   room(range: ByteRange, { lane, drop }: { lane: number; drop: boolean }): Promise<void> {
     this.checkRange(range);
-    if (!this.facts.dispatch)
-      throw new GbError('PERMISSION_DENIED', 'room for copies needs --remote merged or devices');
+    this.checkDispatch('room for copies');
     return this.queue.run(range, () =>
       this.orUnknownLane(() =>
         drop ? this.replicas.drop(range, lane) : this.replicas.add(range, lane),
@@ -211,6 +213,23 @@ export class Attachment {
   private checkDevices(): void {
     if (!this.facts.devices)
       throw new GbError('PERMISSION_DENIED', 'devices of feeders need --remote devices');
+  }
+
+  /** A part of a step of the program, and after the last one what should lie elsewhere. @throws GbError
+   *  PERMISSION_DENIED unless kernels of it run on feeders; INVALID_ARGUMENT. */
+  step(part: StepPart): StepAnswer {
+    this.checkDispatch('a learned step');
+    for (const range of part.touches) this.checkRange(range);
+    return this.owners.step(part);
+  }
+
+  /** Moves a placed range to the lease of a lane. @throws GbError as step; as Owners.shift. */
+  shift(range: ByteRange, lane: number): Promise<void> {
+    this.checkRange(range);
+    this.checkDispatch('a range that moves');
+    return this.queue.run(range, () =>
+      this.orUnknownLane(() => this.owners.shift(range, lane, this.ended.signal)),
+    );
   }
 
   /** What opens the lane of that number. @throws GbError FEEDER_UNREACHABLE, DATA_LOSS, NOT_FOUND. */
@@ -378,6 +397,11 @@ export class Attachment {
       return new GbError('FEEDER_UNREACHABLE', 'a feeder that may hold it is not back yet');
     if (this.forgetful) return new GbError('DATA_LOSS', 'it was lost with an earlier agent');
     return reason;
+  }
+
+  private checkDispatch(what: string): void {
+    if (!this.facts.dispatch)
+      throw new GbError('PERMISSION_DENIED', `${what} needs --remote merged or devices`);
   }
 
   private checkRange(range: ByteRange): void {

@@ -49,7 +49,7 @@ export class FeederBudget {
   /** Leased beyond what the program was granted: for copies that move, twice there until they have moved, and for
    *  replicas. */
   private extraBytes = 0;
-  private readonly offers: Offers;
+  readonly offers: Offers;
   private readonly leases: Leases;
 
   constructor(
@@ -198,19 +198,21 @@ export class FeederBudget {
     return added;
   }
 
-  /** Room for a range whose kernels run where it lies: brought together on one feeder that runs them, if it was granted
-   *  in pieces and some feeder has more. What that one leases, others give back. @throws as grow. */
-  gather(bytes: number): Promise<void> {
+  /** Room for a range whose kernels run where it lies: brought together on one feeder that runs them (that of `lane`
+   *  first), if it was granted in pieces. What that one leases, others give back. @throws as grow. */
+  gather(bytes: number, lane = 0): Promise<void> {
     return this.mutex.run(async () => {
       const offers = this.offersOf((hold) => this.takes(hold));
-      const plan = this.offers.plan(offers, bytes);
-      if (!this.owner.dispatch() || plan.missingBytes > 0 || isWhole(plan, offers)) return;
+      const plan = this.offers.plan(offers, bytes, lane);
+      if (!this.owner.dispatch() || plan.missingBytes > 0 || isWhole(plan, offers, lane)) return;
+      const whole = isWhole(plan, offers);
       const beyond = this.offers.ofFeeders(this.held, NOBODY);
-      for (const feederId of runnersOf(this.offers.order(beyond))) {
+      const wanted = whole ? beyond.filter((offer) => offer.lane === lane) : beyond;
+      for (const feederId of runnersOf(this.offers.order(wanted, lane))) {
         const isOwn = (offer: DispatchOffer): boolean => offer.feederId === feederId;
         const own = offers.filter((offer) => isOwn(offer) && offer.reach !== 'none');
         const missingBytes = bytes - own.reduce((sum, { freeBytes }) => sum + freeBytes, 0);
-        if (await this.widen(beyond.filter(isOwn), missingBytes)) {
+        if (await this.widen(wanted.filter(isOwn), missingBytes)) {
           await this.giveUpFrom(
             offers.filter((offer) => !isOwn(offer)),
             missingBytes,
@@ -295,13 +297,13 @@ export class FeederBudget {
     });
   }
 
-  /** Sets room of held leases aside for `bytes`, split at granules only where it must be. The
-   *  caller uses or unreserves it.
+  /** Sets room of held leases aside for `bytes`, split at granules only where it must be; with dispatch, on the lease
+   *  of `lane` first. The caller uses or unreserves it.
    *  @throws GbError CAPACITY_EXHAUSTED beyond what was granted; FEEDER_UNREACHABLE when the room
    *  is on a feeder that is away, or was until it was lost. */
-  reserve(bytes: number): Room[] {
+  reserve(bytes: number, lane = 0): Room[] {
     const copies = this.owner.copies();
-    const rooms = copies === 2 ? this.reservePairs(bytes) : this.reserveSingle(bytes);
+    const rooms = copies === 2 ? this.reservePairs(bytes) : this.reserveSingle(bytes, lane);
     if (rooms) return rooms;
     const freeIn = (wanted: (hold: Hold) => boolean): number =>
       this.held.filter(wanted).reduce((sum, hold) => sum + freeOf(hold), 0);
@@ -331,11 +333,9 @@ export class FeederBudget {
     return hold.state === 'held' && this.directory.accepts(hold.feederId);
   }
 
-  private reserveSingle(bytes: number): Room[] | undefined {
-    const plan = this.offers.plan(
-      this.offersOf((hold) => this.takes(hold)),
-      bytes,
-    );
+  private reserveSingle(bytes: number, lane: number): Room[] | undefined {
+    const offers = this.offersOf((hold) => this.takes(hold));
+    const plan = this.offers.plan(offers, bytes, lane);
     if (plan.missingBytes > 0) return undefined;
     return plan.parts.map((part) => ({ bytes: part.bytes, places: [this.take(part)] }));
   }

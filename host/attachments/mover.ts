@@ -17,8 +17,9 @@ import { overlaps, type ByteRange, type Copy, type Extent } from '../placement/r
 import type { Copies } from './copies.js';
 import type { MoveOutcomeName, MoveWish, ShimPeer } from './facts.js';
 import type { FeederBudget } from './feeder-budget.js';
-import type { FeederDirectory, Reservation } from './holds.js';
+import { isVram, type FeederDirectory, type Hold, type Reservation } from './holds.js';
 import { discardOf, extentsOf } from './pieces.js';
+import { takeFree } from './rooms.js';
 
 /** A move whose COMMIT the program was asked for and has not answered. */
 export interface Undecided {
@@ -43,6 +44,8 @@ export interface MoveOptions {
   readonly signal: AbortSignal;
   /** Bytes pulled more; a repeated pull counts again. */
   readonly onBytes: (bytes: number) => void;
+  /** The lease that it moves to; undefined: whoever has room. */
+  readonly to?: Hold;
 }
 
 interface Running extends ByteRange {
@@ -61,6 +64,8 @@ export class Mover {
   private readonly asking = new Map<Undecided, Promise<unknown>>();
   /** Whose answer is being carried out: not undecided any more, and not yet true of the residency. */
   private readonly settling = new Map<Undecided, Promise<void>>();
+  /** Targets with room that was granted to the program before: what the source had is then free in its lease. */
+  private readonly granted = new Set<Copy>();
   private serial = 0n;
 
   constructor(private readonly deps: MoverDeps) {}
@@ -146,21 +151,24 @@ export class Mover {
     if (!source) throw new GbError('DATA_LOSS', 'no copy of the range is left');
     // A feeder that has any of these bytes already cannot take them a second time.
     const exclude = new Set(copies.under(extent).map(({ feederId }) => feederId));
-    const places = await budget.lease(extent.length, exclude);
-    if (!places)
+    const room = options.to
+      ? await this.roomOn(options.to, extent, exclude)
+      : await budget.lease(extent.length, exclude).then((places) => ({ places, leased: true }));
+    const { places } = room ?? {};
+    if (!room || !places)
       throw new GbError(
         'CAPACITY_EXHAUSTED',
         `no other feeder has room for ${extent.length} bytes`,
       );
     const targets = this.targetsOf(extent, places);
+    if (!room.leased) for (const target of targets) this.granted.add(target);
     targets.forEach((target) => underWay.add(target));
     copies.expect(targets);
     const moved = new Set<Copy>();
     try {
       await this.deps.persist();
       await copies.allocate(targets).catch(async (reason: unknown) => {
-        for (const place of places) await budget.lower(place.hold, place.deviceKey, place.bytes);
-        targets.length = 0;
+        for (const target of targets.splice(0)) await this.lower(target, target);
         throw reason;
       });
       for (const target of targets) {
@@ -182,9 +190,31 @@ export class Mover {
   /** Frees a target and its lease, unless the program may be using it already. */
   private async giveUp(target: Copy): Promise<void> {
     if (this.undecided.some(({ to }) => to === target)) return;
-    const hold = this.deps.budget.holdOf(target);
     await this.deps.copies.abandon(target);
-    if (hold) await this.deps.budget.lower(hold, target.deviceKey, target.length);
+    await this.lower(target, target);
+  }
+
+  /** Gives up what was leased for a move, where `copy` was, unless `target` has taken room that was granted before. */
+  private async lower(target: Copy, copy: Copy): Promise<void> {
+    const { budget } = this.deps;
+    const hold = budget.holdOf(copy);
+    if (!this.granted.delete(target) && hold) await budget.lower(hold, copy.deviceKey, copy.length);
+  }
+
+  /** Room on one lease, on its GPU if that can be: what it has free, else leased beyond. */
+  private async roomOn(
+    hold: Hold,
+    extent: Extent,
+    exclude: ReadonlySet<string>,
+  ): Promise<{ places: Reservation[]; leased: boolean } | undefined> {
+    const { budget, directory } = this.deps;
+    const keys = directory.computeOf(hold.feederId)?.deviceKeys ?? [];
+    const ordered = [...keys.filter(isVram), ...keys.filter((key) => !isVram(key))];
+    if (exclude.has(hold.feederId)) return undefined;
+    const own = takeFree(hold, ordered, extent.length);
+    if (own) return { places: [own], leased: false };
+    const beyond = await budget.leaseOn(hold, ordered, extent.length);
+    return beyond && { places: [beyond], leased: true };
   }
 
   private async movePiece(
@@ -310,11 +340,9 @@ export class Mover {
   }
 
   private async replace(wish: MoveWish, from: Copy, to: Copy): Promise<void> {
-    const { copies, budget } = this.deps;
-    const hold = budget.holdOf(from);
+    const { copies } = this.deps;
     await copies.swap(wish, from, to);
-    if (hold && !copies.residency.needs(from))
-      await budget.lower(hold, from.deviceKey, from.length);
+    if (!copies.residency.needs(from)) await this.lower(to, from);
   }
 
   /** The program has switched to a feeder that is gone since; it lies on no lease of ours. */

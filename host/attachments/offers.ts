@@ -11,6 +11,7 @@ import {
 import { orderByCost, planPlacement, type PlacementPlan } from '../placement/policy.js';
 import { RANGE_ALIGN } from '../shim/abi.js';
 import { isVram, rankOf, type ComputeFacts, type FeederDirectory, type Hold } from './holds.js';
+import { wholeGranules } from './rooms.js';
 
 /** VRAM of a feeder that runs kernels which is not granted to the program: what its kernels name besides has room there
  *  as copies. This part of it, and at most so much. */
@@ -66,15 +67,28 @@ export class Offers {
       });
   }
 
-  /** Most wanted first. */
-  order(offers: readonly DispatchOffer[]): DispatchOffer[] {
-    return this.dispatch() ? orderForDispatch(offers) : orderByCost(offers);
+  /** Bytes that kernels on the lease's feeder can use there and that nothing uses: leased, or free beyond. On its GPU,
+   *  if it lends one. */
+  roomOn(held: readonly Hold[], hold: Hold): number {
+    const beyond = this.ofFeeders(held, new Set()).filter(
+      ({ feederId }) => feederId === hold.feederId,
+    );
+    const all = [...this.ofLeases([hold], () => true), ...beyond];
+    const reach = all.some((offer) => offer.reach === 'gpu') ? 'gpu' : 'host';
+    return all
+      .filter((offer) => offer.reach === reach)
+      .reduce((sum, { freeBytes }) => sum + wholeGranules(freeBytes), 0);
+  }
+
+  /** Most wanted first; with dispatch those of `lane` (0: none) before all others. */
+  order(offers: readonly DispatchOffer[], lane = 0): DispatchOffer[] {
+    return this.dispatch() ? orderForDispatch(offers, lane) : orderByCost(offers);
   }
 
   /** pre: `bytes` is a positive multiple of RANGE_ALIGN. */
-  plan(offers: readonly DispatchOffer[], bytes: number): PlacementPlan {
+  plan(offers: readonly DispatchOffer[], bytes: number, lane = 0): PlacementPlan {
     return this.dispatch()
-      ? planDispatch(offers, bytes, RANGE_ALIGN)
+      ? planDispatch(offers, bytes, RANGE_ALIGN, lane)
       : planPlacement(offers, bytes, RANGE_ALIGN);
   }
 }

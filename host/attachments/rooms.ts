@@ -36,6 +36,21 @@ export function zipRooms(near: readonly Reservation[], far: readonly Reservation
   return rooms;
 }
 
+/** Sets `bytes` aside that one of the lease's devices has free, the first of `deviceKeys` that can. */
+export function takeFree(
+  hold: Hold,
+  deviceKeys: readonly DeviceKey[],
+  bytes: number,
+): Reservation | undefined {
+  for (const deviceKey of deviceKeys) {
+    const device = hold.devices.get(deviceKey);
+    if (hold.state !== 'held' || !device || device.limitBytes - device.usedBytes < bytes) continue;
+    device.usedBytes += bytes;
+    return { hold, deviceKey, bytes };
+  }
+  return undefined;
+}
+
 /** The bytes of whole granules in `bytes`. */
 export function wholeGranules(bytes: number): number {
   return Math.floor(Math.max(0, bytes) / RANGE_ALIGN) * RANGE_ALIGN;

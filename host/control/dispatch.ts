@@ -8,11 +8,13 @@ import {
   type AttachmentSchema,
   type ExplainResponseSchema,
   type LaunchOwnerSchema,
+  type LearnedStepSchema,
   type PlacedRangeSchema,
   type RemoteDeviceSchema,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
 import type { Attachment } from '../attachments/attachment.js';
 import type { FeederDirectory } from '../attachments/holds.js';
+import type { LearnedStep } from '../attachments/owners.js';
 import { deviceFromKey } from '../links/feeder-client.js';
 import type { Copy } from '../placement/residency.js';
 import { UNDISPATCHED, type Report } from '../shim/abi.js';
@@ -75,6 +77,19 @@ export function explain(
     ranges: ranges.slice(0, EXPLAIN_RANGES_MAX),
     totalCount: BigInt(ranges.length),
     reasons,
+    ...(attachment.owners.learned ? { step: stepFacts(attachment.owners.learned) } : {}),
+  };
+}
+
+function stepFacts(step: LearnedStep): MessageInitShape<typeof LearnedStepSchema> {
+  return {
+    launchCount: BigInt(step.launchCount),
+    rangeCount: BigInt(step.ranges.size),
+    crossingBeforeCount: BigInt(step.crossingsBefore),
+    crossingNowCount: BigInt(step.crossingsNow),
+    crossingPlannedCount: BigInt(step.crossingsPlanned),
+    movedCount: BigInt(step.movedCount),
+    movedBytes: BigInt(step.movedBytes),
   };
 }
 
@@ -112,14 +127,14 @@ function launchOwners(
   });
 }
 
-function ownedRanges({ copies, facts }: Attachment, computes: Computes): PlacedInit[] {
+function ownedRanges({ copies, facts, owners }: Attachment, computes: Computes): PlacedInit[] {
   return copies.residency.all.flatMap((extent) =>
     extent.copies.map((copy) => ({
       ...placed(copy),
       offset: BigInt(extent.offset),
       length: BigInt(extent.length),
       kind: PlacedKind.OWNED,
-      why: whyOwned(copy, facts.dispatch, computes),
+      why: whyOwned(copy, facts.dispatch, computes) + whenUsed(extent.offset, owners.learned),
     })),
   );
 }
@@ -132,6 +147,17 @@ function whyOwned(copy: Copy, dispatch: boolean, computes: Computes): string {
   if (compute?.deviceKeys.includes(deviceKey)) return 'kernels that name it run there';
   const why = compute ? 'kernels there cannot use that device' : 'that feeder runs no kernels';
   return `${why}: it is brought back before one that names it`;
+}
+
+/** Where in the learned step a range is used. */
+function whenUsed(offset: number, step: LearnedStep | undefined): string {
+  const used = step?.ranges.get(offset);
+  if (!step || !used) return '';
+  const launches =
+    used.first === used.last
+      ? `launch ${used.first + 1}`
+      : `launches ${used.first + 1} to ${used.last + 1}`;
+  return `; used by ${launches} of the ${step.launchCount} of a step`;
 }
 
 function replicaRanges({ replicas, facts }: Attachment): PlacedInit[] {

@@ -17,10 +17,15 @@ export interface DispatchOffer extends TierOffer {
 
 const REACH_ORDER: Readonly<Record<Reach, number>> = { gpu: 0, host: 1, none: 2 };
 
-/** Feeders that run kernels first: their VRAM, then their RAM; among them those that hold something already, the oldest
- *  first; new ones, and those that run none, by cost. The same facts give the same order. */
-export function orderForDispatch<T extends DispatchOffer>(offers: readonly T[]): T[] {
+/** The wanted lane first (0: none is); then feeders that run kernels: their VRAM, then their RAM; among them those that
+ *  hold something already, the oldest first; new ones, and those that run none, by cost. The same facts give the same
+ *  order. */
+export function orderForDispatch<T extends DispatchOffer>(
+  offers: readonly T[],
+  wantedLane = 0,
+): T[] {
   const keyOf = (offer: T): (number | string)[] => [
+    wantedLane !== 0 && offer.lane === wantedLane ? 0 : 1,
     REACH_ORDER[offer.reach],
     offer.reach === 'none' ? 0 : (offer.lane ?? Number.POSITIVE_INFINITY),
     costMicros(offer),
@@ -39,18 +44,20 @@ export function orderForDispatch<T extends DispatchOffer>(offers: readonly T[]):
 }
 
 /** Room for `bytes`: on the first feeder whose VRAM takes all of it, else on the first that takes all of it in VRAM and
- *  RAM, else on one that runs no kernels, which loses nothing by it, else wherever there is some, in order.
+ *  RAM, else on one that runs no kernels, which loses nothing by it, else wherever there is some, in order. Each time
+ *  the feeder of the wanted lane is asked first.
  *  pre: `bytes` is a positive multiple of `granuleBytes`. */
 export function planDispatch(
   offers: readonly DispatchOffer[],
   bytes: number,
   granuleBytes: number,
+  wantedLane = 0,
 ): PlacementPlan {
   assert(
     granuleBytes > 0 && bytes > 0 && bytes % granuleBytes === 0,
     'a placement has whole granules',
   );
-  const ordered = orderForDispatch(offers);
+  const ordered = orderForDispatch(offers, wantedLane);
   const feeders = [...new Set(ordered.map(({ feederId }) => feederId))];
   const of = (feederId: string, reaches: readonly Reach[]): DispatchOffer[] =>
     ordered.filter((offer) => offer.feederId === feederId && reaches.includes(offer.reach));
@@ -63,13 +70,18 @@ export function planDispatch(
   return fill(ordered, bytes, granuleBytes);
 }
 
-/** True when kernels can use all of it behind one lane. */
-export function isWhole(plan: PlacementPlan, offers: readonly DispatchOffer[]): boolean {
+/** True when kernels can use all of it behind one lane; `wantedLane`: behind that one, unless it is 0. */
+export function isWhole(
+  plan: PlacementPlan,
+  offers: readonly DispatchOffer[],
+  wantedLane = 0,
+): boolean {
   const used = offers.filter(({ key }) => plan.parts.some((part) => part.key === key));
   const [first] = used;
   return (
     plan.missingBytes === 0 &&
     first !== undefined &&
+    (wantedLane === 0 || first.lane === wantedLane) &&
     used.every(({ feederId, reach }) => feederId === first.feederId && reach !== 'none')
   );
 }

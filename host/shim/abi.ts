@@ -33,6 +33,8 @@ export const Msg = {
   MOVE: 13,
   ROOM: 14,
   DEVICE: 15,
+  STEP: 16,
+  SHIFT: 17,
 } as const;
 
 export const Status = {
@@ -123,6 +125,50 @@ export const gbBudgetReply = struct('gb_budget_reply', {
 });
 
 export const gbRange = struct('gb_range', { offset: 'u64', length: 'u64' });
+
+export const gbPlaceRequest = struct('gb_place_request', {
+  offset: 'u64',
+  length: 'u64',
+  lane: 'u32',
+  reserved: 'u32',
+});
+
+export const TOUCHES_MAX = 128;
+export const STEP_TOUCHES_MAX = 8192;
+export const OWNERS_MAX = 128;
+
+export const gbStepTouch = struct('gb_step_touch', {
+  offset: 'u64',
+  length: 'u64',
+  launch: 'u32',
+  lane: 'u32',
+});
+
+/** `touches`: TOUCHES_MAX times gbStepTouch. */
+export const gbStep = struct('gb_step', {
+  first: 'u32',
+  count: 'u32',
+  total: 'u32',
+  launch_count: 'u32',
+  local_bytes: 'u64',
+  touches: { bytes: TOUCHES_MAX * 24 },
+});
+
+export const gbOwner = struct('gb_owner', {
+  offset: 'u64',
+  length: 'u64',
+  lane: 'u32',
+  reserved: 'u32',
+});
+
+/** `owners`: OWNERS_MAX times gbOwner. */
+export const gbStepReply = struct('gb_step_reply', {
+  status: 'u32',
+  count: 'u32',
+  crossings_before: 'u32',
+  crossings_after: 'u32',
+  owners: { bytes: OWNERS_MAX * 24 },
+});
 
 export const gbRoomRequest = struct('gb_room_request', {
   offset: 'u64',
@@ -288,6 +334,11 @@ export const LAYOUTS: Readonly<Record<string, StructLayout>> = {
   gb_budget: gbBudget,
   gb_budget_reply: gbBudgetReply,
   gb_range: gbRange,
+  gb_place_request: gbPlaceRequest,
+  gb_step_touch: gbStepTouch,
+  gb_step: gbStep,
+  gb_owner: gbOwner,
+  gb_step_reply: gbStepReply,
   gb_room_request: gbRoomRequest,
   gb_device_request: gbDeviceRequest,
   gb_device_reply: gbDeviceReply,

@@ -7,6 +7,7 @@ import type { Attachment } from '../attachments/attachment.js';
 import type { GrantDesk } from '../attachments/grants.js';
 import type { DeviceFacts } from '../attachments/devices.js';
 import { isVram } from '../attachments/holds.js';
+import type { StepAnswer, StepPart } from '../attachments/owners.js';
 import { mainCopy, type Extent } from '../placement/residency.js';
 import * as abi from './abi.js';
 import type { MoveCalls } from './moves.js';
@@ -28,6 +29,8 @@ const REQUESTS: ReadonlySet<number> = new Set([
   abi.Msg.MOVED,
   abi.Msg.ROOM,
   abi.Msg.DEVICE,
+  abi.Msg.STEP,
+  abi.Msg.SHIFT,
 ]);
 
 /** Of an attribute that no driver has told. */
@@ -50,7 +53,7 @@ export class Answers {
       case abi.Msg.RETURN:
         return this.budget(attachment, type, abi.gbBudget.decode(payload));
       case abi.Msg.PLACE:
-        return this.place(attachment, rangeOf(payload));
+        return this.place(attachment, rangeOf(payload), abi.gbPlaceRequest.decode(payload).lane);
       case abi.Msg.DROP: {
         const range = rangeOf(payload);
         return this.status(() => attachment.drop(range));
@@ -65,6 +68,13 @@ export class Answers {
       }
       case abi.Msg.DEVICE:
         return this.device(attachment, abi.gbDeviceRequest.decode(payload));
+      case abi.Msg.STEP:
+        return this.step(attachment, stepOf(payload));
+      case abi.Msg.SHIFT: {
+        const { lane } = abi.gbPlaceRequest.decode(payload);
+        const range = rangeOf(payload);
+        return this.status(async () => attachment.shift(range, lane));
+      }
       case abi.Msg.MOVED:
         this.deps.moves.answer(payload);
         return this.status(() => Promise.resolve());
@@ -85,10 +95,24 @@ export class Answers {
     };
   }
 
-  private place(attachment: Attachment, range: { offset: number; length: number }): Answer {
+  private step(attachment: Attachment, part: StepPart): Answer {
+    return () => {
+      try {
+        return Promise.resolve(stepReply(abi.Status.OK, attachment.step(part)));
+      } catch (reason) {
+        return Promise.resolve(stepReply(this.failure(reason).status));
+      }
+    };
+  }
+
+  private place(
+    attachment: Attachment,
+    range: { offset: number; length: number },
+    lane: number,
+  ): Answer {
     return async () => {
       try {
-        const extents = await attachment.place(range);
+        const extents = await attachment.place(range, lane);
         this.deps.touch();
         return placeReply(abi.Status.OK, extents);
       } catch (reason) {
@@ -246,6 +270,37 @@ function deviceReply(status: number, device: DeviceFacts): Buffer {
     uuid: gpu ? parseUuid(gpu.uuid) : new Uint8Array(16),
     attributes,
   });
+}
+
+function stepReply(status: number, answer?: StepAnswer): Buffer {
+  const wire = Buffer.alloc(abi.OWNERS_MAX * abi.gbOwner.size);
+  const wishes = answer?.wishes ?? [];
+  for (const [index, { offset, length, lane }] of wishes.entries()) {
+    const owner = { offset: BigInt(offset), length: BigInt(length), lane, reserved: 0 };
+    abi.gbOwner.encode(owner).copy(wire, index * abi.gbOwner.size);
+  }
+  return abi.gbStepReply.encode({
+    status,
+    count: wishes.length,
+    crossings_before: answer?.crossingsBefore ?? 0,
+    crossings_after: answer?.crossingsAfter ?? 0,
+    owners: wire,
+  });
+}
+
+function stepOf(payload: Buffer): StepPart {
+  const { first, count, total, launch_count, local_bytes, touches } = abi.gbStep.decode(payload);
+  if (count > abi.TOUCHES_MAX)
+    throw new GbError('PROTOCOL_VIOLATION', `${count} touches in a STEP`);
+  const wire = Buffer.from(touches);
+  const list = Array.from({ length: count }, (_, index) => {
+    const { size } = abi.gbStepTouch;
+    const touch = abi.gbStepTouch.decode(wire.subarray(index * size, (index + 1) * size));
+    const { offset, length, launch, lane } = touch;
+    return { offset: boundedBytes(offset), length: boundedBytes(length), launch, lane };
+  });
+  const localBytes = boundedBytes(local_bytes);
+  return { first, total, launchCount: launch_count, localBytes, touches: list };
 }
 
 function rangeOf(payload: Buffer): { offset: number; length: number } {

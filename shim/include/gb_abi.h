@@ -40,6 +40,10 @@
 
 /* Extents of one placed range. */
 #define GB_ABI_EXTENTS_MAX 64u
+/* Touches of one STEP, and of a whole step; owners in one answer. */
+#define GB_ABI_TOUCHES_MAX 128u
+#define GB_ABI_STEP_TOUCHES_MAX 8192u
+#define GB_ABI_OWNERS_MAX 128u
 /* Lanes of one attachment: leases on feeders, those that have ended not counted. */
 #define GB_ABI_LANES_MAX 64u
 
@@ -57,7 +61,7 @@ enum gb_msg_type {
   GB_MSG_HELLO = 1,    /* shim: gb_hello; reply gb_hello_ack */
   GB_MSG_GRANT = 2,    /* shim: gb_budget; reply gb_budget_reply. Ask before memory of that tier is created. */
   GB_MSG_RETURN = 3,   /* shim: gb_budget; reply gb_budget_reply. Memory of that tier was destroyed. */
-  GB_MSG_PLACE = 4,    /* shim: gb_range; reply gb_place_reply. Reserve room for the range on feeders (Allocate). */
+  GB_MSG_PLACE = 4,    /* shim: gb_place_request; reply gb_place_reply. Reserve room for the range on feeders. */
   GB_MSG_DROP = 5,     /* shim: gb_range; reply gb_status_reply. Free the range on its feeders. */
   GB_MSG_LANE = 6,    /* shim: gb_ticket_request; reply gb_ticket_reply. A ticket to (re)open the lane of extents. */
   GB_MSG_MOVED = 7,   /* shim: gb_move_reply; reply gb_status_reply. The answer to MOVE begin and commit. */
@@ -72,6 +76,10 @@ enum gb_msg_type {
                         * latest. */
   GB_MSG_DEVICE = 15, /* shim: gb_device_request; reply gb_device_reply. A feeder's GPU as a further CUDA device
                        * (docs/adr/0014): what it is, and with a first range the lane that opens it. */
+  GB_MSG_STEP = 16,    /* shim: gb_step; reply gb_step_reply. What one observed step of the program names, in parts; the
+                        * answer to the last one says which ranges should lie elsewhere (docs/adr/0013). */
+  GB_MSG_SHIFT = 17,   /* shim: gb_place_request; reply gb_status_reply. The range moves to that lane; the agent asks
+                        * with MOVE as for any move, and answers when it is over. */
 };
 
 #define GB_REPORT_INTERVAL_MS 500u
@@ -162,6 +170,47 @@ struct gb_budget_reply {
 struct gb_range {
   uint64_t offset; /* from the arena base, multiple of GB_ABI_RANGE_ALIGN */
   uint64_t length; /* multiple of GB_ABI_RANGE_ALIGN, not 0 */
+};
+
+/* lane: where it should lie, if that lease has room; 0: anywhere. SHIFT: there, or nowhere else. */
+struct gb_place_request {
+  uint64_t offset; /* as in gb_range */
+  uint64_t length;
+  uint32_t lane;
+  uint32_t reserved;
+};
+
+/* A launch of the step names this range, which lies whole on that lane (0: with the program). */
+struct gb_step_touch {
+  uint64_t offset; /* as in gb_range */
+  uint64_t length;
+  uint32_t launch; /* its number in the step; the touches are in this order */
+  uint32_t lane;
+};
+
+struct gb_step {
+  uint32_t first;        /* number of the first touch of this part; 0: a new step begins */
+  uint32_t count;        /* of this part, at most GB_ABI_TOUCHES_MAX */
+  uint32_t total;        /* of the step, at most GB_ABI_STEP_TOUCHES_MAX */
+  uint32_t launch_count; /* of the step */
+  uint64_t local_bytes;  /* what the program's own tiers can hold of such ranges */
+  struct gb_step_touch touches[GB_ABI_TOUCHES_MAX];
+};
+
+struct gb_owner {
+  uint64_t offset; /* a range of the step */
+  uint64_t length;
+  uint32_t lane;   /* where it should lie; 0: with the program */
+  uint32_t reserved;
+};
+
+/* Before the last part is there, count is 0. */
+struct gb_step_reply {
+  uint32_t status;
+  uint32_t count;            /* of owners, in the order in which they should move */
+  uint32_t crossings_before; /* of one step, by the agent's count */
+  uint32_t crossings_after;
+  struct gb_owner owners[GB_ABI_OWNERS_MAX];
 };
 
 struct gb_room_request {
@@ -381,6 +430,12 @@ _Static_assert(sizeof(struct gb_hello_ack) == 64, "gb_hello_ack");
 _Static_assert(sizeof(struct gb_budget) == 16, "gb_budget");
 _Static_assert(sizeof(struct gb_budget_reply) == 24, "gb_budget_reply");
 _Static_assert(sizeof(struct gb_range) == 16, "gb_range");
+_Static_assert(sizeof(struct gb_place_request) == 24, "gb_place_request");
+_Static_assert(sizeof(struct gb_step_touch) == 24, "gb_step_touch");
+_Static_assert(sizeof(struct gb_step) == 3096, "gb_step");
+_Static_assert(offsetof(struct gb_step, touches) == 24, "gb_step.touches");
+_Static_assert(sizeof(struct gb_owner) == 24, "gb_owner");
+_Static_assert(sizeof(struct gb_step_reply) == 3088, "gb_step_reply");
 _Static_assert(sizeof(struct gb_room_request) == 24, "gb_room_request");
 _Static_assert(sizeof(struct gb_device_request) == 24, "gb_device_request");
 _Static_assert(sizeof(struct gb_device_reply) == 848, "gb_device_reply");

@@ -122,7 +122,8 @@ struct gb_span {
    * is GB_STORED there; 0: none. */
   _Atomic uint32_t newest;
   _Atomic uint32_t owner;
-  _Atomic bool used_here;     /* by the program, since it was collected last */
+  uint32_t wanted_lane; /* where its next placement should be; 0: anywhere */
+  _Atomic bool used_here;     /* by the program, since it was collected to be used here last */
   _Atomic bool changed_there; /* its owner has been told to write to it: no digest is valid any more */
   struct gb_replica *replicas; /* replica.h, owned; written under gb_index_lock too */
   uint32_t replica_count;

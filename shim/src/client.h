@@ -39,13 +39,17 @@ void gb_client_send(struct gb_call *call, uint16_t type, const void *payload, ui
 /* Waits for the reply. On a timeout the connection is dropped (a late reply must find nobody).
  * returns: reply status. */
 enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms);
+/* Waits a while for the reply, and drops nothing. returns: whether it is there: gb_client_wait says what it is. */
+bool gb_client_wait_a_while(struct gb_call *call, uint32_t milliseconds);
 
 /* Request and reply in one. */
 enum gb_status gb_client_budget(uint16_t type, const struct gb_budget *request,
                                 struct gb_budget_reply *reply, uint32_t timeout_ms);
 enum gb_status gb_client_drop(const struct gb_range *request, uint32_t timeout_ms);
-enum gb_status gb_client_place(const struct gb_range *request, struct gb_place_reply *reply,
+enum gb_status gb_client_place(const struct gb_place_request *request, struct gb_place_reply *reply,
                                uint32_t timeout_ms);
+/* A part of a learned step (docs/adr/0013). */
+enum gb_status gb_client_step(const struct gb_step *part, struct gb_step_reply *reply, uint32_t timeout_ms);
 enum gb_status gb_client_lane(const struct gb_ticket_request *request, struct gb_ticket_reply *reply,
                               uint32_t timeout_ms);
 /* Room for a replica of a range on one lease, or back (docs/adr/0013). GB_STATUS_CAPACITY: it has none. */

@@ -142,12 +142,14 @@ static CUresult cross_context(uint32_t lane, CUcontext context, struct gb_span *
   return result;
 }
 
-/* Brings here what is newest on other lanes. */
+static CUresult collect(struct gb_span *const *spans, uint32_t count, bool passing);
+
+/* What is newest on other lanes passes through here. */
 static CUresult collect_others(uint32_t lane, struct gb_span *const *spans, uint32_t count) {
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
     uint32_t newest = spans[i]->newest;
-    if (newest != 0 && newest != lane) result = gb_replica_collect(&spans[i], count - i);
+    if (newest != 0 && newest != lane) result = collect(&spans[i], count - i, true);
   }
   return result;
 }
@@ -201,6 +203,7 @@ _Static_assert(VISIT_MAX <= (uint32_t)GB_RUN_RANGES_MAX, "and the executor's lim
 /* What is collected from one lane in one round trip. */
 struct visit {
   uint32_t lane;
+  bool passing; /* on the way to another lane: nothing here uses it */
   struct gb_span **spans; /* by address */
   uint32_t count;
   struct gb_run_run *runs;
@@ -227,7 +230,7 @@ static bool choose(struct visit *visit, struct gb_span *const *spans, uint32_t c
   }
   uint32_t asked = visit->count;
   for (struct gb_span *span = gb_span_next(NULL); span != NULL && visit->count < capacity; span = gb_span_next(span)) {
-    bool chosen = span->newest == visit->lane && span->used_here;
+    bool chosen = !visit->passing && span->newest == visit->lane && span->used_here;
     for (uint32_t i = 0; i < asked && chosen; i++) chosen = visit->spans[i] != span;
     if (chosen) visit->spans[visit->count++] = span;
   }
@@ -316,7 +319,7 @@ static void settle_visit(const struct visit *visit) {
   for (uint32_t i = 0; i < visit->count; i++) {
     struct gb_span *span = visit->spans[i];
     set_newest(span, 0);
-    atomic_store_explicit(&span->used_here, false, memory_order_relaxed);
+    if (!visit->passing) atomic_store_explicit(&span->used_here, false, memory_order_relaxed);
     atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
   }
   for (uint32_t i = 0; i < visit->run_count; i++) {
@@ -347,16 +350,20 @@ static CUresult collect_visit(struct visit *visit) {
   return CUDA_SUCCESS;
 }
 
-CUresult gb_replica_collect(struct gb_span *const *spans, uint32_t count) {
+static CUresult collect(struct gb_span *const *spans, uint32_t count, bool passing) {
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    struct visit visit = {.lane = spans[i]->newest};
+    struct visit visit = {.lane = spans[i]->newest, .passing = passing};
     if (visit.lane == 0) continue;
     result = choose(&visit, spans, count) ? collect_visit(&visit) : CUDA_ERROR_OUT_OF_MEMORY;
     free(visit.spans);
     free(visit.runs);
   }
   return result;
+}
+
+CUresult gb_replica_collect(struct gb_span *const *spans, uint32_t count) {
+  return collect(spans, count, false);
 }
 
 CUresult gb_replica_collect_all(void) {

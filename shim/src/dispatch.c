@@ -9,6 +9,7 @@
 #include "config.h"
 #include "context.h"
 #include "lock.h"
+#include "owners.h"
 #include "replica.h"
 #include "report.h"
 #include "victim.h"
@@ -28,6 +29,7 @@ void gb_dispatch_start(void) {
     return;
   }
   on = true;
+  gb_owners_start();
   gb_slow_raise(GB_SLOW_DISPATCH);
 }
 
@@ -197,9 +199,13 @@ void gb_dispatch_note_here(const struct gb_touch *touch) {
 
 /* ---- the gate closed, everything idle ---- */
 
-/* Room on a feeder for a span that has no content yet, which is written there from then on. */
-static void place_there(struct gb_span *span) {
-  if (gb_residency(span) != GB_UNWRITTEN || gb_away_place(span) != GB_STATUS_OK) return;
+/* Room for a span that has no content yet, which is written there from then on: on that lane, if it has any. */
+static void place_there(struct gb_span *span, uint32_t lane) {
+  if (gb_residency(span) != GB_UNWRITTEN) return;
+  span->wanted_lane = lane == GB_LANE_ANY ? 0 : lane;
+  enum gb_status placed = gb_away_place(span);
+  span->wanted_lane = 0;
+  if (placed != GB_STATUS_OK) return;
   gb_dispatch_stored(span);
   if (span->owner == 0) return;
   atomic_store_explicit(&span->changed_there, true, memory_order_relaxed);
@@ -210,7 +216,7 @@ static void place_there(struct gb_span *span) {
 static CUresult settle_there(struct gb_touch *touch, const struct operands *operands) {
   struct gb_span *stale[SPANS_MAX];
   uint32_t count = 0;
-  for (uint32_t i = 0; i < operands->count; i++) place_there(operands->spans[i]);
+  for (uint32_t i = 0; i < operands->count; i++) place_there(operands->spans[i], touch->lane);
   if (touch->lane == GB_LANE_ANY) return CUDA_SUCCESS;
   uint32_t lane = lane_of(operands, &touch->why);
   if (touch->why != GB_UNDISPATCHED_COUNT || lane != touch->lane) {
@@ -360,6 +366,7 @@ bool gb_dispatch_launch(const struct gb_run_request *launch, CUresult *result) {
   bool away;
   if (gb_sticky_error() != CUDA_SUCCESS) return false;
   gb_touch_launch(&touch, launch->function, launch->params, launch->extra);
+  gb_owners_launch(&touch);
   touch.lane = look(&touch, &why, &away);
   if (!away) return false;
   if (why == GB_UNDISPATCHED_COUNT) why = refusal(touch.lane, &touch, launch);

@@ -265,12 +265,20 @@ void gb_lanes_write(FILE *file) {
     memcpy(feeder, table[i].feeder, sizeof feeder);
     pthread_mutex_unlock(&table_lock);
     if (report.lane == 0 || report.launch_count + report.crossing_count == 0) continue;
+    const struct gb_run_counters run = gb_run_counted(report.lane);
     fprintf(file,
             "%s\n    {\"feederName\": \"%s\", \"lane\": %u, \"launchCount\": %llu, \"crossingCount\": %llu, "
-            "\"crossingSentBytes\": %llu, \"crossingReceivedBytes\": %llu, \"replicaBytes\": %llu}",
+            "\"crossingSentBytes\": %llu, \"crossingReceivedBytes\": %llu, \"replicaBytes\": %llu, "
+            "\"waitCount\": %llu, \"batchCount\": %llu, \"batchSentBytes\": %llu, \"batchReceivedBytes\": %llu, "
+            "\"laneSentBytes\": %llu, \"laneReceivedBytes\": %llu, \"wireSentBytes\": %llu, "
+            "\"wireReceivedBytes\": %llu}",
             before, feeder, report.lane, (unsigned long long)report.launch_count,
             (unsigned long long)report.crossing_count, (unsigned long long)report.crossing_bytes_out,
-            (unsigned long long)report.crossing_bytes_in, (unsigned long long)report.replica_bytes);
+            (unsigned long long)report.crossing_bytes_in, (unsigned long long)report.replica_bytes,
+            (unsigned long long)run.waits, (unsigned long long)run.batches, (unsigned long long)run.bytes_out,
+            (unsigned long long)run.bytes_in, (unsigned long long)report.bytes_written,
+            (unsigned long long)report.bytes_read, (unsigned long long)report.wire_bytes_out,
+            (unsigned long long)report.wire_bytes_in);
     before = ",";
   }
 }

@@ -19,6 +19,7 @@
 #include "ipc.h"
 #include "lanes.h"
 #include "lock.h"
+#include "owners.h"
 #include "report.h"
 #include "run.h"
 #include "share.h"
@@ -62,6 +63,7 @@ static void in_child(void) {
   gb_run_forked();
   gb_devices_forked();
   gb_dispatch_forked();
+  gb_owners_forked();
   gb_lanes_forked();
   gb_store_forked();
   gb_ipc_forked();

@@ -27,6 +27,8 @@ static _Atomic uint32_t notice_count;
 /* Under gb_lock; the oldest is overwritten. */
 static struct watch watches[GB_MOVES_MAX];
 static uint32_t watch_next;
+/* The range that the program waits for: nothing is written to it. length 0: none. Under gb_lock. */
+static struct gb_place_request shifting;
 
 void gb_moving_note(const struct gb_move *move) {
   pthread_mutex_lock(&notice_lock);
@@ -106,10 +108,17 @@ static enum gb_move_outcome use_new_lane(const struct gb_move *move) {
 
 /* ---- notices ---- */
 
+/* Kernels there write at any time, but to a range that the program waits for. */
+static bool may_be_written(const struct gb_move *move) {
+  bool waits = move->offset >= shifting.offset && move->length <= shifting.length &&
+               move->offset - shifting.offset <= shifting.length - move->length;
+  return gb_dispatch_on() && !waits;
+}
+
 static enum gb_move_outcome begin(const struct gb_move *move) {
   uint32_t index = 0;
   if (span_of(move, &index) == NULL) return GB_MOVE_UNKNOWN;
-  if (gb_dispatch_on()) return GB_MOVE_DIRTY; /* kernels write there, at any time */
+  if (may_be_written(move)) return GB_MOVE_DIRTY;
   struct watch *watch = find(move->sequence);
   if (watch == NULL) watch = &watches[watch_next++ % GB_MOVES_MAX];
   *watch = (struct watch){.move = *move, .state = WATCHED};
@@ -120,7 +129,8 @@ static enum gb_move_outcome commit(const struct gb_move *move) {
   struct watch *watch = find(move->sequence);
   if (watch == NULL) return GB_MOVE_UNKNOWN;
   if (watch->state == COMMITTED) return GB_MOVE_OK;
-  enum gb_move_outcome outcome = watch->written ? GB_MOVE_DIRTY : use_new_lane(&watch->move);
+  bool dirty = watch->written || may_be_written(&watch->move);
+  enum gb_move_outcome outcome = dirty ? GB_MOVE_DIRTY : use_new_lane(&watch->move);
   watch->state = outcome == GB_MOVE_OK ? COMMITTED : FREE;
   return outcome;
 }
@@ -148,6 +158,25 @@ void gb_moving_try(void) {
   if (!gb_moving_waiting() || pthread_mutex_trylock(&gb_lock) != 0) return;
   gb_moving_run();
   pthread_mutex_unlock(&gb_lock);
+}
+
+/* At least the agent's own limit of one question, and what a slow link takes for the bytes. */
+static uint32_t shift_timeout_ms(uint64_t bytes) {
+  return 60000u + (uint32_t)(bytes >> 13);
+}
+
+enum gb_status gb_moving_shift(const struct gb_place_request *wish) {
+  struct gb_status_reply reply = {0};
+  struct gb_call call = {.reply = &reply, .reply_bytes = sizeof reply};
+  uint64_t until = gb_now_ns() + shift_timeout_ms(wish->length) * GB_MS;
+  shifting = *wish;
+  gb_client_send(&call, GB_MSG_SHIFT, wish, sizeof *wish);
+  while (gb_now_ns() < until && !gb_client_wait_a_while(&call, 2)) gb_moving_run();
+  enum gb_status status = gb_client_wait(&call, 1);
+  gb_moving_run();
+  shifting.length = 0;
+  gb_moving_written(wish->offset, wish->length); /* what the agent has not brought to an end is too old from now on */
+  return status;
 }
 
 void gb_moving_written(uint64_t offset, uint64_t length) {

@@ -29,6 +29,10 @@ bool gb_moving_waiting(void);
 void gb_moving_run(void);
 /* The same when gb_lock is free at this moment. pre: not gb_lock. */
 void gb_moving_try(void);
+/* Has the agent move a placed range to another lane, and answers what it asks meanwhile. pre: gb_lock, the gate closed,
+ * everything idle, on the lanes too. returns: GB_STATUS_OK: it lies there; else the agent's answer, and its extents say
+ * where it lies. */
+enum gb_status gb_moving_shift(const struct gb_place_request *wish);
 /* These bytes are about to be stored. pre: gb_lock. */
 void gb_moving_written(uint64_t offset, uint64_t length);
 

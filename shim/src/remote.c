@@ -66,8 +66,9 @@ void gb_remote_shrink(uint64_t wanted) {
 
 static enum gb_status ask_place(struct gb_span *span) {
   struct gb_range range = {.offset = span->base - gb_arena_base_address, .length = span->bytes};
+  struct gb_place_request wish = {.offset = range.offset, .length = range.length, .lane = span->wanted_lane};
   struct gb_place_reply reply;
-  enum gb_status status = gb_client_place(&range, &reply, GB_REMOTE_TIMEOUT_MS);
+  enum gb_status status = gb_client_place(&wish, &reply, GB_REMOTE_TIMEOUT_MS);
   if (status != GB_STATUS_OK) return status;
   if (!gb_extents_take(span, &range, &reply)) {
     gb_log(GB_LOG_ERROR, "the agent's placement of 0x%llx makes no sense: not used",

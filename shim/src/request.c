@@ -30,7 +30,7 @@ struct timespec gb_link_deadline(uint32_t milliseconds) {
 /* One frame in one send: a partial one would leave the stream useless, so the link is broken then.
  * pre: lock. */
 static bool send_frame(uint16_t type, uint64_t request_id, const void *payload, uint32_t bytes) {
-  unsigned char message[sizeof(struct gb_frame) + 512];
+  unsigned char message[sizeof(struct gb_frame) + GB_ABI_PAYLOAD_BYTES_MAX];
   struct gb_frame frame = {.payload_bytes = bytes, .type = type, .request_id = request_id};
   if (bytes > sizeof message - sizeof frame) return false;
   memcpy(message, &frame, sizeof frame);
@@ -133,6 +133,17 @@ enum gb_status gb_client_wait(struct gb_call *call, uint32_t timeout_ms) {
   return (enum gb_status)status;
 }
 
+bool gb_client_wait_a_while(struct gb_call *call, uint32_t milliseconds) {
+  struct timespec until = gb_link_deadline(milliseconds);
+  pthread_mutex_lock(&gb_link.lock);
+  while (!call->done) {
+    if (pthread_cond_timedwait(&gb_link.changed, &gb_link.lock, &until) != 0) break;
+  }
+  bool done = call->done;
+  pthread_mutex_unlock(&gb_link.lock);
+  return done;
+}
+
 bool gb_link_reply(const struct gb_frame *frame, const void *payload) {
   bool known = false;
   pthread_mutex_lock(&gb_link.lock);
@@ -175,10 +186,14 @@ enum gb_status gb_client_drop(const struct gb_range *range, uint32_t timeout_ms)
   return request(GB_MSG_DROP, range, sizeof *range, &reply, sizeof reply, timeout_ms);
 }
 
-enum gb_status gb_client_place(const struct gb_range *range, struct gb_place_reply *reply,
+enum gb_status gb_client_step(const struct gb_step *part, struct gb_step_reply *reply, uint32_t timeout_ms) {
+  return request(GB_MSG_STEP, part, sizeof *part, reply, sizeof *reply, timeout_ms);
+}
+
+enum gb_status gb_client_place(const struct gb_place_request *place, struct gb_place_reply *reply,
                                uint32_t timeout_ms) {
   enum gb_status status =
-      request(GB_MSG_PLACE, range, sizeof *range, reply, sizeof *reply, timeout_ms);
+      request(GB_MSG_PLACE, place, sizeof *place, reply, sizeof *reply, timeout_ms);
   reply->feeder[sizeof reply->feeder - 1] = '\0';
   return status;
 }

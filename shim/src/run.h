@@ -76,6 +76,7 @@ struct gb_run_counters {
   uint64_t launches;
   uint64_t batches;
   uint64_t bytes_out, bytes_in; /* of commands and answers */
+  uint64_t waits;               /* for the feeder: answers that somebody stood still for, of code not counted */
 };
 struct gb_run_counters gb_run_counted(uint32_t lane);
 

@@ -262,6 +262,7 @@ CUresult gb_run_batch_ask(struct gb_run_queue *queue, struct gb_run_answer *answ
   struct gb_batch *batch = batch_of(queue, sequence);
   uint64_t told = gb_now_ns();
   batch->answer = answer;
+  queue->counters.waits += !answer->own;
   queue->users++;
   gb_run_batch_send(queue);
   while (!answer->done && !queue->dead) {

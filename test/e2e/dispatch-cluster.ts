@@ -54,8 +54,21 @@ export interface Stats {
     readonly crossingCount: number;
     readonly crossingSentBytes: number;
     readonly crossingReceivedBytes: number;
+    /** Answers that the program stood still for. */
+    readonly waitCount: number;
+    readonly batchCount: number;
+    /** Commands and answers, with the blocks of crossings. */
+    readonly batchSentBytes: number;
+    readonly batchReceivedBytes: number;
+    /** Bytes of ranges, and the batches. */
+    readonly laneSentBytes: number;
+    readonly laneReceivedBytes: number;
+    /** All of it, sealed. */
+    readonly wireSentBytes: number;
+    readonly wireReceivedBytes: number;
   }[];
   readonly fetchBytes: number;
+  readonly evictBytes: number;
   readonly refusedLaunchCount: number;
   readonly unaccountedLaunchCount: number;
 }
@@ -68,6 +81,13 @@ export interface RunOptions {
   readonly vramBudgetBytes?: number;
   readonly ramBudgetBytes?: number;
   readonly statsFile?: string;
+}
+
+type LaunchOwner = Stats['launchOwners'][number];
+
+/** Of all feeders together. */
+export function total(stats: Stats, name: keyof Omit<LaunchOwner, 'feederName'>): number {
+  return stats.launchOwners.reduce((sum, owner) => sum + owner[name], 0);
 }
 
 export interface ClusterOptions {

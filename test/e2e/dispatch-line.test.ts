@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One feeder with contiguous layers, behind a line: how often a token crosses, how often it waits for the
-// other machine, and what runs here after all.
+// One feeder with contiguous layers: how often a token crosses, how often it waits for the other machine, and what
+// runs here after all.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { createDispatchCluster, type DispatchCluster, type Stats } from './dispatch-cluster.js';
-import { PLAIN } from './lines.js';
+import { createDispatchCluster, total, type DispatchCluster } from './dispatch-cluster.js';
 import { MIB } from './machine.js';
 
-/** One way, so that everything else a token takes is less than one round trip; one of 200 us is shorter than what the
- *  scheduler of a busy machine does to a token. */
-const DELAY = '30ms';
-const ROUND_TRIP_MS = 60;
 /** Six layers, of which four and the head lie on the feeder. */
 const LAYERS = ['--layers', '6'];
 const LIMITS = { vramBudgetBytes: 18 * MIB, ramBudgetBytes: 0 };
@@ -17,31 +12,34 @@ const LIMITS = { vramBudgetBytes: 18 * MIB, ramBudgetBytes: 0 };
 let cluster: DispatchCluster;
 
 beforeAll(async () => {
-  cluster = await createDispatchCluster(1, { lines: [PLAIN], lentBytes: 160 * MIB });
+  cluster = await createDispatchCluster(1, { lentBytes: 160 * MIB });
 }, 90_000);
 afterAll(async () => (cluster as DispatchCluster | undefined)?.close(), 60_000);
 
-const crossings = (stats: Stats): number =>
-  stats.launchOwners.reduce((total, { crossingCount }) => total + crossingCount, 0);
-
-async function decode(tokens: number) {
-  const program = [...LAYERS, '--tokens', String(tokens)];
-  const { result, stats } = await cluster.merged({ program, ...LIMITS });
-  expect(result.mismatches).toBe(0);
-  return { ms: result.token_milliseconds, crossings: crossings(stats) };
+/** What one token more costs in crossings, and in answers of the feeder that the program stands still for. */
+async function perToken(options: readonly string[] = []) {
+  const counts = async (tokens: number) => {
+    const program = [...LAYERS, ...options, '--tokens', String(tokens)];
+    const { result, stats } = await cluster.merged({ program, ...LIMITS });
+    expect(result.mismatches).toBe(0);
+    return { crossings: total(stats, 'crossingCount'), waits: total(stats, 'waitCount') };
+  };
+  const [short, long] = [await counts(8), await counts(24)];
+  return {
+    crossings: (long.crossings - short.crossings) / 16,
+    waits: (long.waits - short.waits) / 16,
+  };
 }
 
-test('a token crosses there in two launches and back once; it waits for the feeder at most twice', async () => {
-  const short = await decode(8);
-  const near = await decode(24);
-  expect((near.crossings - short.crossings) / 16).toBeLessThanOrEqual(3);
-  await cluster.network.lines[0]!.set({ delay: DELAY });
-  const far = await decode(24);
-  await cluster.network.lines[0]!.set(PLAIN);
-  const waits = (far.ms - near.ms) / ROUND_TRIP_MS;
-  expect(waits).toBeGreaterThan(0.5);
-  expect(waits).toBeLessThan(4);
-}, 120_000);
+test('a token crosses there once and back once, and waits twice: for the blocks, and for the result', async () => {
+  expect(await perToken()).toEqual({ crossings: 2, waits: 2 });
+}, 240_000);
+
+test('two streams with events between them cross as often, and wait no more than once more', async () => {
+  const { crossings, waits } = await perToken(['--streams']);
+  expect(crossings).toBe(2);
+  expect(waits).toBeLessThanOrEqual(3);
+}, 240_000);
 
 test('all weights in one buffer on the feeder: dispatched, and the same as natively', async () => {
   const program = ['--one-buffer', '--layers', '4'];

@@ -6,6 +6,7 @@ import {
   type Attachment,
   type ExplainResponse,
   type LaunchOwner,
+  type LearnedStep,
   type PlacedRange,
   type RemoteDevice,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
@@ -71,6 +72,19 @@ export interface ReasonJson {
   text: string;
 }
 
+/** A step of the program that repeats, and what was moved for it. */
+export interface LearnedStepJson {
+  launchCount: number;
+  /** Ranges that its launches name. */
+  rangeCount: number;
+  /** Of one step: when it was seen first, as everything lies now, and as it should. */
+  crossingBeforeCount: number;
+  crossingNowCount: number;
+  crossingPlannedCount: number;
+  movedCount: number;
+  movedBytes: number;
+}
+
 export interface ExplainJson {
   schemaVersion: number;
   pid: number;
@@ -80,6 +94,8 @@ export interface ExplainJson {
   /** Of ranges; more than are listed when there are very many. */
   rangeCount: number;
   reasons: ReasonJson[];
+  /** null: its launches were not seen to repeat. */
+  step: LearnedStepJson | null;
 }
 
 const KINDS: Readonly<Record<PlacedKind, PlacedRangeJson['kind']>> = {
@@ -120,6 +136,19 @@ export function explainJson(from: ExplainResponse, schemaVersion: number): Expla
       count: bytesFromWire(count),
       text,
     })),
+    step: from.step ? stepJson(from.step) : null,
+  };
+}
+
+function stepJson(step: LearnedStep): LearnedStepJson {
+  return {
+    launchCount: bytesFromWire(step.launchCount),
+    rangeCount: bytesFromWire(step.rangeCount),
+    crossingBeforeCount: bytesFromWire(step.crossingBeforeCount),
+    crossingNowCount: bytesFromWire(step.crossingNowCount),
+    crossingPlannedCount: bytesFromWire(step.crossingPlannedCount),
+    movedCount: bytesFromWire(step.movedCount),
+    movedBytes: bytesFromWire(step.movedBytes),
   };
 }
 

@@ -69,6 +69,28 @@ function launchesText({ hereCount, owners }: DispatchJson): string {
   return [`${counted(hereCount)} launches here`, ...there].join(', ');
 }
 
+/** What was learned of the program's steps; undefined: nothing. */
+export function stepLine({ step }: ExplainJson): string | undefined {
+  if (!step) return undefined;
+  const crossings =
+    step.crossingNowCount === step.crossingBeforeCount
+      ? `crosses ${counted(step.crossingNowCount)} times`
+      : `crosses ${counted(step.crossingNowCount)} times, ${counted(step.crossingBeforeCount)} before`;
+  const moved =
+    step.movedCount === 0
+      ? 'nothing had to move'
+      : `${counted(step.movedCount)} ranges have moved (${formatBytes(step.movedBytes)})`;
+  const planned =
+    step.crossingPlannedCount < step.crossingNowCount
+      ? `; ${counted(step.crossingPlannedCount)} were planned, and not every range could move`
+      : '';
+  return (
+    `a step of ${counted(step.launchCount)} launches over ${counted(step.rangeCount)} ranges ${crossings}: ` +
+    moved +
+    planned
+  );
+}
+
 export function explainTable({ ranges }: ExplainJson): Table {
   return {
     columns: [

@@ -44,7 +44,7 @@ static struct {
   unsigned room, kill, late, still;
 } faults;
 static struct {
-  unsigned requests, places, rooms, refused, tickets, errors;
+  unsigned requests, places, rooms, refused, tickets, steps, errors;
 } counts;
 static volatile sig_atomic_t stopping;
 
@@ -159,7 +159,9 @@ static uint64_t placed_bytes(void) {
 }
 
 /* One feeder after the other is filled. */
-static bool place(int fd, const struct gb_frame *frame, const struct gb_range *range) {
+static bool place(int fd, const struct gb_frame *frame, const struct gb_place_request *request) {
+  const struct gb_range whole = {request->offset, request->length};
+  const struct gb_range *range = &whole;
   struct gb_place_reply answer = {.status = GB_STATUS_CAPACITY, .tier = GB_TIER_T1R};
   struct placed *one = find(range, 0, false);
   counts.places++;
@@ -168,7 +170,10 @@ static bool place(int fd, const struct gb_frame *frame, const struct gb_range *r
     feeders[0].gone = true;
   }
   uint32_t lane = one != NULL ? one->lane : 0;
+  if (frame->payload_bytes != sizeof *request || request->lane > feeder_count) counts.errors++;
   bool granted = placed_bytes() + range->length <= held[GB_TIER_T2R];
+  bool wanted = request->lane != 0 && request->lane <= feeder_count && lane == 0 && granted;
+  if (wanted && take(range, request->lane, false) == GB_STATUS_OK) lane = request->lane;
   for (uint32_t next = 1; next <= feeder_count && lane == 0 && granted; next++) {
     if (take(range, next, false) == GB_STATUS_OK) lane = next;
   }
@@ -241,6 +246,21 @@ static bool lane(int fd, const struct gb_frame *frame, const struct gb_ticket_re
   return reply(fd, frame, &answer, sizeof answer);
 }
 
+/* What lies with the program is wanted on the first feeder, and what lies there at home; the rest stays. */
+static bool step(int fd, const struct gb_frame *frame, const struct gb_step *part) {
+  struct gb_step_reply answer = {.status = GB_STATUS_OK};
+  bool last = part->count <= GB_ABI_TOUCHES_MAX && part->first + part->count == part->total;
+  counts.steps += part->first == 0;
+  counts.errors += part->count == 0 || part->count > GB_ABI_TOUCHES_MAX || part->total > GB_ABI_STEP_TOUCHES_MAX;
+  for (uint32_t i = 0; last && i < part->count && answer.count < GB_ABI_OWNERS_MAX; i++) {
+    const struct gb_step_touch *touch = &part->touches[i];
+    if (touch->lane > 1) continue;
+    answer.owners[answer.count++] =
+        (struct gb_owner){.offset = touch->offset, .length = touch->length, .lane = 1 - touch->lane};
+  }
+  return reply(fd, frame, &answer, sizeof answer);
+}
+
 static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
   const struct gb_lane_report *report = payload;
   if (frame->request_id == 0) {
@@ -257,6 +277,7 @@ static bool serve(int fd, const struct gb_frame *frame, const void *payload) {
     case GB_MSG_DROP: return drop(fd, frame, payload);
     case GB_MSG_LANE: return lane(fd, frame, payload);
     case GB_MSG_ROOM: return room(fd, frame, payload);
+    case GB_MSG_STEP: return step(fd, frame, payload);
     default: counts.errors++; return false;
   }
 }
@@ -292,9 +313,11 @@ static void print_account(void) {
     in += reports[i].crossing_bytes_in;
     replicas += reports[i].replica_bytes;
   }
-  printf("agent: requests=%u places=%u rooms=%u refused=%u tickets=%u launches=%llu crossings=%llu crossed_out=%llu "
-         "crossed_in=%llu replica_bytes=%llu left=%u held=%llu errors=%u\n",
-         counts.requests, counts.places, counts.rooms, counts.refused, counts.tickets, (unsigned long long)launches,
+  printf("agent: requests=%u places=%u rooms=%u refused=%u tickets=%u steps=%u "
+         "launches=%llu crossings=%llu crossed_out=%llu crossed_in=%llu replica_bytes=%llu left=%u held=%llu "
+         "errors=%u\n",
+         counts.requests, counts.places, counts.rooms, counts.refused, counts.tickets, counts.steps,
+         (unsigned long long)launches,
          (unsigned long long)crossings, (unsigned long long)out, (unsigned long long)in, (unsigned long long)replicas,
          placed_count, (unsigned long long)held[GB_TIER_T2R], counts.errors);
 }

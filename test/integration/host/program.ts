@@ -62,5 +62,13 @@ export function grant(tier: number, bytes: number): readonly [number, Buffer] {
 }
 
 export function place(offset: number, length: number): readonly [number, Buffer] {
-  return [abi.Msg.PLACE, abi.gbRange.encode({ offset: BigInt(offset), length: BigInt(length) })];
+  return [
+    abi.Msg.PLACE,
+    abi.gbPlaceRequest.encode({
+      offset: BigInt(offset),
+      length: BigInt(length),
+      lane: 0,
+      reserved: 0,
+    }),
+  ];
 }

@@ -170,7 +170,8 @@ export class ShimPeer {
   }
 
   async place(offset: number, length: number): Promise<ReturnType<typeof abi.gbPlaceReply.decode>> {
-    const payload = abi.gbRange.encode({ offset: BigInt(offset), length: BigInt(length) });
+    const range = { offset: BigInt(offset), length: BigInt(length) };
+    const payload = abi.gbPlaceRequest.encode({ ...range, lane: 0, reserved: 0 });
     const reply = abi.gbPlaceReply.decode(await this.request(abi.Msg.PLACE, payload));
     this.forget(offset, reply.status === abi.Status.OK ? length : 0);
     for (let index = 0; index < reply.extent_count; index++) {

@@ -14,7 +14,7 @@ import { allCommands, createProgram } from '../../../tui/cli/program.js';
 import { flagsOf, type GivenOptions } from '../../../tui/cli/settings.js';
 import { profileNamed } from '../../../tui/cli/profiles.js';
 import { dispatchJson, explainJson } from '../../../tui/model/dispatch.js';
-import { dispatchLines, explainTable } from '../../../tui/view/dispatch.js';
+import { dispatchLines, explainTable, stepLine } from '../../../tui/view/dispatch.js';
 
 const environment = (options: RunOptions, base: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv =>
   runEnvironment(options, base, profileNamed('default'));
@@ -117,6 +117,15 @@ describe('what is told', () => {
         ],
         totalCount: 5n,
         reasons: [{ name: 'room', count: 12_000n, text: 'no room' }],
+        step: {
+          launchCount: 87n,
+          rangeCount: 39n,
+          crossingBeforeCount: 12n,
+          crossingNowCount: 6n,
+          crossingPlannedCount: 4n,
+          movedCount: 3n,
+          movedBytes: 6n << 20n,
+        },
       }),
       1,
     );
@@ -126,6 +135,11 @@ describe('what is told', () => {
       rangeCount: 5,
       reasons: [{ name: 'room', count: 12_000 }],
     });
+    expect(stepLine(told)).toBe(
+      'a step of 87 launches over 39 ranges crosses 6 times, 12 before: 3 ranges have moved (6.00 MiB)' +
+        '; 4 were planned, and not every range could move',
+    );
+    expect(stepLine(explainJson(create(ExplainResponseSchema), 1))).toBeUndefined();
     expect(explainTable(told).rows).toEqual([
       ['0x500000200000', '4.00 MiB', 'copy', 'kiln', 'vram 1', 'because'],
       ['0x500000000000', '2.00 MiB', 'lost', 'kiln', '-', ''],

@@ -4,7 +4,7 @@ import { GbError } from '../../../proto/base/errors.js';
 import { withAgent } from '../../control/client.js';
 import { explainJson } from '../../model/dispatch.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
-import { dispatchLines, explainTable } from '../../view/dispatch.js';
+import { dispatchLines, explainTable, stepLine } from '../../view/dispatch.js';
 import { cleanText } from '../../view/text.js';
 import { painters, tableLines, writeJson, writeLine } from '../output.js';
 
@@ -30,6 +30,8 @@ export async function showExplain(text: string, options: { json?: boolean }): Pr
   writeLine(
     cleanText(launches ?? 'its kernels run here: --remote merged is not in force for this program'),
   );
+  const step = stepLine(told);
+  if (step !== undefined) writeLine(cleanText(step));
   for (const { name, count, text: why } of told.reasons)
     writeLine(cleanText(`${count} ran here although they name a feeder's range (${name}): ${why}`));
   writeLine();
