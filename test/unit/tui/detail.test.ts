@@ -96,6 +96,7 @@ describe('a process', () => {
             why: 'kernels that name it run there',
           },
         ],
+        step: null,
         rangeCount: 3,
         reasons: [{ name: 'hidden', count: 7, text: 'one of its operands holds addresses' }],
       },
