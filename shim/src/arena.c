@@ -78,8 +78,8 @@ static void find_devices(void) {
 /* ---- words that look like addresses ---- */
 
 #define CLEAR_STEP (4ull << 30)
-/* Smaller windows (there is a GPU with as little address space) are not cut into pieces. */
-#define CLEAR_WINDOW_MIN (64ull << 30)
+/* Smaller windows stay whole: half of one must hold the largest allocation there may be. */
+#define CLEAR_WINDOW_MIN (512ull << 30)
 
 static _Atomic uint64_t clear_bytes;
 

@@ -119,7 +119,7 @@ describe('run', () => {
       },
     );
     expect(stdout).toMatch(/^LD_PRELOAD=\S+libgreenboost_cuda\.so:libm\.so\.6$/m);
-    expect(stdout).toMatch(/^GREENBOOST_VRAM_BUDGET=64MiB$/m);
+    expect(stdout).toMatch(/^GREENBOOST_VRAM_BUDGET=67108864$/m);
     expect(stdout).toMatch(/^GREENBOOST_OVERCOMMIT=gated$/m);
     expect(stdout).toMatch(/^LD_LIBRARY_PATH=\S+sim/m);
   });
