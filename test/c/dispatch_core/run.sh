@@ -27,6 +27,8 @@ case $variant in
         export GREENBOOST_ARENA_BASE=0x550000000000 GREENBOOST_ARENA_BYTES=128GiB ;;
 esac
 steps=${GB_TEST_STEPS:-$steps}
+threaded=$((steps / 5))
+[ "$variant" = tsan ] && threaded=$steps # so few would come to no launch on a feeder now and then
 vram=$((33554432 / part))
 export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 TSAN_OPTIONS=halt_on_error=0:exitcode=66
 export LD_LIBRARY_PATH=$driver GBSIM_TWINS=$PWD/$out/twins.so GBSIM_STRICT=1
@@ -69,8 +71,8 @@ dispatched() { # dispatched NAME SEED STEPS THREADS LIVE LARGEST FEEDERS FAULTS.
 dispatched "one feeder, 1 thread" 61 "$steps" 1 110 16 1
 dispatched "two feeders, 1 thread" 62 "$steps" 1 110 16 2
 feeder_mib=96 dispatched "two small feeders" 63 "$steps" 1 110 16 2
-dispatched "one feeder, 8 threads" 64 "$((steps / 5))" 8 110 8 1
-dispatched "two feeders, 8 threads" 65 "$((steps / 5))" 8 110 8 2
+dispatched "one feeder, 8 threads" 64 "$threaded" 8 110 8 1
+dispatched "two feeders, 8 threads" 65 "$threaded" 8 110 8 2
 dispatched "no room for replicas at times" 66 "$((steps / 2))" 1 110 16 2 room=3
 dispatched "late answers" 67 "$((steps / 4))" 4 110 8 1 late=7
 dispatched "hidden pointers" 71 "$steps" 1 72 8 2

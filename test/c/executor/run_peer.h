@@ -225,6 +225,14 @@ static inline uint32_t ask_for(struct program *program, const struct image *imag
   return missing;
 }
 
+/* Questions about images are answered in their turn, and wait for no kernel. */
+static inline bool has_been_taken(struct program *program) {
+  struct image unknown = make_image("", 64, 99);
+  bool taken = ask_for(program, &unknown) == 1;
+  free(unknown.content);
+  return taken;
+}
+
 /* Sends a part of an image in pieces that fit into batches. */
 static inline void send_parts(struct program *program, const struct image *image, uint64_t from, uint64_t to) {
   while (from < to) {

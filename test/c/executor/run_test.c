@@ -369,8 +369,9 @@ static void memory_in_use_is_freed_when_it_is_not(void) {
   add_held(SPAN_AT, 700);
   const struct gb_run_fill late = {SPAN_AT + 64, 0, 8, 1, 1, 3}; /* taken before the range goes */
   add(GB_RUN_FILL, &late, sizeof(late), "", 0);
-  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
   uint64_t began = now_ms();
+  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  CHECK(has_been_taken(&program));
   CHECK_EQUAL(change(&program.executor, GBX_MSG_FREE, GBX_DEVICE_GPU, SPAN_AT, SPAN_BYTES), GBX_OK);
   CHECK(now_ms() - began >= 500);
   CHECK_EQUAL(sync_with(&program), GB_RUN_OK);
@@ -381,6 +382,7 @@ static void memory_in_use_is_freed_when_it_is_not(void) {
   next_batch(&program);
   add_held(SPAN_AT, 900);
   CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  CHECK(has_been_taken(&program));
   began = now_ms();
   CHECK_EQUAL(change(&program.executor, GBX_MSG_FREE, GBX_DEVICE_GPU, SPAN_AT + half, half), GBX_OK);
   CHECK(now_ms() - began < 700);
