@@ -108,7 +108,7 @@ static struct range *range_of(uint64_t offset, uint64_t length) {
   return NULL;
 }
 
-static uint32_t place(const struct gb_range *request, struct gb_place_reply *answer) {
+static uint32_t place(const struct gb_place_request *request, struct gb_place_reply *answer) {
   if (request->offset % BLOCK != 0 || request->length % BLOCK != 0 || request->length == 0)
     return GB_STATUS_INVALID;
   if (gone && faults.mirror == 0) return GB_STATUS_CAPACITY;
@@ -304,7 +304,7 @@ static bool serve_known(int fd, const struct gb_frame *frame, const void *payloa
     case GB_MSG_RETURN:
       return frame->payload_bytes == sizeof(struct gb_budget) && budget(fd, frame, payload);
     case GB_MSG_PLACE:
-      return frame->payload_bytes == sizeof(struct gb_range) && serve_place(fd, frame, payload);
+      return frame->payload_bytes == sizeof(struct gb_place_request) && serve_place(fd, frame, payload);
     case GB_MSG_DROP:
       return frame->payload_bytes == sizeof(struct gb_range) && serve_drop(fd, frame, payload);
     case GB_MSG_LANE:
