@@ -118,8 +118,8 @@ static void many_requests_are_in_flight(void) {
 
 /* Large ranges are scrubbed while other requests are answered. */
 static void nobody_waits_for_scrubbing(void) {
-  enum { RANGES = 6, WORKERS = 4 }; /* more than are scrubbed at once */
-  const uint64_t length = 128 * MIB;
+  enum { RANGES = 12, WORKERS = 4 }; /* more than are scrubbed at once */
+  const uint64_t length = 64 * MIB;
   struct executor executor;
   REQUIRE(open_executor(&executor));
   for (uint64_t at = 0; at < RANGES; at++)
