@@ -236,7 +236,7 @@ describe('room for copies', () => {
 
   // Full is also what a place is that holds what was given up unheard: that is tried again once it is freed.
   test.each([
-    ['allocate', 'INTERNAL'],
+    ['allocate', 'WRONG_STATE'],
     ['resize', 'CAPACITY_EXHAUSTED'],
   ] as const)('a feeder that fails %s with %s leaves the account as it was', async (call, code) => {
     const it = made();
