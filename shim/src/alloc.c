@@ -258,6 +258,7 @@ static void free_deferred(void) {
 
 /* Streams of other contexts may still have to pass what they wait for in our memory. */
 static void leave_pinned(CUcontext handle) {
+  if (!gb_pinned_in(handle)) return;
   uint64_t deadline = gb_now_ns() + GB_DRAIN_DEADLINE_NS_MAX;
   bool idle = false;
   bool closed = gb_gate_close(deadline);

@@ -31,6 +31,12 @@ bool gb_pinned_ready(struct gb_pinned *pinned, size_t bytes) {
   return true;
 }
 
+bool gb_pinned_in(CUcontext context) {
+  const struct gb_pinned *pinned = all;
+  while (pinned != NULL && pinned->context != context) pinned = pinned->next;
+  return pinned != NULL;
+}
+
 void gb_pinned_context_going(CUcontext context) {
   for (struct gb_pinned *pinned = all; pinned != NULL; pinned = pinned->next) {
     if (pinned->context != context) continue;

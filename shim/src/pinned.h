@@ -20,9 +20,11 @@ struct gb_pinned {
   struct gb_pinned *next;
 };
 
-/* Makes the memory the first time, of `bytes`, and registers it where it is not. pinned: static, zeroed before its
- * first use. pre: a context is current. returns: false: the GPU does not reach it now (host may be NULL). */
+/* Makes the memory the first time, of `bytes`, and registers it where it is not. pinned: lives as long as the process,
+ * zeroed before its first use. pre: a context is current. returns: false: the GPU does not reach it now (host may be NULL). */
 bool gb_pinned_ready(struct gb_pinned *pinned, size_t bytes);
+/* Whether any is registered in this context. */
+bool gb_pinned_in(CUcontext context);
 /* Takes the registrations back that end with this context. pre: it is current, and no work of any context that
  * names the memory is left. */
 void gb_pinned_context_going(CUcontext context);

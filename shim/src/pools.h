@@ -11,7 +11,8 @@
 
 /* Pools that are looked after. Memory of more pools is counted by pointer alone. */
 #define GB_POOLS_MAX 64
-/* By what the driver's pools grow (580, H200: an allocation of 8 MiB makes a pool reserve as much). */
+/* Room that is made for a pool that has to grow: the driver reserves more than it is asked for. How much it took is
+ * asked afterwards. */
 #define GB_POOL_STEP_BYTES (32ull << 20)
 
 /* A pool of VRAM of this device, or of host memory, which no VRAM budget concerns. */
