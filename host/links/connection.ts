@@ -204,20 +204,25 @@ const FEATURES = BigInt(FeatureBit.CONTENT_CACHE);
 
 const INCARNATION_CHARACTERS_MAX = 100;
 
+const REFUSED = /ECONNREFUSED/;
+
 /** Node's error codes, for people. */
 const WORDS: readonly (readonly [RegExp, string])[] = [
-  [/ECONNREFUSED/, 'nothing listens at that address'],
+  [REFUSED, 'nothing listens at that address'],
   [/EHOSTUNREACH|ENETUNREACH/, 'there is no route to that address'],
   [/ENOTFOUND|EAI_AGAIN|Name resolution failed/, 'that name is unknown'],
   [/ETIMEDOUT|DEADLINE|Deadline exceeded/, 'no answer in time'],
   [/ECONNRESET|EPIPE|Connection dropped/, 'the connection broke'],
 ];
 
-/** grpc-js tells how a connection failed as text around Node's error; the text stays in the cause. */
+/** grpc-js tells how a connection failed as text around Node's error; the text stays in the cause. details: refused, when
+ *  the other end's system said that nothing listens. */
 function inPlainWords(error: GbError): GbError {
   if (error.code !== 'FEEDER_UNREACHABLE' && error.code !== 'DEADLINE_EXCEEDED') return error;
   const words = WORDS.find(([pattern]) => pattern.test(error.rawMessage))?.[1];
-  return words ? new GbError(error.code, words, { cause: error }) : error;
+  if (!words) return error;
+  const refused = REFUSED.test(error.rawMessage);
+  return new GbError(error.code, words, { cause: error, ...(refused && { details: { refused } }) });
 }
 
 function checkHello(hello: HelloResponse, key: PairingKey): void {

@@ -13,8 +13,7 @@ import { GbError } from '../../proto/base/errors.js';
 import {
   HOST_NAME_CHARACTERS_MAX,
   LEASE_TTL_MS,
-  RECONNECT_DELAY_MS_MAX,
-  RECONNECT_DELAY_MS_MIN,
+  REFUSED_MS_MAX,
   SILENCE_CONFIRM_MS,
   SILENCE_MAX_MS,
   SILENCE_RECONNECT_MS,
@@ -27,6 +26,7 @@ import {
 } from '../../proto/gen/greenboost/v1/feeder_pb.js';
 import { plainText } from '../control/events.js';
 import { samePairingKey, type PairingKey } from '../../security/pairing.js';
+import { keepTrying, type Attempts } from './attempts.js';
 import type { Connector, FeederConnection } from './connection.js';
 import type { FeederCalls, Traffic } from './feeder-client.js';
 import type { LinkMeasurement } from './measure.js';
@@ -49,6 +49,8 @@ interface Stale {
   readonly t: 'stale';
   /** Still open but silent; undefined: broken, attempts run. */
   readonly connection: FeederConnection | undefined;
+  /** The other end's system has ended the connection; else it fell silent. */
+  readonly ended: boolean;
 }
 interface Lost {
   readonly t: 'lost';
@@ -129,7 +131,9 @@ export class Link {
   /** Why lanes to the feeder cannot be opened; empty: they can, or nobody has tried. */
   laneDetail = '';
   private current: Entered<LinkState>;
-  private attempts: { cancel(): void } | undefined;
+  private attempts: Attempts | undefined;
+  /** Monotonic, of the first of the present attempts that were refused one after the other. */
+  private refusedSinceMs: number | undefined;
   /** Its calls may still be under way; see useKey. */
   private retired: FeederConnection | undefined;
 
@@ -248,8 +252,16 @@ export class Link {
     const from = this.current;
     from.onExit(next);
     this.current = next;
-    if (this.wantsConnection(next)) this.attempts ??= this.startAttempts();
-    else this.stopAttempts();
+    this.refusedSinceMs = undefined;
+    if (this.wantsConnection(next)) {
+      this.attempts ??= keepTrying(
+        this.options,
+        (signal) => this.attempt(signal),
+        (error) => this.attemptFailed(error),
+      );
+    } else {
+      this.stopAttempts();
+    }
     this.options.hooks.stateChanged(this, from.t);
   }
 
@@ -311,7 +323,7 @@ export class Link {
     return { cancel: () => timer.cancel() };
   }
 
-  private stale(connection: FeederConnection | undefined): Entered<Stale> {
+  private stale(connection: FeederConnection | undefined, ended = false): Entered<Stale> {
     const { clock } = this.options;
     const timers: Timer[] = [];
     const ttlLeftMs = Math.max(0, this.lastSeenMs + this.ttlMs - clock.nowMs());
@@ -322,6 +334,7 @@ export class Link {
     return {
       t: 'stale',
       connection,
+      ended,
       onExit: (next) => {
         timers.forEach((timer) => timer.cancel());
         if (connection) this.leave(connection, next);
@@ -349,32 +362,6 @@ export class Link {
     this.attempts = undefined;
   }
 
-  /** One attempt after the other with growing delays, until one succeeds, the key is refused, or
-   *  cancel. */
-  private startAttempts(): { cancel(): void } {
-    const { clock, random } = this.options;
-    const controller = new AbortController();
-    let timer: Timer | undefined;
-    let delayMs = RECONNECT_DELAY_MS_MIN;
-    const attempt = (): void => {
-      this.attempt(controller.signal).catch((reason: unknown) => {
-        if (controller.signal.aborted) return;
-        this.attemptFailed(GbError.from(reason, 'FEEDER_UNREACHABLE'));
-        if (controller.signal.aborted) return;
-        timer = clock.after(delayMs * (0.75 + random() / 2), attempt);
-        delayMs = Math.min(RECONNECT_DELAY_MS_MAX, delayMs * 2);
-      });
-    };
-    // The first one starts after the transition that wants it is complete.
-    timer = clock.after(0, attempt);
-    return {
-      cancel() {
-        timer?.cancel();
-        controller.abort(new GbError('CANCELED', 'no longer wanted'));
-      },
-    };
-  }
-
   private attemptFailed(error: GbError): void {
     this.errorCount++;
     this.detail = error.rawMessage;
@@ -385,9 +372,24 @@ export class Link {
       this.close(error.rawMessage);
     } else if (this.current.t === 'handshaking') {
       this.enter(this.connecting());
+    } else if (this.hasExited(error)) {
+      this.enter(this.lost('its daemon has ended: nothing listens at its address any more'));
     } else {
       this.options.hooks.statsChanged(this);
     }
+  }
+
+  /** A daemon whose connections its system ended, and whose address refuses new ones for a while, has exited, and what
+   *  its executors held is gone. A firewall that refuses leaves the connection open and silent. */
+  private hasExited(error: GbError): boolean {
+    const now = this.options.clock.nowMs();
+    const refused = error.details['refused'] === true;
+    if (this.current.t !== 'stale' || !this.current.ended || !refused) {
+      this.refusedSinceMs = undefined;
+      return false;
+    }
+    this.refusedSinceMs ??= now;
+    return now - this.refusedSinceMs >= REFUSED_MS_MAX;
   }
 
   /** Opens a connection; `signal` ends the opening, not what was opened. */
@@ -483,7 +485,7 @@ export class Link {
     if (!('connection' in current) || current.connection !== connection) return;
     this.errorCount++;
     this.detail = reason.rawMessage;
-    this.enter(this.stopping ? this.lost('it was stopped') : this.stale(undefined));
+    this.enter(this.stopping ? this.lost('it was stopped') : this.stale(undefined, true));
   }
 }
 

@@ -59,6 +59,8 @@ export const SILENCE_MAX_MS = 2_000;
 export const SILENCE_CONFIRM_MS = 50;
 export const RECONNECT_DELAY_MS_MIN = 200;
 export const RECONNECT_DELAY_MS_MAX = 5_000;
+/** A feeder that ended its connection and refuses new ones for so long has exited. */
+export const REFUSED_MS_MAX = 500;
 export const CALL_TIMEOUT_MS = 10_000;
 export const CONNECT_TIMEOUT_MS = 10_000;
 

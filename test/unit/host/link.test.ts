@@ -9,7 +9,9 @@ import { createId } from '../../../proto/base/ids.js';
 import {
   LEASE_TTL_MS,
   RECONNECT_DELAY_MS_MAX,
+  REFUSED_MS_MAX,
   SILENCE_MAX_MS,
+  SILENCE_RECONNECT_MS,
 } from '../../../proto/base/limits.js';
 import {
   FeederState,
@@ -20,6 +22,10 @@ import { createPairingKey } from '../../../security/pairing.js';
 import { FakeClock, settle } from './fake-clock.js';
 
 const KEY = createPairingKey(createId('feeder'));
+
+const REFUSED = new GbError('FEEDER_UNREACHABLE', 'nothing listens', {
+  details: { refused: true },
+});
 
 /** A feeder that answers as the test says. */
 class ScriptedFeeder {
@@ -201,6 +207,39 @@ describe('Link', () => {
     await untilOpened(2);
     expect(link.state).toBe('ready');
     expect(lost).toHaveLength(1);
+  });
+
+  test('a connection that its feeder ended, and new ones that are refused: its daemon has exited', async () => {
+    await ready();
+    feeder.failure = REFUSED;
+    feeder.breakOff();
+    await clock.advance(REFUSED_MS_MAX - 100);
+    expect(link.state).toBe('stale');
+    await clock.advance(1_000);
+    expect(link.state).toBe('lost');
+    expect(lost).toEqual([expect.stringContaining('its daemon has ended')]);
+    feeder.failure = undefined;
+    feeder.incarnation = 'second';
+    await untilOpened(2);
+    expect(link.state).toBe('ready');
+    expect(lost).toHaveLength(1);
+  });
+
+  test('refusals do not end leases after a silence, nor where something else answers in between', async () => {
+    await ready();
+    feeder.failure = REFUSED;
+    await clock.advance(SILENCE_RECONNECT_MS + 10_000);
+    expect(feeder.attempts).toBeGreaterThan(3);
+    expect([link.state, lost]).toEqual(['stale', []]);
+    feeder.failure = undefined;
+    await untilOpened(2);
+    feeder.breakOff();
+    for (let passed = 0; passed < LEASE_TTL_MS - 1_000; passed += 100) {
+      feeder.failure =
+        feeder.attempts % 2 ? REFUSED : new GbError('FEEDER_UNREACHABLE', 'no route');
+      await clock.advance(100);
+    }
+    expect([link.state, lost]).toEqual(['stale', []]);
   });
 
   test('another incarnation has lost the leases at once', async () => {
