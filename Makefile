@@ -16,6 +16,7 @@ NATIVES :=
 -include driver/sim/sim.mk
 -include driver/executor/executor.mk
 -include driver/lane/lane.mk
+-include driver/portable/portable.mk
 -include test/c/test.mk
 
 natives: $(NATIVES)
@@ -94,6 +95,14 @@ install: tools all
 
 uninstall:
 	@tui/install/install.sh uninstall "$(PREFIX)" "$(DESTDIR)"
+
+# Packages with natives for glibc 2.31 and newer, in build/packages (docs/install.md).
+.PHONY: deb npm-package
+deb: tools js portable
+	@tui/install/deb.sh $(BUILD)/packages
+
+npm-package: tools js portable
+	@tui/install/npm.sh $(BUILD)/packages
 
 completions: js
 	@mkdir -p $(BUILD)/completions

@@ -25,4 +25,4 @@ $(SHIM_LIB): $(SHIM_OBJECTS) $(BLOCKS_OBJECTS) $(BUILD)/obj/lane.o shim/greenboo
 # Tries what may crash a driver; the shim starts it from ../bin beside itself.
 $(BUILD)/bin/gb-probe: shim/probe/gb_probe.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $< -o $@ -ldl
+	$(CC) $(CFLAGS_ALL) $< -o $@ $(LDFLAGS_ALL) -ldl

@@ -33,7 +33,7 @@ const SUITES = [
   jest('unit', 'test/unit', 25, 1),
   jest('commands', 'test/commands', 45, 0.9, golden),
   timed(jest('integration', 'test/integration', 240, 0.5)),
-  jest('packages', 'test/packages', 8, 1),
+  jest('packages', 'test/packages', 60, 1),
   jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-sim', 'test-c-sim', 5, 1),
   c('c-resolver', 'test-c-resolver', 2, 1),

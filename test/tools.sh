@@ -3,7 +3,7 @@
 # Installs the Debian packages the tests need, or says in one line how to.
 set -euo pipefail
 packages=(gcc make openssl iproute2 tmux procps git systemd python3 clang-16 libclang-rt-16-dev
-  binutils groff-base man-db zsh fish apparmor)
+  binutils groff-base man-db zsh fish apparmor debootstrap)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Installing: what is installed works on its own, and uninstall leaves nothing. The package holds what runs.
+// Installing: what is installed works on its own, and uninstall leaves nothing. Packages: test/packages.
 import { afterAll, expect, test } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../arch/files.js';
@@ -55,40 +55,6 @@ test(
     install('uninstall', prefix);
     expect(readdirSync(prefix).sort()).toEqual(['bin', 'share']);
     expect(readdirSync(join(prefix, 'bin'))).toEqual(['other']);
-  },
-  LONG_MS,
-);
-
-test(
-  'the npm package holds the command, the natives and the papers, and no source or test',
-  () => {
-    const args = ['pack', '--dry-run', '--json', '--ignore-scripts'];
-    const text = execFileSync('npm', args, {
-      cwd: ROOT,
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    const [pack] = JSON.parse(text) as { files: { path: string; mode: number }[] }[];
-    const paths = pack?.files.map(({ path }) => path) ?? [];
-    for (const wanted of [
-      'build/js/tui/cli/main.js',
-      'build/lib/libgreenboost_cuda.so',
-      'build/bin/gb-executor',
-      'package.json',
-      'LICENSE',
-      'README.md',
-      'docs/operating.md',
-      'shim/python/greenboost.py',
-      'shim/include/greenboost.h',
-    ]) {
-      expect(paths).toContain(wanted);
-    }
-    const sources = paths.filter((path) => /\.(ts|c|h|map|o)$|(^|\/)test\//.test(path));
-    expect(sources).toEqual(['shim/include/greenboost.h']);
-    expect(readFileSync(join(ROOT, 'build/js/tui/cli/main.js'), 'utf8')).toMatch(
-      /^#!\/usr\/bin\/env node\n/,
-    );
-    expect(statSync(join(ROOT, 'build/js/tui/cli/main.js')).mode & 0o111).not.toBe(0);
   },
   LONG_MS,
 );

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # make install and make uninstall: `install.sh install|uninstall PREFIX [DESTDIR]`, from the root of a built checkout.
+# NATIVES: the folder of the natives (build; packages take build/portable).
 # Everything lies in PREFIX/lib/greenboost; the command, completions, manual and systemd unit point there. Folders that
 # install had to make are remembered, so that uninstall takes them away again and no others.
 set -eu
@@ -9,6 +10,7 @@ prefix=$2
 dest=${3:-}
 root=$dest$2
 home=$root/lib/greenboost
+natives=${NATIVES:-build}
 created=$home/created-folders
 
 folder() { # makes $1 with its parents, notes the new ones
@@ -40,11 +42,11 @@ install_all() {
   folder "$home/build/bin"
   install -m 644 package.json LICENSE "$home/"
   [ -f README.md ] && install -m 644 README.md "$home/"
-  cp -R build/js build/lib "$home/build/"
+  cp -R build/js "$natives/lib" "$home/build/"
   find "$home/build/js" -name '*.map' -delete
   chmod 755 "$home/build/js/tui/cli/main.js"
   for program in gb-executor gb-probe gb_workset; do
-    cp "build/bin/$program" "$home/build/bin/"
+    cp "$natives/bin/$program" "$home/build/bin/"
   done
   put shim/python/greenboost.py "$home/shim/python/greenboost.py" 644
   put shim/include/greenboost.h "$home/shim/include/greenboost.h" 644
