@@ -2,7 +2,7 @@
 // The one table of what the screen can do to the cluster. Keys, commands, help and dialogs are made from it; with
 // `readonly` it is empty.
 import type { ActionName } from './plans.js';
-import { activeRow } from './selection.js';
+import { activeRow, markedRows } from './selection.js';
 import {
   flashed,
   JOBS_MAX,
@@ -81,7 +81,11 @@ export function beginAction(
   state: UiState,
   id: ActionName,
   target: Target | null,
-  options: { readonly bytes?: number; readonly note?: string } = {},
+  options: {
+    readonly bytes?: number;
+    readonly note?: string;
+    readonly rest?: readonly Target[];
+  } = {},
 ): UiState {
   const action = actionsOf(state).find((candidate) => candidate.id === id);
   if (!action) return state;
@@ -100,6 +104,7 @@ export function beginAction(
     bytes,
     typed: null,
     note: options.note ?? '',
+    rest: options.rest ?? [],
     picture: shownPicture(state),
   };
   return {
@@ -121,11 +126,21 @@ function giveUp(state: UiState, jobId: number, target: Target): UiState {
   return { ...said, requests: [...said.requests, { t: 'cancel', id: jobId }] };
 }
 
-/** A key of the table, on the selected row: pausing again resumes, draining again gives up. */
+/** A key of the table, on the marked rows, one after the other, or on the selected one. */
 export function actByKey(state: UiState, action: UiAction): UiState {
-  const target = activeRow(state);
+  const [marked, ...rest] = markedRows(state);
+  return actOn(state, action, marked ?? activeRow(state), rest);
+}
+
+/** Pausing again resumes, draining again gives up. */
+function actOn(
+  state: UiState,
+  action: UiAction,
+  target: Target | null,
+  rest: readonly Target[],
+): UiState {
   if (target?.kind !== 'feeder' || action.appliesTo !== 'feeder')
-    return beginAction(state, action.id, target, { bytes: firstAmount(state, target) });
+    return beginAction(state, action.id, target, { bytes: firstAmount(state, target), rest });
   const link = shownPicture(state)?.snapshot.links.find(
     ({ feederId, address }) => (feederId || address) === target.id,
   );
@@ -139,8 +154,15 @@ export function actByKey(state: UiState, action: UiAction): UiState {
       `${target.name}: somebody else drains it; Ctrl-C there gives it up`,
       true,
     );
-  if (action.id === 'pause' && link?.paused) return beginAction(state, 'resume', target);
-  return beginAction(state, action.id, target);
+  const id = action.id === 'pause' && link?.paused ? 'resume' : action.id;
+  return beginAction(state, id, target, { rest });
+}
+
+/** The next of the marked rows has its turn, with a plan and a dialog of its own. */
+export function beginNext(state: UiState, { action, rest }: Dialog): UiState {
+  const [target, ...others] = rest;
+  const same = actionNamed(action === 'resume' ? 'pause' : action);
+  return target ? actOn(state, same, target, others) : state;
 }
 
 /** An eviction begins with half of what the process has in VRAM. */

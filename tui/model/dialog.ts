@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The question before an action: the agent's plan, and buttons of which the first is Cancel and has the focus. A plan
 // holds in one epoch; when the agent refuses it for another, the dialog is built anew and starts on Cancel again.
-import { actionNamed, beginAction } from './actions.js';
+import { actionNamed, beginAction, beginNext } from './actions.js';
 import { asking, flashed, type Dialog, type UiState } from './state.js';
 
 export type Button = 'Cancel' | 'Close' | 'Act' | 'Drain' | 'Force';
@@ -30,6 +30,7 @@ function act(state: UiState, dialog: Dialog, force: boolean): UiState {
   const id = state.nextRequestId;
   const sent: UiState = {
     ...state,
+    marks: new Set([...state.marks].filter((mark) => mark !== target.id)),
     dialog: { ...dialog, phase: 'sent', requestId: id, typed: null, button: 0, note: '' },
     nextRequestId: id + 1,
     jobs: new Map([...state.jobs, [id, { action, target }]]),
@@ -42,7 +43,7 @@ function press(state: UiState, dialog: Dialog): UiState {
     case 'Act':
       return act(state, dialog, false);
     case 'Drain':
-      return beginAction(closed(state), 'drain', dialog.target);
+      return beginAction(closed(state), 'drain', dialog.target, { rest: dialog.rest });
     case 'Force':
       return { ...state, dialog: { ...dialog, typed: '', button: 0 } };
     default:
@@ -73,7 +74,7 @@ function withAmount(state: UiState, dialog: Dialog, step: number): UiState {
   if (dialog.action !== 'evict' || held === 0) return state;
   const quarter = Math.min(4, Math.max(1, Math.round((dialog.bytes * 4) / held) + step));
   const bytes = quarter === 4 ? held : Math.ceil((held * quarter) / 4);
-  return beginAction(closed(state), 'evict', dialog.target, { bytes });
+  return beginAction(closed(state), 'evict', dialog.target, { bytes, rest: dialog.rest });
 }
 
 /** One key of a dialog; none reaches what lies behind it. */
@@ -125,8 +126,10 @@ export function onBegun(state: UiState, id: number): UiState {
   return flashed(withoutDialog(state, id), text);
 }
 
+/** The dialog has done its work: the next marked row's comes. */
 function withoutDialog(state: UiState, id: number): UiState {
-  return state.dialog?.requestId === id ? closed(state) : state;
+  const { dialog } = state;
+  return dialog?.requestId === id ? beginNext(closed(state), dialog) : state;
 }
 
 /** The action is done. */
@@ -147,6 +150,7 @@ export function onRefused(state: UiState, id: number, code: string, text: string
     const again = beginAction(closed(rest), dialog.action, dialog.target, {
       bytes: dialog.bytes,
       note,
+      rest: dialog.rest,
     });
     return again.dialog
       ? { ...again, dialog: { ...again.dialog, picture: dialog.picture } }

@@ -5,7 +5,7 @@ import { completed, quitting, runCommand } from './commands.js';
 import { askedAgain, openDetail, scrollDetail, toggleJson } from './detail.js';
 import { onDialogKey } from './dialog.js';
 import { FEEDER_SORTS, PROCESS_SORTS } from './rows.js';
-import { activeRow, isList, moveSelection } from './selection.js';
+import { activeRow, isList, markedRows, moveSelection, toggleMark } from './selection.js';
 import { asking, PANELS, PROMPT_CHARACTERS_MAX, type Prompt, type UiState } from './state.js';
 
 export interface KeyBinding {
@@ -52,6 +52,7 @@ function escape(state: UiState): UiState {
   if (state.detail) return { ...state, detail: null };
   if (state.flash) return { ...state, flash: null, quitAsked: false };
   if (state.zoom) return { ...state, zoom: false };
+  if (state.marks.size > 0) return { ...state, marks: new Set() };
   if (state.filter !== '') return { ...state, filter: '' };
   if (state.frozen) return { ...state, frozen: null };
   return state;
@@ -67,6 +68,8 @@ function eventsOfRow(state: UiState): UiState {
 const onlyLists = (state: UiState): string | null => (isList(state.focus) ? null : 'not a list');
 const onlySorted = (state: UiState): string | null =>
   sortable(state) ? null : 'feeders and processes';
+const onlyMarkable = (state: UiState): string | null =>
+  sortable(state) && !state.detail && activeRow(state) ? null : 'select a feeder or a process';
 const onlyRows = (state: UiState): string | null =>
   activeRow(state) ? null : 'select a tier, a feeder or a process';
 
@@ -106,6 +109,13 @@ const ROW_KEYS: readonly KeyBinding[] = [
     help: 'detail of the row',
     off: onlyRows,
     run: (state) => openDetail(state),
+  },
+  {
+    keys: ['space'],
+    label: 'Space',
+    help: 'mark the row; actions are about the marked ones then',
+    off: onlyMarkable,
+    run: (state) => (onlyMarkable(state) ? state : toggleMark(state)),
   },
   { keys: ['y'], label: 'y', help: 'the row as JSON', off: onlyRows, run: toggleJson },
   { keys: ['l'], label: 'l', help: 'events of the row', off: onlyRows, run: eventsOfRow },
@@ -152,6 +162,12 @@ const SCREEN_KEYS: readonly KeyBinding[] = [
     run: (state) => ({ ...state, follow: !state.follow }),
   },
   {
+    keys: ['w'],
+    label: 'w',
+    help: 'the columns of wide screens',
+    run: (state) => ({ ...state, wide: !state.wide }),
+  },
+  {
     keys: ['v'],
     label: 'v',
     help: 'the focused panel alone',
@@ -185,7 +201,9 @@ export function keyBindings(state: UiState): readonly KeyBinding[] {
             help: action.help,
             off: (now) =>
               actionsOff(now) ??
-              (activeRow(now)?.kind === action.appliesTo ? null : `select a ${action.appliesTo}`),
+              ((markedRows(now)[0] ?? activeRow(now))?.kind === action.appliesTo
+                ? null
+                : `select a ${action.appliesTo}`),
             run: (now) => actByKey(now, action),
           },
         ],

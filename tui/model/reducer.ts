@@ -183,12 +183,22 @@ function nextPicture(before: Picture | null, snapshot: SnapshotJson, atMs: numbe
   return { snapshot, atMs, rateBase, rates, history };
 }
 
+function marksOfWhatIsThere(
+  marks: UiState['marks'],
+  { links, attachments }: SnapshotJson,
+): UiState['marks'] {
+  if (marks.size === 0) return marks;
+  const there = [...links.map(linkIdentity), ...attachments.map(attachmentIdentity)];
+  return new Set(there.filter((id) => marks.has(id)));
+}
+
 function onSnapshot(state: UiState, snapshot: SnapshotJson, atMs: number): UiState {
   const next: UiState = {
     ...state,
     nowMs: Math.max(state.nowMs, atMs),
     connection: { t: 'live' },
     latest: nextPicture(state.latest, snapshot, atMs),
+    marks: marksOfWhatIsThere(state.marks, snapshot),
   };
   return keptInPlace(state, next);
 }

@@ -15,20 +15,50 @@ export function isList(panel: PanelName): panel is ListName {
   return panel !== 'throughput';
 }
 
+function feederTargets(state: UiState): Target[] {
+  return feederRows(state).map((link) => ({
+    kind: 'feeder',
+    id: linkIdentity(link),
+    name: link.feederName || link.feederId,
+  }));
+}
+
+function processTargets(state: UiState): Target[] {
+  return processRows(state).map((from) => ({
+    kind: 'process',
+    id: attachmentIdentity(from),
+    pid: from.pid,
+    name: `pid ${from.pid}`,
+  }));
+}
+
+/** The marked rows of the focused list that are there and pass the filter, in their order. */
+export function markedRows(state: UiState): Target[] {
+  const { focus, marks, detail } = state;
+  if (detail || marks.size === 0) return [];
+  const targets =
+    focus === 'feeders' ? feederTargets(state) : focus === 'processes' ? processTargets(state) : [];
+  return targets.filter(({ id }) => marks.has(id));
+}
+
+/** Marks the selected row, or takes its mark back, and goes on to the next. */
+export function toggleMark(state: UiState): UiState {
+  const target = activeRow(state);
+  if (!target || target.kind === 'tier') return state;
+  const marks = new Set(state.marks);
+  if (!marks.delete(target.id)) marks.add(target.id);
+  return moveSelection({ ...state, marks }, 1);
+}
+
 /** What an action or Enter is about: the open detail view's subject, else the selected row; null: none. */
 export function activeRow(state: UiState): Target | null {
   if (state.detail) return state.detail.target;
   const { focus } = state;
   const id = isList(focus) ? state.selected[focus] : null;
   if (id === null) return null;
-  if (focus === 'feeders') {
-    const link = feederRows(state).find((row) => linkIdentity(row) === id);
-    return link ? { kind: 'feeder', id, name: link.feederName || link.feederId } : null;
-  }
-  if (focus === 'processes') {
-    const from = processRows(state).find((row) => attachmentIdentity(row) === id);
-    return from ? { kind: 'process', id, pid: from.pid, name: `pid ${from.pid}` } : null;
-  }
+  if (focus === 'feeders') return feederTargets(state).find((target) => target.id === id) ?? null;
+  if (focus === 'processes')
+    return processTargets(state).find((target) => target.id === id) ?? null;
   if (focus === 'tiers') {
     const tier = tierRows(state).find((row) => tierIdentity(row) === id);
     return tier ? { kind: 'tier', id, name: tier.name } : null;

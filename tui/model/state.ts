@@ -133,6 +133,8 @@ export interface Dialog {
   /** The name as far as it is typed, to lose bytes; null: that is not asked. */
   readonly typed: string | null;
   readonly note: string;
+  /** Marked rows whose turn comes after this one; each has a plan of its own. */
+  readonly rest: readonly Target[];
   /** The rows behind the dialog do not move. */
   readonly picture: Picture | null;
 }
@@ -183,6 +185,10 @@ export interface UiState {
   readonly follow: boolean;
   /** Identity of the selected row per list. */
   readonly selected: Readonly<Record<ListName, string | null>>;
+  /** Identities of marked feeders and processes: an action is about these, where there are any. */
+  readonly marks: ReadonlySet<string>;
+  /** Columns that only large screens have are shown, others go instead. */
+  readonly wide: boolean;
   readonly sort: Readonly<Record<'feeders' | 'processes', SortOrder>>;
   readonly filter: string;
   readonly prompt: Prompt | null;
@@ -217,6 +223,8 @@ export function initialState(
     zoom: false,
     follow: true,
     selected: { tiers: null, feeders: null, processes: null, events: null },
+    marks: new Set(),
+    wide: false,
     sort: { feeders: { column: 0, reverse: false }, processes: { column: 2, reverse: true } },
     filter: '',
     prompt: null,

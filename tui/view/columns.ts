@@ -20,6 +20,15 @@ export interface PanelColumn<Row> {
   readonly cell: (row: Row, width: number) => Cell;
 }
 
+/** From here on a screen has the columns of wide ones without being asked. */
+const WIDE_COLS_MIN = 160;
+/** Of columns that are asked for by `w`: what is always wanted stays, what is nice to see goes. */
+export const WIDE_PRIORITY = 7;
+
+export function isWide({ wide, cols }: { readonly wide: boolean; readonly cols: number }): boolean {
+  return wide || cols >= WIDE_COLS_MIN;
+}
+
 /** Columns that fit into `width` with one space between them, in their order, with their final widths. */
 export function fittingColumns<Row>(
   columns: readonly PanelColumn<Row>[],
@@ -47,7 +56,8 @@ function padded(text: string, width: number, align: 'left' | 'right', glyphs: Gl
     : padEndCells(text, width, glyphs.cut);
 }
 
-/** The header and one line a row. `sortTitle` gets an arrow; the selected row is marked by a letter and by style. */
+/** The header and one line a row. `sortTitle` gets an arrow; the selected row is told by a letter and by style, marked
+ *  ones by an asterisk. */
 export function panelTable<Row>(
   columns: readonly PanelColumn<Row>[],
   rows: readonly Row[],
@@ -56,6 +66,7 @@ export function panelTable<Row>(
     readonly glyphs: Glyphs;
     readonly sort: { readonly title: string; readonly reverse: boolean } | null;
     readonly isSelected: (row: Row) => boolean;
+    readonly isMarked?: (row: Row) => boolean;
   },
 ): { header: Line; lines: Line[] } {
   const { glyphs } = options;
@@ -74,7 +85,9 @@ export function panelTable<Row>(
       const style = selected ? 'selected' : (cell.style ?? 'plain');
       return [span(index === 0 ? text : ` ${text}`, style)];
     });
-    return [span(selected ? '> ' : '  ', selected ? 'selected' : 'plain'), ...spans];
+    const marked = options.isMarked?.(row) ?? false;
+    const mark = (selected ? '>' : ' ') + (marked ? '*' : ' ');
+    return [span(mark, selected ? 'selected' : marked ? 'bold' : 'plain'), ...spans];
   });
   return { header: [span(`  ${header.join(' ')}`, 'bold')], lines };
 }

@@ -84,9 +84,10 @@ export function dialogBox(
   const content = body(dialog, Math.max(1, width - 4));
   const height = Math.min(screen.rows, content.length + end.length + 2);
   const shown = content.slice(0, Math.max(0, height - 2 - end.length));
+  const after = dialog.rest.length === 0 ? '' : `${dialog.rest.length} more marked  `;
   const box = {
     title,
-    hint: dialog.plan ? `epoch ${dialog.plan.epoch}` : '',
+    hint: after + (dialog.plan ? `epoch ${dialog.plan.epoch}` : ''),
     focused: true,
     width,
     height,

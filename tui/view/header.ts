@@ -54,7 +54,11 @@ export function headerLines(state: UiState, glyphs: Glyphs): Line[] {
   const name = snapshot
     ? ` ${cleanText(snapshot.hostName)}${up}  epoch ${snapshot.epoch}  feeders ${feederCounts(state)}  `
     : '  ';
-  const marks = [state.readonly ? 'read-only  ' : '', state.follow ? '' : 'not following  '];
+  const marks = [
+    state.readonly ? 'read-only  ' : '',
+    state.follow ? '' : 'not following  ',
+    state.marks.size === 0 ? '' : `${state.marks.size} marked  `,
+  ];
   const first: Line = [
     span(' greenboost', 'bold'),
     span(name),
@@ -115,7 +119,7 @@ function keysText(state: UiState): string {
     return ` Esc back  j/k scroll  y ${state.detail.json ? 'words' : 'JSON'}  l events${acts}`;
   }
   if (state.cols >= WIDE_COLS_MIN)
-    return ` ?help  :cmd  /filter  </>sort  Enter detail  z freeze${state.readonly ? '' : actsText(state)}`;
+    return ` ?help  :cmd  /filter  </>sort  Enter detail  Space mark  z freeze${state.readonly ? '' : actsText(state)}`;
   return ` ?help :cmd /filter <>sort Enter z freeze${state.readonly ? '' : ' | D P E X act'}`;
 }
 

@@ -51,6 +51,61 @@ const OPEN: readonly Message[] = [picture(0), ...keys('3', 'j', 'D')];
 const PLANNED: readonly Message[] = [...OPEN, { t: 'planned', id: 1, plan: plan() }];
 const acts = ({ requests }: UiState): Request[] => requests.filter(({ t }) => t === 'act');
 
+describe('marks', () => {
+  const FEEDERS = ['anvil', 'forge', 'kiln'].map((name) => link(name));
+  const three = picture(0, { links: FEEDERS });
+  const answered = (state: UiState): UiState =>
+    reduce(state, { t: 'planned', id: state.dialog!.requestId, plan: plan() });
+  const acted = (state: UiState): UiState => keys('tab', 'enter').reduce(reduce, answered(state));
+
+  test('each marked row has its turn, with a plan and a dialog of its own that starts on Cancel', () => {
+    let state = run([three, ...keys('3', 'j', 'space', 'j', 'space', 'P')]);
+    expect(state.dialog).toMatchObject({ target: { name: 'anvil' }, rest: [{ name: 'kiln' }] });
+    state = acted(state);
+    expect(acts(state)).toMatchObject([{ target: { name: 'anvil' } }]);
+    state = reduce(state, { t: 'done', id: state.dialog!.requestId, text: 'is paused' });
+    expect(state.dialog).toMatchObject({ phase: 'planning', button: 0, target: { name: 'kiln' } });
+    state = acted(state);
+    state = reduce(state, { t: 'done', id: state.dialog!.requestId, text: 'is paused' });
+    expect(acts(state).map((act) => (act as { target: { name: string } }).target.name)).toEqual([
+      'anvil',
+      'kiln',
+    ]);
+    expect(state.dialog).toBeNull();
+    expect(state.marks.size).toBe(0);
+  });
+
+  test('Cancel ends it for all that come after', () => {
+    const state = run([three, ...keys('3', 'j', 'space', 'space', 'P', 'escape')]);
+    expect(state.dialog).toBeNull();
+    expect(state.marks.size).toBe(2);
+    expect(reduce(state, key('escape')).marks.size).toBe(0);
+  });
+
+  test('a selected row that is not marked is not meant; a marked one that has gone neither', () => {
+    const marked = run([three, ...keys('3', 'j', 'space')]);
+    expect(reduce(marked, key('X')).dialog?.target.name).toBe('anvil');
+    const gone = reduce(marked, picture(1000, { links: FEEDERS.slice(1) }));
+    expect(gone.marks.size).toBe(0);
+  });
+
+  test('marks of feeders are nothing to the keys of processes, and tiers have none', () => {
+    const state = run([three, ...keys('3', 'j', 'space', '4', 'j', 'E')]);
+    expect(state.dialog?.target.kind).toBe('process');
+    expect(state.dialog?.rest).toEqual([]);
+    expect(run([three, ...keys('1', 'j', 'space')]).marks.size).toBe(0);
+  });
+
+  test('are drawn, and counted in the header', () => {
+    const text = renderScreen(run([three, ...keys('3', 'j', 'space')]), UNICODE_GLYPHS).map(
+      lineText,
+    );
+    expect(text[0]).toContain('1 marked');
+    expect(text.some((line) => /│ {2}\*\+ anvil/.test(line))).toBe(true);
+    expect(text.some((line) => /│ > \+ forge/.test(line))).toBe(true);
+  });
+});
+
 describe('a dialog', () => {
   test('asks for the plan first, starts on Cancel, and Enter there does nothing', () => {
     const open = run(OPEN);

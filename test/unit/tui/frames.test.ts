@@ -130,6 +130,12 @@ const FRAMES: readonly Frame[] = [
   { name: 'empty-80x24', cols: 80, rows: 24, messages: [{ ...AWAY, atMs: 0, retryAtMs: 500 }] },
   { name: 'help-120x35', cols: 120, rows: 35, messages: [...MOVING, key('?')] },
   {
+    name: 'wide-marked-120x35',
+    cols: 120,
+    rows: 35,
+    messages: [...MOVING, ...['w', '3', 'j', 'space', 'space', 'D'].map(key), PLAN],
+  },
+  {
     name: 'drain-120x35',
     cols: 120,
     rows: 35,

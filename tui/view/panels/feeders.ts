@@ -11,7 +11,7 @@ import {
 } from '../../model/state.js';
 import { GIB } from '../../../proto/base/units.js';
 import { countPerSecond, hasKernels } from '../dispatch.js';
-import { panelTable, windowStart, type PanelColumn } from '../columns.js';
+import { isWide, panelTable, WIDE_PRIORITY, windowStart, type PanelColumn } from '../columns.js';
 import { barText, span, sparkText, type Glyphs, type Line, type StyleName } from '../lines.js';
 import { durationText, linkStateWord } from '../plain.js';
 import { cleanText } from '../text.js';
@@ -68,6 +68,25 @@ const SPARK_CELLS = 10;
 /** Traffic of the last minute; noise below this stays flat. */
 const SPARK_SAMPLES = 60;
 const SPARK_FLOOR = 0.01 * GIB;
+
+function identityColumns(
+  column: (
+    title: string,
+    width: number,
+    priority: number,
+    text: (link: LinkJson) => string,
+    extra?: Partial<PanelColumn<LinkJson>>,
+  ) => PanelColumn<LinkJson>,
+): PanelColumn<LinkJson>[] {
+  const clock = ({ clockSkewMs }: LinkJson): string =>
+    clockSkewMs === null ? '-' : `${clockSkewMs}ms`;
+  return [
+    column('LEASES', 6, WIDE_PRIORITY, (link) => String(link.leaseCount)),
+    column('LANES', 5, WIDE_PRIORITY, (link) => String(link.laneCount)),
+    column('CLOCK', 7, WIDE_PRIORITY, clock),
+    column('KEY', 19, WIDE_PRIORITY, (link) => cleanText(link.keyFingerprint), { align: 'left' }),
+  ];
+}
 
 function kernelColumns(
   column: (title: string, text: (link: LinkJson) => string) => PanelColumn<LinkJson>,
@@ -161,6 +180,7 @@ function feederColumns(state: UiState, picture: Picture, glyphs: Glyphs): PanelC
       const ms = age(link);
       return ms === null ? '-' : shortAge(ms);
     }),
+    ...(isWide(state) ? identityColumns(column) : []),
   ];
 }
 
@@ -187,6 +207,7 @@ export function feedersBody(state: UiState, width: number, height: number, glyph
       glyphs,
       sort: { title: FEEDER_SORTS[column]?.title ?? '', reverse },
       isSelected: (link) => linkIdentity(link) === state.selected.feeders,
+      isMarked: (link) => state.marks.has(linkIdentity(link)),
     },
   );
   const shown = rows.slice(start, start + Math.max(0, height - 1));

@@ -4,7 +4,7 @@ import type { AttachmentJson } from '../../model/attachments.js';
 import { PROCESS_SORTS, processRows } from '../../model/rows.js';
 import { countPerSecond, hasKernels, remoteShare } from '../dispatch.js';
 import { attachmentIdentity, shownPicture, type Picture, type UiState } from '../../model/state.js';
-import { panelTable, windowStart, type PanelColumn } from '../columns.js';
+import { isWide, panelTable, WIDE_PRIORITY, windowStart, type PanelColumn } from '../columns.js';
 import { span, type Glyphs, type Line } from '../lines.js';
 import { stagingText } from '../plain.js';
 import { cleanText } from '../text.js';
@@ -87,6 +87,16 @@ function processColumns(state: UiState, picture: Picture): PanelColumn<Attachmen
         ]
       : []),
     plain('AGE', 6, 3, (from) => shortAge(ageMs(from))),
+    ...(isWide(state)
+      ? [
+          plain('PEAK', 7, WIDE_PRIORITY, (from) => gib(from.vramPeakBytes)),
+          plain('LIMIT', 7, WIDE_PRIORITY, (from) =>
+            from.vramLimitBytes === null ? '-' : gib(from.vramLimitBytes),
+          ),
+          plain('ALLOCS', 7, WIDE_PRIORITY, (from) => String(from.allocationCount)),
+          plain('REMAPS', 7, WIDE_PRIORITY, (from) => String(from.remapCount)),
+        ]
+      : []),
   ];
 }
 
@@ -118,6 +128,7 @@ export function processesBody(
       glyphs,
       sort: { title: PROCESS_SORTS[column]?.title ?? '', reverse },
       isSelected,
+      isMarked: (from) => state.marks.has(attachmentIdentity(from)),
     },
   );
   const body = [table.header, ...table.lines];
