@@ -215,8 +215,8 @@ const WORDS: readonly (readonly [RegExp, string])[] = [
   [/ECONNRESET|EPIPE|Connection dropped/, 'the connection broke'],
 ];
 
-/** grpc-js tells how a connection failed as text around Node's error; the text stays in the cause. details: refused, when
- *  the other end's system said that nothing listens. */
+/** grpc-js tells how a connection failed as text around Node's error; the text stays in the cause. details: refused,
+ *  when the other end's system said that nothing listens. */
 function inPlainWords(error: GbError): GbError {
   if (error.code !== 'FEEDER_UNREACHABLE' && error.code !== 'DEADLINE_EXCEEDED') return error;
   const words = WORDS.find(([pattern]) => pattern.test(error.rawMessage))?.[1];

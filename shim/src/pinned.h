@@ -21,7 +21,8 @@ struct gb_pinned {
 };
 
 /* Makes the memory the first time, of `bytes`, and registers it where it is not. pinned: lives as long as the process,
- * zeroed before its first use. pre: a context is current. returns: false: the GPU does not reach it now (host may be NULL). */
+ * zeroed before its first use. pre: a context is current. returns: false: the GPU does not reach it now (host may be
+ * NULL). */
 bool gb_pinned_ready(struct gb_pinned *pinned, size_t bytes);
 /* Whether any is registered in this context. */
 bool gb_pinned_in(CUcontext context);
