@@ -53,32 +53,54 @@ export class Leases {
     reserved: boolean,
   ): Promise<Reservation[]> {
     const client = this.directory.client(feederId);
-    let hold = this.held.find((other) => other.feederId === feederId && other.state === 'held');
-    if (hold) {
-      const limits = limitsOf(hold);
-      for (const [key, bytes] of additions) limits.set(key, (limits.get(key) ?? 0) + bytes);
-      await client.resize(hold, limits);
-      this.behind.delete(hold);
-      for (const [key, limit] of limits) setLimit(hold, key, limit);
-    } else {
-      const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
-      const request = { attachmentId, arenaBase, arenaBytes, limits: additions };
-      const lease = await client.acquire(request);
-      const view = this.directory.usable().find((candidate) => candidate.feederId === feederId);
-      const devices = new Map(
-        [...additions].map(([key, bytes]) => [key, { limitBytes: bytes, usedBytes: 0 }]),
-      );
-      const feederName = view?.name ?? feederId;
-      const lane = this.owner.nextLane();
-      hold = { feederId, feederName, ...lease, lane, state: 'held', devices };
-      this.held.push(hold);
-    }
-    for (const [key, bytes] of additions) {
-      this.directory.noteLeased(feederId, key, bytes);
-      if (reserved) deviceOf(hold, key).usedBytes += bytes;
-    }
-    const holder = hold;
-    return [...additions].map(([deviceKey, bytes]) => ({ hold: holder, deviceKey, bytes }));
+    const held = this.held.find((other) => other.feederId === feederId && other.state === 'held');
+    // Noted before the feeder's own count can tell of it: afterwards it would be counted twice.
+    this.note(feederId, additions, 1);
+    const hold = await (
+      held ? this.enlarge(held, additions, client) : this.acquire(feederId, additions, client)
+    ).catch((reason: unknown) => {
+      this.note(feederId, additions, -1);
+      throw reason;
+    });
+    return [...additions].map(([deviceKey, bytes]) => {
+      if (reserved) deviceOf(hold, deviceKey).usedBytes += bytes;
+      return { hold, deviceKey, bytes };
+    });
+  }
+
+  private note(feederId: string, bytes: ReadonlyMap<DeviceKey, number>, sign: 1 | -1): void {
+    for (const [key, count] of bytes) this.directory.noteLeased(feederId, key, sign * count);
+  }
+
+  private async enlarge(
+    hold: Hold,
+    additions: ReadonlyMap<DeviceKey, number>,
+    client: FeederCalls,
+  ): Promise<Hold> {
+    const limits = limitsOf(hold);
+    for (const [key, bytes] of additions) limits.set(key, (limits.get(key) ?? 0) + bytes);
+    await client.resize(hold, limits);
+    this.behind.delete(hold);
+    for (const [key, limit] of limits) setLimit(hold, key, limit);
+    return hold;
+  }
+
+  private async acquire(
+    feederId: string,
+    limits: ReadonlyMap<DeviceKey, number>,
+    client: FeederCalls,
+  ): Promise<Hold> {
+    const { attachmentId, arenaBase, arenaBytes } = this.owner.facts();
+    const lease = await client.acquire({ attachmentId, arenaBase, arenaBytes, limits });
+    const view = this.directory.usable().find((candidate) => candidate.feederId === feederId);
+    const devices = new Map(
+      [...limits].map(([key, limitBytes]) => [key, { limitBytes, usedBytes: 0 }]),
+    );
+    const feederName = view?.name ?? feederId;
+    const lane = this.owner.nextLane();
+    const hold: Hold = { feederId, feederName, ...lease, lane, state: 'held', devices };
+    this.held.push(hold);
+    return hold;
   }
 
   /** Takes back what extend gave. */
@@ -133,8 +155,7 @@ export class Leases {
   /** Ends a lease at its feeder. */
   endLease(hold: Hold): void {
     if (hold.state === 'lost' || hold.leaseId === '') return;
-    for (const [key, bytes] of limitsOf(hold))
-      this.directory.noteLeased(hold.feederId, key, -bytes);
+    this.note(hold.feederId, limitsOf(hold), -1);
     this.directory.releaseLease(hold.feederId, hold);
   }
 }

@@ -65,7 +65,7 @@ export class Mover {
   /** Whose answer is being carried out: not undecided any more, and not yet true of the residency. */
   private readonly settling = new Map<Undecided, Promise<void>>();
   /** Targets with room that was granted to the program before: what the source had is then free in its lease. */
-  private readonly granted = new Set<Copy>();
+  private readonly granted = new WeakSet<Copy>();
   private serial = 0n;
 
   constructor(private readonly deps: MoverDeps) {}

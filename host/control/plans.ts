@@ -137,7 +137,7 @@ function holders(link: Link, { registry, links }: PlanSources): OfOneProgram[] {
         attachment,
         extents,
         bytes: attachment.bytesOn(link.feederId),
-        stays: runs ? 'runs kernels there (--remote merged): its bytes stay until it ends' : '',
+        stays: runs ? 'runs kernels there (--remote): its bytes stay until it ends' : '',
       };
     })
     .filter(({ bytes }) => bytes > 0)

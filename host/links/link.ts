@@ -30,6 +30,7 @@ import { keepTrying, type Attempts } from './attempts.js';
 import type { Connector, FeederConnection } from './connection.js';
 import type { FeederCalls, Traffic } from './feeder-client.js';
 import type { LinkMeasurement } from './measure.js';
+import { devicesTold, pausesTold } from './told.js';
 
 interface Connecting {
   readonly t: 'connecting';
@@ -452,7 +453,7 @@ export class Link {
     this.incarnation = hello.incarnation;
     this.sessionId = hello.sessionId;
     this.cipher = cipher;
-    this.devices = hello.devices;
+    this.devices = devicesTold(hello.devices, []);
     this.ttlMs = hello.leaseTtlMs || LEASE_TTL_MS;
     this.stopping = false;
     this.asksBack = false;
@@ -468,11 +469,11 @@ export class Link {
   private onStats(connection: FeederConnection | undefined, stats: WatchStatsResponse): void {
     if (connection && connection === this.retired) return;
     this.seen();
-    this.devices = withAttributes(stats.devices, this.devices);
+    this.devices = devicesTold(stats.devices, this.devices);
     this.lending = stats.state === FeederState.LENDING;
     this.stopping = stats.state === FeederState.STOPPING;
     this.asksBack = stats.state === FeederState.DRAINING;
-    this.pauses = stats.pauses;
+    this.pauses = pausesTold(stats.pauses);
     if (connection && this.current.t === 'stale' && this.current.connection === connection) {
       this.detail = '';
       this.enter(this.holding('ready', connection));
@@ -487,13 +488,4 @@ export class Link {
     this.detail = reason.rawMessage;
     this.enter(this.stopping ? this.lost('it was stopped') : this.stale(undefined, true));
   }
-}
-
-/** Only Hello tells attributes; they do not change. */
-function withAttributes(now: LentDevice[], before: readonly LentDevice[]): LentDevice[] {
-  for (const device of now) {
-    const same = before.find(({ uuid }) => uuid !== '' && uuid === device.uuid);
-    if (same && device.attributes.length === 0) device.attributes = same.attributes;
-  }
-  return now;
 }

@@ -47,8 +47,6 @@ export const LEASE_SWEEP_INTERVAL_MS = 500;
 /** One for each program of a host (ATTACHMENTS_MAX), and those it could not release while a feeder was away
  *  (PENDING_RELEASES_MAX), which it renews once to end them. */
 export const LEASES_PER_SESSION_MAX = 1_280;
-/** How long a program's first question for devices waits for links that are being made. */
-export const DEVICES_SETTLE_MS = 3_000;
 export const RANGES_PER_LEASE_MAX = 65_536;
 export const RANGE_ALIGN_BYTES = 2 * MIB;
 
@@ -63,6 +61,9 @@ export const RECONNECT_DELAY_MS_MAX = 5_000;
 export const REFUSED_MS_MAX = 500;
 export const CALL_TIMEOUT_MS = 10_000;
 export const CONNECT_TIMEOUT_MS = 10_000;
+
+/** How long a program's first question for devices waits for links that are being made. */
+export const DEVICES_SETTLE_MS = 3_000;
 
 /** A pull between feeders that reports nothing for so long is given up. */
 export const PULL_SILENCE_MS = 10_000;
@@ -98,6 +99,10 @@ export const LINK_REMEASURE_MS = 15_000;
 /** How long calls of a connection may last after another has taken its place. */
 export const RETIRE_MS = 60_000;
 export const LINKS_MAX = 64;
+/** Of what a feeder tells of itself: its GPUs and its RAM, their names, and why it lends nothing. */
+export const DEVICES_PER_FEEDER_MAX = 65;
+export const DEVICE_NAME_CHARACTERS_MAX = 96;
+export const PAUSES_PER_FEEDER_MAX = 8;
 
 // Agent.
 export const ATTACHMENTS_MAX = 256;
@@ -107,11 +112,12 @@ export const SNAPSHOT_EVENTS_MAX = 50;
 export const PROGRAMS_KEPT_MAX = 64;
 /** Of the course of one program; when there are so many, every second one goes. */
 export const PROGRAM_SAMPLES_MAX = 512;
-/** Ranges of one program that `greenboost explain` lists. */
+/** Programs that a plan of an action names. */
 export const PLAN_PROGRAMS_MAX = 64;
 /** How long an eviction waits for its program, unless it is asked for less or more. */
 export const EVICT_TIMEOUT_MS = 30_000;
 export const EVICT_TIMEOUT_MS_MAX = 600_000;
+/** Ranges of one program that `greenboost explain` lists. */
 export const EXPLAIN_RANGES_MAX = 1_024;
 /** What is read of the environment a program was started with. */
 export const ENVIRON_BYTES_MAX = 1 * MIB;

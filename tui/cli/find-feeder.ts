@@ -19,18 +19,7 @@ export interface KnownFeeder extends FoundFeeder {
   readonly keyKnown: boolean;
 }
 
-const LOOK_SECONDS_MAX = 60;
 const TRIES_MAX = 3;
-
-/** @throws GbError INVALID_ARGUMENT for what is no time. */
-export function parseLook(text: string): number {
-  const seconds = Number(text);
-  if (!(seconds > 0) || seconds > LOOK_SECONDS_MAX) {
-    const what = `--look takes seconds between 0 and ${LOOK_SECONDS_MAX}`;
-    throw new GbError('INVALID_ARGUMENT', what);
-  }
-  return Math.round(seconds * 1000);
-}
 
 function known(
   feeder: FoundFeeder,

@@ -7,6 +7,7 @@ import { GbError } from '../../proto/base/errors.js';
 import { parseBytes } from '../../proto/base/units.js';
 import { withAgent } from '../control/client.js';
 import { SCHEMA_VERSION, snapshotJson } from '../model/snapshot.js';
+import { parseWhole } from './numbers.js';
 
 export interface PlanOptions {
   readonly bytes?: string;
@@ -23,16 +24,9 @@ export interface Plan extends Prediction {
   readonly machine: Machine;
 }
 
-const CONTEXT_MAX = 100_000_000;
-const GPU_INDEX_MAX = 63;
+const CONTEXT = { least: 0, most: 100_000_000 };
+const GPU_INDEX = { least: 0, most: 63 };
 const AGENT_TIMEOUT_MS = 3_000;
-
-function count(text: string, option: string, max: number): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value > max)
-    throw new GbError('INVALID_ARGUMENT', `${option} "${text}": a number from 0 to ${max}`);
-  return value;
-}
 
 /** Memory of feeders that are there now, and the slowest of their links; nothing without an agent. */
 async function feeders(): Promise<Pick<MachineOptions, 'feederBytes' | 'feederRead'>> {
@@ -75,10 +69,10 @@ export async function makePlan(path: string | undefined, options: PlanOptions): 
   const contextTokens =
     options.context === undefined
       ? defaultContext(model)
-      : count(options.context, '--context', CONTEXT_MAX);
+      : parseWhole('--context', options.context, CONTEXT);
   const machine = await readMachine({
     gpu: options.gpu,
-    gpuIndex: count(options.gpuIndex ?? '0', '--gpu-index', GPU_INDEX_MAX),
+    gpuIndex: parseWhole('--gpu-index', options.gpuIndex ?? '0', GPU_INDEX),
     vramBytes: options.vram === undefined ? undefined : parseBytes(options.vram),
     ramBytes: options.ram === undefined ? undefined : parseBytes(options.ram),
     diskFile: path?.endsWith('.gguf') || path?.endsWith('.safetensors') ? path : undefined,

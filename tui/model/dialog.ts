@@ -16,8 +16,7 @@ export function buttonsOf({ phase, plan, action, typed }: Dialog): readonly Butt
 
 /** As it stands on the button. */
 export function buttonLabel(button: Button, { action }: Dialog): string {
-  if (button === 'Act') return actionNamed(action).verb;
-  return button === 'Force' ? 'Force' : button;
+  return button === 'Act' ? actionNamed(action).verb : button;
 }
 
 function closed(state: UiState): UiState {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Real feeders, a real agent and a scripted shim: bytes go out and come back, accounts end at zero
 // on both sides.
-import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { createHash, randomBytes } from 'node:crypto';
 import * as abi from '../../../host/shim/abi.js';
 import { parseId } from '../../../proto/base/ids.js';
@@ -9,49 +9,15 @@ import { MIB } from '../../../proto/base/units.js';
 import { LinkState, type Snapshot } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { importKey } from '../../../security/keyring.js';
 import { createPairingKey } from '../../../security/pairing.js';
-import { startTestFeeder, type TestFeeder } from './feeders.js';
-import { eventNames, eventually, TestHost } from './harness.js';
-import { CHUNK, ShimPeer } from './shim-peer.js';
+import { useCluster } from './cluster.js';
+import { eventNames, eventually } from './harness.js';
+import { CHUNK } from './shim-peer.js';
 import { PATIENCE_MS } from '../../patience.js';
 
 const { T2R } = abi.AbiTier;
 const { OK, CAPACITY, DATA_LOSS } = abi.Status;
 
-let host: TestHost;
-let feeders: TestFeeder[];
-let peers: ShimPeer[];
-
-beforeEach(async () => {
-  host = new TestHost();
-  feeders = [];
-  peers = [];
-  await host.start();
-});
-
-afterEach(async () => {
-  for (const peer of peers) await peer.end();
-  await host.stopAgent();
-  for (const { feeder } of feeders) await feeder.stop();
-  await host.stop();
-});
-
-async function feeder(name: string, ramBytes: number, port = 0): Promise<TestFeeder> {
-  const started = await startTestFeeder(host, name, ramBytes, port);
-  feeders.push(started);
-  return started;
-}
-
-async function connect({ address, feederId }: { address: string; feederId: string }) {
-  return host
-    .client()
-    .connect({ address, feederId, timeoutMs: PATIENCE_MS }, { timeoutMs: 2 * PATIENCE_MS });
-}
-
-async function attach(options: Parameters<typeof ShimPeer.attach>[1] = {}): Promise<ShimPeer> {
-  const peer = await ShimPeer.attach(host.shimSocket, options);
-  peers.push(peer);
-  return peer;
-}
+const cluster = useCluster();
 
 const sum = (values: readonly bigint[]): bigint =>
   values.reduce((total, value) => total + value, 0n);
@@ -79,14 +45,14 @@ async function untilFeederBytes(granted: number, used: number): Promise<void> {
     allocated: BigInt(used),
   };
   await eventually(`feeder bytes ${granted} granted, ${used} used`, PATIENCE_MS, async () => {
-    const seen = feederBytes(await host.status());
+    const seen = feederBytes(await cluster.host.status());
     return Object.entries(wanted).every(([key, value]) => seen[key as keyof typeof seen] === value);
   });
 }
 
 describe('connect', () => {
   test('answers when the link is ready and measured', async () => {
-    const { link, tiers } = await connect(await feeder('alpha', 64 * MIB));
+    const { link, tiers } = await cluster.connect(await cluster.feeder('alpha', 64 * MIB));
     expect(link).toMatchObject({
       feederName: 'alpha',
       state: LinkState.READY,
@@ -103,41 +69,43 @@ describe('connect', () => {
       capacityBytes: BigInt(64 * MIB),
       grantedBytes: 0n,
     });
-    const names = eventNames(await host.status());
+    const names = eventNames(await cluster.host.status());
     expect(names).toContain('feeder_ready');
   });
 
   test('connecting twice is one link; another address for the same feeder is refused', async () => {
-    const alpha = await feeder('alpha', 64 * MIB);
-    await connect(alpha);
-    await connect(alpha);
-    expect((await host.status()).links).toHaveLength(1);
-    await expect(connect({ ...alpha, address: 'localhost:1' })).rejects.toMatchObject({
+    const alpha = await cluster.feeder('alpha', 64 * MIB);
+    await cluster.connect(alpha);
+    await cluster.connect(alpha);
+    expect((await cluster.host.status()).links).toHaveLength(1);
+    await expect(cluster.connect({ ...alpha, address: 'localhost:1' })).rejects.toMatchObject({
       code: 'ALREADY_EXISTS',
     });
   });
 
   test('without a key: NOT_FOUND; nobody there: FEEDER_UNREACHABLE; neither leaves a link', async () => {
     const id = parseId('feeder', 'F-00000000000000aa');
-    await expect(connect({ address: '127.0.0.1:1', feederId: id })).rejects.toMatchObject({
+    await expect(cluster.connect({ address: '127.0.0.1:1', feederId: id })).rejects.toMatchObject({
       code: 'NOT_FOUND',
     });
-    importKey(host.configDir, createPairingKey(id));
+    importKey(cluster.host.configDir, createPairingKey(id));
     const request = { address: '127.0.0.1:1', feederId: id, timeoutMs: 500 };
-    await expect(host.client().connect(request, { timeoutMs: 5_000 })).rejects.toMatchObject({
+    await expect(
+      cluster.host.client().connect(request, { timeoutMs: 5_000 }),
+    ).rejects.toMatchObject({
       code: 'FEEDER_UNREACHABLE',
     });
-    expect((await host.status()).links).toEqual([]);
+    expect((await cluster.host.status()).links).toEqual([]);
   });
 
   test('a wrong key: UNAUTHENTICATED, in words, and nobody hammers', async () => {
-    const alpha = await feeder('alpha', 64 * MIB);
-    importKey(host.configDir, createPairingKey(parseId('feeder', alpha.feederId)));
-    await expect(connect(alpha)).rejects.toMatchObject({
+    const alpha = await cluster.feeder('alpha', 64 * MIB);
+    importKey(cluster.host.configDir, createPairingKey(parseId('feeder', alpha.feederId)));
+    await expect(cluster.connect(alpha)).rejects.toMatchObject({
       code: 'UNAUTHENTICATED',
       message: expect.stringContaining('key'),
     });
-    const snapshot = await host.status();
+    const snapshot = await cluster.host.status();
     expect(snapshot.links).toEqual([]);
     expect(eventNames(snapshot)).toContain('feeder_refused');
   });
@@ -145,8 +113,8 @@ describe('connect', () => {
 
 describe('bytes on feeders', () => {
   test('store and fetch over one feeder, many at once; everything is given back at the end', async () => {
-    await connect(await feeder('alpha', 256 * MIB));
-    const peer = await attach();
+    await cluster.connect(await cluster.feeder('alpha', 256 * MIB));
+    const peer = await cluster.attach();
     expect(await peer.grant(T2R, 96 * MIB)).toMatchObject({ status: OK, heldBytes: 96 * MIB });
     expect(await peer.place(8 * MIB, 96 * MIB)).toMatchObject({
       status: OK,
@@ -168,11 +136,14 @@ describe('bytes on feeders', () => {
     );
     const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
     expect(again.map(({ bytes }) => digest(bytes))).toEqual(pieces.map(digest));
-    expect((await host.status()).links[0]).toMatchObject({ leaseCount: 1, receivedBytes: 0n });
+    expect((await cluster.host.status()).links[0]).toMatchObject({
+      leaseCount: 1,
+      receivedBytes: 0n,
+    });
     peer.reportLane(1);
     const bytes = BigInt(pieces.length * (5 * MIB - 13));
     const told = await eventually('it is counted', PATIENCE_MS, async () => {
-      const [link] = (await host.status()).links;
+      const [link] = (await cluster.host.status()).links;
       return link!.sentBytes === bytes && link;
     });
     expect(told.receivedBytes).toBe(bytes + BigInt(3 * MIB));
@@ -188,13 +159,13 @@ describe('bytes on feeders', () => {
     await untilFeederBytes(96 * MIB, 0);
     expect(await peer.giveBack(T2R, 96 * MIB)).toMatchObject({ status: OK, heldBytes: 0 });
     await untilFeederBytes(0, 0);
-    expect((await host.status()).links[0]!.leaseCount).toBe(0);
+    expect((await cluster.host.status()).links[0]!.leaseCount).toBe(0);
   });
 
   test('what one feeder cannot hold goes to the next; beyond both it is CAPACITY', async () => {
-    await connect(await feeder('alpha', 16 * MIB));
-    await connect(await feeder('beta', 16 * MIB));
-    const peer = await attach();
+    await cluster.connect(await cluster.feeder('alpha', 16 * MIB));
+    await cluster.connect(await cluster.feeder('beta', 16 * MIB));
+    const peer = await cluster.attach();
     expect(await peer.grant(T2R, 34 * MIB)).toMatchObject({
       status: CAPACITY,
       heldBytes: 0,
@@ -203,7 +174,7 @@ describe('bytes on feeders', () => {
     await untilFeederBytes(0, 0);
     expect((await peer.grant(T2R, 28 * MIB)).status).toBe(OK);
     expect((await peer.place(0, 28 * MIB)).status).toBe(OK);
-    const used = (await host.status()).tiers
+    const used = (await cluster.host.status()).tiers
       .filter(({ feederId }) => feederId !== '')
       .map(({ usedBytes }) => Number(usedBytes));
     expect(used.sort((a, b) => a - b)).toEqual([12 * MIB, 16 * MIB]);
@@ -214,8 +185,8 @@ describe('bytes on feeders', () => {
   });
 
   test("two programs do not see each other's bytes and share what there is", async () => {
-    await connect(await feeder('alpha', 16 * MIB));
-    const [a, b] = [await attach(), await attach()];
+    await cluster.connect(await cluster.feeder('alpha', 16 * MIB));
+    const [a, b] = [await cluster.attach(), await cluster.attach()];
     expect((await a.grant(T2R, 12 * MIB)).status).toBe(OK);
     expect((await b.grant(T2R, 6 * MIB)).status).toBe(CAPACITY);
     expect((await b.grant(T2R, 4 * MIB)).status).toBe(OK);
@@ -230,35 +201,37 @@ describe('bytes on feeders', () => {
 
 describe('disconnect', () => {
   test('drains what live programs hold to another feeder, and the bytes are the same', async () => {
-    const alpha = await feeder('alpha', 32 * MIB);
-    await connect(alpha);
-    const peer = await attach();
+    const alpha = await cluster.feeder('alpha', 32 * MIB);
+    await cluster.connect(alpha);
+    const peer = await cluster.attach();
     await peer.grant(T2R, 24 * MIB);
     await peer.place(0, 20 * MIB);
     const bytes = randomBytes(20 * MIB);
     await peer.store(0, bytes);
-    await expect(host.client().disconnect({ feeder: 'alpha', force: false })).rejects.toMatchObject(
-      { code: 'WRONG_STATE' },
-    );
-    expect((await host.status()).links[0]!.state).toBe(LinkState.READY);
-    await connect(await feeder('beta', 32 * MIB));
-    const { movedBytes, lostBytes } = await host
+    await expect(
+      cluster.host.client().disconnect({ feeder: 'alpha', force: false }),
+    ).rejects.toMatchObject({ code: 'WRONG_STATE' });
+    expect((await cluster.host.status()).links[0]!.state).toBe(LinkState.READY);
+    await cluster.connect(await cluster.feeder('beta', 32 * MIB));
+    const { movedBytes, lostBytes } = await cluster.host
       .client()
       .disconnect({ feeder: alpha.feederId, force: false });
     expect([movedBytes, lostBytes]).toEqual([BigInt(20 * MIB), 0n]);
-    expect((await host.status()).links.map(({ feederName }) => feederName)).toEqual(['beta']);
+    expect((await cluster.host.status()).links.map(({ feederName }) => feederName)).toEqual([
+      'beta',
+    ]);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     await untilFeederBytes(24 * MIB, 20 * MIB);
     expect(peer.lost).toEqual([]);
   });
 
   test('with force what cannot move is lost, by name', async () => {
-    await connect(await feeder('alpha', 32 * MIB));
-    const peer = await attach();
+    await cluster.connect(await cluster.feeder('alpha', 32 * MIB));
+    const peer = await cluster.attach();
     await peer.grant(T2R, 8 * MIB);
     await peer.place(2 * MIB, 4 * MIB);
     await peer.place(10 * MIB, 2 * MIB);
-    const { movedBytes, lostBytes } = await host
+    const { movedBytes, lostBytes } = await cluster.host
       .client()
       .disconnect({ feeder: 'alpha', force: true });
     expect([movedBytes, lostBytes]).toEqual([0n, BigInt(6 * MIB)]);
@@ -273,53 +246,53 @@ describe('disconnect', () => {
   });
 
   test('an unknown feeder is NOT_FOUND', async () => {
-    await expect(host.client().disconnect({ feeder: 'nobody', force: true })).rejects.toMatchObject(
-      { code: 'NOT_FOUND' },
-    );
+    await expect(
+      cluster.host.client().disconnect({ feeder: 'nobody', force: true }),
+    ).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 });
 
 describe('a feeder that is stopped', () => {
   test('hands its bytes over while it says goodbye', async () => {
-    const alpha = await feeder('alpha', 32 * MIB);
-    await connect(alpha);
-    const peer = await attach();
+    const alpha = await cluster.feeder('alpha', 32 * MIB);
+    await cluster.connect(alpha);
+    const peer = await cluster.attach();
     await peer.grant(T2R, 8 * MIB);
     await peer.place(0, 8 * MIB);
     const bytes = randomBytes(8 * MIB);
     await peer.store(0, bytes);
-    await connect(await feeder('beta', 32 * MIB));
+    await cluster.connect(await cluster.feeder('beta', 32 * MIB));
     await alpha.feeder.stop(5_000);
     expect((await peer.fetch(0, bytes.length)).bytes.equals(bytes)).toBe(true);
     expect(peer.lost).toEqual([]);
     await eventually('it is seen', PATIENCE_MS, async () =>
-      eventNames(await host.status()).includes('feeder_lost'),
+      eventNames(await cluster.host.status()).includes('feeder_lost'),
     );
   });
 
   test('takes with it what finds no room, by name and at once', async () => {
-    const alpha = await feeder('alpha', 32 * MIB);
-    await connect(alpha);
-    const peer = await attach();
+    const alpha = await cluster.feeder('alpha', 32 * MIB);
+    await cluster.connect(alpha);
+    const peer = await cluster.attach();
     await peer.grant(T2R, 8 * MIB);
     await peer.place(4 * MIB, 8 * MIB);
     await alpha.feeder.stop(0);
     await eventually('the program hears of it', PATIENCE_MS, () => peer.lost.length === 1);
     expect(peer.lost).toEqual([{ offset: 4 * MIB, length: 8 * MIB, feeder: 'alpha' }]);
     expect(await peer.fetch(4 * MIB, 100)).toMatchObject({ status: DATA_LOSS, feeder: 'alpha' });
-    expect(eventNames(await host.status())).toEqual(
+    expect(eventNames(await cluster.host.status())).toEqual(
       expect.arrayContaining(['feeder_lost', 'data_lost']),
     );
   });
 });
 
 test('watchers get the newest state, and one that never reads does not hold up the others', async () => {
-  const slow = host.client().watch({ intervalMs: 100 });
+  const slow = cluster.host.client().watch({ intervalMs: 100 });
   slow.pause();
-  const stream = host.client().watch({ intervalMs: 100 });
+  const stream = cluster.host.client().watch({ intervalMs: 100 });
   const seen: Snapshot[] = [];
   stream.on('data', (snapshot: Snapshot) => seen.push(snapshot));
-  await connect(await feeder('alpha', 32 * MIB));
+  await cluster.connect(await cluster.feeder('alpha', 32 * MIB));
   await eventually(
     'the link is seen ready',
     PATIENCE_MS,
@@ -331,17 +304,17 @@ test('watchers get the newest state, and one that never reads does not hold up t
 });
 
 test('events are kept and followed', async () => {
-  const stream = host.client().events({ follow: true, afterSequence: 0n });
+  const stream = cluster.host.client().events({ follow: true, afterSequence: 0n });
   const names: string[] = [];
   stream.on('data', ({ name }: { name: string }) => names.push(name));
-  await attach();
+  await cluster.attach();
   await eventually(
     'both are there',
     PATIENCE_MS,
     () => names.includes('agent_started') && names.includes('attachment_started'),
   );
   stream.cancel();
-  const once = host.client().events({ follow: false, afterSequence: 1n });
+  const once = cluster.host.client().events({ follow: false, afterSequence: 1n });
   const later: string[] = [];
   for await (const { name } of once as AsyncIterable<{ name: string }>) later.push(name);
   expect(later).not.toContain('agent_started');

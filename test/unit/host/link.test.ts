@@ -4,16 +4,21 @@ import { create } from '@bufbuild/protobuf';
 import type { Connector, FeederConnection, OpenRequest } from '../../../host/links/connection.js';
 import type { FeederCalls } from '../../../host/links/feeder-client.js';
 import { Link, type LinkHooks, type LinkStateName } from '../../../host/links/link.js';
+import { ATTRIBUTES_MAX } from '../../../host/shim/abi.js';
 import { GbError } from '../../../proto/base/errors.js';
 import { createId } from '../../../proto/base/ids.js';
 import {
+  DEVICES_PER_FEEDER_MAX,
+  DEVICE_NAME_CHARACTERS_MAX,
   LEASE_TTL_MS,
+  PAUSES_PER_FEEDER_MAX,
   RECONNECT_DELAY_MS_MAX,
   REFUSED_MS_MAX,
   SILENCE_MAX_MS,
   SILENCE_RECONNECT_MS,
 } from '../../../proto/base/limits.js';
 import {
+  DeviceKind,
   FeederState,
   HelloResponseSchema,
   WatchStatsResponseSchema,
@@ -315,6 +320,23 @@ describe('Link', () => {
     await settle();
     expect(link.state).toBe('connecting');
     expect(feeder.live).toBe(0);
+  });
+
+  test('what a feeder tells of itself is cut to what a feeder can have', async () => {
+    await ready();
+    const devices = Array.from({ length: 500 }, (_, index) => ({
+      id: { kind: DeviceKind.GPU, index },
+      name: 'G'.repeat(10_000),
+      attributes: Array<number>(5_000).fill(1),
+    }));
+    const pauses = Array.from({ length: 500 }, () => ({ text: 'p'.repeat(1_000) }));
+    const stats = { state: FeederState.LENDING, devices, pauses };
+    feeder.open.at(-1)?.request.onStats(create(WatchStatsResponseSchema, stats));
+    expect(link.devices).toHaveLength(DEVICES_PER_FEEDER_MAX);
+    expect(link.devices[0]?.name).toHaveLength(DEVICE_NAME_CHARACTERS_MAX);
+    expect(link.devices[0]?.attributes).toHaveLength(ATTRIBUTES_MAX);
+    expect(link.pauses).toHaveLength(PAUSES_PER_FEEDER_MAX);
+    expect(link.pauses.map(({ text }) => text).join('')).toBe('');
   });
 
   describe('another key', () => {

@@ -7,6 +7,7 @@ import { reduce } from '../../model/reducer.js';
 import { snapshotJson, type SnapshotJson } from '../../model/snapshot.js';
 import { initialState, type Picture } from '../../model/state.js';
 import { rateTable } from '../../view/plain.js';
+import { parseSeconds } from '../numbers.js';
 import { tableLines, writeJson, writeJsonLine, writeLine } from '../output.js';
 import { writeStatus } from './status.js';
 
@@ -22,19 +23,7 @@ export interface ClusterOptions {
 }
 
 const CALL_TIMEOUT_MS = 5_000;
-const INTERVAL_SECONDS_MIN = 0.25;
-const INTERVAL_SECONDS_MAX = 10;
-
-function parseInterval(text: string): number {
-  const seconds = Number(text);
-  if (!(seconds >= INTERVAL_SECONDS_MIN && seconds <= INTERVAL_SECONDS_MAX)) {
-    throw new GbError(
-      'INVALID_ARGUMENT',
-      `--interval takes ${INTERVAL_SECONDS_MIN} to ${INTERVAL_SECONDS_MAX} seconds`,
-    );
-  }
-  return Math.round(seconds * 1000);
-}
+const INTERVAL_SECONDS = { least: 0.25, most: 10 };
 
 async function watchJson(intervalMs: number): Promise<void> {
   await withAgent(async (client) => {
@@ -94,7 +83,7 @@ function screenless(): boolean {
 
 /** Shows the cluster in the form asked for. @throws GbError AGENT_UNREACHABLE in the forms without a screen. */
 export async function showCluster(options: ClusterOptions): Promise<void> {
-  const intervalMs = parseInterval(options.interval);
+  const intervalMs = parseSeconds('--interval', options.interval, INTERVAL_SECONDS);
   if (options.watch && !options.json) {
     throw new GbError('INVALID_ARGUMENT', '--watch goes with --json', {
       details: { hint: 'without --json, the full screen is live by itself' },

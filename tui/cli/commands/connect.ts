@@ -23,7 +23,8 @@ import { cleanText } from '../../view/text.js';
 import { epochOf, showActionPlan, type PlannedOptions } from './action-plan.js';
 import { ensureAgent } from '../daemon.js';
 import { note, painters, writeJson, writeLine } from '../output.js';
-import { chooseFeeder, findFeeders, parseLook } from '../find-feeder.js';
+import { chooseFeeder, findFeeders } from '../find-feeder.js';
+import { parseSeconds, SECONDS_MIN } from '../numbers.js';
 import { whileWorking } from '../progress.js';
 import { noteKeyAdded, noteKeyRemoved } from '../key-audit.js';
 import { watchDrain } from './feeders.js';
@@ -39,7 +40,8 @@ export interface ConnectOptions {
 }
 
 const STATUS_TIMEOUT_MS = 5_000;
-const CONNECT_SECONDS_MAX = 600;
+const CONNECT_SECONDS = { least: SECONDS_MIN, most: 600 };
+const LOOK_SECONDS = { least: SECONDS_MIN, most: 60 };
 /** Draining moves bytes over a LAN; a feeder full of them takes minutes. */
 const DISCONNECT_TIMEOUT_MS = 600_000;
 
@@ -161,17 +163,9 @@ function describeLink(
   return lines.map((line) => line.trimEnd());
 }
 
-function parseSeconds(text: string, option: string, max: number): number {
-  const seconds = Number(text);
-  if (!(seconds > 0) || seconds > max) {
-    throw new GbError('INVALID_ARGUMENT', `${option} takes seconds between 0 and ${max}`);
-  }
-  return Math.round(seconds * 1000);
-}
-
 /** Without an address: who is there, as JSON, or as a question. @throws GbError as chooseFeeder. */
 async function lookAround(options: ConnectOptions): Promise<FoundFeeder | undefined> {
-  const lookMs = parseLook(options.look);
+  const lookMs = parseSeconds('--look', options.look, LOOK_SECONDS);
   const snapshot = await withAgent((client) =>
     client.getStatus({}, { timeoutMs: STATUS_TIMEOUT_MS }),
   ).catch(() => undefined);
@@ -188,7 +182,7 @@ export async function connectFeeder(
   addressText: string | undefined,
   options: ConnectOptions,
 ): Promise<void> {
-  const timeoutMs = parseSeconds(options.timeout, '--timeout', CONNECT_SECONDS_MAX);
+  const timeoutMs = parseSeconds('--timeout', options.timeout, CONNECT_SECONDS);
   const found = addressText === undefined ? await lookAround(options) : undefined;
   const addressGiven = addressText ?? found?.address;
   if (addressGiven === undefined) return;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // `greenboost explain PID`: where each range of a program lies on feeders, where its kernels ran, and why.
-import { GbError } from '../../../proto/base/errors.js';
 import { withAgent } from '../../control/client.js';
 import { explainJson } from '../../model/dispatch.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
 import { dispatchLines, explainTable, stepLine } from '../../view/dispatch.js';
 import { cleanText } from '../../view/text.js';
+import { parsePid } from '../numbers.js';
 import { painters, tableLines, writeJson, writeLine } from '../output.js';
 
 const CALL_TIMEOUT_MS = 5_000;
-const PID_MAX = 2 ** 22;
 
 /** @throws GbError NOT_FOUND when no such program is attached, AGENT_UNREACHABLE (exit 3) when no agent runs. */
 export async function showExplain(text: string, options: { json?: boolean }): Promise<void> {
-  const pid = Number(text);
-  if (!/^\d{1,7}$/.test(text) || pid < 1 || pid > PID_MAX)
-    throw new GbError('INVALID_ARGUMENT', `${text} is not a process id`);
+  const pid = parsePid(text);
   const message = await withAgent((client) =>
     client.explain({ pid }, { timeoutMs: CALL_TIMEOUT_MS }),
   );

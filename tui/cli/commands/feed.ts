@@ -10,6 +10,7 @@ import { feedStatusJson, type FeedStatusJson } from '../../model/feed-status.js'
 import { feedDeviceTable, feedLaneTable, feedLeaseTable } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, startFeedDaemon, waitForExit } from '../daemon.js';
+import { parseSeconds } from '../numbers.js';
 import { note, painters, tableLines, writeJson, writeLine } from '../output.js';
 import { whileWorking } from '../progress.js';
 import { qrForTerminal } from '../qr.js';
@@ -24,7 +25,7 @@ export interface FeedStartOptions extends GivenOptions {
 }
 
 const CALL_TIMEOUT_MS = 5_000;
-const GRACE_SECONDS_MAX = 3_600;
+const GRACE_SECONDS = { least: 0, most: 3_600 };
 const STOP_MARGIN_MS = 10_000;
 
 function lentWords(status: FeedStatusJson): string {
@@ -107,14 +108,7 @@ async function readStatus(): Promise<FeedStatusJson> {
 
 /** Stops lending and waits until the daemon is gone. @throws GbError FEEDER_UNREACHABLE when none runs. */
 export async function feedStop(options: { grace: string }): Promise<void> {
-  const seconds = Number(options.grace);
-  if (!(seconds >= 0) || seconds > GRACE_SECONDS_MAX) {
-    throw new GbError(
-      'INVALID_ARGUMENT',
-      `--grace takes seconds between 0 and ${GRACE_SECONDS_MAX}`,
-    );
-  }
-  const graceMs = Math.round(seconds * 1000);
+  const graceMs = parseSeconds('--grace', options.grace, GRACE_SECONDS);
   const { pid } = await readStatus();
   await withFeed((client) =>
     client.stopFeed({ graceMs }, { timeoutMs: graceMs + CALL_TIMEOUT_MS }),

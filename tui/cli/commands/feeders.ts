@@ -10,13 +10,14 @@ import { SCHEMA_VERSION, snapshotJson } from '../../model/snapshot.js';
 import { durationText } from '../../view/plain.js';
 import { cleanText } from '../../view/text.js';
 import { epochOf, showActionPlan, type PlannedOptions } from './action-plan.js';
+import { parseSeconds, parseWhole, SECONDS_MIN } from '../numbers.js';
 import { note, writeJson, writeJsonLine, writeLine } from '../output.js';
 import { ProgressLine } from '../progress.js';
 
 const CALL_TIMEOUT_MS = 5_000;
 const WATCH_INTERVAL_MS = 500;
-const PING_COUNT_MAX = 1_000;
-const PING_INTERVAL_SECONDS_MAX = 10;
+const PING_COUNT = { least: 1, most: 1_000 };
+const PING_INTERVAL_SECONDS = { least: SECONDS_MIN, most: 10 };
 
 /** Ctrl-C ends `use` by its signal, once; a second one ends the command. */
 async function cancellable<T>(use: (signal: AbortSignal) => Promise<T>): Promise<T> {
@@ -129,13 +130,6 @@ export async function setFeederPaused(
   writeLine(paused ? `${name} is paused: nothing new is placed there` : `${name} takes placements`);
 }
 
-function wholeNumber(text: string, option: string, max: number): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > max)
-    throw new GbError('INVALID_ARGUMENT', `${option} takes a whole number from 1 to ${max}`);
-  return value;
-}
-
 function describePath(path: FeederPath): string {
   const peer = `${path.feederName} at ${path.address}, from ${path.localAddress}`;
   const lane = `lanes at port ${path.lanePort}: ${path.laneCipher} by ${path.laneProvider}`;
@@ -159,13 +153,9 @@ export async function pingFeeder(
   feeder: string,
   options: { count: string; interval: string; json?: boolean },
 ): Promise<void> {
-  const count = wholeNumber(options.count, '--count', PING_COUNT_MAX);
-  const seconds = Number(options.interval);
-  if (!(seconds > 0) || seconds > PING_INTERVAL_SECONDS_MAX) {
-    const text = `--interval takes seconds up to ${PING_INTERVAL_SECONDS_MAX}`;
-    throw new GbError('INVALID_ARGUMENT', text);
-  }
-  const request = { feeder, count, intervalMs: Math.max(1, Math.round(seconds * 1000)) };
+  const count = parseWhole('--count', options.count, PING_COUNT);
+  const intervalMs = parseSeconds('--interval', options.interval, PING_INTERVAL_SECONDS);
+  const request = { feeder, count, intervalMs };
   let path: FeederPath | undefined;
   const trips: RoundTrip[] = [];
   let rates = { uploadBytesPerSecond: 0, downloadBytesPerSecond: 0 };

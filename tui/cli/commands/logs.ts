@@ -13,6 +13,7 @@ import {
 import { cleanText } from '../../view/text.js';
 import { daemonLogPath, type DaemonName } from '../daemon.js';
 import { LogFile } from '../log-file.js';
+import { parseWhole } from '../numbers.js';
 import { painters, writeLine } from '../output.js';
 
 export interface LogsOptions {
@@ -24,6 +25,7 @@ export interface LogsOptions {
 
 const FOLLOW_INTERVAL_MS = 300;
 const LINES_MAX = 100_000;
+const LINES = { least: 0, most: LINES_MAX };
 const DAEMONS: readonly DaemonName[] = ['agent', 'feeder'];
 
 /** A line as it was written, and what it says where a logger wrote it. */
@@ -33,11 +35,7 @@ interface Entry {
 }
 
 function countOf(text: string): number {
-  if (text === 'all') return LINES_MAX;
-  const count = Number(text);
-  if (!/^\d{1,6}$/.test(text) || count > LINES_MAX)
-    throw new GbError('INVALID_ARGUMENT', `--lines takes a number up to ${LINES_MAX}, or all`);
-  return count;
+  return text === 'all' ? LINES_MAX : parseWhole('--lines, if not all,', text, LINES);
 }
 
 /** A line that no logger wrote belongs to the one before it. */
