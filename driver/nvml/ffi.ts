@@ -12,6 +12,8 @@ const DECLARATIONS = {
   getUuid: 'int nvmlDeviceGetUUID(void *device, void *uuid, unsigned int length)',
   getMemoryInfo: 'int nvmlDeviceGetMemoryInfo(void *device, void *memory)',
   getUtilization: 'int nvmlDeviceGetUtilizationRates(void *device, void *utilization)',
+  getTemperature: 'int nvmlDeviceGetTemperature(void *device, int sensor, void *celsius)',
+  getPower: 'int nvmlDeviceGetPowerUsage(void *device, void *milliwatts)',
   getComputeProcesses:
     'int nvmlDeviceGetComputeRunningProcesses_v3(void *device, void *count, void *infos)',
   getProcessUtilization:

@@ -3,6 +3,7 @@
 import { GbError } from '../../proto/base/errors.js';
 import type { NvmlFfi } from './ffi.js';
 import { eachGpu } from './gpus.js';
+import { percentOf } from './load.js';
 
 export interface GpuUse {
   readonly uuid: string;
@@ -32,7 +33,7 @@ export function listGpuUse(gpu: 'cuda' | 'sim', sinceUnixMs: number): Promise<Gp
     uuid,
     computing: await computingOn(ffi, handle),
     percents: await percentsOn(ffi, handle, sinceUnixMs),
-    percent: await percentOn(ffi, handle),
+    percent: (await percentOf(ffi.getUtilization, handle)) ?? 0,
   }));
 }
 
@@ -75,15 +76,4 @@ async function percentsOn(
     percents.set(pid, Math.max(percent, percents.get(pid) ?? 0));
   }
   return percents;
-}
-
-async function percentOn(ffi: NvmlFfi, handle: bigint): Promise<number> {
-  const utilization = Buffer.alloc(8);
-  try {
-    await ffi.getUtilization(handle, utilization);
-  } catch (reason) {
-    if (GbError.from(reason).details['nvmlReturn'] === NOT_SUPPORTED) return 0;
-    throw reason;
-  }
-  return utilization.readUInt32LE();
 }

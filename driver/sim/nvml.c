@@ -261,6 +261,27 @@ EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device,
   return NVML_SUCCESS;
 }
 
+/* Of no card: warm and at work while somebody has it open. */
+EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, int sensor, unsigned *celsius);
+EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, int sensor, unsigned *celsius) {
+  DEVICE(device);
+  struct gbsim_usage usage;
+  if (celsius == NULL || sensor != 0) return NVML_ERROR_INVALID_ARGUMENT;
+  if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
+  *celsius = usage.process_count != 0 ? 55 : 35;
+  return NVML_SUCCESS;
+}
+
+EXPORT nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *milliwatts);
+EXPORT nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t device, unsigned *milliwatts) {
+  DEVICE(device);
+  struct gbsim_usage usage;
+  if (milliwatts == NULL) return NVML_ERROR_INVALID_ARGUMENT;
+  if (gbsim_gpu_usage(ordinal, &usage) != 0) return NVML_ERROR_UNKNOWN;
+  *milliwatts = usage.process_count != 0 ? 200000 : 40000;
+  return NVML_SUCCESS;
+}
+
 /* Those who draw on the GPU, as planted: lines of a pid and the share it takes, in percent. returns: how many. */
 static size_t drawn(int ordinal, nvmlProcessUtilizationSample_t *samples, size_t room) {
   char path[512];

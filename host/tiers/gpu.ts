@@ -2,7 +2,7 @@
 // The GPUs of this machine, as the tiers see them: listed once, then asked how full they are.
 import { listGpus, type Gpu } from '../../driver/cuda/memory.js';
 import type { GpuDriver } from '../../driver/library.js';
-import { listNvmlMemory } from '../../driver/nvml/memory.js';
+import { listGpuLoad, type GpuLoad } from '../../driver/nvml/load.js';
 import { GbError } from '../../proto/base/errors.js';
 
 export interface LocalGpu {
@@ -13,6 +13,8 @@ export interface LocalGpu {
   readonly totalBytes: number;
   /** Used by everybody on this machine; undefined when NVML cannot tell. */
   readonly usedBytes: number | undefined;
+  /** undefined: NVML cannot tell. */
+  readonly load: GpuLoad | undefined;
   readonly simulated: boolean;
 }
 
@@ -30,14 +32,15 @@ export function openGpuSource(driver: GpuDriver): GpuSource {
       if (driver === 'none') return [];
       known ??= await listOrNone(driver);
       if (known.length === 0) return [];
-      const memory = await listNvmlMemory(driver).catch(() => []);
-      const used = new Map(memory.map(({ uuid, usedBytes }) => [uuid, usedBytes]));
+      const loads = await listGpuLoad(driver).catch(() => []);
+      const now = new Map(loads.map((load) => [load.uuid, load]));
       return known.map(({ index, name, totalBytes, uuid, simulated }) => ({
         index,
         name,
         uuid,
         totalBytes,
-        usedBytes: used.get(uuid),
+        usedBytes: now.get(uuid)?.usedBytes,
+        load: now.get(uuid),
         simulated,
       }));
     },

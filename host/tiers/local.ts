@@ -81,6 +81,7 @@ export class LocalTiers {
         writeBytesPerSecond: measured?.writeBytesPerSecond ?? 0,
         latencyMicros: measured?.latencyMicros ?? 0,
         simulated: gpu.simulated,
+        load: gpu.load,
         note: this.noteOf(gpu.index),
       };
     });

@@ -6,6 +6,7 @@ import { bytesFromWire } from '../../proto/base/units.js';
 import {
   TierKind,
   type Event,
+  type GpuLoad,
   type Snapshot,
   type Tier,
 } from '../../proto/gen/greenboost/v1/control_pb.js';
@@ -40,6 +41,15 @@ export interface TierJson {
   latencyMicros: number | null;
   simulated: boolean;
   note: string;
+  /** Of local VRAM's GPU; null of others, and where NVML does not tell. */
+  load: GpuLoadJson | null;
+}
+
+/** As NVML tells; null: this GPU does not. */
+export interface GpuLoadJson {
+  percent: number | null;
+  temperatureCelsius: number | null;
+  powerMilliwatts: number | null;
 }
 
 export interface EventJson {
@@ -84,6 +94,15 @@ function tierJson(tier: Tier): TierJson {
     latencyMicros: measured(tier.latencyMicros),
     simulated: tier.simulated,
     note: tier.note,
+    load: tier.load ? loadJson(tier.load) : null,
+  };
+}
+
+function loadJson({ percent, temperatureCelsius, powerMilliwatts }: GpuLoad): GpuLoadJson {
+  return {
+    percent: percent ?? null,
+    temperatureCelsius: temperatureCelsius ?? null,
+    powerMilliwatts: powerMilliwatts ?? null,
   };
 }
 

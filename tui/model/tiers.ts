@@ -25,6 +25,7 @@ function nvmeTier({ attachments }: SnapshotJson): TierJson[] {
     latencyMicros: null,
     simulated: false,
     note: 'files of programs; their size is in `run --nvme`',
+    load: null,
   };
   return [tier];
 }

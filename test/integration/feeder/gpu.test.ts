@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { listGpus } from '../../../driver/cuda/memory.js';
 import { probeMemory } from '../../../driver/executor/probe.js';
+import { listGpuLoad } from '../../../driver/nvml/load.js';
 import { listNvmlMemory } from '../../../driver/nvml/memory.js';
 import { useSimulatedGpu } from '../simulated-gpu.js';
 import {
@@ -42,6 +43,14 @@ test('the bindings see the GPU as driver and NVML tell it', async () => {
   expect(memory).toMatchObject({ uuid: gpus[0]!.uuid, totalBytes: 512 * MIB });
   expect(memory!.usedBytes + memory!.freeBytes).toBe(512 * MIB);
   expect(gpus[0]!.freeBytes).toBe(memory!.freeBytes);
+  // As of a simulated GPU that somebody has open: this process.
+  const [load] = await listGpuLoad('sim');
+  expect(load).toEqual({
+    ...memory,
+    percent: 50,
+    temperatureCelsius: 55,
+    powerMilliwatts: 200_000,
+  });
 });
 
 test('the probe measures RAM and GPU in a process of its own, within its time', async () => {

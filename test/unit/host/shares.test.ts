@@ -182,7 +182,15 @@ describe('VramArbiter', () => {
   const limit = (index: number): number | undefined =>
     arbiter.limitOf(running[index] as Attachment);
   const gpu = (usedBytes: number) => [
-    { index: 0, name: 'Test GPU', uuid: UUID, totalBytes: TOTAL, usedBytes, simulated: true },
+    {
+      index: 0,
+      name: 'Test GPU',
+      uuid: UUID,
+      totalBytes: TOTAL,
+      usedBytes,
+      load: undefined,
+      simulated: true,
+    },
   ];
 
   beforeEach(() => {

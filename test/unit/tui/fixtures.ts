@@ -20,6 +20,10 @@ export function tier(kind: TierJson['kind'], over: Partial<TierJson> = {}): Tier
     latencyMicros: 212,
     simulated: false,
     note: '',
+    load:
+      kind === 'local_vram'
+        ? { percent: 97, temperatureCelsius: 61, powerMilliwatts: 317_900 }
+        : null,
     ...over,
   };
 }

@@ -30,7 +30,21 @@ function useText(tier: TierJson, cells: number, glyphs: Glyphs): string {
 export function tiersHint(state: UiState): string {
   const local = shownPicture(state)?.snapshot.tiers.find((tier) => tier.kind === 'local_vram');
   if (!local) return 'GiB, GiB/s';
-  return `${cleanText(local.name)}${local.simulated ? ' (simulated)' : ''}  GiB, GiB/s`;
+  const name = `${cleanText(local.name)}${local.simulated ? ' (simulated)' : ''}`;
+  return [name, loadText(local), ' GiB, GiB/s'].filter(Boolean).join(' ');
+}
+
+/** `97% 61C 318W`, as far as the GPU tells. */
+function loadText({ load }: TierJson): string {
+  if (!load) return '';
+  const { percent, temperatureCelsius, powerMilliwatts } = load;
+  return [
+    percent === null ? '' : `${percent}%`,
+    temperatureCelsius === null ? '' : `${temperatureCelsius}C`,
+    powerMilliwatts === null ? '' : `${Math.round(powerMilliwatts / 1000)}W`,
+  ]
+    .filter(Boolean)
+    .join(' ');
 }
 
 /** The body of the panel: header and the window of rows with the selected one in it, `height` lines at most. */
