@@ -39,6 +39,9 @@ const struct lane_aead *lane_crypt_find(uint32_t cipher, uint32_t provider);
 /* The i-th of all, fastest first; NULL beyond the last. */
 const struct lane_aead *lane_crypt_at(uint32_t index);
 
+/* Bytes of `info` that lane_hkdf takes. */
+#define LANE_HKDF_INFO_MAX 256u
+
 /* RFC 5869, extract and expand. */
 bool lane_hkdf(const void *secret, size_t secret_bytes, const void *salt, size_t salt_bytes, const void *info,
                size_t info_bytes, void *out, size_t out_bytes);

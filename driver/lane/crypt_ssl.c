@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF, HMAC and SHA-256 by the system's libcrypto.so.3, loaded when the
- * first lane opens, in its own name space and library context (a program or Node may bring another OpenSSL).
+ * crypt_ssl.c: AES-256-GCM, ChaCha20-Poly1305, HKDF, HMAC and SHA-256 by the system's libcrypto, loaded when the first
+ * lane opens, in its own name space (a program or Node may bring another OpenSSL): OpenSSL 3, in a library context of
+ * our own, or 1.1.1, which Debian 11 and Ubuntu 20.04 have.
  */
 #include <dlfcn.h>
 #include <limits.h>
@@ -11,33 +12,23 @@
 #include "crypt.h"
 #include "lane.h"
 
-#define LIBRARY "libcrypto.so.3"
-/* openssl/evp.h, openssl/crypto.h and openssl/core.h, stable through OpenSSL 3. */
+#define LIBRARY_3 "libcrypto.so.3"
+#define LIBRARY_1 "libcrypto.so.1.1"
+/* openssl/evp.h and openssl/crypto.h, the same in both. */
 #define CTRL_GET_TAG 0x10
 #define CTRL_SET_TAG 0x11
 #define INIT_NO_ATEXIT 0x00080000L
-#define PARAM_UTF8_STRING 4u
-#define PARAM_OCTET_STRING 5u
+#define HASH_BYTES 32u
 
 typedef struct evp_cipher evp_cipher;
 typedef struct evp_cipher_ctx evp_cipher_ctx;
 typedef struct evp_md evp_md;
-typedef struct evp_kdf evp_kdf;
-typedef struct evp_kdf_ctx evp_kdf_ctx;
 typedef struct ossl_lib_ctx ossl_lib_ctx;
-struct ossl_param {
-  const char *key;
-  unsigned int data_type;
-  void *data;
-  size_t data_size;
-  size_t return_size;
-};
+struct ossl_param;
 
 /* Every function of it, once: name, result, parameters. */
 #define FUNCTIONS(F)                                                                                        \
   F(OPENSSL_init_crypto, int, (uint64_t options, const void *settings))                                     \
-  F(OSSL_LIB_CTX_new, ossl_lib_ctx *, (void))                                                               \
-  F(EVP_CIPHER_fetch, evp_cipher *, (ossl_lib_ctx *, const char *name, const char *properties))             \
   F(EVP_CIPHER_CTX_new, evp_cipher_ctx *, (void))                                                           \
   F(EVP_CIPHER_CTX_free, void, (evp_cipher_ctx *))                                                          \
   F(EVP_CIPHER_CTX_ctrl, int, (evp_cipher_ctx *, int type, int argument, void *pointer))                    \
@@ -46,63 +37,94 @@ struct ossl_param {
   F(EVP_CipherUpdate, int, (evp_cipher_ctx *, unsigned char *out, int *out_length, const unsigned char *in, \
                             int in_length))                                                                 \
   F(EVP_CipherFinal_ex, int, (evp_cipher_ctx *, unsigned char *out, int *out_length))                       \
-  F(EVP_MD_fetch, evp_md *, (ossl_lib_ctx *, const char *name, const char *properties))                     \
   F(EVP_Digest, int, (const void *data, size_t count, unsigned char *out, unsigned int *length,             \
                       const evp_md *, void *engine))                                                        \
-  F(EVP_KDF_fetch, evp_kdf *, (ossl_lib_ctx *, const char *name, const char *properties))                   \
-  F(EVP_KDF_CTX_new, evp_kdf_ctx *, (evp_kdf *))                                                            \
-  F(EVP_KDF_CTX_free, void, (evp_kdf_ctx *))                                                                \
-  F(EVP_KDF_derive, int, (evp_kdf_ctx *, unsigned char *key, size_t length, const struct ossl_param *))     \
-  F(EVP_Q_mac, unsigned char *, (ossl_lib_ctx *, const char *name, const char *properties,                  \
-                                 const char *subalgorithm, const struct ossl_param *, const void *key,      \
-                                 size_t key_length, const unsigned char *data, size_t data_length,          \
-                                 unsigned char *out, size_t out_size, size_t *out_length))                  \
   F(CRYPTO_memcmp, int, (const void *a, const void *b, size_t length))
+
+#define FUNCTIONS_3(F)                                                                           \
+  F(OSSL_LIB_CTX_new, ossl_lib_ctx *, (void))                                                    \
+  F(EVP_CIPHER_fetch, evp_cipher *, (ossl_lib_ctx *, const char *name, const char *properties))  \
+  F(EVP_MD_fetch, evp_md *, (ossl_lib_ctx *, const char *name, const char *properties))          \
+  F(EVP_Q_mac, unsigned char *, (ossl_lib_ctx *, const char *name, const char *properties,       \
+                                 const char *subalgorithm, const struct ossl_param *,            \
+                                 const void *key, size_t key_length, const unsigned char *data,  \
+                                 size_t data_length, unsigned char *out, size_t out_size,        \
+                                 size_t *out_length))
+
+#define FUNCTIONS_1(F)                                                                                 \
+  F(EVP_aes_256_gcm, const evp_cipher *, (void))                                                       \
+  F(EVP_chacha20_poly1305, const evp_cipher *, (void))                                                 \
+  F(EVP_sha256, const evp_md *, (void))                                                                \
+  F(HMAC, unsigned char *, (const evp_md *, const void *key, int key_length, const unsigned char *data, \
+                            size_t data_length, unsigned char *out, unsigned int *length))
 
 #define DECLARE(name, result, parameters) result(*name) parameters;
 static struct {
   FUNCTIONS(DECLARE)
+  FUNCTIONS_3(DECLARE)
+  FUNCTIONS_1(DECLARE)
 } ssl;
 
 static struct {
-  ossl_lib_ctx *library;
-  evp_cipher *gcm;
-  evp_cipher *chacha;
-  evp_md *sha256;
-  evp_kdf *hkdf;
+  ossl_lib_ctx *library; /* NULL: OpenSSL 1.1.1, which knows of none */
+  const evp_cipher *gcm;
+  const evp_cipher *chacha;
+  const evp_md *sha256;
 } own;
 
-static bool find_all(void *handle) {
+struct row {
+  void *to;
+  const char *name;
+};
 #define ROW(name, result, parameters) {&ssl.name, #name},
-  const struct {
-    void *to;
-    const char *name;
-  } rows[] = {FUNCTIONS(ROW)};
-  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-    void *found = dlsym(handle, rows[i].name);
+static const struct row rows[] = {FUNCTIONS(ROW)};
+static const struct row rows_3[] = {FUNCTIONS_3(ROW)};
+static const struct row rows_1[] = {FUNCTIONS_1(ROW)};
+
+static bool find_all(void *handle, const struct row *wanted, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    void *found = dlsym(handle, wanted[i].name);
     if (found == NULL) return false;
-    memcpy(rows[i].to, &found, sizeof found);
+    memcpy(wanted[i].to, &found, sizeof found);
   }
   return true;
 }
+#define FIND(handle, wanted) find_all(handle, wanted, sizeof wanted / sizeof wanted[0])
 
-bool lane_ssl_load(void) {
+static void *open_library(const char *name) {
   int how = RTLD_NOW | RTLD_LOCAL;
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(LANE_NO_DEEPBIND)
   how |= RTLD_DEEPBIND; /* the process may export functions of the same names; sanitizers forbid it */
 #endif
-  void *handle = dlopen(LIBRARY, how);
-  if (handle == NULL) return false;
-  if (!find_all(handle)) return false;
+  void *handle = dlopen(name, how);
+  if (handle == NULL || !FIND(handle, rows)) return NULL;
   /* Our threads may still be at work when exit handlers run: the library must not clean up then. */
-  if (ssl.OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL) != 1) return false;
+  return ssl.OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL) == 1 ? handle : NULL;
+}
+
+static bool load_3(void) {
+  void *handle = open_library(LIBRARY_3);
+  if (handle == NULL || !FIND(handle, rows_3)) return false;
   own.library = ssl.OSSL_LIB_CTX_new();
   if (own.library == NULL) return false;
   own.gcm = ssl.EVP_CIPHER_fetch(own.library, "AES-256-GCM", NULL);
   own.chacha = ssl.EVP_CIPHER_fetch(own.library, "ChaCha20-Poly1305", NULL);
   own.sha256 = ssl.EVP_MD_fetch(own.library, "SHA256", NULL);
-  own.hkdf = ssl.EVP_KDF_fetch(own.library, "HKDF", NULL);
-  return own.gcm != NULL && own.sha256 != NULL && own.hkdf != NULL;
+  return own.gcm != NULL && own.sha256 != NULL;
+}
+
+static bool load_1(void) {
+  void *handle = open_library(LIBRARY_1);
+  if (handle == NULL || !FIND(handle, rows_1)) return false;
+  own.library = NULL;
+  own.gcm = ssl.EVP_aes_256_gcm();
+  own.chacha = ssl.EVP_chacha20_poly1305();
+  own.sha256 = ssl.EVP_sha256();
+  return true;
+}
+
+bool lane_ssl_load(void) {
+  return load_3() || load_1();
 }
 
 /* ---- AEAD ---- */
@@ -171,38 +193,56 @@ static bool verify(void *opaque, const uint8_t *tag) {
 void lane_ssl_aead(struct lane_aead *aead, uint32_t cipher) {
   *aead = (struct lane_aead){.cipher = cipher,
                              .provider = GB_LANE_PROVIDER_OPENSSL,
-                             .name = "OpenSSL 3",
                              .create = cipher == GB_LANE_CIPHER_AES_256_GCM ? create_gcm : create_chacha,
                              .destroy = destroy,
                              .begin = begin,
                              .update = update,
                              .tag = make_tag,
                              .verify = verify};
+  strcpy(aead->name, own.library != NULL ? "OpenSSL 3" : "OpenSSL 1.1.1");
 }
 
 /* ---- HKDF, HMAC ---- */
 
+/* RFC 5869, section 2.3: T(i) = HMAC(prk, T(i - 1) | info | i), one after the other until `out` is full. */
+static bool expand(const uint8_t *prk, const void *info, size_t info_bytes, uint8_t *out, size_t out_bytes) {
+  uint8_t block[HASH_BYTES], input[HASH_BYTES + LANE_HKDF_INFO_MAX + 1];
+  size_t before = 0, done = 0;
+  bool right = info_bytes <= LANE_HKDF_INFO_MAX && out_bytes <= 255 * HASH_BYTES;
+  for (uint8_t i = 1; right && done < out_bytes; i++) {
+    memcpy(input, block, before);
+    if (info_bytes > 0) memcpy(input + before, info, info_bytes);
+    input[before + info_bytes] = i;
+    right = lane_hmac(prk, HASH_BYTES, input, before + info_bytes + 1, block);
+    size_t part = out_bytes - done < HASH_BYTES ? out_bytes - done : HASH_BYTES;
+    if (right) memcpy(out + done, block, part);
+    done += part;
+    before = HASH_BYTES;
+  }
+  explicit_bzero(block, sizeof block);
+  explicit_bzero(input, sizeof input);
+  return right;
+}
+
 bool lane_hkdf(const void *secret, size_t secret_bytes, const void *salt, size_t salt_bytes, const void *info,
                size_t info_bytes, void *out, size_t out_bytes) {
-  evp_kdf_ctx *context = ssl.EVP_KDF_CTX_new(own.hkdf);
-  if (context == NULL) return false;
-  /* The parameters are not written to. */
-  const struct ossl_param parameters[] = {
-      {"digest", PARAM_UTF8_STRING, (void *)"SHA256", 6, 0},
-      {"key", PARAM_OCTET_STRING, (void *)(uintptr_t)secret, secret_bytes, 0},
-      {"salt", PARAM_OCTET_STRING, (void *)(uintptr_t)salt, salt_bytes, 0},
-      {"info", PARAM_OCTET_STRING, (void *)(uintptr_t)info, info_bytes, 0},
-      {NULL, 0, NULL, 0, 0}};
-  bool right = ssl.EVP_KDF_derive(context, out, out_bytes, parameters) == 1;
-  ssl.EVP_KDF_CTX_free(context);
+  uint8_t prk[HASH_BYTES];
+  bool right =
+      lane_hmac(salt, salt_bytes, secret, secret_bytes, prk) && expand(prk, info, info_bytes, out, out_bytes);
+  explicit_bzero(prk, sizeof prk);
   return right;
 }
 
 bool lane_hmac(const void *key, size_t key_bytes, const void *data, size_t data_bytes, uint8_t *out) {
   size_t length = 0;
-  return ssl.EVP_Q_mac(own.library, "HMAC", NULL, "SHA256", NULL, key, key_bytes, data, data_bytes, out, 32,
-                       &length) != NULL &&
-         length == 32;
+  unsigned int length_1 = 0;
+  if (own.library != NULL)
+    return ssl.EVP_Q_mac(own.library, "HMAC", NULL, "SHA256", NULL, key, key_bytes, data, data_bytes, out,
+                         HASH_BYTES, &length) != NULL &&
+           length == HASH_BYTES;
+  return key_bytes <= INT_MAX &&
+         ssl.HMAC(own.sha256, key, (int)key_bytes, data, data_bytes, out, &length_1) != NULL &&
+         length_1 == HASH_BYTES;
 }
 
 bool lane_sha256(const void *data, size_t data_bytes, uint8_t *out) {

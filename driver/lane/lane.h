@@ -68,7 +68,7 @@ enum gb_lane_status {
   GB_LANE_BUSY = 1,          /* GB_LANE_TRANSFERS_MAX are outstanding: wait for one */
   GB_LANE_INVALID = 2,       /* an argument */
   GB_LANE_NO_MEMORY = 3,     /* memory, threads or descriptors */
-  GB_LANE_NO_CRYPTO = 4,     /* libcrypto.so.3 is missing or wrong: sudo apt-get install libssl3 */
+  GB_LANE_NO_CRYPTO = 4,     /* OpenSSL's libcrypto is missing or wrong: sudo apt-get install libssl3 */
   GB_LANE_UNREACHABLE = 5,   /* no TCP connection */
   GB_LANE_REFUSED = 6,       /* the server closed without a word: ticket wrong, used, expired or revoked */
   GB_LANE_TIMEOUT = 7,       /* this wait is over; the request goes on */
@@ -99,7 +99,7 @@ enum gb_lane_cipher {
 enum gb_lane_provider {
   GB_LANE_PROVIDER_ANY = 0,
   GB_LANE_PROVIDER_IPSEC_MB = 1, /* libIPSec_MB.so.1 with VAES and AVX-512 */
-  GB_LANE_PROVIDER_OPENSSL = 2,  /* libcrypto.so.3 */
+  GB_LANE_PROVIDER_OPENSSL = 2,  /* libcrypto.so.3 or .1.1 */
 };
 
 /* GB_LANE_CALL is gb_lane_call's own. */

@@ -108,7 +108,7 @@ const CODES: Readonly<Partial<Record<string, GbErrorCode>>> = {
 };
 
 const HINTS: Readonly<Partial<Record<string, string>>> = {
-  NO_CRYPTO: 'libcrypto.so.3 is missing: sudo apt-get install libssl3',
+  NO_CRYPTO: 'OpenSSL’s libcrypto is missing: sudo apt-get install libssl3',
   UNREACHABLE: 'no TCP connection: is the port open in the firewall of that machine?',
   REFUSED: 'the ticket is wrong, used or expired',
   LOST: 'the peer is silent',

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * store_crypt.c: AES-256-GCM by the system's libcrypto.so.3, loaded when a store is opened and seen by
+ * store_crypt.c: AES-256-GCM by the system's libcrypto (OpenSSL 3, or 1.1.1), loaded when a store is opened and seen by
  * nobody else. The key is made here and leaves this process never; nonces are the sequence number of
  * the write and the block's place in it, so none comes twice.
  */
@@ -14,12 +14,13 @@
 #include "core.h"
 #include "store_part.h"
 
-#define LIBRARY "libcrypto.so.3"
+#define LIBRARY_3 "libcrypto.so.3"
+#define LIBRARY_1 "libcrypto.so.1.1"
 #define KEY_BYTES 32u
 #define NONCE_BYTES 12u
 /* Blocks being sealed or unsealed at one moment; one more waits for a context. */
 #define CONTEXTS 16u
-/* openssl/evp.h and openssl/crypto.h, stable through OpenSSL 3. */
+/* openssl/evp.h and openssl/crypto.h, the same in both. */
 #define CTRL_GET_TAG 0x10
 #define CTRL_SET_TAG 0x11
 #define INIT_NO_ATEXIT 0x00080000L
@@ -42,13 +43,16 @@ static struct {
   int (*EVP_CipherUpdate)(evp_cipher_ctx *, unsigned char *out, int *out_length,
                           const unsigned char *in, int in_length);
   int (*EVP_CipherFinal_ex)(evp_cipher_ctx *, unsigned char *out, int *out_length);
+  const evp_cipher *(*EVP_aes_256_gcm)(void); /* OpenSSL 1.1.1 alone: it has no library contexts */
 } ssl;
 
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t returned;
+  bool loaded; /* the library */
   ossl_lib_ctx *library; /* our own: the program's providers and settings do not reach it */
-  evp_cipher *cipher;
+  evp_cipher *fetched;   /* from it */
+  const evp_cipher *cipher;
   evp_cipher_ctx *contexts[CONTEXTS]; /* free ones first */
   uint32_t made;
   uint32_t free_count;
@@ -57,44 +61,65 @@ static struct {
 
 /* ---- the library ---- */
 
+struct function {
+  void *to;
+  const char *name;
+};
+static const struct function both[] = {{&ssl.OPENSSL_init_crypto, "OPENSSL_init_crypto"},
+                                       {&ssl.EVP_CIPHER_CTX_new, "EVP_CIPHER_CTX_new"},
+                                       {&ssl.EVP_CIPHER_CTX_free, "EVP_CIPHER_CTX_free"},
+                                       {&ssl.EVP_CIPHER_CTX_ctrl, "EVP_CIPHER_CTX_ctrl"},
+                                       {&ssl.EVP_CipherInit_ex, "EVP_CipherInit_ex"},
+                                       {&ssl.EVP_CipherUpdate, "EVP_CipherUpdate"},
+                                       {&ssl.EVP_CipherFinal_ex, "EVP_CipherFinal_ex"}};
+static const struct function only_3[] = {{&ssl.OSSL_LIB_CTX_new, "OSSL_LIB_CTX_new"},
+                                         {&ssl.OSSL_LIB_CTX_free, "OSSL_LIB_CTX_free"},
+                                         {&ssl.EVP_CIPHER_fetch, "EVP_CIPHER_fetch"},
+                                         {&ssl.EVP_CIPHER_free, "EVP_CIPHER_free"}};
+static const struct function only_1[] = {{&ssl.EVP_aes_256_gcm, "EVP_aes_256_gcm"}};
+
+static bool find_all(void *handle, const struct function *functions, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    void *found = dlsym(handle, functions[i].name);
+    if (found == NULL) {
+      gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused", "T3: libcrypto has no %s",
+               functions[i].name);
+      return false;
+    }
+    memcpy(functions[i].to, &found, sizeof found);
+  }
+  return true;
+}
+#define FIND(handle, functions) find_all(handle, functions, sizeof functions / sizeof functions[0])
+
 static int load_library(void) {
-  if (ssl.EVP_CipherFinal_ex != NULL) return 0;
+  if (crypt.loaded) return 0;
   int how = RTLD_NOW | RTLD_LOCAL;
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   how |= RTLD_DEEPBIND; /* a program may export functions of the same names; sanitizers forbid it */
 #endif
-  void *handle = dlopen(LIBRARY, how);
+  void *three = dlopen(LIBRARY_3, how);
+  void *handle = three != NULL ? three : dlopen(LIBRARY_1, how);
   if (handle == NULL) {
     gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
-             "T3 needs OpenSSL 3 (sudo apt-get install libssl3): %s", dlerror());
+             "T3 needs OpenSSL (sudo apt-get install libssl3): %s", dlerror());
     return -ENOSYS;
   }
-  const struct {
-    void *to;
-    const char *name;
-  } names[] = {{&ssl.OPENSSL_init_crypto, "OPENSSL_init_crypto"},
-               {&ssl.OSSL_LIB_CTX_new, "OSSL_LIB_CTX_new"},
-               {&ssl.OSSL_LIB_CTX_free, "OSSL_LIB_CTX_free"},
-               {&ssl.EVP_CIPHER_fetch, "EVP_CIPHER_fetch"},
-               {&ssl.EVP_CIPHER_free, "EVP_CIPHER_free"},
-               {&ssl.EVP_CIPHER_CTX_new, "EVP_CIPHER_CTX_new"},
-               {&ssl.EVP_CIPHER_CTX_free, "EVP_CIPHER_CTX_free"},
-               {&ssl.EVP_CIPHER_CTX_ctrl, "EVP_CIPHER_CTX_ctrl"},
-               {&ssl.EVP_CipherInit_ex, "EVP_CipherInit_ex"},
-               {&ssl.EVP_CipherUpdate, "EVP_CipherUpdate"},
-               {&ssl.EVP_CipherFinal_ex, "EVP_CipherFinal_ex"}};
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-    void *found = dlsym(handle, names[i].name);
-    if (found == NULL) {
-      gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
-               "T3: %s has no %s", LIBRARY, names[i].name);
-      ssl.EVP_CipherFinal_ex = NULL;
-      return -ENOSYS;
-    }
-    memcpy(names[i].to, &found, sizeof found);
-  }
+  if (!FIND(handle, both)) return -ENOSYS;
+  if (!(three != NULL ? FIND(handle, only_3) : FIND(handle, only_1))) return -ENOSYS;
   /* Our threads may still be at work when exit handlers run: the library must not clean up then. */
-  return ssl.OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL) == 1 ? 0 : -ENOSYS;
+  crypt.loaded = ssl.OPENSSL_init_crypto(INIT_NO_ATEXIT, NULL) == 1;
+  return crypt.loaded ? 0 : -ENOSYS;
+}
+
+static void find_cipher(void) {
+  if (ssl.EVP_aes_256_gcm != NULL) {
+    crypt.cipher = ssl.EVP_aes_256_gcm();
+    return;
+  }
+  crypt.library = ssl.OSSL_LIB_CTX_new();
+  if (crypt.library == NULL) return;
+  crypt.cipher = crypt.fetched = ssl.EVP_CIPHER_fetch(crypt.library, "AES-256-GCM", NULL);
 }
 
 /* ---- one message ---- */
@@ -223,13 +248,11 @@ static int make_key(void) {
 int gb_crypt_open(void) {
   int error = load_library();
   if (error != 0) return error;
-  crypt.library = ssl.OSSL_LIB_CTX_new();
-  if (crypt.library != NULL)
-    crypt.cipher = ssl.EVP_CIPHER_fetch(crypt.library, "AES-256-GCM", NULL);
+  find_cipher();
   error = crypt.cipher != NULL && answers_right() ? make_key() : -ENOSYS;
   if (error == 0) return 0;
   gb_event(GB_LOG_ERROR, CUDA_SUCCESS, "nvme_refused",
-           "T3: no AES-256-GCM and key from %s (%s)", LIBRARY, strerror(-error));
+           "T3: no AES-256-GCM and key from libcrypto (%s)", strerror(-error));
   gb_crypt_close();
   return error;
 }
@@ -244,9 +267,9 @@ void gb_crypt_close(void) {
     munmap(crypt.key, GB_STORE_ALIGN);
     crypt.key = NULL;
   }
-  if (crypt.cipher != NULL) ssl.EVP_CIPHER_free(crypt.cipher);
+  if (crypt.fetched != NULL) ssl.EVP_CIPHER_free(crypt.fetched);
   if (crypt.library != NULL) ssl.OSSL_LIB_CTX_free(crypt.library);
-  crypt.cipher = NULL;
+  crypt.cipher = crypt.fetched = NULL;
   crypt.library = NULL;
   pthread_mutex_unlock(&crypt.lock);
 }

@@ -50,7 +50,7 @@ Maintainer: GreenBoost maintainers <maintainers@greenboost.invalid>
 Section: utils
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$stage" | cut -f1)
-Depends: nodejs (>= 20.19), libc6 (>= 2.31), libssl3
+Depends: nodejs (>= 20.19), libc6 (>= 2.31), libssl3 | libssl1.1
 Suggests: apparmor, bash-completion, man-db
 Description: memory of several machines as one CUDA device
  The VRAM and RAM of one inference host, and of its neighbours on the LAN, for
