@@ -167,6 +167,14 @@ def footprint(options):
     return figures, []
 
 
+def remap(_options):
+    """What mapping and unmapping cost here, and whether the CPU's mapping answers where the GPU has none."""
+    program = common.nvcc(PROGRAMS / "remap_costs.cu")
+    figures = common.run([program])[0]
+    shadow = common.run([program, "shadow"])[0]
+    return {**figures, "shadow": shadow}, []
+
+
 BENCHES = {
     "torch": torch,
     "graphs": graphs,
@@ -177,4 +185,5 @@ BENCHES = {
     "random": random_access,
     "footprint": footprint,
     "launch": launch,
+    "remap": remap,
 }

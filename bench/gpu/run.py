@@ -3,7 +3,7 @@
 """Runs the benches on a real NVIDIA GPU, writes a JSON result each, draws the charts and prints the table of figures.
 
     python3 bench/gpu/run.py [--budgets 0.25,0.5,0.75] [--pairs 12] [--out bench/results] [--charts docs/charts]
-                             [torch graphs engine-decode engine-prefill train fits random footprint launch]
+                             [torch graphs engine-decode engine-prefill train fits random footprint launch remap]
 
 Needs: a GPU, RAM for the overflow, gcc, nvcc, PyTorch, transformers and accelerate; Node.js and `make js` for the
 agent's part of footprint.
