@@ -44,6 +44,17 @@ test: test-tools
 	@$(MAKE) --no-print-directory -j$(JOBS) all
 	@node test/run.mjs --jobs $(JOBS) $(SUITES)
 
+# docs/stopwatch.md: the README on three machines, from a clean clone of HEAD.
+.PHONY: stopwatch
+stopwatch:
+	@mkdir -p $(BUILD)
+	@test/stopwatch.sh >$(BUILD)/stopwatch.md && mv $(BUILD)/stopwatch.md docs/stopwatch.md
+
+# The packages on a clean Debian (docs/testing.md).
+.PHONY: test-root-trixie test-root-bullseye
+test-root-trixie test-root-bullseye: test-root-%:
+	@test/packages/clean-root.sh $*
+
 # What commands print, docs/schemas and docs/exit-codes.md, written anew; the difference is yours to look at.
 .PHONY: golden
 golden: all

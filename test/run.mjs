@@ -34,6 +34,8 @@ const SUITES = [
   jest('commands', 'test/commands', 45, 0.9, golden),
   timed(jest('integration', 'test/integration', 240, 0.5)),
   jest('packages', 'test/packages', 60, 1),
+  c('root-trixie', 'test-root-trixie', 120, 0.6),
+  c('root-bullseye', 'test-root-bullseye', 120, 0.6),
   jest('fuzz', 'test/fuzz', 12 * fuzz, 1, { GB_FUZZ_SECONDS: String(fuzz) }),
   c('c-sim', 'test-c-sim', 5, 1),
   c('c-resolver', 'test-c-resolver', 2, 1),
