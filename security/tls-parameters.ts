@@ -5,7 +5,8 @@ import type { TLSSocket } from 'node:tls';
 /** OpenSSL binds an external PSK to SHA-256, hence this suite and no other. psk_dhe_ke is OpenSSL's only mode unless
  *  SSL_OP_ALLOW_NO_DHE_KEX is set, which nothing here does.
  *  The groups are named because OpenSSL 3.5 prefers X25519MLKEM768, of which Node cannot say that it was an ephemeral
- *  exchange (getEphemeralKeyInfo answers nothing). A quantum computer breaks X25519, not the PSK that goes in beside. */
+ *  exchange (getEphemeralKeyInfo answers nothing).
+ *  A quantum computer breaks X25519, but not the PSK that goes in beside. */
 export const TLS_PARAMETERS = {
   minVersion: 'TLSv1.3',
   maxVersion: 'TLSv1.3',
