@@ -48,6 +48,7 @@ const SUITES = [
   c('c-dispatch-core-asan', 'test-c-dispatch-core-asan', 70, 0.8),
   c('c-dispatch-core-tsan', 'test-c-dispatch-core-tsan', 120, 0.8),
   c('c-order', 'test-c-order', 3, 1),
+  c('c-reach', 'test-c-reach', 6, 1),
   c('c-store', 'test-c-store', 10, 0.7),
   c('c-store-asan', 'test-c-store-asan', 15, 0.8),
   c('c-blocks', 'test-c-blocks', 40, 1),

@@ -230,13 +230,15 @@ static bool runs_of_piece(struct run_list *list, const struct gb_blocks_piece *p
   return true;
 }
 
-/* The rest of a range from block `done` on, as a piece. */
-static struct gb_blocks_piece piece_of(const struct gb_blocks_range *range, uint32_t done, uint32_t room) {
-  struct gb_blocks_piece piece = {.address = range->address + (uint64_t)done * GB_BLOCK_BYTES,
-                                  .digests = range->digests + (uint64_t)done * DIGEST_BYTES,
-                                  .blocks = range->blocks - done};
-  if (done > 0) piece.flags |= GB_BLOCKS_PIECE_BEFORE;
-  if (piece.blocks > room) piece.flags |= GB_BLOCKS_PIECE_AFTER;
+/* The rest of a part from block `done` of it on, as a piece. */
+static struct gb_blocks_piece piece_of(const struct gb_blocks_range *range, const struct gb_blocks_run *part,
+                                       uint32_t done, uint32_t room) {
+  const uint64_t first = (part->address - range->address) / GB_BLOCK_BYTES + done;
+  struct gb_blocks_piece piece = {.address = range->address + first * GB_BLOCK_BYTES,
+                                  .digests = range->digests + first * DIGEST_BYTES,
+                                  .blocks = part->blocks - done};
+  if (first > 0) piece.flags |= GB_BLOCKS_PIECE_BEFORE;
+  if (piece.blocks > room || first + piece.blocks < range->blocks) piece.flags |= GB_BLOCKS_PIECE_AFTER;
   if (range->doubtful) piece.flags |= GB_BLOCKS_PIECE_CHANGED;
   return piece;
 }
@@ -253,17 +255,18 @@ static CUresult collect_pass(struct gb_blocks *engine, struct gb_blocks_pass *pa
   return CUDA_SUCCESS;
 }
 
-static CUresult collect_all(struct gb_blocks *engine, struct gb_blocks_range *const *ranges, uint32_t count,
+static CUresult collect_all(struct gb_blocks *engine, const struct gb_blocks_run *parts, uint32_t count,
                             struct run_list *list) {
   struct gb_blocks_pass pass = {0};
   for (uint32_t i = 0, done = 0; i < count;) {
-    const struct gb_blocks_piece piece = piece_of(ranges[i], done, engine->pass_blocks - pass.blocks);
+    const struct gb_blocks_piece piece =
+        piece_of(range_of(engine, &parts[i]), &parts[i], done, engine->pass_blocks - pass.blocks);
     const uint32_t taken = gb_blocks_pass_add(engine, &pass, engine->pass_blocks, piece);
     done += taken;
     if (taken == 0) {
       const CUresult result = collect_pass(engine, &pass, list);
       if (result != CUDA_SUCCESS) return result;
-    } else if (done == ranges[i]->blocks) {
+    } else if (done == parts[i].blocks) {
       i++;
       done = 0;
     }
@@ -271,18 +274,31 @@ static CUresult collect_all(struct gb_blocks *engine, struct gb_blocks_range *co
   return collect_pass(engine, &pass, list);
 }
 
-CUresult gb_blocks_collect(struct gb_blocks *engine, struct gb_blocks_range *const *ranges, uint32_t count,
+/* Each in one range, and none of a range twice, or before another. */
+static bool parts_fit(struct gb_blocks *engine, const struct gb_blocks_run *parts, uint32_t count) {
+  engine->collects++;
+  for (uint32_t i = 0; i < count; i++) {
+    struct gb_blocks_range *range = range_of(engine, &parts[i]);
+    if (range == NULL || parts[i].blocks == 0) return false;
+    if (range->seen == engine->collects && parts[i].address < range->seen_to) return false;
+    range->seen = engine->collects;
+    range->seen_to = parts[i].address + (uint64_t)parts[i].blocks * GB_BLOCK_BYTES;
+  }
+  return true;
+}
+
+CUresult gb_blocks_collect(struct gb_blocks *engine, const struct gb_blocks_run *parts, uint32_t count,
                            struct gb_blocks_run **runs, uint32_t *run_count) {
   *runs = NULL;
   *run_count = 0;
-  engine->collects++;
-  for (uint32_t i = 0; i < count; i++) {
-    if (ranges[i]->seen == engine->collects) return CUDA_ERROR_INVALID_VALUE;
-    ranges[i]->seen = engine->collects;
-  }
+  if (!parts_fit(engine, parts, count)) return CUDA_ERROR_INVALID_VALUE;
   struct run_list list = {0};
-  const CUresult result = collect_all(engine, ranges, count, &list);
-  for (uint32_t i = 0; i < count; i++) ranges[i]->doubtful = result != CUDA_SUCCESS;
+  const CUresult result = collect_all(engine, parts, count, &list);
+  for (uint32_t i = 0; i < count; i++) {
+    struct gb_blocks_range *range = range_of(engine, &parts[i]);
+    if (result != CUDA_SUCCESS) range->doubtful = true;
+    else if (parts[i].blocks == range->blocks) range->doubtful = false;
+  }
   if (result != CUDA_SUCCESS) {
     free(list.runs);
     return result;

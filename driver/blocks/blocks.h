@@ -102,12 +102,13 @@ CUresult gb_blocks_track(struct gb_blocks *engine, CUdeviceptr address, uint64_t
 /* NULL: nothing. */
 void gb_blocks_untrack(struct gb_blocks *engine, struct gb_blocks_range *range);
 
-/* What has changed in `count` ranges, each named once, since the agreement: runs in the order of the ranges, then by
- * address, each within one range, as long as can be. hidden: a word that lies in two blocks of the range is seen if
- * one of them has changed, and marks the run of one that has. owns: *runs, released with free; NULL when there is
- * none. returns: CUresult. On failure nothing is agreed: the next call says all of it, and perhaps more, up to whole
- * ranges. */
-CUresult gb_blocks_collect(struct gb_blocks *engine, struct gb_blocks_range *const *ranges, uint32_t count,
+/* What has changed in `count` parts of ranges, whole ranges or less, since the agreement: runs in the order of the
+ * parts, then by address, each within one range, as long as can be. Parts of one range are named by address, and do not
+ * overlap (CUDA_ERROR_INVALID_VALUE); their `hidden` is not looked at. hidden: a word that lies in two blocks of the
+ * range is seen if one of them has changed, and marks the run of one that has. owns: *runs, released with free; NULL
+ * when there is none. returns: CUresult. On failure nothing is agreed: the next call says all of it, and perhaps more,
+ * up to whole ranges. */
+CUresult gb_blocks_collect(struct gb_blocks *engine, const struct gb_blocks_run *parts, uint32_t count,
                            struct gb_blocks_run **runs, uint32_t *run_count);
 
 /* These blocks hold what the other side holds. pre: each run lies in one tracked range (CUDA_ERROR_INVALID_VALUE

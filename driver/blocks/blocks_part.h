@@ -19,7 +19,8 @@ struct gb_blocks_range {
   uint64_t address;
   uint32_t blocks;
   bool doubtful; /* a call failed: its digests may be of what nobody was told */
-  uint64_t seen; /* the last collect that named it */
+  uint64_t seen;    /* the last collect that named it */
+  uint64_t seen_to; /* and up to where */
   CUdeviceptr digests;
 };
 

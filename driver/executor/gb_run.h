@@ -29,7 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GB_RUN_VERSION 1u
+#define GB_RUN_VERSION 2u
 
 /* Every limit. */
 enum {
@@ -66,9 +66,12 @@ enum gb_run_type {
   GB_RUN_UNTRACK = 10,   /* gb_run_range, exactly as tracked */
   GB_RUN_ARRIVED = 11,   /* gb_run_range: bytes of a tracked range that lane writes, or WRITEs before, have put
                           * there: they are agreed on. A WRITE alone is a change of the feeder's. */
-  GB_RUN_COLLECT = 12,   /* gb_run_collect, gb_run_range each, tracked: answers gb_run_blocks with what has changed */
+  GB_RUN_COLLECT = 12,   /* gb_run_collect, gb_run_range each, of tracked ranges, by address: answers gb_run_blocks
+                          * with what has changed */
   GB_RUN_READ = 13,      /* gb_run_range: answers its bytes, at most GB_RUN_BATCH_BYTES_MAX less the result */
   GB_RUN_SYNC = 14,      /* answers nothing, when all before it is done */
+  GB_RUN_DISAGREE = 15,  /* gb_run_range of a tracked range: the shim does not hold what is there, nor what was agreed
+                          * on: the next COLLECT of these blocks says them */
 };
 
 enum gb_run_status {

@@ -36,6 +36,7 @@ static uint64_t fixed_bytes(uint16_t type) {
   case GB_RUN_TRACK:
   case GB_RUN_UNTRACK:
   case GB_RUN_ARRIVED:
+  case GB_RUN_DISAGREE:
   case GB_RUN_READ:
     return sizeof(struct gb_run_range);
   case GB_RUN_COPY:
@@ -151,7 +152,7 @@ static enum gb_run_status parse(const uint8_t *body, uint64_t bytes, uint64_t at
   const struct gb_run_command *header = take(&rest, sizeof(*header));
   if (!header || header->bytes < sizeof(*header) || header->bytes % 8 != 0 ||
       header->bytes - sizeof(*header) > rest.bytes || header->reserved != 0 || header->type < GB_RUN_IMAGE ||
-      header->type > GB_RUN_SYNC)
+      header->type > GB_RUN_DISAGREE)
     return GB_RUN_INVALID;
   rest.bytes = header->bytes - sizeof(*header);
   *used = header->bytes;
@@ -247,6 +248,7 @@ static bool touches(const struct gbx_command *command, uint64_t base, const stru
   case GB_RUN_WRITE:
   case GB_RUN_TRACK:
   case GB_RUN_ARRIVED:
+  case GB_RUN_DISAGREE:
   case GB_RUN_READ:
     return meets(command->is.range->offset, command->is.range->length, range);
   case GB_RUN_COPY:

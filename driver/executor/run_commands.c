@@ -250,6 +250,8 @@ static struct gbx_outcome do_command(struct gbx_runner *runner, struct gbx_execu
     return gbx_runner_untrack(runner, command->is.range);
   case GB_RUN_ARRIVED:
     return gbx_runner_arrived(runner, execution, command->is.range);
+  case GB_RUN_DISAGREE:
+    return gbx_runner_disagree(runner, command->is.range);
   case GB_RUN_COLLECT:
     return gbx_runner_collect(runner, execution, command);
   case GB_RUN_READ:
@@ -274,7 +276,7 @@ static struct gbx_outcome before(struct gbx_runner *runner, struct gbx_execution
     outcome = gbx_runner_agree(runner);
   if (outcome.status == GB_RUN_OK && type != GB_RUN_LAUNCH)
     outcome = gbx_outcome_of(gbx_marks_begin(&runner->marks, execution->sequence, 0));
-  if (outcome.status == GB_RUN_OK && type == GB_RUN_COLLECT)
+  if (outcome.status == GB_RUN_OK && (type == GB_RUN_COLLECT || type == GB_RUN_DISAGREE))
     outcome = gbx_outcome_of(gbx_marks_end(&runner->marks));
   return outcome;
 }

@@ -28,7 +28,6 @@ struct gbx_run_kernel {
 struct gbx_tracked {
   uint64_t offset, length;
   struct gb_blocks_range *range;
-  bool named; /* in the COLLECT that is being looked at */
 };
 
 struct gbx_runner {
@@ -99,6 +98,7 @@ struct gbx_outcome gbx_runner_track(struct gbx_runner *runner, struct gbx_execut
 struct gbx_outcome gbx_runner_untrack(struct gbx_runner *runner, const struct gb_run_range *range);
 struct gbx_outcome gbx_runner_arrived(struct gbx_runner *runner, struct gbx_execution *execution,
                                       const struct gb_run_range *range);
+struct gbx_outcome gbx_runner_disagree(struct gbx_runner *runner, const struct gb_run_range *range);
 struct gbx_outcome gbx_runner_collect(struct gbx_runner *runner, struct gbx_execution *execution,
                                       const struct gbx_command *command);
 /* Tells the engine what has arrived: before anything can change it. */

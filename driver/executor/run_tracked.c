@@ -189,44 +189,62 @@ struct gbx_outcome gbx_runner_arrived(struct gbx_runner *runner, struct gbx_exec
 
 /* ---- what has changed ---- */
 
-/* The tracked ranges that a COLLECT names, each once. owns: *ranges, free. */
+/* The tracked range that these whole blocks lie in, or NULL. */
+static struct gbx_tracked *find_around(struct gbx_runner *runner, const struct gb_run_range *range) {
+  uint32_t index = first_behind(runner, range->offset);
+  struct gbx_tracked *tracked = index < runner->tracked_count ? &runner->tracked[index] : NULL;
+  bool inside = tracked && range->offset >= tracked->offset && range->length > 0 &&
+                range->length <= tracked->length - (range->offset - tracked->offset);
+  return inside && range->offset % GB_BLOCK_BYTES == 0 && range->length % GB_BLOCK_BYTES == 0 ? tracked : NULL;
+}
+
+static struct gb_blocks_run part_of(const struct gbx_runner *runner, const struct gb_run_range *range) {
+  return (struct gb_blocks_run){runner->base + range->offset, (uint32_t)(range->length / GB_BLOCK_BYTES), 0};
+}
+
+/* The parts of tracked ranges that a COLLECT names. owns: *parts, free. */
 static struct gbx_outcome look_up(struct gbx_runner *runner, const struct gbx_execution *execution,
-                                  const struct gbx_command *command, struct gb_blocks_range ***ranges) {
+                                  const struct gbx_command *command, struct gb_blocks_run **parts) {
   struct gbx_outcome outcome = ok;
-  *ranges = calloc(command->item_count + 1, sizeof(**ranges));
-  if (!*ranges)
+  *parts = calloc(command->item_count + 1, sizeof(**parts));
+  if (!*parts)
     return gbx_outcome_of(CUDA_ERROR_OUT_OF_MEMORY);
-  uint32_t named = 0;
-  for (; named < command->item_count && outcome.status == GB_RUN_OK; named++) {
+  for (uint32_t named = 0; named < command->item_count && outcome.status == GB_RUN_OK; named++) {
     const struct gb_run_range *range = &command->has.ranges[named];
-    struct gbx_tracked *tracked = find(runner, range);
-    if (!tracked || tracked->named) {
-      outcome = failed(tracked ? GB_RUN_INVALID : GB_RUN_NOT_FOUND);
-      break;
-    }
+    if (!find_around(runner, range))
+      return failed(GB_RUN_NOT_FOUND);
+    if (named > 0 && range->offset < range[-1].offset + range[-1].length)
+      return failed(GB_RUN_INVALID);
     outcome = gbx_runner_reach(runner, execution, range->offset, range->length);
-    tracked->named = true;
-    (*ranges)[named] = tracked->range;
+    (*parts)[named] = part_of(runner, range);
   }
-  for (uint32_t index = 0; index < named; index++)
-    find(runner, &command->has.ranges[index])->named = false;
   return outcome;
 }
 
-/* Makes at most one run of each tracked range: what lies between changed blocks is the same on both sides. returns:
- * how many are left. */
-static uint32_t join(const struct gbx_runner *runner, struct gb_blocks_run *runs, uint32_t count) {
-  uint32_t kept = 0, last_range = UINT32_MAX;
+struct gbx_outcome gbx_runner_disagree(struct gbx_runner *runner, const struct gb_run_range *range) {
+  if (!find_around(runner, range))
+    return failed(GB_RUN_NOT_FOUND);
+  const struct gb_blocks_run part = part_of(runner, range);
+  gb_blocks_disagree(runner->blocks, &part, 1);
+  gbx_marks_idle(&runner->marks); /* the engine has waited for everything */
+  return ok;
+}
+
+/* Makes at most one run of each part: what lies between changed blocks is the same on both sides. returns: how many are
+ * left. */
+static uint32_t join(const struct gb_blocks_run *parts, struct gb_blocks_run *runs, uint32_t count) {
+  uint32_t kept = 0, part = 0, last_part = UINT32_MAX;
   for (uint32_t index = 0; index < count; index++) {
-    uint32_t range = first_behind(runner, runs[index].address - runner->base);
-    if (kept > 0 && range == last_range) {
+    while (parts[part].address + (uint64_t)parts[part].blocks * GB_BLOCK_BYTES <= runs[index].address)
+      part++;
+    if (kept > 0 && part == last_part) {
       struct gb_blocks_run *run = &runs[kept - 1];
       run->blocks = (uint32_t)((runs[index].address - run->address) / GB_BLOCK_BYTES) + runs[index].blocks;
       run->hidden |= runs[index].hidden;
     } else {
       runs[kept++] = runs[index];
     }
-    last_range = range;
+    last_part = part;
   }
   return kept;
 }
@@ -263,19 +281,19 @@ static struct gbx_outcome answer(struct gbx_runner *runner, struct gbx_execution
 
 struct gbx_outcome gbx_runner_collect(struct gbx_runner *runner, struct gbx_execution *execution,
                                       const struct gbx_command *command) {
-  struct gb_blocks_range **ranges = NULL;
+  struct gb_blocks_run *parts = NULL;
   struct gb_blocks_run *runs = NULL;
   uint32_t count = 0;
-  struct gbx_outcome outcome = look_up(runner, execution, command, &ranges);
+  struct gbx_outcome outcome = look_up(runner, execution, command, &parts);
   if (outcome.status == GB_RUN_OK && command->item_count > 0)
-    outcome = gbx_outcome_of(gb_blocks_collect(runner->blocks, ranges, command->item_count, &runs, &count));
+    outcome = gbx_outcome_of(gb_blocks_collect(runner->blocks, parts, command->item_count, &runs, &count));
   if (outcome.status == GB_RUN_OK && count > RUNS_MAX)
-    count = join(runner, runs, count);
+    count = join(parts, runs, count);
   if (outcome.status == GB_RUN_OK)
     outcome = answer(runner, execution, runs, count, command->is.collect->inline_bytes_max);
   if (outcome.status == GB_RUN_OK && command->item_count > 0)
     gbx_marks_idle(&runner->marks); /* the engine has waited for everything */
   free(runs);
-  free(ranges);
+  free(parts);
   return outcome;
 }

@@ -250,6 +250,7 @@ void gb_span_discard(struct gb_span *span) {
   free(span->pieces);
   free(span->extents);
   free(span->replicas);
+  free(span->parts);
   free(span);
 }
 

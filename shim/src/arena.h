@@ -74,6 +74,7 @@ struct gb_piece {
 struct gb_slab;
 struct gb_area;
 struct gb_replica;
+struct gb_newest;
 
 /* Offsets that calls have named, sorted. */
 struct gb_marks {
@@ -117,10 +118,13 @@ struct gb_span {
   struct gb_extent *extents; /* where it lies on feeders, in order; while it is placed there */
   uint32_t extent_count;
   struct gb_piece *pieces; /* one for each GB_PIECE_BYTES, allocated at the first placement */
-  /* Dispatch (docs/adr/0013). newest: 0: here; else the lane whose replica holds it, what is mapped here is older;
-   * of resident spans, and changed like the residency. owner: the lane on which what names this span can run, while it
-   * is GB_STORED there; 0: none. */
+  /* Dispatch (docs/adr/0013). newest: 0: here; else the lane whose replica holds it, what is mapped here is older, or
+   * GB_NEWEST_PARTS; of resident spans, and changed like the residency. parts: newest.c, owned. coarse: some call has
+   * named it of which nobody knows what it touches: it crosses as a whole. owner: the lane on which what names this
+   * span can run, while it is GB_STORED there; 0: none. */
   _Atomic uint32_t newest;
+  struct gb_newest *parts; /* written under gb_index_lock too; NULL: never any */
+  _Atomic bool coarse;
   _Atomic uint32_t owner;
   uint32_t wanted_lane; /* where its next placement should be; 0: anywhere */
   _Atomic bool used_here;     /* by the program, since it was collected to be used here last */

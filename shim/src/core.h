@@ -134,11 +134,14 @@ static inline CUstream gb_stream(CUstream stream, bool thread) {
 }
 
 struct gb_touch;
-CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra, CUstream stream);
+struct gb_run_request;
+CUresult gb_begin_launch_slow(const struct gb_run_request *launch, CUstream stream);
 CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUstream stream);
 CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream);
 /* Operands found beforehand (scan.h): a graph, or a piece of one. The touch is changed. */
 CUresult gb_begin_touch_slow(struct gb_touch *touch, CUstream stream);
+/* Before the end: the launch was refused. What it would have written is what it was. */
+void gb_failed_slow(void);
 void gb_end_slow(void);
 /* Distinct bytes a piece of a graph should name at most; 0: graphs need not be split. */
 uint64_t gb_stage_segment_bytes(void);
@@ -186,11 +189,10 @@ static inline void gb_idle(void) {
 /* Wrappers use these; a call that is only recorded into a capturing stream is not bracketed (it
  * does not run, and the graph's launch is GB_UNKNOWN_GRAPH). The flag at *slow remembers which way
  * was taken, for gb_end. */
-static inline CUresult gb_begin_launch(CUfunction function, void **params, void **extra,
-                                       CUstream stream, bool *slow) {
+static inline CUresult gb_begin_launch(const struct gb_run_request *launch, CUstream stream, bool *slow) {
   gb_count(&gb_counters.launches);
   *slow = gb_slow_begin();
-  return *slow ? gb_begin_launch_slow(function, params, extra, stream) : CUDA_SUCCESS;
+  return *slow ? gb_begin_launch_slow(launch, stream) : CUDA_SUCCESS;
 }
 static inline CUresult gb_begin_copy(const struct gb_operand *operands, size_t count,
                                      CUstream stream, bool *slow) {

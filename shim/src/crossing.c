@@ -16,12 +16,6 @@ static uint64_t offset_of(uint64_t address) {
   return address - gb_arena_base_address;
 }
 
-static void set_newest(struct gb_span *span, uint32_t lane) {
-  uint32_t before = atomic_exchange_explicit(&span->newest, lane, memory_order_acq_rel);
-  if (before == 0 && lane != 0) gb_elsewhere_count++;
-  if (before != 0 && lane == 0) gb_elsewhere_count--;
-}
-
 /* ---- there ---- */
 
 /* As many of the runs from *at on as fit into the memory, the last one perhaps cut. *at and *begun (blocks of that run
@@ -102,12 +96,12 @@ static bool mark_hidden(const struct gb_blocks_run *runs, uint32_t count) {
   return hidden;
 }
 
-/* Spans of one context, which is current. */
-static CUresult send_changed(uint32_t lane, struct gb_blocks *engine, struct gb_blocks_range *const *ranges,
+/* Blocks of one context, which is current. */
+static CUresult send_changed(uint32_t lane, struct gb_blocks *engine, const struct gb_blocks_run *parts,
                              uint32_t count, uint64_t *bytes, uint32_t *why) {
   struct gb_blocks_run *runs = NULL;
   uint32_t run_count = 0;
-  CUresult result = gb_blocks_collect(engine, ranges, count, &runs, &run_count);
+  CUresult result = gb_blocks_collect(engine, parts, count, &runs, &run_count);
   if (result != CUDA_SUCCESS) return result;
   if (mark_hidden(runs, run_count)) {
     *why = GB_UNDISPATCHED_HIDDEN;
@@ -120,143 +114,78 @@ static CUresult send_changed(uint32_t lane, struct gb_blocks *engine, struct gb_
   return result;
 }
 
-/* Those of the spans that belong to this context and are not there yet. */
-static CUresult cross_context(uint32_t lane, CUcontext context, struct gb_span *const *spans, uint32_t count,
-                              uint64_t *bytes, uint32_t *why) {
-  struct gb_blocks_range **ranges = calloc(count, sizeof(*ranges));
-  uint32_t range_count = 0;
-  if (ranges == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
+/* Those moves whose spans belong to this context. */
+static CUresult send_context(uint32_t lane, CUcontext context, const struct gb_crossing *moves, uint32_t count,
+                             uint64_t *bytes, uint32_t *why) {
+  struct gb_blocks_run *parts = calloc(count, sizeof(*parts));
+  uint32_t part_count = 0;
+  if (parts == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
   for (uint32_t i = 0; i < count; i++) {
-    if (spans[i]->context == context && spans[i]->newest == 0)
-      ranges[range_count++] = gb_replica_find(spans[i], lane)->range;
+    if (moves[i].span->context != context) continue;
+    parts[part_count++] = (struct gb_blocks_run){
+        moves[i].span->base + moves[i].from, (uint32_t)((moves[i].to - moves[i].from) / GB_BLOCK_BYTES), 0};
   }
-  CUresult result = range_count > 0 ? gb_context_push(context) : CUDA_SUCCESS;
-  if (result == CUDA_SUCCESS && range_count > 0) {
-    result = send_changed(lane, gb_agreement_find(lane, context), ranges, range_count, bytes, why);
+  CUresult result = gb_context_push(context);
+  if (result == CUDA_SUCCESS) {
+    result = send_changed(lane, gb_agreement_find(lane, context), parts, part_count, bytes, why);
     gb_context_pop();
   }
-  free(ranges);
-  for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    if (spans[i]->context == context) set_newest(spans[i], lane);
-  }
+  free(parts);
   return result;
 }
 
-static CUresult collect(struct gb_span *const *spans, uint32_t count, bool passing);
-
-/* What is newest on other lanes passes through here. */
-static CUresult collect_others(uint32_t lane, struct gb_span *const *spans, uint32_t count) {
+CUresult gb_crossing_send(uint32_t lane, const struct gb_crossing *moves, uint32_t count, uint32_t *why) {
+  uint64_t bytes = 0;
   CUresult result = CUDA_SUCCESS;
   for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    uint32_t newest = spans[i]->newest;
-    if (newest != 0 && newest != lane) result = collect(&spans[i], count - i, true);
-  }
-  return result;
-}
-
-static CUresult cross_all(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why) {
-  CUresult result = collect_others(lane, spans, count);
-  for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    if (spans[i]->newest == lane || gb_replica_make(spans[i], lane, why, &result) != NULL) continue;
-    if (result == CUDA_SUCCESS) result = CUDA_ERROR_NOT_SUPPORTED;
-  }
-  uint64_t bytes = 0;
-  for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    if (spans[i]->newest != lane) result = cross_context(lane, spans[i]->context, spans, count, &bytes, why);
+    bool done = false;
+    for (uint32_t k = 0; k < i && !done; k++) done = moves[k].span->context == moves[i].span->context;
+    if (!done) result = send_context(lane, moves[i].span->context, moves, count, &bytes, why);
   }
   if (result == CUDA_SUCCESS) gb_replica_count(lane, bytes, 0);
   return result;
 }
 
-/* Asked for, or likely to be used there soon. */
-static bool should_cross(struct gb_span *span, uint32_t lane, struct gb_span *const *asked, uint32_t count) {
-  for (uint32_t i = 0; i < count; i++) {
-    if (asked[i] == span) return false; /* it is in the list */
-  }
-  struct gb_replica *replica = span->newest != lane ? gb_replica_find(span, lane) : NULL;
-  return replica != NULL && replica->range != NULL && replica->used && span->scan != GB_SCAN_HIDDEN;
-}
-
-CUresult gb_replica_cross(uint32_t lane, struct gb_span *const *spans, uint32_t count, uint32_t *why) {
-  enum { MORE_MAX = 64 };
-  struct gb_span **list = calloc(count + MORE_MAX, sizeof(*list));
-  if (list == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
-  memcpy(list, spans, count * sizeof(*list));
-  uint32_t all = count;
-  for (struct gb_span *span = gb_span_next(NULL); span != NULL && all < count + MORE_MAX; span = gb_span_next(span)) {
-    if (should_cross(span, lane, spans, count)) list[all++] = span;
-  }
-  for (uint32_t i = count; i < all; i++) gb_replica_find(list[i], lane)->used = false;
-  CUresult result = cross_all(lane, list, all, why);
-  /* Addresses in one of the others are no reason against this launch. */
-  if (result == CUDA_ERROR_NOT_SUPPORTED && all > count) result = cross_all(lane, list, count, why);
-  free(list);
-  return result;
-}
-
 /* ---- here ---- */
 
-/* Spans of one round trip: their ranges fit a batch, however small the lane's records. */
+/* What one round trip asks about fits a batch, however small the lane's records. */
 #define VISIT_MAX ((uint32_t)((GB_LANE_RECORD_BYTES_MIN - 1024) / sizeof(struct gb_run_range)))
 _Static_assert(VISIT_MAX <= (uint32_t)GB_RUN_RANGES_MAX, "and the executor's limit");
 
 /* What is collected from one lane in one round trip. */
 struct visit {
   uint32_t lane;
-  bool passing; /* on the way to another lane: nothing here uses it */
-  struct gb_span **spans; /* by address */
+  const struct gb_crossing *moves; /* by address */
   uint32_t count;
   struct gb_run_run *runs;
   uint32_t run_count;
   uint64_t bytes;
 };
 
-static int by_address(const void *a, const void *b) {
-  const struct gb_span *left = *(struct gb_span *const *)a;
-  const struct gb_span *right = *(struct gb_span *const *)b;
-  return left->base < right->base ? -1 : left->base > right->base;
-}
-
-/* Those asked for whose newest is there, and those that the program is likely to use soon. */
-static bool choose(struct visit *visit, struct gb_span *const *spans, uint32_t count) {
-  uint32_t capacity = 0;
-  for (const struct gb_span *span = gb_span_next(NULL); span != NULL; span = gb_span_next(span))
-    capacity += span->newest == visit->lane;
-  visit->spans = calloc(capacity + 1, sizeof(*visit->spans));
-  if (visit->spans == NULL) return false;
-  if (capacity > VISIT_MAX) capacity = VISIT_MAX;
-  for (uint32_t i = 0; i < count && visit->count < capacity; i++) {
-    if (spans[i]->newest == visit->lane) visit->spans[visit->count++] = spans[i];
-  }
-  uint32_t asked = visit->count;
-  for (struct gb_span *span = gb_span_next(NULL); span != NULL && visit->count < capacity; span = gb_span_next(span)) {
-    bool chosen = !visit->passing && span->newest == visit->lane && span->used_here;
-    for (uint32_t i = 0; i < asked && chosen; i++) chosen = visit->spans[i] != span;
-    if (chosen) visit->spans[visit->count++] = span;
-  }
-  qsort(visit->spans, visit->count, sizeof(*visit->spans), by_address);
-  return true;
-}
-
 static CUresult ask_changed(struct visit *visit, const struct gb_bounce *bounce) {
   struct gb_run_range *ranges = calloc(visit->count, sizeof *ranges);
   if (ranges == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
-  for (uint32_t i = 0; i < visit->count; i++)
-    ranges[i] = (struct gb_run_range){offset_of(visit->spans[i]->base), visit->spans[i]->bytes};
+  for (uint32_t i = 0; i < visit->count; i++) {
+    const struct gb_crossing *move = &visit->moves[i];
+    ranges[i] = (struct gb_run_range){offset_of(move->span->base + move->from), move->to - move->from};
+  }
   CUresult result = gb_run_collect(visit->lane, ranges, visit->count, &visit->runs, &visit->run_count, bounce->map,
                                    bounce->memory->bytes, &visit->bytes);
   free(ranges);
   return result;
 }
 
-/* The span of a run, which lies inside it. */
+/* The span of a run, all of which has been asked for. */
 static struct gb_span *span_of(const struct visit *visit, const struct gb_run_run *run) {
   uint64_t address = gb_arena_base_address + run->offset;
   uint64_t bytes = (uint64_t)run->blocks * GB_BLOCK_BYTES;
-  struct gb_span *span = gb_span_at(address);
-  bool inside = span != NULL && span->newest == visit->lane && run->blocks > 0 && address % GB_BLOCK_BYTES == 0 &&
-                address - span->base < span->bytes && bytes <= span->bytes - (address - span->base);
-  return inside ? span : NULL;
+  if (bytes == 0 || address % GB_BLOCK_BYTES != 0) return NULL;
+  for (uint32_t i = 0; i < visit->count; i++) {
+    const struct gb_crossing *move = &visit->moves[i];
+    uint64_t from = move->span->base + move->from, to = move->span->base + move->to;
+    if (address >= from && address < to && bytes <= to - address) return move->span;
+  }
+  return NULL;
 }
 
 /* These blocks, in `memory`, are what both sides hold from now on. pre: of spans of one context. */
@@ -316,12 +245,8 @@ static CUresult put_one_by_one(const struct visit *visit, const struct gb_bounce
 
 /* What kernels there have written decides anew what the content may hold. */
 static void settle_visit(const struct visit *visit) {
-  for (uint32_t i = 0; i < visit->count; i++) {
-    struct gb_span *span = visit->spans[i];
-    set_newest(span, 0);
-    if (!visit->passing) atomic_store_explicit(&span->used_here, false, memory_order_relaxed);
-    atomic_store_explicit(&span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
-  }
+  for (uint32_t i = 0; i < visit->count; i++)
+    atomic_store_explicit(&visit->moves[i].span->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
   for (uint32_t i = 0; i < visit->run_count; i++) {
     uint64_t address = gb_arena_base_address + visit->runs[i].offset;
     struct gb_span *span = visit->runs[i].hidden != 0 ? gb_span_at(address) : NULL;
@@ -350,26 +275,12 @@ static CUresult collect_visit(struct visit *visit) {
   return CUDA_SUCCESS;
 }
 
-static CUresult collect(struct gb_span *const *spans, uint32_t count, bool passing) {
+CUresult gb_crossing_collect(uint32_t lane, const struct gb_crossing *moves, uint32_t count) {
   CUresult result = CUDA_SUCCESS;
-  for (uint32_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-    struct visit visit = {.lane = spans[i]->newest, .passing = passing};
-    if (visit.lane == 0) continue;
-    result = choose(&visit, spans, count) ? collect_visit(&visit) : CUDA_ERROR_OUT_OF_MEMORY;
-    free(visit.spans);
+  for (uint32_t at = 0; at < count && result == CUDA_SUCCESS; at += VISIT_MAX) {
+    struct visit visit = {.lane = lane, .moves = moves + at, .count = count - at < VISIT_MAX ? count - at : VISIT_MAX};
+    result = collect_visit(&visit);
     free(visit.runs);
-  }
-  return result;
-}
-
-CUresult gb_replica_collect(struct gb_span *const *spans, uint32_t count) {
-  return collect(spans, count, false);
-}
-
-CUresult gb_replica_collect_all(void) {
-  CUresult result = CUDA_SUCCESS;
-  for (struct gb_span *span = gb_span_next(NULL); span != NULL && result == CUDA_SUCCESS; span = gb_span_next(span)) {
-    if (!gb_is_here(span)) result = gb_replica_collect(&span, 1);
   }
   return result;
 }

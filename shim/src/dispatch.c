@@ -2,6 +2,7 @@
 /* dispatch.c: where a launch runs, and making it run there. */
 #include "dispatch.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "away.h"
@@ -124,9 +125,53 @@ static bool know_lane(const struct operands *operands, uint32_t lane) {
   return known;
 }
 
+/* ---- blocks of a span ---- */
+
+#define BLOCK ((uint64_t)GB_BLOCK_BYTES)
+
+/* Of what the call touches, that part of it which lies in this span, in whole blocks. returns: false: none. */
+static bool find_blocks(const struct gb_span *span, const struct gb_touch_reach *reach, uint64_t *from, uint64_t *to) {
+  if (reach->to <= span->base || reach->from >= span->base + span->bytes) return false;
+  *from = reach->from > span->base ? (reach->from - span->base) / BLOCK * BLOCK : 0;
+  *to = (reach->to - span->base + BLOCK - 1) / BLOCK * BLOCK;
+  if (*to > span->bytes) *to = span->bytes;
+  return true;
+}
+
+static bool as_a_whole(const struct gb_span *span, const struct gb_touch *touch) {
+  return !touch->exact || atomic_load_explicit(&span->coarse, memory_order_relaxed);
+}
+
+/* A lane that has the newest of what the call reads of the span; 0: none has. pre: gb_lock or gb_index_lock. */
+static uint32_t newest_read(const struct gb_span *span, const struct gb_touch *touch) {
+  const struct gb_touch_reach all = {span->base, span->base + span->bytes, false};
+  uint32_t count = as_a_whole(span, touch) ? 1 : touch->reach_count;
+  for (uint32_t i = 0; i < count; i++) {
+    const struct gb_touch_reach *reach = as_a_whole(span, touch) ? &all : &touch->reach[i];
+    uint64_t from, to;
+    if (reach->overwritten || !find_blocks(span, reach, &from, &to)) continue;
+    while (from < to) {
+      uint32_t lane = gb_newest_at(span, from, &from);
+      if (lane != 0) return lane;
+    }
+  }
+  return 0;
+}
+
+/* All that the call touches of the span is newest there. pre: gb_lock or gb_index_lock. */
+static bool is_newest(const struct gb_span *span, const struct gb_touch *touch, uint32_t lane) {
+  uint32_t newest = atomic_load_explicit(&span->newest, memory_order_acquire);
+  if (newest == lane || as_a_whole(span, touch)) return newest == lane;
+  for (uint32_t i = 0; i < touch->reach_count; i++) {
+    uint64_t from, to;
+    if (find_blocks(span, &touch->reach[i], &from, &to) && gb_newest_of(span, from, to) != lane) return false;
+  }
+  return true;
+}
+
 /* pre: gb_lock or gb_index_lock. returns: the lane that owns what the operands name, or has the newest of it; 0: none.
  * *why: the reason why it will not run there, or GB_UNDISPATCHED_COUNT. */
-static uint32_t lane_of(const struct operands *operands, uint32_t *why) {
+static uint32_t lane_of(const struct operands *operands, const struct gb_touch *touch, uint32_t *why) {
   uint32_t owner = 0;
   uint32_t newest = 0;
   bool away = false;
@@ -138,8 +183,8 @@ static uint32_t lane_of(const struct operands *operands, uint32_t *why) {
       if (lane == 0 || (owner != 0 && lane != owner)) *why = GB_UNDISPATCHED_OWNERS;
       owner = lane;
       away = true;
-    } else if (!gb_is_here(span)) {
-      newest = atomic_load_explicit(&span->newest, memory_order_relaxed);
+    } else if (gb_residency(span) == GB_RESIDENT && newest_read(span, touch) != 0) {
+      newest = newest_read(span, touch);
       away = true;
     }
   }
@@ -158,7 +203,7 @@ static uint32_t look(const struct gb_touch *touch, uint32_t *why, bool *away) {
   pthread_mutex_lock(&gb_stage_lock); /* the chunks */
   pthread_rwlock_rdlock(&gb_index_lock);
   find_operands(touch, &operands);
-  uint32_t lane = lane_of(&operands, why);
+  uint32_t lane = lane_of(&operands, touch, why);
   pthread_rwlock_unlock(&gb_index_lock);
   pthread_mutex_unlock(&gb_stage_lock);
   if (lane == 0 && *why == GB_UNDISPATCHED_HIDDEN) *why = GB_UNDISPATCHED_COUNT; /* nobody would have it there */
@@ -166,9 +211,9 @@ static uint32_t look(const struct gb_touch *touch, uint32_t *why, bool *away) {
   return lane;
 }
 
-static bool is_there(const struct gb_span *span, uint32_t lane) {
+static bool is_there(const struct gb_span *span, const struct gb_touch *touch, uint32_t lane) {
   if (gb_residency(span) == GB_STORED) return span->owner == lane;
-  return gb_residency(span) == GB_RESIDENT && span->newest == lane;
+  return gb_residency(span) == GB_RESIDENT && is_newest(span, touch, lane);
 }
 
 bool gb_dispatch_ready(const struct gb_touch *touch) {
@@ -180,7 +225,7 @@ bool gb_dispatch_ready(const struct gb_touch *touch) {
   find_operands(touch, &operands);
   for (uint32_t i = 0; i < operands.count && ready; i++) {
     const struct gb_span *span = operands.spans[i];
-    ready = touch->lane == 0 ? gb_is_here(span) : is_there(span, touch->lane);
+    ready = touch->lane == 0 ? is_newest(span, touch, 0) : is_there(span, touch, touch->lane);
   }
   pthread_rwlock_unlock(&gb_index_lock);
   return ready;
@@ -192,6 +237,7 @@ void gb_dispatch_note_here(const struct gb_touch *touch) {
   find_operands(touch, &operands);
   for (uint32_t i = 0; i < operands.count; i++) {
     atomic_store_explicit(&operands.spans[i]->used_here, true, memory_order_relaxed);
+    if (!touch->exact) atomic_store_explicit(&operands.spans[i]->coarse, true, memory_order_relaxed);
     atomic_store_explicit(&operands.spans[i]->scan, (uint32_t)GB_SCAN_UNKNOWN, memory_order_relaxed);
   }
   pthread_rwlock_unlock(&gb_index_lock);
@@ -213,25 +259,62 @@ static void place_there(struct gb_span *span, uint32_t lane) {
   gb_log(GB_LOG_DEBUG, "0x%llx is written on feeder %s", (unsigned long long)span->base, span->feeder);
 }
 
+struct needs {
+  struct gb_need *list; /* owned */
+  uint32_t count;
+};
+
+static void add_need(struct needs *needs, struct gb_span *span, uint64_t from, uint64_t to, bool overwritten) {
+  if (from < to) needs->list[needs->count++] = (struct gb_need){span, from, to, overwritten};
+}
+
+/* What the call touches of one span. Of what is overwritten, blocks at the ends hold something else, too. */
+static void add_needs(struct needs *needs, struct gb_span *span, const struct gb_touch *touch) {
+  if (as_a_whole(span, touch) || gb_newest_crowded(span) || !gb_newest_begin(span)) {
+    add_need(needs, span, 0, span->bytes, false);
+    return;
+  }
+  for (uint32_t i = 0; i < touch->reach_count; i++) {
+    const struct gb_touch_reach *reach = &touch->reach[i];
+    uint64_t from, to;
+    if (!find_blocks(span, reach, &from, &to)) continue;
+    uint64_t first = reach->from > span->base + from ? from + BLOCK : from;
+    uint64_t end = reach->to < span->base + to ? to - BLOCK : to;
+    if (!reach->overwritten || first >= end) {
+      add_need(needs, span, from, to, false);
+      continue;
+    }
+    add_need(needs, span, from, first, false);
+    add_need(needs, span, first, end, true);
+    add_need(needs, span, end, to, false);
+  }
+}
+
+static CUresult settle(struct gb_touch *touch, const struct operands *operands) {
+  struct needs needs = {calloc(operands->count + GB_TOUCH_REACH_MAX * 3ull + 1, sizeof *needs.list), 0};
+  if (needs.list == NULL) return CUDA_ERROR_OUT_OF_MEMORY;
+  for (uint32_t i = 0; i < operands->count; i++) {
+    if (gb_residency(operands->spans[i]) == GB_RESIDENT) add_needs(&needs, operands->spans[i], touch);
+  }
+  CUresult result = gb_replica_settle(touch->lane, needs.list, needs.count, &touch->why);
+  free(needs.list);
+  return result;
+}
+
 static CUresult settle_there(struct gb_touch *touch, const struct operands *operands) {
-  struct gb_span *stale[SPANS_MAX];
-  uint32_t count = 0;
   for (uint32_t i = 0; i < operands->count; i++) place_there(operands->spans[i], touch->lane);
   if (touch->lane == GB_LANE_ANY) return CUDA_SUCCESS;
-  uint32_t lane = lane_of(operands, &touch->why);
+  uint32_t lane = lane_of(operands, touch, &touch->why);
   if (touch->why != GB_UNDISPATCHED_COUNT || lane != touch->lane) {
     if (touch->why == GB_UNDISPATCHED_COUNT) touch->why = GB_UNDISPATCHED_OWNERS;
     return CUDA_ERROR_NOT_SUPPORTED;
   }
   for (uint32_t i = 0; i < operands->count; i++) {
-    struct gb_span *span = operands->spans[i];
-    if (gb_residency(span) == GB_UNWRITTEN) {
-      touch->why = GB_UNDISPATCHED_OWNERS;
-      return CUDA_ERROR_NOT_SUPPORTED;
-    }
-    if (!is_there(span, lane)) stale[count++] = span;
+    if (gb_residency(operands->spans[i]) != GB_UNWRITTEN) continue;
+    touch->why = GB_UNDISPATCHED_OWNERS;
+    return CUDA_ERROR_NOT_SUPPORTED;
   }
-  CUresult result = gb_replica_cross(lane, stale, count, &touch->why);
+  CUresult result = settle(touch, operands);
   return result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_SUPPORTED ? result : fail(result);
 }
 
@@ -241,13 +324,13 @@ CUresult gb_dispatch_settle(struct gb_touch *touch, bool all) {
   find_operands(touch, &operands);
   if (touch->lane != 0) return settle_there(touch, &operands);
   if (gb_elsewhere_count == 0) return CUDA_SUCCESS;
-  CUresult result = all ? gb_replica_collect_all() : gb_replica_collect(operands.spans, operands.count);
+  CUresult result = all ? gb_replica_collect_all() : settle(touch, &operands);
   return result == CUDA_SUCCESS ? result : fail(result);
 }
 
 bool gb_dispatch_withdraw(struct gb_span *span) {
   if (!gb_is_here(span)) {
-    CUresult result = gb_replica_collect(&span, 1);
+    CUresult result = gb_replica_collect(span);
     if (result != CUDA_SUCCESS) fail(result);
     if (result != CUDA_SUCCESS) return false;
   }
@@ -335,6 +418,7 @@ static void note_there(const struct gb_touch *touch, bool writes) {
     struct gb_span *span = operands.spans[i];
     gb_used_at(span, tick);
     note_replica(span, touch->lane);
+    if (!touch->exact) atomic_store_explicit(&span->coarse, true, memory_order_relaxed);
     if (writes && gb_residency(span) == GB_STORED)
       atomic_store_explicit(&span->changed_there, true, memory_order_relaxed);
   }
@@ -366,6 +450,7 @@ bool gb_dispatch_launch(const struct gb_run_request *launch, CUresult *result) {
   bool away;
   if (gb_sticky_error() != CUDA_SUCCESS) return false;
   gb_touch_launch(&touch, launch->function, launch->params, launch->extra);
+  gb_touch_reach(&touch, launch);
   gb_owners_launch(&touch);
   touch.lane = look(&touch, &why, &away);
   if (!away) return false;

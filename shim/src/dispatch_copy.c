@@ -12,6 +12,7 @@
 
 #include "client.h"
 #include "lock.h"
+#include "replica.h"
 
 /* A copy that does not stay on one machine is cut into these. */
 #define PART_BYTES (8ull << 20)
@@ -29,6 +30,14 @@ struct place {
   uint64_t base; /* of the span */
 };
 
+/* What is not all in one place is brought here. pre: gb_index_lock. */
+static uint32_t newest_of(const struct gb_span *span, uint64_t address, uint64_t bytes) {
+  uint64_t from = address - span->base, to = from + bytes;
+  uint32_t lane = gb_newest_of(span, from / GB_BLOCK_BYTES * GB_BLOCK_BYTES,
+                               (to + GB_BLOCK_BYTES - 1) / GB_BLOCK_BYTES * GB_BLOCK_BYTES);
+  return lane == GB_NEWEST_PARTS ? 0 : lane;
+}
+
 static struct place place_of(CUdeviceptr address, uint64_t bytes) {
   struct place place = {OUTSIDE, 0, 0};
   if (!gb_owns(address)) return place;
@@ -38,7 +47,7 @@ static struct place place_of(CUdeviceptr address, uint64_t bytes) {
   if (span != NULL && !span->app && bytes <= span->bytes && address - span->base <= span->bytes - bytes) {
     uint32_t residency = gb_residency(span);
     place.base = span->base;
-    place.lane = residency == GB_STORED ? span->owner : residency == GB_RESIDENT ? span->newest : 0;
+    place.lane = residency == GB_STORED ? span->owner : residency == GB_RESIDENT ? newest_of(span, address, bytes) : 0;
     if (place.lane != 0) place.where = THERE;
     if (residency == GB_UNWRITTEN) place.where = EMPTY;
   }
@@ -46,10 +55,12 @@ static struct place place_of(CUdeviceptr address, uint64_t bytes) {
   return place;
 }
 
-static struct gb_touch touch_of(uint32_t lane, CUdeviceptr a, CUdeviceptr b) {
-  struct gb_touch touch = {.accounted = true, .lane = lane};
+static struct gb_touch touch_of(uint32_t lane, CUdeviceptr a, CUdeviceptr b, uint64_t bytes) {
+  struct gb_touch touch = {.accounted = true, .exact = true, .lane = lane};
   gb_touch_address(&touch, a, 0);
+  gb_touch_exactly(&touch, a, bytes);
   if (b != 0) gb_touch_address(&touch, b, 0);
+  if (b != 0) gb_touch_exactly(&touch, b, bytes);
   return touch;
 }
 
@@ -58,7 +69,7 @@ static struct place settled_place(CUdeviceptr to, uint64_t bytes) {
   struct place place = place_of(to, bytes);
   CUresult result;
   if (place.where != EMPTY || gb_live_captures != 0) return place;
-  struct gb_touch touch = touch_of(GB_LANE_ANY, to, 0);
+  struct gb_touch touch = touch_of(GB_LANE_ANY, to, 0, bytes);
   if (gb_dispatch_begin(&touch, true, &result) && result == CUDA_SUCCESS) gb_end_slow();
   return place_of(to, bytes);
 }
@@ -85,7 +96,7 @@ static void note_hidden(CUdeviceptr to, const void *from, uint64_t bytes) {
 
 /* Host memory to the lane or back. returns: false when it is not there any more. */
 static bool move_there(uint32_t lane, CUdeviceptr device, void *host, uint64_t bytes, bool out, CUresult *result) {
-  struct gb_touch touch = touch_of(lane, device, 0);
+  struct gb_touch touch = touch_of(lane, device, 0, bytes);
   if (!gb_dispatch_begin(&touch, out, result)) return false;
   if (*result != CUDA_SUCCESS) return true;
   if (out) note_hidden(device, host, bytes);
@@ -144,7 +155,7 @@ static CUresult copy_between(CUdeviceptr to, CUdeviceptr from, uint64_t bytes, C
 
 /* Both on the lane. returns: false when they are not. */
 static bool copy_there(uint32_t lane, CUdeviceptr to, CUdeviceptr from, uint64_t bytes, CUresult *result) {
-  struct gb_touch touch = touch_of(lane, to, from);
+  struct gb_touch touch = touch_of(lane, to, from, bytes);
   if (!gb_dispatch_begin(&touch, true, result)) return false;
   if (*result == CUDA_SUCCESS)
     *result = gb_dispatch_end(gb_run_copy(lane, offset_of(to), offset_of(from), bytes));
@@ -196,9 +207,10 @@ bool gb_dispatch_fill(const struct gb_run_fill *fill, CUdeviceptr to, CUstream s
   if (fill->height == 0 || width == 0 || gb_sticky_error() != CUDA_SUCCESS) return false;
   if (fill->height > 1 && (fill->pitch < width || fill->pitch > UINT64_MAX / fill->height)) return false;
   if (!gb_owns(to)) gb_dispatch_variable_used(to);
-  struct place place = settled_place(to, fill->pitch * (fill->height - 1) + width);
+  uint64_t bytes = fill->pitch * (fill->height - 1) + width;
+  struct place place = settled_place(to, bytes);
   if (place.where != THERE) return false;
-  struct gb_touch touch = touch_of(place.lane, to, 0);
+  struct gb_touch touch = touch_of(place.lane, to, 0, bytes);
   if (!gb_dispatch_begin(&touch, true, result)) return false;
   gb_count(&gb_counters.copies);
   if (*result != CUDA_SUCCESS) return true;

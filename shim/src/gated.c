@@ -19,6 +19,7 @@
 #include "gate.h"
 #include "lock.h"
 #include "nvme.h"
+#include "replica.h"
 #include "report.h"
 #include "stage.h"
 #include "room.h"
@@ -256,10 +257,12 @@ static CUresult exclusive(struct gb_touch *touch, bool launch, uint64_t patience
     result = touch->lane != 0 ? gb_dispatch_settle(touch, false) : bring_here(touch, launch, unreachable);
     *again = *unreachable;
   }
-  if (result == CUDA_SUCCESS)
+  if (result == CUDA_SUCCESS) {
     gb_gate_open_inside();
-  else
+  } else {
+    gb_replica_undo();
     gb_gate_open();
+  }
   return result;
 }
 
@@ -302,6 +305,7 @@ static bool staging(void) {
 
 /* post: on CUDA_SUCCESS inside the gate, everything is where the call needs it. */
 static CUresult enter(struct gb_touch *touch, bool launch) {
+  gb_replica_undo_nothing();
   gb_gate_enter();
   if (!gb_gated_on() || is_ready(touch, launch)) return CUDA_SUCCESS;
   gb_gate_leave();
@@ -315,6 +319,7 @@ static CUresult begin(struct gb_touch *touch, bool launch, CUstream stream) {
   if (gb_sticky_error() != CUDA_SUCCESS) return gb_sticky_error();
   CUresult result = enter(touch, launch);
   if (result == CUDA_SUCCESS && staging() && gb_stage_wants(touch) && launch) {
+    gb_replica_undo();
     gb_gate_leave();
     gb_stage_switch(touch);
     result = enter(touch, launch);
@@ -322,6 +327,7 @@ static CUresult begin(struct gb_touch *touch, bool launch, CUstream stream) {
   if (result != CUDA_SUCCESS) return result;
   result = gb_stage_join(stream);
   if (result != CUDA_SUCCESS) {
+    gb_replica_undo();
     gb_gate_leave();
     return result;
   }
@@ -341,18 +347,20 @@ CUresult gb_begin_there(struct gb_touch *touch) {
 
 /* ---- the bracket ---- */
 
-CUresult gb_begin_launch_slow(CUfunction function, void **params, void **extra, CUstream stream) {
+CUresult gb_begin_launch_slow(const struct gb_run_request *launch, CUstream stream) {
   struct gb_touch touch = {.accounted = !hidden_outside};
-  if (gb_gated_on() || staging()) gb_touch_launch(&touch, function, params, extra);
+  if (gb_gated_on() || staging()) gb_touch_launch(&touch, launch->function, launch->params, launch->extra);
+  if (gb_dispatching()) gb_touch_reach(&touch, launch);
   return begin(&touch, true, stream);
 }
 
 CUresult gb_begin_copy_slow(const struct gb_operand *operands, size_t count, CUstream stream) {
-  struct gb_touch touch = {.accounted = true};
+  struct gb_touch touch = {.accounted = true, .exact = true};
   for (size_t i = 0; i < count; i++) {
     if (operands[i].bytes == 0 || !gb_owns(operands[i].address)) continue;
     gb_touch_address(&touch, operands[i].address, operands[i].bytes);
     gb_touch_address(&touch, operands[i].address + operands[i].bytes - 1, 1);
+    gb_touch_exactly(&touch, operands[i].address, operands[i].bytes);
   }
   /* A launch hands addresses on, a copy or fill looks them up at once: in the middle of a remap the
    * driver finds nothing there (580.159 answers INVALID_VALUE, or crashes). */
@@ -369,6 +377,10 @@ CUresult gb_begin_unknown_slow(enum gb_unknown what, CUstream stream) {
   if (what == GB_UNKNOWN_TEXTURE)
     hidden_outside = true; /* kernels reach it without naming it, for good */
   return begin(&touch, true, what == GB_UNKNOWN_COPY ? GB_STREAM_SYNC : stream);
+}
+
+void gb_failed_slow(void) {
+  gb_replica_undo();
 }
 
 void gb_end_slow(void) {

@@ -42,6 +42,7 @@ static CUresult launched(CUresult result) {
       CUresult result = begin;                                                    \
       if (result != CUDA_SUCCESS) return result;                                  \
       result = (call);                                                            \
+      if (slow && result != CUDA_SUCCESS) gb_failed_slow();                       \
       gb_end(slow);                                                               \
       if (__builtin_expect(result != CUDA_ERROR_OUT_OF_MEMORY, 1)) return result; \
       if (again || !gb_relieve()) return launched(result);                        \
@@ -60,14 +61,13 @@ static inline void pin_collective(CUfunction function, void **params, void **ext
                          "%s: a stream capture: run that device without CUDA graphs", gb_device_feeder(device)))
 
 /* A feeder makes it: when its device is current, or when what it names is there. */
-#define GB_THERE(...)                                                      \
+#define GB_THERE(request)                                                  \
   do {                                                                     \
     CUresult there;                                                        \
     if (!gb_dispatching() && !gb_devices_on()) break;                      \
-    const struct gb_run_request request = {__VA_ARGS__};                   \
-    GB_ON_CURRENT_DEVICE(gb_device_launch(device, &request));              \
+    GB_ON_CURRENT_DEVICE(gb_device_launch(device, request));               \
     if (!gb_dispatching()) break;                                          \
-    if (gb_dispatch_launch(&request, &there)) return there;                \
+    if (gb_dispatch_launch(request, &there)) return there;                 \
   } while (0)
 
 GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
@@ -79,9 +79,14 @@ GB_WRAP(cuLaunchKernel, CUfunction function, unsigned grid_x, unsigned grid_y, u
   if (gb_recording(stream, thread))
     return real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes, stream,
                 params, extra);
-  GB_THERE(.function = function, .grid = {grid_x, grid_y, grid_z}, .block = {block_x, block_y, block_z},
-           .shared_bytes = shared_bytes, .params = params, .extra = extra);
-  GB_BRACKET_LAUNCH(gb_begin_launch(function, params, extra, gb_stream(stream, thread), &slow),
+  const struct gb_run_request request = {.function = function,
+                                         .grid = {grid_x, grid_y, grid_z},
+                                         .block = {block_x, block_y, block_z},
+                                         .shared_bytes = shared_bytes,
+                                         .params = params,
+                                         .extra = extra};
+  GB_THERE(&request);
+  GB_BRACKET_LAUNCH(gb_begin_launch(&request, gb_stream(stream, thread), &slow),
                     real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
                          stream, params, extra));
 }
@@ -93,12 +98,17 @@ GB_WRAP(cuLaunchKernelEx, const CUlaunchConfig *config, CUfunction function, voi
   GB_NOT_RECORDED_FAR(gb_stream(config->hStream, thread));
   pin_collective(function, params, extra);
   if (gb_recording(config->hStream, thread)) return real(config, function, params, extra);
-  GB_THERE(.function = function, .grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
-           .block = {config->blockDimX, config->blockDimY, config->blockDimZ},
-           .shared_bytes = config->sharedMemBytes, .params = params, .extra = extra, .attributes = config->attrs,
-           .attribute_count = config->numAttrs);
+  const struct gb_run_request request = {.function = function,
+                                         .grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
+                                         .block = {config->blockDimX, config->blockDimY, config->blockDimZ},
+                                         .shared_bytes = config->sharedMemBytes,
+                                         .params = params,
+                                         .extra = extra,
+                                         .attributes = config->attrs,
+                                         .attribute_count = config->numAttrs};
+  GB_THERE(&request);
   GB_BRACKET_LAUNCH(
-      gb_begin_launch(function, params, extra, gb_stream(config->hStream, thread), &slow),
+      gb_begin_launch(&request, gb_stream(config->hStream, thread), &slow),
       real(config, function, params, extra));
 }
 
@@ -116,7 +126,12 @@ GB_WRAP(cuLaunchCooperativeKernel, CUfunction function, unsigned grid_x, unsigne
     gb_touch_launch(&touch, function, params, NULL);
     gb_dispatch_cannot(&touch);
   }
-  GB_BRACKET_LAUNCH(gb_begin_launch(function, params, NULL, gb_stream(stream, thread), &slow),
+  const struct gb_run_request request = {.function = function,
+                                         .grid = {grid_x, grid_y, grid_z},
+                                         .block = {block_x, block_y, block_z},
+                                         .shared_bytes = shared_bytes,
+                                         .params = params};
+  GB_BRACKET_LAUNCH(gb_begin_launch(&request, gb_stream(stream, thread), &slow),
                     real(function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
                          stream, params));
 }

@@ -20,6 +20,7 @@
 #include "lanes.h"
 #include "lock.h"
 #include "owners.h"
+#include "replica.h"
 #include "report.h"
 #include "run.h"
 #include "share.h"
@@ -64,6 +65,8 @@ static void in_child(void) {
   gb_devices_forked();
   gb_dispatch_forked();
   gb_owners_forked();
+  gb_reach_forked();
+  gb_replica_forked();
   gb_lanes_forked();
   gb_store_forked();
   gb_ipc_forked();

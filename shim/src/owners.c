@@ -16,6 +16,7 @@
 #include "nvme.h"
 #include "period.h"
 #include "remote.h"
+#include "replica.h"
 #include "report.h"
 #include "room.h"
 #include "stage.h"
@@ -172,6 +173,7 @@ static void plan(void) {
     moved += now;
     if (now == 0) break;
   }
+  if (moved > 0) gb_replica_forget_missed();
   if (moved > 0)
     gb_event(GB_LOG_INFO, CUDA_SUCCESS, "owners_learned",
              "%u ranges moved between machines: one step crosses %u times", moved, reply.crossings_before);

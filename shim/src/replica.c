@@ -13,8 +13,6 @@
 #include "replica_part.h"
 #include "run.h"
 
-_Atomic uint32_t gb_elsewhere_count;
-
 /* ---- counters ---- */
 
 static pthread_mutex_t count_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -183,7 +181,7 @@ static void untrack(struct gb_span *span, struct gb_replica *replica) {
 }
 
 bool gb_replica_drop(struct gb_span *span) {
-  if (atomic_exchange_explicit(&span->newest, 0, memory_order_acq_rel) != 0) gb_elsewhere_count--;
+  gb_newest_set_all(span, 0);
   for (uint32_t i = 0; i < span->replica_count; i++) untrack(span, &span->replicas[i]);
   while (span->replica_count > 0 && drop_last(span)) continue;
   return span->replica_count == 0;

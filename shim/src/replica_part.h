@@ -14,6 +14,21 @@ struct gb_blocks *gb_agreement_find(uint32_t lane, CUcontext context);
 /* Closes those of the context. pre: it is current. */
 void gb_agreement_forget(CUcontext context);
 
+/* ---- crossing.c: changed blocks; the gate closed, everything idle ---- */
+
+/* Blocks that go from one place to another: offsets in the span. */
+struct gb_crossing {
+  struct gb_span *span;
+  uint64_t from, to;
+  uint32_t lane; /* where they are; 0: here */
+};
+
+/* Of these blocks, which are here, those that have changed go to the lane, where each span has a replica. returns:
+ * CUDA_ERROR_NOT_SUPPORTED with *why: none has gone. */
+CUresult gb_crossing_send(uint32_t lane, const struct gb_crossing *moves, uint32_t count, uint32_t *why);
+/* And from the lane. The moves: by address, apart from each other. */
+CUresult gb_crossing_collect(uint32_t lane, const struct gb_crossing *moves, uint32_t count);
+
 /* ---- replica.c ---- */
 
 /* The replica of the span on the lane, made if need be. returns: NULL with *why. *error: the lane's error instead. */

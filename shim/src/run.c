@@ -32,6 +32,11 @@ CUresult gb_run_track(uint32_t lane, uint64_t offset, uint64_t bytes, bool track
   return add_plain(lane, track ? GB_RUN_TRACK : GB_RUN_UNTRACK, &range, sizeof range);
 }
 
+CUresult gb_run_disagree(uint32_t lane, uint64_t offset, uint64_t bytes) {
+  struct gb_run_range range = {.offset = offset, .length = bytes};
+  return add_plain(lane, GB_RUN_DISAGREE, &range, sizeof range);
+}
+
 /* ---- variables ---- */
 
 /* pre: lock. */

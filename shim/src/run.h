@@ -49,6 +49,8 @@ CUresult gb_run_copy(uint32_t lane, uint64_t to_offset, uint64_t from_offset, ui
 CUresult gb_run_fill(uint32_t lane, const struct gb_run_fill *fill);
 CUresult gb_run_symbol(uint32_t lane, const struct gb_code_symbol *symbol, const void *bytes, uint64_t length);
 CUresult gb_run_track(uint32_t lane, uint64_t offset, uint64_t bytes, bool track);
+/* What is there next is not known here: these blocks of a tracked range have changed, whatever they hold. */
+CUresult gb_run_disagree(uint32_t lane, uint64_t offset, uint64_t bytes);
 
 /* Bytes to arena addresses there, in the queue's order: small ones inside the batch, large ones as lane writes that are
  * waited for first. arrived: the range is tracked, and agreed on. `memory` is read before the return. */
@@ -56,8 +58,9 @@ CUresult gb_run_write(uint32_t lane, uint64_t offset, const void *memory, uint64
 /* Bytes from there, after everything before. Waits. */
 CUresult gb_run_read(uint32_t lane, uint64_t offset, void *memory, uint64_t bytes);
 
-/* Changed blocks of tracked ranges, after everything before. Waits. `memory` receives the bytes of all runs one behind
- * the other, when there is room for them (*bytes <= room); otherwise the caller reads them. owns: *runs, free. */
+/* Changed blocks of parts of tracked ranges, named by address, after everything before. Waits. `memory` receives the
+ * bytes of all runs one behind the other, when there is room for them (*bytes <= room); otherwise the caller reads
+ * them. owns: *runs, free. */
 CUresult gb_run_collect(uint32_t lane, const struct gb_run_range *ranges, uint32_t range_count,
                         struct gb_run_run **runs, uint32_t *run_count, void *memory, uint64_t room, uint64_t *bytes);
 

@@ -85,6 +85,12 @@ static void pack_params(uint8_t *to, const struct gb_run_request *launch, const 
     memcpy(to + code->params[i].offset, launch->params[i], code->params[i].bytes);
 }
 
+bool gb_run_params(const struct gb_run_request *launch, const struct gb_code *code, uint8_t *to) {
+  bool known = has_params(launch, code);
+  if (known) pack_params(to, launch, code);
+  return known;
+}
+
 static uint8_t *pack_attributes(uint8_t *to, const struct gb_run_request *launch) {
   for (uint32_t i = 0; i < launch->attribute_count; i++) {
     struct gb_run_launch_attribute packed = {.id = (uint32_t)launch->attributes[i].id};

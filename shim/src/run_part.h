@@ -140,6 +140,8 @@ void gb_run_batch_take_back(struct gb_run_queue *queue);
 
 /* The number there of a prepared function, 0: it is not. pre: lock. */
 uint32_t gb_run_function_there(const struct gb_run_queue *queue, const struct gb_code *code);
+/* The parameters as the function's buffer. returns: false when not all of them are there. */
+bool gb_run_params(const struct gb_run_request *launch, const struct gb_code *code, uint8_t *to);
 /* The image is there afterwards. returns: as gb_run_prepare. locks: none held. */
 CUresult gb_run_image(uint32_t lane, const struct gb_image *image);
 /* pre: nobody uses the queue. */

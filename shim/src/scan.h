@@ -8,6 +8,14 @@
 
 #include "gated.h"
 
+#define GB_TOUCH_REACH_MAX 48u
+
+/* Addresses. overwritten: all of them are written, and none is read. */
+struct gb_touch_reach {
+  uint64_t from, to;
+  bool overwritten;
+};
+
 /* The operands of one access. */
 struct gb_touch {
   bool accounted; /* every argument was seen */
@@ -18,6 +26,10 @@ struct gb_touch {
   uint32_t content_count; /* what a kernel may read addresses from and is not a whole span */
   struct gb_operand
       content[GB_OPERANDS_MAX]; /* small allocations; pools, managed and pinned memory */
+  /* Where dispatch is on (docs/adr/0016). exact: all it touches of the arena is in `reach`. */
+  bool exact;
+  uint32_t reach_count;
+  struct gb_touch_reach reach[GB_TOUCH_REACH_MAX];
   uint32_t lane; /* the access happens there (dispatch.h); 0: here */
   uint32_t why;  /* enum gb_undispatched: why that did not work */
 };
@@ -27,6 +39,14 @@ struct gb_touch {
 void gb_touch_address(struct gb_touch *touch, uint64_t address, uint64_t bytes);
 /* All arguments of a launch, 8-byte words at every fourth byte. Thread-safe. */
 void gb_touch_launch(struct gb_touch *touch, CUfunction function, void **params, void **extra);
+
+struct gb_run_request;
+/* What is proved of a launch whose operands are in the touch (reach_launch.c); touch->exact: whether anything is. */
+void gb_touch_reach(struct gb_touch *touch, const struct gb_run_request *launch);
+/* An exact touch reads or writes these bytes, too. */
+void gb_touch_exactly(struct gb_touch *touch, uint64_t address, uint64_t bytes);
+/* In a forked child. */
+void gb_reach_forked(void);
 
 /* Calls the function with the bytes of each argument; it must not ask about functions. returns: false
  * when not every argument can be seen. */

@@ -22,6 +22,9 @@ const RAM_BUDGET_BYTES = 8 * MIB;
 /** Of each of two feeders: half of the rest, copies of what lies on the host, and what a swap needs. */
 const LENT_BYTES = 44 * MIB;
 
+/** Bytes of a crossing over those of the activations (docs/adr/0016). */
+export const OVER_ACTIVATION_MAX = 4;
+
 /** The one line of gb_layers. */
 export interface Decoded {
   readonly ok: boolean;

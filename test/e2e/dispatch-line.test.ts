@@ -2,7 +2,12 @@
 // One feeder with contiguous layers: how often a token crosses, how often it waits for the other machine, and what
 // runs here after all.
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { createDispatchCluster, total, type DispatchCluster } from './dispatch-cluster.js';
+import {
+  createDispatchCluster,
+  OVER_ACTIVATION_MAX,
+  total,
+  type DispatchCluster,
+} from './dispatch-cluster.js';
 import { MIB } from './machine.js';
 
 /** Six layers, of which four and the head lie on the feeder. */
@@ -22,17 +27,26 @@ async function perToken(options: readonly string[] = []) {
     const program = [...LAYERS, ...options, '--tokens', String(tokens)];
     const { result, stats } = await cluster.merged({ program, ...LIMITS });
     expect(result.mismatches).toBe(0);
-    return { crossings: total(stats, 'crossingCount'), waits: total(stats, 'waitCount') };
+    return {
+      crossings: total(stats, 'crossingCount'),
+      waits: total(stats, 'waitCount'),
+      bytes: total(stats, 'crossingSentBytes') + total(stats, 'crossingReceivedBytes'),
+      activation: result.activation_bytes,
+    };
   };
   const [short, long] = [await counts(8), await counts(24)];
   return {
     crossings: (long.crossings - short.crossings) / 16,
     waits: (long.waits - short.waits) / 16,
+    overActivation:
+      (long.bytes - short.bytes) / (long.crossings - short.crossings) / long.activation,
   };
 }
 
 test('a token crosses there once and back once, and waits twice: for the blocks, and for the result', async () => {
-  expect(await perToken()).toEqual({ crossings: 2, waits: 2 });
+  const { crossings, waits, overActivation } = await perToken();
+  expect({ crossings, waits }).toEqual({ crossings: 2, waits: 2 });
+  expect(overActivation).toBeLessThanOrEqual(OVER_ACTIVATION_MAX);
 }, 240_000);
 
 test('two streams with events between them cross as often, and wait no more than once more', async () => {

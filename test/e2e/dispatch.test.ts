@@ -9,6 +9,7 @@ import {
   createDispatchCluster,
   decoded,
   LAYER_BYTES,
+  OVER_ACTIVATION_MAX,
   TOKENS,
   total,
   untilToken,
@@ -61,6 +62,10 @@ test('a third of the layers on each machine: native results, launches where the 
   const more = (name: Parameters<typeof total>[1]): number =>
     total(long.stats, name) - total(short.stats, name);
   expect(more('crossingCount') / 20).toBe(CROSSINGS_OF_TWO);
+  const crossed = more('crossingSentBytes') + more('crossingReceivedBytes');
+  expect(crossed / more('crossingCount')).toBeLessThanOrEqual(
+    OVER_ACTIVATION_MAX * long.result.activation_bytes,
+  );
 
   // Not one byte of a weight: nothing goes beside the batches, and they hold crossings and commands.
   const evictedBytes = long.stats.evictBytes - short.stats.evictBytes;

@@ -28,7 +28,7 @@ static struct gb_blocks_range *tracked(CUdeviceptr address, uint64_t bytes) {
 /* returns: how many blocks; the runs stay until the next collect. */
 static uint64_t collect(struct gb_blocks_range *const *ranges, uint32_t count) {
   free(runs);
-  CHECK_EQUAL(gb_blocks_collect(engine, ranges, count, &runs, &run_count), CUDA_SUCCESS);
+  CHECK_EQUAL(collect_whole(engine, ranges, count, &runs, &run_count), CUDA_SUCCESS);
   return runs_bytes(runs, run_count) / GB_BLOCK_BYTES;
 }
 
@@ -292,7 +292,7 @@ static void ranges_are_checked(void) {
   struct gb_blocks_range *twice[] = {range, range};
   struct gb_blocks_run *none = (void *)1;
   uint32_t count = 1;
-  CHECK_EQUAL(gb_blocks_collect(engine, twice, 2, &none, &count), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(collect_whole(engine, twice, 2, &none, &count), CUDA_ERROR_INVALID_VALUE);
   CHECK(none == NULL && count == 0);
   /* Directly before and behind is right. */
   struct gb_blocks_range *before = tracked(memory, 4 * GB_BLOCK_BYTES);
@@ -330,6 +330,27 @@ static void runs_are_checked(void) {
   unsigned char byte = 0;
   CHECK_EQUAL(gb_blocks_copy_out(engine, &wrong[4], 1, &byte), CUDA_ERROR_INVALID_VALUE);
   CHECK_EQUAL(gb_blocks_copy_in(engine, &wrong[4], 1, &byte), CUDA_ERROR_INVALID_VALUE);
+  gb_blocks_untrack(engine, range);
+  cuMemFree_v2(memory);
+}
+
+/* What is not asked about stays as it was agreed on. */
+static void parts_of_a_range(void) {
+  const CUdeviceptr memory = zeroed(8 * GB_BLOCK_BYTES);
+  struct gb_blocks_range *range = tracked(memory, 8 * GB_BLOCK_BYTES);
+  const struct gb_blocks_run parts[] = {{memory, 2, 0}, {memory + 4 * GB_BLOCK_BYTES, 2, 0}};
+  const struct gb_blocks_run wrong[] = {{memory + 4 * GB_BLOCK_BYTES, 2, 0}, {memory, 2, 0}};
+  for (uint32_t i = 0; i < 8; i++) put_word(memory + (uint64_t)i * GB_BLOCK_BYTES, 1);
+  struct gb_blocks_run *some = NULL;
+  uint32_t count = 0;
+  CHECK_EQUAL(gb_blocks_collect(engine, wrong, 2, &some, &count), CUDA_ERROR_INVALID_VALUE);
+  CHECK_EQUAL(gb_blocks_collect(engine, parts, 2, &some, &count), CUDA_SUCCESS);
+  CHECK(count == 2 && some[0].address == memory && some[0].blocks == 2);
+  CHECK(count == 2 && some[1].address == parts[1].address && some[1].blocks == 2);
+  free(some);
+  CHECK_EQUAL(gb_blocks_collect(engine, parts, 2, &some, &count), CUDA_SUCCESS);
+  CHECK_EQUAL(count, 0);
+  CHECK_EQUAL(collect(&range, 1), 4);
   gb_blocks_untrack(engine, range);
   cuMemFree_v2(memory);
 }
@@ -379,6 +400,7 @@ int main(void) {
   RUN(calls_do_not_grow_with_ranges);
   RUN(many_runs_take_several_passes);
   RUN(copies_of_all_sizes);
+  RUN(parts_of_a_range);
   RUN(ranges_are_checked);
   RUN(runs_are_checked);
   RUN(limits_of_an_engine);

@@ -43,7 +43,7 @@ static void change(uint32_t step, unsigned char value) {
 static struct gb_blocks_run *collect(uint32_t *count) {
   struct gb_blocks_run *runs = NULL, expected[BLOCKS];
   bool again = false;
-  while (!good(gb_blocks_collect(engine, ranges, 2, &runs, count))) {
+  while (!good(collect_whole(engine, ranges, 2, &runs, count))) {
     CHECK(runs == NULL && *count == 0);
     again = true;
   }

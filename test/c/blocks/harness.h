@@ -132,4 +132,14 @@ static inline bool runs_equal(const struct gb_blocks_run *one, uint32_t one_coun
   return one_count == other_count;
 }
 
+/* What has changed in whole ranges. */
+static inline CUresult collect_whole(struct gb_blocks *engine, struct gb_blocks_range *const *ranges, uint32_t count,
+                                     struct gb_blocks_run **runs, uint32_t *run_count) {
+  struct gb_blocks_run *parts = calloc(count + 1, sizeof *parts);
+  for (uint32_t i = 0; i < count; i++) parts[i] = (struct gb_blocks_run){ranges[i]->address, ranges[i]->blocks, 0};
+  const CUresult result = gb_blocks_collect(engine, parts, count, runs, run_count);
+  free(parts);
+  return result;
+}
+
 #endif

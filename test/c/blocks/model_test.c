@@ -172,7 +172,7 @@ static void visit(uint32_t from, bool whole) {
   }
   struct gb_blocks_run *runs = NULL;
   uint32_t run_count = 0;
-  CHECK_EQUAL(gb_blocks_collect(side->engine, some, count, &runs, &run_count), CUDA_SUCCESS);
+  CHECK_EQUAL(collect_whole(side->engine, some, count, &runs, &run_count), CUDA_SUCCESS);
   CHECK(runs_equal(runs, run_count, expected, want));
   CHECK((runs == NULL) == (run_count == 0));
   said_blocks += runs_bytes(runs, run_count) / GB_BLOCK_BYTES;

@@ -15,6 +15,19 @@ GBSIM_KERNEL(mix, 4, {8, 8, 8, 4}) {
   for (uint64_t i = 0; i < words; i++) to[i] = to[i] * 3 + from[i] + seed;
 }
 
+/* to[i] = from[i] * 5 + seed: all of it is overwritten. */
+GBSIM_KERNEL(fresh, 4, {8, 8, 8, 4}) {
+  uint32_t *to;
+  const uint32_t *from;
+  uint64_t words;
+  uint32_t seed;
+  gbsim_param(launch, 0, &to);
+  gbsim_param(launch, 1, &from);
+  gbsim_param(launch, 2, &words);
+  gbsim_param(launch, 3, &seed);
+  for (uint64_t i = 0; i < words; i++) to[i] = from[i] * 5 + seed;
+}
+
 /* Reaches its operands through a table in device memory, as batched routines do: table[0] +=
  * table[1]. */
 GBSIM_KERNEL(mix_table, 3, {8, 8, 4}) {

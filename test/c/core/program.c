@@ -35,7 +35,7 @@ struct worker {
 };
 
 static CUcontext context;
-static CUfunction mix, mix_table;
+static CUfunction mix, mix_table, fresh;
 static int expect_loss;
 static _Atomic int lost;
 static _Thread_local int own_lost;
@@ -205,6 +205,24 @@ static void step_launch(struct worker *w, struct buffer *to, struct buffer *from
   if (accepted(result, &w->refused_launches, "launch")) mix_host(to, from, words, seed);
 }
 
+/* A part of the buffer is overwritten, by as many threads as words, or fewer. */
+static void step_fresh(struct worker *w, struct buffer *to, struct buffer *from) {
+  uint64_t all = common_words(to, from);
+  if (to == from || all == 0) return;
+  uint64_t first = below(w, 3) == 0 ? below(w, all) : 0;
+  uint64_t words = below(w, 2) == 0 ? all - first : 1 + below(w, all - first);
+  uint32_t seed = (uint32_t)below(w, 1 << 30);
+  CUdeviceptr target = to->device + first * 4;
+  void *params[] = {&target, &from->device, &words, &seed};
+  unsigned grid = below(w, 4) == 0 ? 1 : (unsigned)((words + 255) / 256);
+  CUresult result = cuLaunchKernel(fresh, grid, 1, 1, 256, 1, 1, 0, w->stream, params, NULL);
+  w->launches++;
+  uint32_t *a = (uint32_t *)(void *)to->host + first;
+  const uint32_t *b = (const uint32_t *)(const void *)from->host;
+  if (!accepted(result, &w->refused_launches, "launch")) return;
+  for (uint64_t i = 0; i < words; i++) a[i] = b[i] * 5 + seed;
+}
+
 /* The kernel's operands are named only by a table in device memory. */
 static void step_hidden(struct worker *w, struct buffer *to, struct buffer *from) {
   uint64_t words = common_words(to, from);
@@ -238,7 +256,8 @@ static void one_step(struct worker *w) {
   } else if (what < 64) {
     step_copy(w, a, b);
   } else if (what < 82) {
-    step_launch(w, a, b);
+    if (below(w, 2) == 0) step_fresh(w, a, b);
+    else step_launch(w, a, b);
   } else if (what < 84) {
     step_hidden(w, a, b);
   } else {
@@ -266,6 +285,7 @@ static void open_module(const char *path) {
   CUmodule module;
   CHECK(cuModuleLoad(&module, path) == CUDA_SUCCESS, "module %s", path);
   CHECK(cuModuleGetFunction(&mix, module, "mix") == CUDA_SUCCESS, "mix");
+  CHECK(cuModuleGetFunction(&fresh, module, "fresh") == CUDA_SUCCESS, "fresh");
   CHECK(cuModuleGetFunction(&mix_table, module, "mix_table") == CUDA_SUCCESS, "mix_table");
 }
 

@@ -345,12 +345,13 @@ static void small_commands_travel(void) {
   CHECK_EQUAL(gb_run_copy(lane, 8192, 4096, 100), CUDA_SUCCESS);
   CHECK_EQUAL(gb_run_fill(lane, &set), CUDA_SUCCESS);
   CHECK_EQUAL(gb_run_write(lane, 0, pattern, 4096, true), CUDA_SUCCESS);
+  CHECK_EQUAL(gb_run_disagree(lane, 8192, 4096), CUDA_SUCCESS);
   CHECK_EQUAL(gb_run_track(lane, 0, 2 << 20, false), CUDA_SUCCESS);
   CHECK_EQUAL(gb_run_sync(lane), CUDA_SUCCESS);
   static const uint16_t types[] = {GB_RUN_TRACK, GB_RUN_COPY, GB_RUN_FILL, GB_RUN_WRITE, GB_RUN_ARRIVED,
-                                   GB_RUN_UNTRACK, GB_RUN_SYNC};
-  REQUIRE(peer_entries() == 7);
-  for (uint32_t i = 0; i < 7; i++) CHECK_EQUAL(peer_entry(i).type, types[i]);
+                                   GB_RUN_DISAGREE, GB_RUN_UNTRACK, GB_RUN_SYNC};
+  REQUIRE(peer_entries() == 8);
+  for (uint32_t i = 0; i < 8; i++) CHECK_EQUAL(peer_entry(i).type, types[i]);
   CHECK(memcmp(peer_entry(1).body, (uint64_t[]){8192, 4096, 100}, 24) == 0);
   CHECK(memcmp(peer_entry(2).body, &set, sizeof set) == 0);
   end();

@@ -18,7 +18,7 @@
 #define BYTES (8 * MIB)
 #define WORDS (BYTES / 4)
 
-static CUfunction mix;
+static CUfunction mix, fresh;
 static CUstream stream;
 static CUdeviceptr buffers[BUFFERS];
 
@@ -29,6 +29,12 @@ static void ok(CUresult result, const char *what) {
 static CUresult launch(CUdeviceptr to, CUdeviceptr from, uint64_t words, uint32_t seed) {
   void *params[] = {&to, &from, &words, &seed};
   return cuLaunchKernel(mix, 1, 1, 1, 32, 1, 1, 0, stream, params, NULL);
+}
+
+/* to = from * 5 + seed, all of it: proved to be overwritten. */
+static void overwrite(CUdeviceptr to, CUdeviceptr from, uint64_t words, uint32_t seed) {
+  void *params[] = {&to, &from, &words, &seed};
+  ok(cuLaunchKernel(fresh, (unsigned)((words + 255) / 256), 1, 1, 256, 1, 1, 0, stream, params, NULL), "overwrite");
 }
 
 /* Every buffer holds its number; those that do not fit here lie on a feeder. */
@@ -77,6 +83,39 @@ static void questions_end(void) {
   CHECK(asked < 100000, "the event never came");
   CHECK(cuStreamQuery(stream) == CUDA_SUCCESS, "the stream is idle");
   ok(cuEventDestroy(event), "event");
+}
+
+/* What is overwritten does not cross, and may become again what both sides agreed on while the other one has changed:
+ * first there, then here. The last buffer lies on a feeder, the first ones here, and one of them is named there. */
+static void overwritten_as_before(void) {
+  const CUdeviceptr moved = buffers[0], here = buffers[1], result = buffers[2], there = buffers[BUFFERS - 1];
+  const uint64_t part = 16384; /* the rest stays where it is */
+  for (uint32_t turn = 0; turn < 3; turn++) {
+    overwrite(moved, there, part, 7);
+    overwrite(result, moved, part, 1); /* here: it comes back, and is agreed on */
+    ok(launch(moved, here, part, turn), "changed here");
+    overwrite(moved, there, part, 7);
+    overwrite(result, moved, part, 1);
+    CHECK(word_of(result, 5) == ((BUFFERS - 1) * 5 + 7) * 5 + 1, "overwritten there: %u", word_of(result, 5));
+    overwrite(moved, here, part, 3);
+    ok(launch(there, moved, part, 0), "there: agreed on");
+    ok(launch(moved, there, part, turn), "changed there");
+    overwrite(moved, here, part, 3);
+    ok(cuMemsetD32Async(there, BUFFERS - 1, WORDS, stream), "fill");
+    ok(launch(there, moved, part, 0), "there");
+    CHECK(word_of(there, 5) == (BUFFERS - 1) * 3 + 1 * 5 + 3, "overwritten here: %u", word_of(there, 5));
+    ok(cuMemsetD32Async(there, BUFFERS - 1, WORDS, stream), "fill");
+    CHECK(word_of(moved, WORDS - 1) == 0, "beside it: %u", word_of(moved, WORDS - 1));
+  }
+  /* A launch that is refused here has overwritten nothing. */
+  uint32_t seed = 9;
+  void *params[] = {(void *)(uintptr_t)&moved, (void *)(uintptr_t)&here, (void *)(uintptr_t)&part, &seed};
+  overwrite(moved, there, part, 7);
+  CHECK(cuLaunchKernel(fresh, 64, 1, 1, 256, 1, 1, 1u << 30, stream, params, NULL) != CUDA_SUCCESS, "shared memory");
+  overwrite(result, moved, part, 1);
+  CHECK(word_of(result, 5) == ((BUFFERS - 1) * 5 + 7) * 5 + 1, "not overwritten: %u", word_of(result, 5));
+  ok(cuMemsetD32Async(moved, 0, WORDS, stream), "fill");
+  ok(cuMemsetD32Async(result, 2, WORDS, stream), "fill");
 }
 
 static void on_host(void *value) {
@@ -147,12 +186,14 @@ int main(int count, char **arguments) {
   ok(cuCtxCreate(&context, NULL, 0, device), "context");
   ok(cuModuleLoad(&module, arguments[1]), "module");
   ok(cuModuleGetFunction(&mix, module, "mix"), "mix");
+  ok(cuModuleGetFunction(&fresh, module, "fresh"), "fresh");
   ok(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "stream");
   fill_all();
   if (count > 2 && strcmp(arguments[2], "fault") == 0) {
     fault();
     return CHECK_RESULT();
   }
+  overwritten_as_before();
   pinned_order();
   questions_end();
   callbacks_see();

@@ -184,6 +184,50 @@ static void only_what_is_tracked_is_collected(void) {
   CHECK_EQUAL(end_program(&program), 0);
 }
 
+/* Runs that a COLLECT of these parts answers. */
+static uint32_t collect_parts(struct program *program, const struct gb_run_range *parts, uint32_t count) {
+  const struct gb_run_collect head = {count, 0};
+  next_batch(program);
+  add(GB_RUN_COLLECT, &head, sizeof(head), parts, count * sizeof(*parts));
+  if (send_next(program) != GB_RUN_OK || reply.data_bytes < sizeof(struct gb_run_blocks))
+    return UINT32_MAX;
+  return blocks()->run_count;
+}
+
+static void parts_are_collected(void) {
+  const struct gb_run_range parts[] = {{A_AT, 4 * BLOCK}, {A_AT + 5 * BLOCK, BLOCK}, {B_AT, BLOCK}};
+  const struct gb_run_range wrong[] = {{A_AT + 5 * BLOCK, BLOCK}, {A_AT, 4 * BLOCK}};
+  struct program program;
+  REQUIRE(begin_tracked(&program));
+  next_batch(&program);
+  add_update(A_AT + 3 * BLOCK, 1, 1);
+  add_update(A_AT + 4 * BLOCK, 1, 2);
+  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  CHECK_EQUAL(collect_parts(&program, parts, 3), 1);
+  CHECK(is_run(0, A_AT + 3 * BLOCK, 1, 0));
+  CHECK_EQUAL(collect(&program, 2, 0), 1);
+  CHECK(is_run(0, A_AT + 4 * BLOCK, 1, 0));
+  CHECK_EQUAL(collect_parts(&program, wrong, 2), UINT32_MAX);
+  CHECK_EQUAL(reply.result.status, GB_RUN_INVALID);
+  CHECK_EQUAL(end_program(&program), 0);
+}
+
+static void what_is_disagreed_on_is_said(void) {
+  struct program program;
+  REQUIRE(begin_tracked(&program));
+  next_batch(&program);
+  add_range(GB_RUN_DISAGREE, A_AT + 20 * BLOCK, 2 * BLOCK, "", 0);
+  CHECK_EQUAL(send_next(&program), GB_RUN_OK);
+  CHECK_EQUAL(collect(&program, 2, 0), 1);
+  CHECK(is_run(0, A_AT + 20 * BLOCK, 2, 0));
+  CHECK_EQUAL(collect(&program, 2, 0), 0);
+  next_batch(&program);
+  add_range(GB_RUN_DISAGREE, A_AT + A_BYTES - BLOCK, 2 * BLOCK, "", 0);
+  send_next(&program);
+  CHECK_EQUAL(sync_with(&program), GB_RUN_NOT_FOUND);
+  CHECK_EQUAL(end_program(&program), 0);
+}
+
 /* Ranges that are freed while they are tracked are let go of without a fault. */
 static void memory_that_is_gone_is_not_hashed(void) {
   struct program program;
@@ -207,6 +251,8 @@ int main(int argc, char **argv) {
   RUN(addresses_of_the_arena_are_seen);
   RUN(large_answers_stay_within_their_limit);
   RUN(only_what_is_tracked_is_collected);
+  RUN(parts_are_collected);
+  RUN(what_is_disagreed_on_is_said);
   RUN(memory_that_is_gone_is_not_hashed);
   gb_lane_door_close(lane_door);
   return check_done();

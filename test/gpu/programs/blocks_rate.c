@@ -49,7 +49,7 @@ static double hash_rate(uint64_t bytes, uint32_t repeats) {
   must(gb_blocks_track(engine, memory, bytes, &range), "track");
   for (uint32_t i = 0; i < repeats + 1; i++) {
     const double start = now_micros();
-    must(gb_blocks_collect(engine, &range, 1, &runs, &count), "collect");
+    must(collect_whole(engine, &range, 1, &runs, &count), "collect");
     if (i > 0) better(&best, now_micros() - start);
     if ((count != 0) != (i == 0)) must(CUDA_ERROR_UNKNOWN, "what has changed");
     free(runs);
@@ -79,7 +79,7 @@ static struct crossing crossing_time(uint32_t repeats) {
     for (uint32_t i = 0; i < RANGES; i++)
       fill(memory + i * (RANGE_BYTES + 3 * GB_BLOCK_BYTES), (unsigned char)(turn + 1), CHANGED_BYTES);
     double times[5] = {now_micros()};
-    must(gb_blocks_collect(engine, ranges, RANGES, &runs, &count), "collect");
+    must(collect_whole(engine, ranges, RANGES, &runs, &count), "collect");
     times[1] = now_micros();
     must(gb_blocks_copy_out(engine, runs, count, host), "copy_out");
     times[2] = now_micros();
