@@ -24,3 +24,6 @@ $(PORTABLE_STAT): driver/portable/stat.c driver/portable/portable.mk
 portable: $(PORTABLE_START) $(PORTABLE_STAT)
 	@$(MAKE) -s BUILD=$(PORTABLE) CFLAGS="-include driver/portable/glibc.h $(CFLAGS)" \
 	  LDFLAGS="$(PORTABLE_LDFLAGS) $(LDFLAGS)" $(PORTABLE_NATIVES:%=$(PORTABLE)/%)
+
+# Suites that run side by side find them built.
+test-binaries: portable

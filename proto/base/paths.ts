@@ -2,11 +2,16 @@
 // Where things lie: XDG folders for configuration, state and sockets, and the folder of built
 // natives.
 import { chmodSync, lstatSync, mkdirSync } from 'node:fs';
-import { homedir, tmpdir, userInfo } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { GbError } from './errors.js';
+
+/** Not by os.userInfo(): in containers a user often has a number and no name, and that throws. */
+function ownUid(): number | undefined {
+  return process.geteuid?.();
+}
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -27,7 +32,7 @@ export function cacheDir(env: Env = process.env): string {
  *  system's tmp. */
 export function runtimeDir(env: Env = process.env): string {
   const base = env['XDG_RUNTIME_DIR'];
-  return base ? join(base, 'greenboost') : join(tmpdir(), `greenboost-${userInfo().uid}`);
+  return base ? join(base, 'greenboost') : join(tmpdir(), `greenboost-${ownUid()}`);
 }
 
 export function shimSocketPath(env: Env = process.env): string {
@@ -47,7 +52,7 @@ export function feedSocketPath(env: Env = process.env): string {
 export function ensurePrivateDir(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const stat = lstatSync(path);
-  if (!stat.isDirectory() || stat.uid !== userInfo().uid) {
+  if (!stat.isDirectory() || stat.uid !== ownUid()) {
     throw new GbError(
       'PERMISSION_DENIED',
       `${path} must be a folder of your own; remove it and try again`,

@@ -28,8 +28,8 @@ check() { # check TITLE COMMAND...: it ends well
 says() { # says WORDS COMMAND...: it ends well, and prints them
   words=$1
   shift
-  "$@" >/packages/said 2>&1 || { cat /packages/said; return 1; }
-  grep -qF "$words" /packages/said || { cat /packages/said; return 1; }
+  "$@" >"$HOME/said" 2>&1 || { cat "$HOME/said"; return 1; }
+  grep -qF "$words" "$HOME/said" || { cat "$HOME/said"; return 1; }
 }
 
 paths() { # what is on this machine, but for what apt and dpkg keep of all packages, and ourselves
@@ -41,8 +41,8 @@ paths() { # what is on this machine, but for what apt and dpkg keep of all packa
 used() { # used COMMAND HOME: the main job, on a simulated GPU: VRAM, RAM, and a feeder that lends RAM
   says "greenboost $(sed -n 's/^ *"version": "\(.*\)",$/\1/p' "$2/package.json")" "$1" version &&
     says 'lending 128 MiB of RAM' "$1" feed start --bind 127.0.0.1 --ram 128MiB &&
-    "$1" key show >/packages/key && chmod 600 /packages/key &&
-    "$1" connect 127.0.0.1 --key-file /packages/key &&
+    "$1" key show >"$HOME/key" && chmod 600 "$HOME/key" &&
+    "$1" connect 127.0.0.1 --key-file "$HOME/key" &&
     says 'right: 0 mismatches' "$1" run --gpu sim --vram-budget 64MiB --ram-budget 32MiB --overcommit gated -- \
       "$2/build/bin/gb_workset" $workset &&
     says 'Ready' "$1" doctor &&
@@ -51,14 +51,20 @@ used() { # used COMMAND HOME: the main job, on a simulated GPU: VRAM, RAM, and a
 }
 
 took_and_gave_back() { # the feeder held what VRAM and RAM could not
-  "$1" feed status --json >/packages/status && cat /packages/status && node -e '
-    const { writeBytes, readBytes } = JSON.parse(require("fs").readFileSync("/packages/status", "utf8"));
+  "$1" feed status --json >"$HOME/status" && cat "$HOME/status" && node -e '
+    const { writeBytes, readBytes } = JSON.parse(require("fs").readFileSync(process.env.HOME + "/status", "utf8"));
     process.exit(writeBytes >= 96 << 20 && readBytes >= 96 << 20 ? 0 : 1)'
 }
 
 forget_person() {
   rm -rf "$HOME" "$XDG_RUNTIME_DIR"
   mkdir -p -m 700 "$HOME" "$XDG_RUNTIME_DIR"
+}
+
+as_in_a_container() { # nobody's user, no capability, nothing to be gained: docs/examples/kubernetes.yaml
+  chown -R 1000:1000 "$HOME" "$XDG_RUNTIME_DIR"
+  setpriv --reuid 1000 --regid 1000 --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
+    sh "$0" "$suite" used
 }
 
 nothing_left() { # nothing_left BEFORE: paths are as they were
@@ -80,6 +86,10 @@ only_settings() { # after remove: what purge is for
     /var/lib/greenboost/state | diff - /packages/left
 }
 
+if [ "$2" = used ]; then
+  used greenboost "$home"
+  exit
+fi
 paths >/packages/before
 check "$suite: apt installs the .deb without a network" apt-get install -y -qq /packages/greenboost_*_amd64.deb
 check "$suite: nothing of it differs from the package" dpkg --verify greenboost
@@ -90,6 +100,8 @@ check "$suite: AppArmor parses a profile" profiles_parse
 check "$suite: the unit can be enabled" systemctl enable greenboost-feed.service
 check "$suite: enabled for the next boot" enabled
 check "$suite: feeder, host and a program on both" used greenboost "$home"
+forget_person
+check "$suite: the same without root and capabilities" as_in_a_container
 forget_person
 check "$suite: installed once more over itself" apt-get install -y -qq --reinstall /packages/greenboost_*_amd64.deb
 mkdir -p /var/lib/greenboost && touch /var/lib/greenboost/state

@@ -10,11 +10,11 @@ import { filesOf, ROOT } from '../arch/files.js';
 const folder = mkdtempSync(join(tmpdir(), 'greenboost-units-'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Where the command is, systemd asks only whether it can be executed. */
+/** Where the command is, systemd asks only whether it can be executed. A drop-in is read as a unit of its own. */
 function copyOf(unit: string): string {
-  const path = join(folder, basename(unit));
+  const path = join(folder, basename(unit).replace(/\.conf$/, '.service'));
   const text = readFileSync(join(ROOT, unit), 'utf8');
-  writeFileSync(path, text.replaceAll('/usr/bin/env greenboost', '/usr/bin/env true'));
+  writeFileSync(path, text.replace(/\/usr\/bin\/(env )?greenboost/g, '/usr/bin/env true'));
   return path;
 }
 
@@ -37,6 +37,10 @@ describe('units', () => {
   });
 
   test.each(units)('systemd understands every line of %s', (unit) => {
+    expect(said('systemd-analyze', ['verify', '--man=no', copyOf(unit)])).toBe('');
+  });
+
+  test.each(filesOf(['docs/examples'], '.conf'))('systemd understands every line of %s', (unit) => {
     expect(said('systemd-analyze', ['verify', '--man=no', copyOf(unit)])).toBe('');
   });
 
