@@ -251,7 +251,9 @@ static void note_launch(struct gb_graph *graph, CUstream stream) {
 
 static void name_chunks(const struct gb_graph_piece *piece, struct gb_touch *touch) {
   touch->accounted = true;
-  touch->count = touch->named_count = touch->content_count = 0;
+  touch->exact = false;
+  touch->lane = 0;
+  touch->count = touch->named_count = touch->content_count = touch->reach_count = 0;
   for (uint32_t i = 0; i < piece->chunk_count; i++)
     gb_touch_address(touch, piece->chunks[i].address, piece->chunks[i].bytes);
 }
