@@ -31,7 +31,7 @@ const SUITES = [
   exit('lint', 18, 1, 'node_modules/.bin/eslint', ['-c', 'test/arch/eslint.config.js', '.']),
   jest('arch', 'test/arch', 3, 1),
   jest('unit', 'test/unit', 25, 1),
-  jest('commands', 'test/commands', 45, 0.9, golden),
+  jest('commands', 'test/commands', 160, 0.6, golden),
   timed(jest('integration', 'test/integration', 240, 0.5)),
   jest('packages', 'test/packages', 60, 1),
   c('root-trixie', 'test-root-trixie', 120, 0.6),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // JSON Schemas (draft 7) of what commands print with --json, made from the types of tui/cli/outputs.ts by the compiler
 // itself, so that there is one definition.
+import Ajv from 'ajv';
+import { expect } from '@jest/globals';
 import ts from 'typescript';
 import { readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
@@ -141,4 +143,33 @@ export function closed(schema: Schema): Schema {
       ? { ...value, additionalProperties: false }
       : value;
   }) as Schema;
+}
+
+/** Holds documents of commands against their published schemas, closed. */
+export class Validator {
+  /** Commands of which a document was seen. */
+  readonly seen = new Set<string>();
+  private readonly fits: ReadonlyMap<string, Ajv.ValidateFunction>;
+
+  constructor() {
+    const ajv = new Ajv({ allErrors: true });
+    this.fits = new Map(
+      [...publishedSchemas()].map(([name, schema]) => [name, ajv.compile(closed(schema))]),
+    );
+  }
+
+  /** The names of all schemas. */
+  get names(): string[] {
+    return [...this.fits.keys()];
+  }
+
+  /** `command`: its words, or `dry-run`. */
+  validate(command: string, document: unknown): void {
+    const name = command.replaceAll(' ', '-');
+    const fits = this.fits.get(name);
+    if (!fits) throw new Error(`tui/cli/outputs.ts does not know greenboost ${command} --json`);
+    fits(document);
+    expect({ command, errors: fits.errors ?? [] }).toEqual({ command, errors: [] });
+    this.seen.add(name);
+  }
 }

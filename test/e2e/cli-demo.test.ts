@@ -5,6 +5,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { endOf, Home, outputOf, until } from './cli-home.js';
+import { Validator } from '../commands/schemas.js';
 
 const LONG_MS = 300_000;
 const folder = mkdtempSync(join(tmpdir(), 'greenboost-cli-demo-'));
@@ -44,6 +45,7 @@ test(
     const output = outputOf(demo);
     const { code } = await endOf(demo);
     const result = JSON.parse(output()) as DemoJson;
+    new Validator().validate('demo', result);
     expect(result.checks.filter(({ ok }) => !ok)).toEqual([]);
     expect(result).toMatchObject({ ok: true, workingSetBytes: 96 * 2 ** 20 });
     expect(result.checks.length).toBeGreaterThanOrEqual(9);

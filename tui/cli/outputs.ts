@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What each command prints with --json, by its words: the definitions that docs/schemas is made from (make schemas)
+// What each command prints with --json, by its words: the definitions that docs/schemas is made from (make golden)
 // and that writeJson holds every command to. A field may be added; one that changes or goes raises SCHEMA_VERSION.
 import type { PathFigure } from '../../host/bench/paths.js';
 import type { Diagnosis } from '../../host/doctor/doctor.js';
@@ -150,13 +150,27 @@ interface DemoJson extends Versioned, Sizes {
   readonly checks: readonly Check[];
 }
 
+/** A line as the daemon's logger wrote it, with the facts of its event. */
+interface LogLineJson {
+  /** ISO 8601, UTC. */
+  readonly time: string;
+  /** 10 trace, 20 debug, 30 info, 40 warn, 50 error, 60 fatal. */
+  readonly level: number;
+  /** `agent`, `feeder`. */
+  readonly name: string;
+  readonly event?: string;
+  readonly msg?: string;
+  readonly [fact: string]: unknown;
+}
+
 interface VersionJson extends Versioned {
   readonly software: string;
   readonly protocol: string;
   readonly node: string;
 }
 
-/** One document for each command; `audit`, `drain`, `events` and `cluster --watch` print one a line. */
+/** One document for each command; `audit`, `drain`, `events`, `logs` and `cluster --watch` print one a line. `dry-run`
+ *  is what commands that act print with that flag. */
 export interface Outputs {
   'agent status': AgentStatusJson;
   audit: AuditLine;
@@ -176,6 +190,7 @@ export interface Outputs {
   'feed status': FeedStatusJson;
   'key list': KeyListJson;
   'key show': OwnKeyJson;
+  logs: LogLineJson;
   pause: PausedJson;
   ping: PingJson;
   plan: Plan;

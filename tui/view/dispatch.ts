@@ -46,6 +46,14 @@ export function dispatchLines({
   ];
 }
 
+/** Where kernels of a program ran, for `explain`, which has a sentence of its own for each reason. */
+export function ranLines(told: Pick<AttachmentJson, 'pid' | 'dispatch'>): string[] {
+  const lines = dispatchLines(told);
+  if (lines.length === 0)
+    return ['its kernels run here: --remote is not in force for this program'];
+  return told.dispatch.devices.length > 0 ? lines : lines.slice(0, 1);
+}
+
 /** One line for each device of a feeder's that the program sees. */
 function deviceLines(pid: number, { devices, owners }: DispatchJson): string[] {
   return devices.map((device) => {

@@ -6,6 +6,7 @@ import {
   AttachmentSchema,
   ExplainResponseSchema,
   PlacedKind,
+  RemoteDeviceSchema,
 } from '../../../proto/gen/greenboost/v1/control_pb.js';
 import { DeviceKind } from '../../../proto/gen/greenboost/v1/feeder_pb.js';
 import { FEEDER } from '../../../proto/settings/feeder.js';
@@ -14,7 +15,7 @@ import { allCommands, createProgram } from '../../../tui/cli/program.js';
 import { flagsOf, type GivenOptions } from '../../../tui/cli/settings.js';
 import { profileNamed } from '../../../tui/cli/profiles.js';
 import { dispatchJson, explainJson } from '../../../tui/model/dispatch.js';
-import { dispatchLines, explainTable, stepLine } from '../../../tui/view/dispatch.js';
+import { dispatchLines, explainTable, ranLines, stepLine } from '../../../tui/view/dispatch.js';
 
 const environment = (options: RunOptions, base: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv =>
   runEnvironment(options, base, profileNamed('default'));
@@ -97,6 +98,24 @@ describe('what is told', () => {
       'pid 7: brought back and run here, by reason: code 3, room 12,000',
     ]);
     expect(dispatchLines({ pid: 7, dispatch: dispatchJson(create(AttachmentSchema)) })).toEqual([]);
+  });
+
+  test('by explain: every device that a program sees, else its launches', () => {
+    const devices = [0, 1].map((index) =>
+      create(RemoteDeviceSchema, {
+        ...{ index, lane: index + 1, feederId: `F-${index}`, feederName: `kiln${index}` },
+        ...{ name: 'a GPU', capacityBytes: 4n << 20n, usedBytes: 1n << 20n },
+      }),
+    );
+    const inDevices = create(AttachmentSchema, { ...FROM, remoteDevices: devices });
+    expect(ranLines({ pid: 7, dispatch: dispatchJson(inDevices) })).toEqual([
+      'pid 7: device +0 is a GPU of kiln0: 1.00 MiB of 4.00 MiB, 2,950 launches',
+      'pid 7: device +1 is a GPU of kiln1: 1.00 MiB of 4.00 MiB, not used',
+    ]);
+    expect(ranLines({ pid: 7, dispatch: dispatchJson(FROM) })).toHaveLength(1);
+    expect(ranLines({ pid: 7, dispatch: dispatchJson(create(AttachmentSchema)) })).toEqual([
+      'its kernels run here: --remote is not in force for this program',
+    ]);
   });
 
   test('of its ranges: addresses as the program knows them, devices and reasons in words', () => {

@@ -3,7 +3,7 @@
 import { withAgent } from '../../control/client.js';
 import { explainJson } from '../../model/dispatch.js';
 import { SCHEMA_VERSION } from '../../model/snapshot.js';
-import { dispatchLines, explainTable, stepLine } from '../../view/dispatch.js';
+import { explainTable, ranLines, stepLine } from '../../view/dispatch.js';
 import { cleanText } from '../../view/text.js';
 import { parsePid } from '../numbers.js';
 import { painters, tableLines, writeJson, writeLine } from '../output.js';
@@ -23,10 +23,7 @@ export async function showExplain(text: string, options: { json?: boolean }): Pr
   }
   const paint = painters(process.stdout);
   writeLine(paint.bold(cleanText(`${told.command} (pid ${told.pid})`)));
-  const launches = dispatchLines(told)[0];
-  writeLine(
-    cleanText(launches ?? 'its kernels run here: --remote merged is not in force for this program'),
-  );
+  for (const line of ranLines(told)) writeLine(cleanText(line));
   const step = stepLine(told);
   if (step !== undefined) writeLine(cleanText(step));
   for (const { name, count, text: why } of told.reasons)
