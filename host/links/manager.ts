@@ -298,7 +298,6 @@ export class LinkManager implements FeederDirectory, LinkHooks {
     if (adopted > 0)
       this.deps.events.add('info', 'lease_adopted', link.name, `${adopted} leases taken over`);
     if (restarted) this.releases.forget(link.feederId);
-    else await this.releases.catchUp(link.feederId, connection.client);
     await this.deps.persist();
   }
 
@@ -312,6 +311,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
   stateChanged(link: Link, from: LinkStateName): void {
     const { events, audit } = this.deps;
     audit.changed(link, from);
+    if (link.state === 'ready') this.releases.catchUp(link.feederId);
     const entry = this.managed.find((other) => other.link === link);
     if (link.state === from && (from === 'ready' || from === 'draining')) {
       events.add('info', 'feeder_key_changed', link.name, `now ${keyFingerprint(link.key)}`);
@@ -478,6 +478,7 @@ export class LinkManager implements FeederDirectory, LinkHooks {
 
   private renew(link: Link): void {
     if (link.state !== 'ready' && link.state !== 'draining') return;
+    this.releases.catchUp(link.feederId);
     if (this.renewing.has(link.feederId)) return;
     this.renewing.add(link.feederId);
     const work = this.deps.registry().renew(link.feederId, link.client());

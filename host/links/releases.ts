@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Leases that are to end: at once, or when their feeder is back.
+// Leases that are to end: at once, or when their feeder is back, or with one of the renewals after that.
 import { GbError } from '../../proto/base/errors.js';
 import { PENDING_RELEASES_MAX } from '../../proto/base/limits.js';
 import type { AgentState } from '../state.js';
@@ -30,14 +30,10 @@ export class Releases {
     );
   }
 
-  /** Ends a lease now, or when the feeder is back. */
-  release(feederId: string, { leaseId, fencingToken }: LeaseHandle): void {
-    const handle = { leaseId, fencingToken };
-    const work = this.tryNow(feederId, handle).finally(() => {
-      this.running.delete(work);
-      this.onChange();
-    });
-    this.running.add(work);
+  /** Ends a lease now, or when the feeder is back. Ownership: `lease` is kept until then; a renewal that was under way
+   *  when it was given up may still change its token. */
+  release(feederId: string, lease: LeaseHandle): void {
+    this.run(this.tryNow(feederId, lease));
   }
 
   /** Resolves when every call under way has ended. */
@@ -50,30 +46,49 @@ export class Releases {
     this.pending.delete(feederId);
   }
 
-  /** The feeder is back: ends what waited for it. */
-  async catchUp(feederId: string, client: FeederCalls): Promise<void> {
+  /** Ends what could not be ended before. pre: calls to the feeder may be made. */
+  catchUp(feederId: string): void {
     const waiting = this.pending.get(feederId) ?? [];
     this.pending.delete(feederId);
-    if (waiting.length === 0) return;
-    for (const lease of await client.renew(waiting))
-      if (lease.outcome === 'ok') await client.release(lease);
+    if (waiting.length > 0) this.run(this.endAll(feederId, waiting));
   }
 
-  private async tryNow(feederId: string, handle: LeaseHandle): Promise<void> {
+  private run(calls: Promise<void>): void {
+    const work = calls.finally(() => {
+      this.running.delete(work);
+      this.onChange();
+    });
+    this.running.add(work);
+  }
+
+  /** Tokens may have changed since: a renewal tells those of leases that still are. */
+  private async endAll(feederId: string, handles: readonly LeaseHandle[]): Promise<void> {
     try {
-      await this.client(feederId).release(handle);
-    } catch (reason) {
-      const { code } = GbError.from(reason);
-      // An expired lease is released already; anything else is tried again when the feeder is back.
-      if (code !== 'LEASE_EXPIRED' && code !== 'NOT_FOUND') this.postpone(feederId, handle);
+      const renewals = await this.client(feederId).renew(handles);
+      const standing = renewals.filter(({ outcome }) => outcome === 'ok');
+      await Promise.all(standing.map((lease) => this.tryNow(feederId, lease)));
+    } catch {
+      for (const handle of handles) this.postpone(feederId, handle);
     }
   }
 
-  private postpone(feederId: string, handle: LeaseHandle): void {
+  private async tryNow(feederId: string, lease: LeaseHandle): Promise<void> {
+    const { leaseId, fencingToken } = lease;
+    try {
+      await this.client(feederId).release({ leaseId, fencingToken });
+    } catch (reason) {
+      const { code } = GbError.from(reason);
+      if (lease.fencingToken !== fencingToken) return this.tryNow(feederId, lease);
+      // An expired lease is released already; anything else is tried again with the next renewal.
+      if (code !== 'LEASE_EXPIRED' && code !== 'NOT_FOUND') this.postpone(feederId, lease);
+    }
+  }
+
+  private postpone(feederId: string, lease: LeaseHandle): void {
     const waiting = this.pending.get(feederId) ?? [];
     // Beyond the limit the feeder's own TTL ends the oldest.
     if (waiting.length >= PENDING_RELEASES_MAX) waiting.shift();
-    waiting.push(handle);
+    waiting.push(lease);
     this.pending.set(feederId, waiting);
   }
 }
