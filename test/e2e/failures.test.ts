@@ -63,6 +63,10 @@ describe('the failure matrix', () => {
       async (_, { fault, time, expected }) => {
         try {
           const result = await onStage((on) => playCell(on, fault, time, expected));
+          if (expected.everybody) {
+            await stage?.close();
+            stage = undefined;
+          }
           keep({ results: [result] });
           expect(result).toMatchObject({ fault, time });
         } catch (error) {

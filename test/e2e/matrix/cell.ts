@@ -8,9 +8,9 @@ import { FAULTS, type Fault, type FaultName, type Planted } from './faults.js';
 import { LIGHT_BYTES, PROGRAM_BYTES, TTL_SECONDS, type Stage } from './stage.js';
 import { REACH, type Act, type TimeName } from './times.js';
 
-/** What the program gets: its right result; 911 with feeder and range named; and of a connect or
- *  a drain alone, whether it was done. */
-export type Result = 'right' | '911' | 'none';
+/** What the program gets: its right result; 911 with feeder and range named; `lost`: the same, or no memory, while no
+ *  feeder is there for anybody; and of a connect or a drain alone, whether it was done. */
+export type Result = 'right' | '911' | 'lost' | 'none';
 
 export interface Expected {
   readonly result: Result;
@@ -22,6 +22,8 @@ export interface Expected {
   readonly events?: readonly string[];
   /** Events that must not come. */
   readonly never?: readonly string[];
+  /** Every program of the host loses what feeders hold, the bystander too: the stage has had its last cell. */
+  readonly everybody?: boolean;
 }
 
 export interface CellResult {
@@ -52,6 +54,9 @@ const HEARING_MS = process.env['GB_MATRIX'] === 'all' ? 1_000 : 4_000;
 /** Events about programs that come and go say nothing about a fault. */
 const NOT_TOLD = new Set(['attachment_started', 'attachment_ended', 'vram_shared']);
 
+const LOST = /\b911 CUDA_ERROR_EXTERNAL_DEVICE/;
+const NO_MEMORY = /\b2 CUDA_ERROR_OUT_OF_MEMORY/;
+
 async function outcome(act: Act, expected: Result, victimName: string): Promise<string> {
   const { program } = act;
   if (!program) return 'no program';
@@ -63,9 +68,9 @@ async function outcome(act: Act, expected: Result, victimName: string): Promise<
     if (!/"mismatches":0,/.test(text)) throw new Error(`wrong bytes: ${text}`);
     return 'right bytes';
   }
-  if (done.code === 0 || !/\b911 CUDA_ERROR_EXTERNAL_DEVICE/.test(text))
-    throw new Error(`no 911 of ${victimName} but ${done.code} ${done.signal}: ${text}`);
-  return '911';
+  if (done.code !== 0 && LOST.test(text)) return '911';
+  if (done.code !== 0 && expected === 'lost' && NO_MEMORY.test(text)) return 'out of memory';
+  throw new Error(`no 911 of ${victimName} but ${done.code} ${done.signal}: ${text}`);
 }
 
 /** @throws unless the event log names the victim and a range that is lost. */
@@ -155,11 +160,16 @@ export async function playCell(
   const endedMs = Date.now();
   const late = fault.holdMs === undefined ? await lasting(fault, planted) : '';
   const noticedMs = await noticing;
-  if (expected.result === '911') namesLoss(stage, fromMs);
-  await victimIsEmpty(stage, expected.result === '911');
+  const loses = expected.result === '911' || expected.result === 'lost';
+  if (loses) namesLoss(stage, fromMs);
+  await victimIsEmpty(stage, loses);
   const returnedMs = Date.now() - endedMs;
-  await stage.restore();
-  await waitFor('the bystander works on', () => stage.bystanderRounds() > rounds, 30_000);
+  if (expected.everybody) {
+    await stage.bystanderLost(LOST, NO_MEMORY);
+  } else {
+    await stage.restore();
+    await waitFor('the bystander works on', () => stage.bystanderRounds() > rounds, 30_000);
+  }
   return {
     fault: faultName,
     time,

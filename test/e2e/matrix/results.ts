@@ -37,13 +37,18 @@ export function played(): Played {
   return existsSync(FILE) ? (JSON.parse(readFileSync(FILE, 'utf8')) as Played) : NONE;
 }
 
+/** The commit, and whether there is more in the tree than this and what runs before have written. */
+function describe(): string {
+  const git = (...words: string[]): string =>
+    execFileSync('git', words, { cwd: ROOT, encoding: 'utf8' }).trim();
+  const changed = git('status', '--porcelain', '--untracked-files=no', ':!docs/failures.md');
+  return git('rev-parse', '--short', 'HEAD') + (changed === '' ? '' : '-dirty');
+}
+
 /** Adds to what was played. One run at a time: of two that add at the same moment one is lost. */
 export function keep({ results = [], kills = [] }: Partial<Played>): void {
   const before = played();
-  const commit = execFileSync('git', ['describe', '--always', '--dirty'], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  }).trim();
+  const commit = describe();
   const cells = new Map(
     [...before.results, ...results].map((one) => [cellName(one.fault, one.time), one] as const),
   );

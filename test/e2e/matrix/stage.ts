@@ -328,6 +328,15 @@ export class Stage {
     if (done?.code !== 0) throw new Error(`the bystander: ${bystander.run.output()}`);
   }
 
+  /** @throws unless the bystander fails with one of these. */
+  async bystanderLost(...errors: readonly RegExp[]): Promise<void> {
+    const { run } = this.bystander!;
+    const done = await within(run.finished, PROOF_MS);
+    if (!done || done.code === 0 || !errors.some((error) => error.test(done.stderr)))
+      throw new Error(`the bystander has lost nothing: ${run.output()}`);
+    this.bystander = undefined;
+  }
+
   /** Ends everything. @throws when the bystander was not right. */
   async close(): Promise<void> {
     try {

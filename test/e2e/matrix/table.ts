@@ -81,7 +81,10 @@ export const TABLE: Readonly<Record<FaultName, Row>> = {
   memory: row(RIGHT, undefined),
   agent: row({ result: 'right', events: ['lease_adopted'], never: ['data_lost'] }, none()),
   suspend: row({ result: 'right', events: ['feeder_ready'], never: ['data_lost'] }, none()),
-  suspendLong: row({ result: '911', events: ['data_lost'] }, none()),
+  suspendLong: row(
+    { result: 'lost', events: ['data_lost'], everybody: true },
+    none({ events: ['data_lost'], everybody: true }),
+  ),
 };
 
 /** A cell by its name, `kill/idle`. */
