@@ -90,8 +90,8 @@ async function killOnce(round: number, bystanders: readonly Bystander[]): Promis
   await untilToken(running, 3 + ((round * 7) % 20));
   expect(await owners((pid) => !others.includes(pid))).toContain(VICTIM_NAME);
   const tokens = bystanders.map(lastToken);
-  for (const pid of cluster.network.feeders[VICTIM]!.pids()) process.kill(pid, 'SIGKILL');
   const killed = Date.now();
+  for (const pid of cluster.network.feeders[VICTIM]!.pids()) process.kill(pid, 'SIGKILL');
   const done = await running.finished;
   const endedMs = Date.now() - killed;
   expect(done.stderr).toContain('911 CUDA_ERROR_EXTERNAL_DEVICE');
@@ -99,8 +99,8 @@ async function killOnce(round: number, bystanders: readonly Bystander[]): Promis
   expect([done.code, done.signal]).toEqual([3, null]);
   const told = await waitFor('an event names the feeder', async () =>
     (await cluster.host.events()).find(
-      ({ severity, text, unixMs }) =>
-        severity === 'error' && unixMs >= killed && text.includes(VICTIM_NAME),
+      ({ severity, subject, text, unixMs }) =>
+        severity === 'error' && unixMs >= killed && `${subject} ${text}`.includes(VICTIM_NAME),
     ),
   );
   process.stdout.write(

@@ -6,6 +6,9 @@ import { LaneStatus } from '../../../driver/lane/names.js';
 import { nativePath } from '../../../proto/base/paths.js';
 import type { Ticket } from './harness.js';
 
+/** GB_RUN_VERSION. */
+const VERSION = 2;
+
 export const Command = {
   IMAGE: 1,
   IMAGE_PART: 2,
@@ -73,7 +76,7 @@ export function batch(
   ...commands: readonly [type: number, payload: Buffer][]
 ): Buffer {
   const head = Buffer.alloc(16);
-  head.writeUInt32LE(1, 0);
+  head.writeUInt32LE(VERSION, 0);
   head.writeUInt32LE(commands.length, 4);
   head.writeBigUInt64LE(BigInt(sequence), 8);
   const bodies = commands.map(([type, payload]) => {
