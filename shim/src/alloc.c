@@ -104,6 +104,7 @@ CUresult gb_alloc(CUdeviceptr *pointer, size_t bytes) {
   pthread_mutex_lock(&gb_lock);
   gb_context_get(context, device);
   gb_pool_relieve();
+  gb_gated_settle(device);
   result = take(context, device, bytes, &address);
   gb_stage_update();
   pthread_mutex_unlock(&gb_lock);

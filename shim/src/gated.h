@@ -29,6 +29,8 @@ bool gb_gated_admit(struct gb_span *span);
  * GB_ROOM_AGAIN when the GPU was not idle or a feeder did not answer. */
 enum gb_room { GB_ROOM_MADE, GB_ROOM_NONE, GB_ROOM_AGAIN };
 enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patience_ns);
+/* Ends spans that could not be ended before, and gives back what was granted for them. pre: gb_lock. */
+void gb_gated_settle(CUdevice device);
 /* Ends a span that has no chunks any more: drops the room that keeps it and releases it (later, when no
  * agent answers). pre: gb_lock. */
 void gb_gated_forget(struct gb_span *span);

@@ -123,16 +123,19 @@ bool gb_remote_drop(struct gb_span *span) {
   return true;
 }
 
-void gb_remote_drop_waiting(void) {
+bool gb_remote_drop_waiting(void) {
+  bool any = false;
   struct gb_span *next = NULL;
   for (struct gb_span *span = waiting_count > 0 ? gb_span_next(NULL) : NULL; span != NULL;
        span = next) {
     next = gb_span_next(span);
     if (!span->going) continue;
-    if (!gb_replica_drop(span) || !gb_remote_drop(span)) return;
+    if (!gb_replica_drop(span) || !gb_remote_drop(span)) return any;
     waiting_count--;
     gb_span_release(span);
+    any = true;
   }
+  return any;
 }
 
 void gb_remote_end(struct gb_span *span) {

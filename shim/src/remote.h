@@ -30,8 +30,8 @@ bool gb_remote_drop(struct gb_span *span);
 /* Drops and releases a span without chunks; when nobody answers it waits, out of the index, its
  * address kept. */
 void gb_remote_end(struct gb_span *span);
-/* Ends spans whose drop nobody answered before. */
-void gb_remote_drop_waiting(void);
+/* Ends spans whose drop nobody answered before. returns: whether there was one. */
+bool gb_remote_drop_waiting(void);
 /* Every piece of the span to its feeder, or back, through pinned memory. pre: a context is current,
  * placed. On failure of a store what is here is whole. */
 enum gb_moved gb_remote_store(struct gb_span *span, CUstream stream, struct gb_seen *seen);

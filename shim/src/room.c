@@ -108,10 +108,15 @@ enum gb_room gb_gated_make_room(CUdevice device, uint64_t bytes, uint64_t patien
   return result == GB_MOVE_UNREACHABLE ? GB_ROOM_AGAIN : GB_ROOM_NONE;
 }
 
+void gb_gated_settle(CUdevice device) {
+  if (gb_remote_drop_waiting()) gb_away_shrink(gb_local_bytes(device));
+}
+
 void gb_gated_forget(struct gb_span *span) {
   if (gb_residency(span) != GB_RESIDENT) gb_unmapped_count--;
   bool gated = gb_config()->gated;
   CUdevice device = span->device;
+  gb_remote_drop_waiting();
   gb_away_end(span);
   if (gated) gb_away_shrink(gb_local_bytes(device));
   if (gb_unmapped_count == 0) gb_pool_trim();

@@ -159,7 +159,7 @@ group_feeder() {
   gated_form
   gated "gated, 1 thread" 21 "$single" 1 16
   gated "gated, 8 threads" 22 "$((steps / 5))" 8 8
-  live=72 gated "gated, hidden pointers" 27 "$steps" 1 8
+  live=64 gated "gated, hidden pointers" 27 "$steps" 1 8
   expect "some launches were unaccounted and ran" "$(figure unaccountedLaunchCount) > $(figure refusedLaunchCount)"
   gated "gated, link cut" 23 "$((steps / 4))" 1 16 cut=37
   expect "the fault happened" "$(agent_figure cut) > 0 && $(agent_figure connections) > 1"
