@@ -43,7 +43,8 @@ used() { # used COMMAND HOME: the main job, on a simulated GPU: VRAM, RAM, and a
     says 'lending 128 MiB of RAM' "$1" feed start --bind 127.0.0.1 --ram 128MiB &&
     "$1" key show >"$HOME/key" && chmod 600 "$HOME/key" &&
     "$1" connect 127.0.0.1 --key-file "$HOME/key" &&
-    GREENBOOST_LOG=info says 'right: 0 mismatches' "$1" run --gpu sim --vram-budget 64MiB --ram-budget 32MiB --overcommit gated -- \
+    GREENBOOST_LOG=info says 'right: 0 mismatches' \
+      "$1" run --gpu sim --vram-budget 64MiB --ram-budget 32MiB --overcommit gated -- \
       "$2/build/bin/gb_workset" $workset &&
     says 'Ready' "$1" doctor &&
     took_and_gave_back "$1" &&
