@@ -103,7 +103,8 @@ export function restyled(line: Line, style: StyleName): Line {
 export function boxLines(
   box: {
     readonly title: string;
-    readonly hint: string;
+    /** Or several, the longest first: the first that fits. */
+    readonly hint: string | readonly string[];
     readonly focused: boolean;
     readonly width: number;
     readonly height: number;
@@ -115,7 +116,8 @@ export function boxLines(
   const inner = Math.max(0, width - 4);
   const title = cutText(` ${box.title} `, Math.max(0, width - 4), glyphs.cut);
   const hintRoom = width - 4 - textWidth(title) - 3;
-  const hint = box.hint !== '' && textWidth(box.hint) + 2 <= hintRoom ? ` ${box.hint} ` : '';
+  const fitting = [box.hint].flat().find((text) => textWidth(text) + 2 <= hintRoom);
+  const hint = fitting ? ` ${fitting} ` : '';
   const rule = glyphs.horizontal.repeat(
     Math.max(0, width - 4 - textWidth(title) - textWidth(hint)),
   );

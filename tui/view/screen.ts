@@ -20,7 +20,7 @@ import { feedersBody } from './panels/feeders.js';
 import { eventsBody } from './panels/events.js';
 import { processesBody } from './panels/processes.js';
 import { throughputBody } from './panels/throughput.js';
-import { tiersBody, tiersHint } from './panels/tiers.js';
+import { tiersBody, tiersHints } from './panels/tiers.js';
 import { eventLine, tierWord, totalsOf } from './plain.js';
 import { cleanText } from './text.js';
 import { gib } from './units.js';
@@ -36,8 +36,8 @@ function titleOf(panel: PanelName, state: UiState): string {
   return `${number} ${name}`;
 }
 
-function hintOf(panel: PanelName, state: UiState, glyphs: Glyphs): string {
-  if (panel === 'tiers') return tiersHint(state);
+function hintOf(panel: PanelName, state: UiState, glyphs: Glyphs): string | string[] {
+  if (panel === 'tiers') return tiersHints(state);
   if (panel === 'throughput') return '120 samples';
   if (panel === 'events') return `newest first${state.follow ? '' : '   follow off'}`;
   const order = state.sort[panel];

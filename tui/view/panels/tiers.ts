@@ -26,12 +26,13 @@ function useText(tier: TierJson, cells: number, glyphs: Glyphs): string {
   return tier.capacityBytes > 0 ? barText(share(tier), cells, glyphs) : '';
 }
 
-/** The device behind local VRAM, for the panel's title. */
-export function tiersHint(state: UiState): string {
+/** The device behind local VRAM, for the panel's title: the longest first. */
+export function tiersHints(state: UiState): string[] {
   const local = shownPicture(state)?.snapshot.tiers.find((tier) => tier.kind === 'local_vram');
-  if (!local) return 'GiB, GiB/s';
+  if (!local) return ['GiB, GiB/s'];
   const name = `${cleanText(local.name)}${local.simulated ? ' (simulated)' : ''}`;
-  return [name, loadText(local), ' GiB, GiB/s'].filter(Boolean).join(' ');
+  const device = [name, loadText(local)].filter(Boolean).join(' ');
+  return [`${device}  GiB, GiB/s`, device, name];
 }
 
 /** `97% 61C 318W`, as far as the GPU tells. */
